@@ -1,0 +1,113 @@
+"""The application, and the process that serves it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from granian.constants import Interfaces
+from granian.log import LogLevels
+from granian.server import Server
+from litestar import Litestar
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.openapi import OpenAPIConfig
+from sqlalchemy.exc import SQLAlchemyError
+
+from api import health, items, problems, reservations
+from api.bodies import MAX_BODY_BYTES
+from api.doorbell import Doorbell
+from api.group_commit import GroupCommit
+from api.views import render_reservation
+from domain import database, telemetry
+from domain.errors import HoldfastError
+from domain.outbox import routes
+from domain.reservations import reserve
+from domain.settings import Settings
+
+#: One for the writer thread, the rest for the other doors' threads.
+CONNECTIONS = 8
+
+
+def create_app(settings: Settings | None = None) -> Litestar:
+    """Return the application for these settings, or for those of the environment."""
+    settings = settings or Settings.load()
+    telemetry.configure(settings.log_level)
+    db = database.sessions(database.connect(settings, connections=CONNECTIONS), routes=routes.load(settings))
+    doorbell = Doorbell(settings.broker())
+    group_commit = GroupCommit(
+        db, partial(reserve, render=render_reservation), queue_limit=settings.queue_limit, committed=doorbell.ring
+    )
+
+    @asynccontextmanager
+    async def running(_: Litestar) -> AsyncIterator[None]:
+        doorbell.start()
+        group_commit.start()
+        yield
+        await group_commit.close()
+        doorbell.close()
+        db.kw["bind"].dispose()
+
+    injected = {
+        "db": db,
+        "doorbell": doorbell,
+        "group_commit": group_commit,
+        "hold_for": timedelta(seconds=settings.hold_seconds),
+    }
+    return Litestar(
+        route_handlers=[
+            items.create_item,
+            items.list_items,
+            items.get_item,
+            items.change_item,
+            reservations.make_reservation,
+            reservations.list_reservations,
+            reservations.get_reservation,
+            reservations.confirm_reservation,
+            reservations.cancel_reservation,
+            health.live,
+            health.ready,
+        ],
+        lifespan=[running],
+        dependencies={name: _given(value) for name, value in injected.items()},
+        exception_handlers={
+            HoldfastError: problems.of_error,
+            SQLAlchemyError: problems.of_database_error,
+            HTTPException: problems.of_http_error,
+            Exception: problems.of_bug,
+        },
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=OpenAPIConfig(title="Holdfast", version="1", path="/schema"),
+        logging_config=None,
+        debug=False,
+    )
+
+
+def _given(value: object) -> Provide:
+    """Inject one value, the same for every request."""
+
+    def provide() -> Any:
+        return value
+
+    return Provide(provide, use_cache=True, sync_to_thread=False)
+
+
+def main() -> None:
+    """Serve until SIGTERM, then finish what is in hand."""
+    settings = Settings.load()
+    Server(
+        "api.app:create_app",
+        factory=True,
+        interface=Interfaces.ASGI,
+        address=settings.host,
+        port=settings.port,
+        workers=settings.web_processes,
+        log_level=LogLevels.warning,
+        respawn_failed_workers=True,
+        workers_kill_timeout=10,
+    ).serve()
+
+
+if __name__ == "__main__":
+    main()

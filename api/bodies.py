@@ -1,0 +1,104 @@
+"""Reading a body: strictly, and with an error that names the field."""
+
+import re
+from collections.abc import Generator
+from typing import Any, TypeVar
+
+import msgspec
+from litestar.dto import AbstractDTO, DTOFieldDefinition
+from litestar.exceptions import HTTPException
+from litestar.openapi.spec import Reference, Schema
+from litestar.types import LitestarEncodableType
+from litestar.typing import FieldDefinition
+
+from domain.errors import Invalid
+
+#: More than this is no reservation.
+MAX_BODY_BYTES = 1_000_000
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+class Strict(AbstractDTO[T]):
+    """Decodes JSON into exactly the annotated struct.
+
+    Litestar's own decoding is lax: it would take "2" or true for 2.
+    """
+
+    def decode_bytes(self, value: bytes) -> Any:
+        """Return the struct. Raises Invalid, or an HTTPException for another content type."""
+        content_type = self.asgi_connection.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json" and not content_type.endswith("+json"):
+            raise HTTPException(status_code=415)
+        return read(value, self.model_type)
+
+    @classmethod
+    def create_for_field_definition(cls, *_: Any, **__: Any) -> None:
+        """Build nothing: the struct is its own model."""
+
+    @classmethod
+    def create_openapi_schema(
+        cls, field_definition: FieldDefinition, handler_id: str, schema_creator: Any
+    ) -> Reference | Schema:
+        schema: Reference | Schema = schema_creator.for_field_definition(field_definition)
+        return schema
+
+    @classmethod
+    def generate_field_definitions(cls, model_type: type[Any]) -> Generator[DTOFieldDefinition, None, None]:
+        yield from ()
+
+    @classmethod
+    def detect_nested_field(cls, field_definition: FieldDefinition) -> bool:
+        return False
+
+    def data_to_encodable_type(self, data: Any) -> LitestarEncodableType:
+        return data  # type: ignore[no-any-return]
+
+
+def read(body: bytes, model: type[T]) -> T:
+    """Decode a JSON body. Raises Invalid."""
+    try:
+        decoded = msgspec.json.decode(body, type=model)
+    except msgspec.ValidationError as error:
+        raise _invalid(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Invalid("body", f"this is not JSON in UTF-8 ({error})") from error
+    except RecursionError as error:
+        raise Invalid("body", "it is nested too deeply") from error
+    if rb"\u0000" in body:
+        _refuse_nul(msgspec.to_builtins(decoded), "body")
+    return decoded
+
+
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
+_MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
+_PLACED = re.compile(r"(?P<reason>.*) - at `(?:key in )?\$\.?(?P<field>.*)`", re.DOTALL)
+
+
+def _invalid(message: str) -> Invalid:
+    """Turn msgspec's sentence into a field and a reason."""
+    if unknown := _UNKNOWN.match(message):
+        return Invalid(unknown["field"], "there is no such field here")
+    if missing := _MISSING.match(message):
+        return Invalid(missing["field"], "it is required")
+    if placed := _PLACED.match(message):
+        return Invalid(placed["field"] or "body", _sentence(placed["reason"]))
+    return Invalid("body", _sentence(message))
+
+
+def _sentence(reason: str) -> str:
+    return reason[:1].lower() + reason[1:].replace("`", "")
+
+
+def _refuse_nul(value: object, field: str) -> None:
+    """Raise Invalid for a NUL anywhere within: PostgreSQL's text can't hold one."""
+    match value:
+        case str() if "\0" in value:
+            raise Invalid(field, "it contains a NUL character, which can't be stored")
+        case dict():
+            for key, inner in value.items():
+                _refuse_nul(key, str(key).replace("\0", ""))
+                _refuse_nul(inner, str(key).replace("\0", ""))
+        case list():
+            for inner in value:
+                _refuse_nul(inner, field)

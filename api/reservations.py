@@ -1,0 +1,158 @@
+"""Reservations over HTTP."""
+
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.params import Parameter
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.answers import answered, problems
+from api.bodies import Strict
+from api.group_commit import GroupCommit
+from api.headers import client_of, hash_of, key_of, trace_of, version_of
+from api.views import Cancellation, Confirmation, NewReservation, ReservationPage, ReservationView, render_reservation
+from domain import idempotency, reservations
+from domain.errors import Invalid, Refusal
+from domain.lifecycle import Status
+from domain.reservations import Filter, Reservation, Reserve
+
+Db = sessionmaker[Session]
+
+#: What a client may keep with a reservation, in bytes of JSON.
+MAX_METADATA_BYTES = 16_384
+
+#: How deep it may be nested.
+MAX_METADATA_DEPTH = 16
+
+
+@post("/reservations", dto=Strict[NewReservation], responses=problems(404, 409, 413, 415), tags=["reservations"])
+async def make_reservation(
+    request: Request[Any, Any, Any], data: NewReservation, group_commit: GroupCommit, hold_for: timedelta
+) -> Response[ReservationView]:
+    """Hold units of an item, until they are confirmed or the hold expires."""
+    outcome = await group_commit.submit(_asked(request, data, hold_for))
+    return answered(outcome, status=201, at="/reservations")
+
+
+def _asked(request: Request[Any, Any, Any], data: NewReservation, hold_for: timedelta) -> Reserve:
+    if (data.item_id is None) == (data.sku is None):
+        raise Invalid("item_id", "give either item_id or sku, one of the two")
+    key = key_of(request, "reservations.make")
+    return Reserve(
+        item=data.item_id if data.sku is None else data.sku,
+        quantity=data.quantity,
+        hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_for,
+        key=key,
+        payload_hash=hash_of(data) if key else "",
+        guest_id=data.guest and data.guest.id,
+        note=data.note,
+        metadata=data.metadata and _bounded(data.metadata),
+        headers=trace_of(request),
+    )
+
+
+def _bounded(metadata: dict[str, Any]) -> dict[str, Any]:
+    if len(msgspec.json.encode(metadata)) > MAX_METADATA_BYTES:
+        raise Invalid("metadata", f"it has more than {MAX_METADATA_BYTES} bytes")
+    if _depth(metadata) > MAX_METADATA_DEPTH:
+        raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
+    return metadata
+
+
+def _depth(value: object) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_depth, inner), default=0)
+
+
+@get("/reservations/{reservation_id:str}", sync_to_thread=True, responses=problems(404), tags=["reservations"])
+def get_reservation(reservation_id: UUID, db: Db) -> Response[ReservationView]:
+    """Get a reservation. Its ETag is its version."""
+    with db.begin() as session:
+        reservation = reservations.get(session, reservation_id)
+    return answered(idempotency.Answered(render_reservation(reservation)), status=200, at="/reservations")
+
+
+@get("/reservations", sync_to_thread=True, responses=problems(), tags=["reservations"])
+def list_reservations(
+    db: Db,
+    status: Status | None = None,
+    item_id: Annotated[int | None, Parameter(ge=1, le=2**63 - 1)] = None,
+    sku: Annotated[str | None, Parameter(max_length=64)] = None,
+    guest_id: Annotated[str | None, Parameter(max_length=64)] = None,
+    source: Annotated[str | None, Parameter(max_length=50)] = None,
+    since: Annotated[datetime | None, Parameter(query="from", description="Made at this instant or later")] = None,
+    before: Annotated[datetime | None, Parameter(query="to", description="Made before this instant")] = None,
+    limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100,
+    cursor: UUID | None = None,
+) -> ReservationPage:
+    """List reservations, the newest first."""
+    wanted = Filter(
+        status=status, item_id=item_id, sku=sku, guest_id=guest_id, source=source, since=since, before=before
+    )
+    with db.begin() as session:
+        found = reservations.find(session, wanted, before_id=cursor, limit=limit)
+    return ReservationPage(
+        [ReservationView.of(one) for one in found], str(found[-1].id) if len(found) == limit else None
+    )
+
+
+@post(
+    "/reservations/{reservation_id:str}/confirm",
+    dto=Strict[Confirmation],
+    sync_to_thread=True,
+    status_code=200,
+    responses=problems(404, 409, 412, 413, 415),
+    tags=["reservations"],
+)
+def confirm_reservation(
+    request: Request[Any, Any, Any], reservation_id: UUID, db: Db, data: Confirmation | None = None
+) -> Response[ReservationView]:
+    """Confirm a hold. One that has lapsed can't be confirmed any more."""
+    return _change(request, reservation_id, db, Status.CONFIRMED, None, data and data.expected_version)
+
+
+@post(
+    "/reservations/{reservation_id:str}/cancel",
+    dto=Strict[Cancellation],
+    sync_to_thread=True,
+    status_code=200,
+    responses=problems(404, 409, 412, 413, 415),
+    tags=["reservations"],
+)
+def cancel_reservation(
+    request: Request[Any, Any, Any], reservation_id: UUID, db: Db, data: Cancellation | None = None
+) -> Response[ReservationView]:
+    """Cancel a reservation and give its stock back."""
+    return _change(
+        request, reservation_id, db, Status.CANCELLED, data and data.reason, data and data.expected_version
+    )
+
+
+def _change(
+    request: Request[Any, Any, Any],
+    reservation_id: UUID,
+    db: Db,
+    to: Status,
+    reason: str | None,
+    expected_version: int | None,
+) -> Response[ReservationView]:
+    key, if_match, changed_by = key_of(request, f"reservations.{to.lower()}"), version_of(request), client_of(request)
+
+    def change() -> Reservation | Refusal:
+        return reservations.change(
+            session,
+            reservation_id,
+            to,
+            reason=reason,
+            changed_by=changed_by,
+            if_match=if_match,
+            expected_version=expected_version,
+        )
+
+    with db.begin() as session:
+        payload_hash = hash_of(reservation_id, reason, expected_version)
+        outcome = idempotency.once(session, key, payload_hash, change, render_reservation)
+    return answered(outcome, status=200, at="/reservations")

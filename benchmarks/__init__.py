@@ -1,0 +1,1 @@
+"""The budgets, each against a baseline measured in the same run."""

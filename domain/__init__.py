@@ -1,0 +1,1 @@
+"""What is true: items, reservations, the outbox. Knows no HTTP and no broker."""

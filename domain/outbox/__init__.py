@@ -1,0 +1,33 @@
+"""The outbox: promises recorded with what they are about, kept later, in order, once at least."""
+
+from domain.outbox.fetch import fetch, wake
+from domain.outbox.lanes import Lane, claim, fence, register, release, renew
+from domain.outbox.outcomes import Delivered, Failed, Held, Outcome, Refused, Rejected, Unreachable
+from domain.outbox.prune import prune
+from domain.outbox.record import Event, record
+from domain.outbox.settle import Settlement, settle
+from domain.outbox.table import Row
+
+__all__ = [
+    "Delivered",
+    "Event",
+    "Failed",
+    "Held",
+    "Lane",
+    "Outcome",
+    "Refused",
+    "Rejected",
+    "Row",
+    "Settlement",
+    "Unreachable",
+    "claim",
+    "fence",
+    "fetch",
+    "prune",
+    "record",
+    "register",
+    "release",
+    "renew",
+    "settle",
+    "wake",
+]

@@ -1,0 +1,54 @@
+"""The circuit breaker of a destination: an outage costs one probe now and then, and no attempts."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from domain.backoff import delay
+from domain.outbox.outcomes import Unreachable
+from domain.outbox.table import destinations
+
+FIRST_PAUSE = timedelta(seconds=1)
+
+#: A destination that is back is noticed within this time, after an outage of any length.
+LONGEST_PAUSE = timedelta(seconds=15)
+
+#: What a destination's `Retry-After` is believed up to.
+LONGEST_RETRY_AFTER = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Breaker:
+    """`failures` counts in a row, probes included; `recovered_at` is when it was last found up again."""
+
+    failures: int
+    recovered_at: datetime | None
+
+
+def lock(session: Session, destination: str) -> Breaker:
+    """Lock the breaker of a destination until the transaction ends."""
+    columns = destinations.c.failures, destinations.c.recovered_at
+    statement = select(*columns).where(destinations.c.name == destination).with_for_update()
+    return Breaker(**session.execute(statement).one()._mapping)
+
+
+def trip(session: Session, destination: str, breaker: Breaker, seen: Sequence[Unreachable]) -> timedelta:
+    """Open the breaker, or open it again for longer. Return for how long."""
+    failures = breaker.failures + 1
+    # Half of full jitter: probes spread out, and the first pause is never no pause.
+    backoff = delay(failures, first=FIRST_PAUSE, cap=LONGEST_PAUSE, jitter=random.uniform(0.5, 1))
+    asked = max((outcome.retry_after for outcome in seen if outcome.retry_after), default=backoff)
+    pause = max(backoff, min(asked, LONGEST_RETRY_AFTER))
+    opened = update(destinations).where(destinations.c.name == destination)
+    session.execute(opened.values(failures=failures, open_until=func.now() + pause, reason=seen[0].error))
+    return pause
+
+
+def close(session: Session, destination: str) -> None:
+    """Note that a destination which was down is up."""
+    closed = update(destinations).where(destinations.c.name == destination)
+    session.execute(closed.values(failures=0, open_until=None, reason=None, recovered_at=func.now()))

@@ -1,0 +1,69 @@
+"""Reading what is due in a lane that we hold."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import BigInteger, Text, and_, bindparam, cast, func, select, update
+from sqlalchemy.orm import Session
+
+from domain.outbox.lanes import Lane
+from domain.outbox.table import Row, outbox, pending, ready, waiting
+
+#: At most this many waiting rows become ready in one statement, so that waking the
+#: backlog of a long outage never outlasts a lease.
+WAKE_LIMIT = 10_000
+
+
+def wake(session: Session, lane: Lane) -> int:
+    """Make the rows ready whose time to wait has passed, earliest first. Return how many."""
+    due = (
+        select(outbox.c.id)
+        .where(waiting, outbox.c.destination == lane.destination, outbox.c.lane == lane.number)
+        .where(outbox.c.available_at <= func.clock_timestamp())
+        .order_by(outbox.c.available_at, outbox.c.id)
+        .limit(WAKE_LIMIT)
+    )
+    woken = update(outbox).where(outbox.c.id.in_(due)).values(available_at=None)
+    return session.execute(woken.returning(outbox.c.id)).rowcount
+
+
+def fetch(session: Session, lane: Lane, *, after: int, limit: int) -> Sequence[Row]:
+    """Return up to `limit` ready rows in order, from beyond the id `after`.
+
+    `after` is the last id that this hold of the lane has fetched, so that what is
+    settled is not walked over again; a new hold starts at 0, so that a row that
+    committed late is not skipped. A row behind a waiting one of its aggregate comes
+    with `waits_until` and must not be delivered.
+    """
+    parameters = {"destination": lane.destination, "lane": lane.number, "after": after, "limit": limit}
+    return [Row._make(row) for row in session.execute(_FETCH, parameters)]
+
+
+_earlier = outbox.alias("earlier")
+_waits_until = (
+    select(_earlier.c.available_at)
+    .where(_earlier.c.processed_at.is_(None), _earlier.c.dead_at.is_(None), _earlier.c.available_at.is_not(None))
+    .where(_earlier.c.destination == outbox.c.destination, _earlier.c.aggregate_id == outbox.c.aggregate_id)
+    .where(_earlier.c.id < outbox.c.id)
+    .order_by(_earlier.c.id)
+    .limit(1)
+    .correlate(outbox)
+    .scalar_subquery()
+)
+_FETCH = (
+    select(
+        outbox.c.id,
+        outbox.c.event_id,
+        outbox.c.aggregate_id,
+        outbox.c.type,
+        cast(outbox.c.payload, Text).label("payload"),
+        cast(outbox.c.headers, Text).label("headers"),
+        outbox.c.attempts,
+        outbox.c.created_at,
+        outbox.c.unreachable_at,
+        _waits_until.label("waits_until"),
+    )
+    .where(ready, outbox.c.destination == bindparam("destination"), outbox.c.lane == bindparam("lane"))
+    .where(outbox.c.id > bindparam("after", type_=BigInteger))
+    .order_by(outbox.c.id)
+    .limit(bindparam("limit"))
+)

@@ -1,0 +1,171 @@
+"""Lanes: claiming one, keeping it, giving it back. Every time is the database's."""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import BigInteger, ColumnElement, SmallInteger, String, and_, any_, bindparam, cast, column, func, or_
+from sqlalchemy import select, update
+from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.orm import Session
+
+from domain.database import commit_without_waiting
+from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
+
+#: A killed worker's lanes are free again after this long at most. Long enough that a
+#: renewal a second is hard to miss, short enough that nobody is paged.
+LEASE = timedelta(seconds=5)
+
+#: A probe of a destination that was down may take this long before another one may start.
+PROBE = timedelta(seconds=30)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lane:
+    """A lane that we hold. `epoch` is the fence: whoever claims it next has a higher one."""
+
+    destination: str
+    number: int
+    epoch: int
+    holder: str
+    probing: bool
+    rows_to_wake: bool
+
+
+def register(session: Session, names: Collection[str]) -> None:
+    """Make destinations and their lanes known. Those that are known stay as they are."""
+    for name in sorted(names):
+        session.execute(insert(destinations).values(name=name).on_conflict_do_nothing())
+        rows = [{"destination": name, "lane": number} for number in range(LANES)]
+        session.execute(insert(lanes).values(rows).on_conflict_do_nothing())
+
+
+def claim(session: Session, names: Collection[str], holder: str) -> Lane | None:
+    """Take the lane that has rested longest among those that are free and have due rows.
+
+    `holder` must be new for each claim. Returns None when there is nothing to do.
+    """
+    taken = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
+    if taken is None:
+        return None
+    lane = Lane(**taken._mapping)
+    if lane.probing and not _may_probe(session, lane):
+        session.rollback()
+        return None
+    # A claim that PostgreSQL forgets in a crash does no harm: the fence names the holder
+    # as well as the epoch, and no two claims have the same holder.
+    commit_without_waiting(session)
+    return lane
+
+
+_has_ready = (
+    select(outbox.c.id)
+    .where(ready, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
+    .limit(1)
+    .correlate(lanes)
+    .scalar_subquery()
+    .is_not(None)
+)
+_has_due = (
+    select(outbox.c.id)
+    .where(waiting, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
+    .where(outbox.c.available_at <= func.clock_timestamp())
+    .limit(1)
+    .correlate(lanes)
+    .scalar_subquery()
+    .is_not(None)
+)
+_is_closed = or_(destinations.c.open_until.is_(None), destinations.c.open_until <= func.clock_timestamp())
+_free = (
+    select(
+        lanes.c.destination,
+        lanes.c.lane,
+        (destinations.c.failures > 0).label("probing"),
+        _has_due.label("rows_to_wake"),
+    )
+    .join(destinations, destinations.c.name == lanes.c.destination)
+    .where(lanes.c.destination == any_(cast(bindparam("names"), ARRAY(String))))
+    .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))
+    .where(~destinations.c.paused, _is_closed)
+    .where(or_(_has_ready, _has_due))
+    .order_by(lanes.c.leased_until.nulls_first())
+    .limit(1)
+    .with_for_update(of=lanes, skip_locked=True)
+    .cte("free")
+)
+_CLAIM = (
+    update(lanes)
+    .where(lanes.c.destination == _free.c.destination, lanes.c.lane == _free.c.lane)
+    .values(epoch=lanes.c.epoch + 1, holder=bindparam("holder"), leased_until=func.clock_timestamp() + LEASE)
+    .returning(
+        lanes.c.destination,
+        lanes.c.lane.label("number"),
+        lanes.c.epoch,
+        lanes.c.holder,
+        _free.c.probing,
+        _free.c.rows_to_wake,
+    )
+)
+
+
+def _may_probe(session: Session, lane: Lane) -> bool:
+    """Take the one permit to probe a destination that was down."""
+    permit = (
+        update(destinations)
+        .where(destinations.c.name == lane.destination, _is_closed)
+        .values(open_until=func.clock_timestamp() + PROBE)
+    )
+    return session.execute(permit.returning(destinations.c.name)).one_or_none() is not None
+
+
+def renew(session: Session, held: Collection[Lane]) -> int:
+    """Prolong the leases of the lanes that are still ours. Return how many are."""
+    commit_without_waiting(session)
+    parameters = {
+        "destinations": [lane.destination for lane in held],
+        "numbers": [lane.number for lane in held],
+        "epochs": [lane.epoch for lane in held],
+        "holders": [lane.holder for lane in held],
+    }
+    return len(session.execute(_RENEW, parameters).all())
+
+
+_held = (
+    func.unnest(
+        cast(bindparam("destinations"), ARRAY(String)),
+        cast(bindparam("numbers"), ARRAY(SmallInteger)),
+        cast(bindparam("epochs"), ARRAY(BigInteger)),
+        cast(bindparam("holders"), ARRAY(String)),
+    )
+    .table_valued(
+        column("destination", String), column("lane", SmallInteger), column("epoch", BigInteger), column("holder", String)
+    )
+    .render_derived("held")
+)
+_RENEW = (
+    update(lanes)
+    .where(lanes.c.destination == _held.c.destination, lanes.c.lane == _held.c.lane)
+    .where(lanes.c.epoch == _held.c.epoch, lanes.c.holder == _held.c.holder)
+    .values(leased_until=func.clock_timestamp() + LEASE)
+    .returning(lanes.c.lane)
+)
+
+
+def fence(session: Session, lane: Lane) -> bool:
+    """Lock a lane that we hold and prolong its lease. Return False if it is not ours any more."""
+    kept = update(lanes).where(_is_ours(lane)).values(leased_until=func.clock_timestamp() + LEASE)
+    return session.execute(kept.returning(lanes.c.lane)).one_or_none() is not None
+
+
+def release(session: Session, lane: Lane) -> None:
+    """Give a lane back; without effect if someone else holds it by now."""
+    session.execute(update(lanes).where(_is_ours(lane)).values(holder=None, leased_until=func.clock_timestamp()))
+
+
+def _is_ours(lane: Lane) -> ColumnElement[bool]:
+    return and_(
+        lanes.c.destination == lane.destination,
+        lanes.c.lane == lane.number,
+        lanes.c.epoch == lane.epoch,
+        lanes.c.holder == lane.holder,
+    )

@@ -1,0 +1,139 @@
+"""What can become of a delivery, and what that means for its row. Pure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from domain.backoff import delay
+from domain.outbox.table import Row
+
+#: The first retry comes at most this long after a failure.
+FIRST_RETRY = timedelta(seconds=1)
+
+#: No retry waits longer: who mends a consumer sees it work within this time.
+LONGEST_RETRY = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """The destination has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A step was answered with no. The promise to ask is kept, so the row is processed."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """It can never succeed: dead at once."""
+
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """This one, this time: an attempt is spent and the row waits, dead after the last attempt."""
+
+    error: str
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Unreachable:
+    """The destination is down, throttles or is broken: the row waits and no attempt is spent."""
+
+    error: str
+    retry_after: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Not sent: an earlier row of its aggregate did not leave, or the destination went down."""
+
+
+Outcome = Delivered | Refused | Rejected | Failed | Unreachable | Held
+
+
+Delivery = tuple[Row, Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """How a row that did not leave is rewritten. One of `wait`, `until` and `dead` is set."""
+
+    row: Row
+    attempts: int
+    wait: timedelta | None = None
+    until: datetime | None = None
+    error: str | None = None
+    dead: bool = False
+    unreachable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a destination's troubles are judged.
+
+    `pause` is how long its breaker stays open, `recovered_at` when it was last found up
+    again, `roll` the dice, from 0 up to 1.
+    """
+
+    max_attempts: int
+    pause: timedelta
+    recovered_at: datetime | None
+    roll: Callable[[], float]
+
+
+def changes(deliveries: Sequence[Delivery], policy: Policy) -> Sequence[Change]:
+    """Return how to rewrite the rows that did not leave. `deliveries` are in order of id.
+
+    What waits makes all later rows of its aggregate wait with it.
+    """
+    waiting: dict[UUID, Change] = {}
+    found = []
+    for row, outcome in deliveries:
+        change = _change(row, outcome, waiting.get(row.aggregate_id), policy)
+        if change is None:
+            continue
+        found.append(change)
+        if not change.dead:
+            waiting[row.aggregate_id] = change
+    return found
+
+
+def _change(row: Row, outcome: Outcome, ahead: Change | None, policy: Policy) -> Change | None:
+    if row.waits_until is not None:
+        return Change(row=row, attempts=row.attempts, until=row.waits_until)
+    match outcome:
+        case Delivered() | Refused():
+            return None
+        case Held():
+            return ahead and Change(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
+        case Unreachable() if not is_its_own_fault(row, outcome, policy.recovered_at):
+            return Change(row=row, attempts=row.attempts, wait=policy.pause, error=outcome.error, unreachable=True)
+        case _:
+            return _judge(row, outcome, policy)
+
+
+def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) -> bool:
+    """Tell whether a row that finds its destination down once more is itself to blame.
+
+    It is when the destination has worked for others since this row last found it down.
+    Without this, one event that a consumer can only answer with 500 would keep the
+    breaker of a healthy destination opening for ever.
+    """
+    if not isinstance(outcome, Unreachable) or row.unreachable_at is None or recovered_at is None:
+        return False
+    return recovered_at > row.unreachable_at
+
+
+def _judge(row: Row, outcome: Rejected | Failed | Unreachable, policy: Policy) -> Change:
+    attempts = row.attempts + 1
+    if isinstance(outcome, Rejected) or attempts >= policy.max_attempts:
+        return Change(row=row, attempts=attempts, error=outcome.error, dead=True)
+    wait = delay(attempts, first=FIRST_RETRY, cap=LONGEST_RETRY, jitter=policy.roll())
+    return Change(row=row, attempts=attempts, error=outcome.error, wait=max(wait, outcome.retry_after or wait))

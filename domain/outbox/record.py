@@ -1,0 +1,54 @@
+"""Recording promises: rows in the transaction that makes them true."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from domain.database import copy
+from domain.identity import new_id
+from domain.outbox.routes import Routes
+from domain.outbox.table import lane_of, outbox
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened to one aggregate, or that must be done for it.
+
+    `type` has up to 50 characters; `payload` and `headers` must survive JSON.
+    """
+
+    type: str
+    aggregate_id: UUID
+    payload: Mapping[str, Any]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def record(session: Session, events: Iterable[Event]) -> int:
+    """Write one row for each destination that wants each event. Return how many.
+
+    The caller holds the lock on each aggregate, so the order of ids within one
+    aggregate is the order in which its events happened. All rows of an event share
+    its `event_id`.
+    """
+    routes = session.info["routes"]
+    rows = [row for event in events for row in _rows(routes, event)]
+    if rows:
+        copy(session, outbox, _COLUMNS, rows)
+    return len(rows)
+
+
+_COLUMNS = ("event_id", "destination", "lane", "aggregate_id", "type", "payload", "headers")
+
+
+def _rows(routes: Routes, event: Event) -> Sequence[tuple[Any, ...]]:
+    wanted_by = routes.wanting(event.type)
+    if not wanted_by:
+        return ()
+    event_id, lane = new_id(), lane_of(event.aggregate_id)
+    payload = json.dumps(event.payload)
+    headers = json.dumps(event.headers) if event.headers else "{}"
+    return [(event_id, name, lane, event.aggregate_id, event.type, payload, headers) for name in wanted_by]

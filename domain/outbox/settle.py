@@ -1,0 +1,134 @@
+"""Writing down what became of a batch, if the lane is still ours."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    DateTime,
+    Float,
+    SmallInteger,
+    Text,
+    any_,
+    bindparam,
+    case,
+    cast,
+    column,
+    func,
+    literal_column,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from domain.outbox import breaker, outcomes
+from domain.outbox.lanes import Lane, fence
+from domain.outbox.outcomes import Change, Delivered, Delivery, Policy, Refused, Rejected, Unreachable
+from domain.outbox.table import outbox, pending
+
+#: What is kept of an error, in characters: enough to recognise it by.
+ERROR_LENGTH = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """What was written: the rows that left, the rows that are dead now, how many wait, and whether the destination is down."""
+
+    processed: Sequence[Delivery]
+    dead: Sequence[Change]
+    waiting: int
+    down: bool
+
+
+def settle(session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int) -> Settlement | None:
+    """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more."""
+    if not fence(session, lane):
+        return None
+    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused)]
+    if processed:
+        session.execute(_PROCESSED, {"ids": [row.id for row, _ in processed]})
+    changes = [] if len(processed) == len(deliveries) else _rewrite(session, lane, deliveries, max_attempts)
+    if lane.probing and any(isinstance(outcome, Delivered | Refused | Rejected) for _, outcome in deliveries):
+        breaker.close(session, lane.destination)
+    return Settlement(
+        processed=processed,
+        dead=[change for change in changes if change.dead],
+        waiting=sum(not change.dead for change in changes),
+        down=any(change.unreachable for change in changes),
+    )
+
+
+_PROCESSED = (
+    update(outbox)
+    .where(outbox.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))), pending)
+    .values(processed_at=func.clock_timestamp())
+)
+
+
+def _rewrite(session: Session, lane: Lane, deliveries: Sequence[Delivery], max_attempts: int) -> Sequence[Change]:
+    """Write down what did not leave, and open the breaker if the destination is down."""
+    state = breaker.lock(session, lane.destination)
+    policy = Policy(max_attempts=max_attempts, pause=timedelta(0), recovered_at=state.recovered_at, roll=random.random)
+    down = [
+        outcome
+        for row, outcome in deliveries
+        if isinstance(outcome, Unreachable) and not outcomes.is_its_own_fault(row, outcome, state.recovered_at)
+    ]
+    if down:
+        policy = replace(policy, pause=breaker.trip(session, lane.destination, state, down))
+    changes = outcomes.changes(deliveries, policy)
+    if changes:
+        session.execute(_CHANGED, _arrays(changes))
+    return changes
+
+
+def _arrays(changes: Sequence[Change]) -> dict[str, Any]:
+    return {
+        "ids": [change.row.id for change in changes],
+        "attempts": [change.attempts for change in changes],
+        "waits": [None if change.wait is None else change.wait.total_seconds() for change in changes],
+        "untils": [change.until for change in changes],
+        # PostgreSQL's text holds everything but NUL, and a destination may answer anything.
+        "errors": [change.error and change.error.replace("\0", "")[:ERROR_LENGTH] for change in changes],
+        "deads": [change.dead for change in changes],
+        "unreachables": [change.unreachable for change in changes],
+    }
+
+
+_changed = (
+    func.unnest(
+        cast(bindparam("ids"), ARRAY(BigInteger)),
+        cast(bindparam("attempts"), ARRAY(SmallInteger)),
+        cast(bindparam("waits"), ARRAY(Float)),
+        cast(bindparam("untils"), ARRAY(DateTime(timezone=True))),
+        cast(bindparam("errors"), ARRAY(Text)),
+        cast(bindparam("deads"), ARRAY(Boolean)),
+        cast(bindparam("unreachables"), ARRAY(Boolean)),
+    )
+    .table_valued(
+        column("id", BigInteger),
+        column("attempts", SmallInteger),
+        column("wait", Float),
+        column("until", DateTime(timezone=True)),
+        column("error", Text),
+        column("dead", Boolean),
+        column("unreachable", Boolean),
+    )
+    .render_derived("changed")
+)
+_second = literal_column("interval '1 second'")
+_CHANGED = (
+    update(outbox)
+    .where(outbox.c.id == _changed.c.id, pending)
+    .values(
+        attempts=_changed.c.attempts,
+        available_at=func.coalesce(_changed.c.until, func.now() + _changed.c.wait * _second),
+        last_error=func.coalesce(_changed.c.error, outbox.c.last_error),
+        dead_at=case((_changed.c.dead, func.now())),
+        unreachable_at=case((_changed.c.unreachable, func.now()), else_=outbox.c.unreachable_at),
+    )
+)

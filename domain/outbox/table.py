@@ -1,0 +1,110 @@
+"""The outbox's tables: promises, the lanes they leave by, and the destinations they go to."""
+
+from datetime import datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    Integer,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    and_,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from domain.database import metadata
+
+#: How many slices a destination's aggregates are cut into: as many workers can drain one
+#: destination at once. It is part of every stored row, so changing it needs a migration.
+LANES = 32
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("event_id", Uuid, nullable=False),
+    Column("destination", String(64), nullable=False),
+    Column("lane", SmallInteger, nullable=False),
+    Column("aggregate_id", Uuid, nullable=False),
+    Column("type", String(50), nullable=False),
+    Column("payload", JSONB, nullable=False),
+    Column("headers", JSONB, nullable=False, server_default=text("'{}'")),
+    Column("attempts", SmallInteger, nullable=False, server_default="0"),
+    Column("available_at", DateTime(timezone=True)),
+    Column("unreachable_at", DateTime(timezone=True)),
+    Column("last_error", Text),
+    Column("processed_at", DateTime(timezone=True)),
+    Column("dead_at", DateTime(timezone=True)),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    UniqueConstraint("event_id", "destination"),
+    CheckConstraint(f"lane >= 0 AND lane < {LANES}", name="lane_in_range"),
+    CheckConstraint("processed_at IS NULL OR dead_at IS NULL", name="delivered_or_dead"),
+)
+
+pending = and_(outbox.c.processed_at.is_(None), outbox.c.dead_at.is_(None))
+ready = and_(pending, outbox.c.available_at.is_(None))
+waiting = and_(pending, outbox.c.available_at.is_not(None))
+
+# What waits for its retry is in no index that the ready rows are read from, so that
+# a hundred thousand of them cost the others nothing.
+Index("ix_outbox_ready", outbox.c.destination, outbox.c.lane, outbox.c.id, postgresql_where=ready)
+Index("ix_outbox_waiting_aggregate", outbox.c.destination, outbox.c.aggregate_id, outbox.c.id, postgresql_where=waiting)
+Index("ix_outbox_waiting_due", outbox.c.destination, outbox.c.lane, outbox.c.available_at, postgresql_where=waiting)
+Index("ix_outbox_dead", outbox.c.destination, outbox.c.id, postgresql_where=outbox.c.dead_at.is_not(None))
+
+lanes = Table(
+    "outbox_lanes",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    Column("lane", SmallInteger, primary_key=True, autoincrement=False),
+    Column("epoch", BigInteger, nullable=False, server_default="0"),
+    Column("holder", String(64)),
+    Column("leased_until", DateTime(timezone=True)),
+    # A lane is rewritten at each claim; with room on its page that touches no index.
+    postgresql_with={"fillfactor": 50},
+)
+
+destinations = Table(
+    "outbox_destinations",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("paused", Boolean, nullable=False, server_default=text("false")),
+    Column("open_until", DateTime(timezone=True)),
+    Column("failures", Integer, nullable=False, server_default="0"),
+    Column("recovered_at", DateTime(timezone=True)),
+    Column("reason", Text),
+    postgresql_with={"fillfactor": 50},
+)
+
+
+class Row(NamedTuple):
+    """One promise to one destination, as fetched. `payload` and `headers` are JSON text."""
+
+    id: int
+    event_id: UUID
+    aggregate_id: UUID
+    type: str
+    payload: str
+    headers: str
+    attempts: int
+    created_at: datetime
+    unreachable_at: datetime | None
+    waits_until: datetime | None
+
+
+def lane_of(aggregate_id: UUID) -> int:
+    """Return the lane that an aggregate always goes by. The low bits of a UUID are random."""
+    return aggregate_id.int % LANES

@@ -1,0 +1,56 @@
+"""The events of a reservation, by the names and in the terms of the booking contract."""
+
+from typing import Any
+
+from domain.lifecycle import Status
+from domain.outbox.record import Event
+from domain.outbox.routes import RESERVATION_CONFIRM, RESERVATION_RELEASE
+from domain.reservations.table import Reservation
+
+CREATED = "booking.created"
+STATUS_CHANGED = "booking.status_changed"
+
+#: Statuses that have an event of their own beside `booking.status_changed`.
+OWN_EVENT = {
+    Status.CONFIRMED: "booking.confirmed",
+    Status.CANCELLED: "booking.cancelled",
+    Status.EXPIRED: "booking.expired",
+    Status.CHECKED_IN: "booking.checked_in",
+    Status.COMPLETED: "booking.completed",
+}
+
+
+def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event]:
+    """Return what is told when a hold is made, and the request to have it confirmed."""
+    payload = _payload(reservation)
+    return [
+        Event(CREATED, reservation.id, payload, headers),
+        Event(RESERVATION_CONFIRM, reservation.id, payload, headers),
+    ]
+
+
+def of_change(reservation: Reservation, from_status: Status, reason: str | None) -> list[Event]:
+    """Return what is told when a reservation, as it is now, has left `from_status`."""
+    payload = _payload(reservation)
+    payload |= {"from_status": from_status, "to_status": reservation.status, "reason": reason}
+    own = OWN_EVENT.get(reservation.status)
+    names = [STATUS_CHANGED, own] if own else [STATUS_CHANGED]
+    return [Event(name, reservation.id, payload) for name in names]
+
+
+def release(reservation: Reservation) -> Event:
+    """Return the request that the confirmation service let go of what it may have confirmed."""
+    return Event(RESERVATION_RELEASE, reservation.id, _payload(reservation))
+
+
+def _payload(reservation: Reservation) -> dict[str, Any]:
+    return {
+        "booking_id": str(reservation.id),
+        "item_id": reservation.item_id,
+        "sku": reservation.sku,
+        "quantity": reservation.quantity,
+        "status": reservation.status,
+        "version": reservation.version,
+        "guest_id": reservation.guest_id,
+        "expires_at": reservation.expires_at and reservation.expires_at.isoformat(),
+    }

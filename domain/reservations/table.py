@@ -1,0 +1,132 @@
+"""The tables of reservations and of their history."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    Integer,
+    Select,
+    String,
+    Table,
+    Text,
+    Uuid,
+    and_,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from domain.database import metadata
+from domain.items import items
+from domain.lifecycle import Status
+
+_statuses = ", ".join(f"'{status}'" for status in Status)
+
+reservations = Table(
+    "reservations",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("item_id", BigInteger, ForeignKey("items.id"), nullable=False),
+    Column("idempotency_key", String(255)),
+    Column("quantity", Integer, nullable=False),
+    Column("status", String(20), nullable=False),
+    Column("version", Integer, nullable=False, server_default="1"),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("guest_id", String(64)),
+    Column("source", String(50), nullable=False, server_default="api"),
+    Column("note", Text),
+    Column("metadata", JSONB),
+    Column("cancellation_reason", Text),
+    Column("cancelled_by", String(255)),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("confirmed_at", DateTime(timezone=True)),
+    Column("checked_in_at", DateTime(timezone=True)),
+    Column("completed_at", DateTime(timezone=True)),
+    Column("cancelled_at", DateTime(timezone=True)),
+    CheckConstraint("quantity > 0", name="quantity_positive"),
+    CheckConstraint(f"status IN ({_statuses})", name="status_known"),
+    CheckConstraint("status <> 'PENDING' OR expires_at IS NOT NULL", name="hold_expires"),
+)
+
+is_hold = and_(reservations.c.status == text("'PENDING'"))
+
+Index("ix_reservations_status_expires_at", reservations.c.status, reservations.c.expires_at, postgresql_where=is_hold)
+Index("ix_reservations_item_holds", reservations.c.item_id, reservations.c.expires_at, postgresql_where=is_hold)
+Index("ix_reservations_item_id_id", reservations.c.item_id, reservations.c.id)
+Index(
+    "ix_reservations_guest_id_id",
+    reservations.c.guest_id,
+    reservations.c.id,
+    postgresql_where=reservations.c.guest_id.is_not(None),
+)
+
+history = Table(
+    "reservation_history",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("reservation_id", Uuid, ForeignKey("reservations.id"), nullable=False, index=True),
+    Column("from_status", String(20)),
+    Column("to_status", String(20), nullable=False),
+    Column("changed_by", String(255), nullable=False),
+    Column("reason", Text),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """`quantity` units of one item. Instants are UTC; `sku` is the item's."""
+
+    id: UUID
+    item_id: int
+    sku: str
+    quantity: int
+    status: Status
+    version: int
+    expires_at: datetime | None
+    guest_id: str | None
+    source: str
+    note: str | None
+    metadata: dict[str, Any] | None
+    cancellation_reason: str | None = None
+    created_at: datetime
+    updated_at: datetime
+    confirmed_at: datetime | None = None
+    cancelled_at: datetime | None = None
+
+    @classmethod
+    def of(cls, row: Any) -> "Reservation":
+        """Return the value of a row of `read`."""
+        return cls(**{**row._mapping, "status": Status(row.status)})
+
+
+#: How a reservation is read, with the sku of its item.
+read: Select[Any] = select(
+    reservations.c.id,
+    reservations.c.item_id,
+    items.c.sku,
+    reservations.c.quantity,
+    reservations.c.status,
+    reservations.c.version,
+    reservations.c.expires_at,
+    reservations.c.guest_id,
+    reservations.c.source,
+    reservations.c.note,
+    reservations.c.metadata,
+    reservations.c.cancellation_reason,
+    reservations.c.created_at,
+    reservations.c.updated_at,
+    reservations.c.confirmed_at,
+    reservations.c.cancelled_at,
+).join_from(reservations, items)

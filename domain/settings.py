@@ -1,0 +1,93 @@
+"""What the environment says, read once and checked before anything starts."""
+
+import os
+import sys
+from pathlib import Path
+from typing import NoReturn, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: Where `bin/up` keeps the servers that it embeds, and says where they are.
+HOME = Path(os.environ.get("HOLDFAST_HOME") or ROOT / ".holdfast").absolute()
+
+
+class Settings(BaseSettings):
+    """Environment variables; below them, what `bin/up` wrote into $HOLDFAST_HOME/env."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file=HOME / "env", populate_by_name=True)
+
+    database_url: str = Field(alias="DATABASE_URL")
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", alias="REDIS_URL")
+    #: Where the doorbell rings; the Redis of REDIS_URL unless it says otherwise.
+    broker_url: str | None = Field(default=None, alias="BROKER_URL")
+    routes_file: Path | None = Field(default=None, alias="HOLDFAST_ROUTES")
+    confirmation_url: str | None = Field(default=None, alias="CONFIRMATION_URL")
+    confirmation_timeout_seconds: float = Field(default=5.0, gt=0, le=60, alias="CONFIRMATION_TIMEOUT_SECONDS")
+    webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60, alias="WEBHOOK_TIMEOUT_SECONDS")
+    #: A hold outlives one payment page (10 minutes at most providers) and one retry.
+    hold_seconds: int = Field(default=900, ge=1, le=604_800, alias="HOLD_SECONDS")
+    host: str = Field(default="127.0.0.1", alias="HOST")
+    port: int = Field(default=8000, ge=1, le=65_535, alias="PORT")
+    web_processes: int = Field(default=1, ge=1, le=64, alias="WEB_CONCURRENCY")
+    #: More waiting requests than this are answered 503: "busy" is not "sold out".
+    queue_limit: int = Field(default=4_096, ge=1, alias="QUEUE_LIMIT")
+    outbox_retention_days: float = Field(default=7.0, gt=0, alias="OUTBOX_RETENTION_DAYS")
+    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", alias="LOG_LEVEL")
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgresql(cls, url: str) -> str:
+        if urlsplit(url).scheme.split("+")[0] not in {"postgresql", "postgres"}:
+            raise ValueError("must begin with postgresql://")
+        return url
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, url: str) -> str:
+        if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("must begin with redis://, rediss:// or unix://")
+        return url
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_a_broker(cls, url: str | None) -> str | None:
+        if url and urlsplit(url).scheme not in {"redis", "rediss", "unix", "amqp", "amqps"}:
+            raise ValueError("must begin with redis://, rediss://, unix:// or amqp://")
+        return url or None
+
+    @field_validator("confirmation_url")
+    @classmethod
+    def _is_http(cls, url: str | None) -> str | None:
+        if url and urlsplit(url).scheme not in {"http", "https"}:
+            raise ValueError("must begin with http:// or https://")
+        return url or None
+
+    @field_validator("routes_file")
+    @classmethod
+    def _is_there(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path
+
+    def broker(self) -> str:
+        """Return the URL that the doorbell rings at."""
+        return self.broker_url or self.redis_url
+
+    @classmethod
+    def load(cls) -> Self:
+        """Return the settings, or end the process with a message that names the variable."""
+        try:
+            return cls()
+        except ValidationError as error:
+            refuse_to_start("\n".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()))
+
+
+def refuse_to_start(reason: str) -> NoReturn:
+    """Say what is wrong with the configuration and end the process with 2."""
+    print(f"Holdfast does not start, because a setting is wrong or missing.\n{reason}", file=sys.stderr)
+    print("Set it in the environment; README.md, \"Settings\", says what each variable means.", file=sys.stderr)
+    raise SystemExit(2)
