@@ -48,6 +48,12 @@ def trip(session: Session, destination: str, breaker: Breaker, seen: Sequence[Un
     return pause
 
 
+def leave_half_open(session: Session, destination: str) -> None:
+    """Let someone else probe at once: this probe has shown nothing."""
+    half_open = update(destinations).where(destinations.c.name == destination)
+    session.execute(half_open.values(open_until=func.now()))
+
+
 def close(session: Session, destination: str) -> None:
     """Note that a destination which was down is up."""
     closed = update(destinations).where(destinations.c.name == destination)

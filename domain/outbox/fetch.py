@@ -35,7 +35,7 @@ def fetch(session: Session, lane: Lane, *, after: int, limit: int) -> Sequence[R
     with `waits_until` and must not be delivered.
     """
     parameters = {"destination": lane.destination, "lane": lane.number, "after": after, "limit": limit}
-    return [Row._make(row) for row in session.execute(_FETCH, parameters)]
+    return list(map(Row._make, session.execute(_FETCH, parameters).all()))
 
 
 _earlier = outbox.alias("earlier")

@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from domain.database import commit_without_waiting
+from domain.outbox import breaker
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 
 #: A killed worker's lanes are free again after this long at most. Long enough that a
@@ -158,8 +159,10 @@ def fence(session: Session, lane: Lane) -> bool:
 
 
 def release(session: Session, lane: Lane) -> None:
-    """Give a lane back; without effect if someone else holds it by now."""
-    session.execute(update(lanes).where(_is_ours(lane)).values(holder=None, leased_until=func.clock_timestamp()))
+    """Give a lane back, and with it a probe that has shown nothing; without effect if it is not ours any more."""
+    given = update(lanes).where(_is_ours(lane)).values(holder=None, leased_until=func.clock_timestamp())
+    if session.execute(given.returning(lanes.c.lane)).one_or_none() and lane.probing:
+        breaker.leave_half_open(session, lane.destination)
 
 
 def _is_ours(lane: Lane) -> ColumnElement[bool]:

@@ -36,12 +36,16 @@ ERROR_LENGTH = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What was written: the rows that left, the rows that are dead now, how many wait, and whether the destination is down."""
+    """What was written: the rows that left, the rows that are dead now, how many wait.
+
+    `is_up` and `is_down` say what the batch has shown of the destination; it may be neither.
+    """
 
     processed: Sequence[Delivery]
     dead: Sequence[Change]
     waiting: int
-    down: bool
+    is_up: bool
+    is_down: bool
 
 
 def settle(session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int) -> Settlement | None:
@@ -51,14 +55,16 @@ def settle(session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_
     processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused)]
     if processed:
         session.execute(_PROCESSED, {"ids": [row.id for row, _ in processed]})
-    changes = [] if len(processed) == len(deliveries) else _rewrite(session, lane, deliveries, max_attempts)
-    if lane.probing and any(isinstance(outcome, Delivered | Refused | Rejected) for _, outcome in deliveries):
+    is_up = bool(processed) or any(isinstance(outcome, Rejected) for _, outcome in deliveries)
+    if lane.probing and is_up:
         breaker.close(session, lane.destination)
+    changes = [] if len(processed) == len(deliveries) else _rewrite(session, lane, deliveries, max_attempts)
     return Settlement(
         processed=processed,
         dead=[change for change in changes if change.dead],
         waiting=sum(not change.dead for change in changes),
-        down=any(change.unreachable for change in changes),
+        is_up=is_up,
+        is_down=any(change.unreachable for change in changes),
     )
 
 

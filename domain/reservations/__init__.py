@@ -4,9 +4,10 @@ from domain.reservations.expiry import expire
 from domain.reservations.queries import Filter, find, get
 from domain.reservations.reserve import KeyRace, Reserve, reserve
 from domain.reservations.table import Reservation
-from domain.reservations.transition import change, lock, transition
+from domain.reservations.transition import Change, change, lock, transition
 
 __all__ = [
+    "Change",
     "Filter",
     "KeyRace",
     "Reservation",

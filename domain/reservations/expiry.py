@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from domain.lifecycle import Status
 from domain.reservations.table import Reservation, is_hold, read, reservations
-from domain.reservations.transition import LAPSED, transition
+from domain.reservations.transition import LAPSED, Change, transition
 
 #: Holds taken back in one go when an item runs short. More are taken in further goes.
 TAKE_BACK_LIMIT = 1_000
@@ -36,7 +36,7 @@ def take_back(session: Session, item_ids: Collection[int]) -> int:
 
 def _expire(session: Session, overdue: list[Reservation]) -> int:
     if overdue:
-        transition(session, overdue, Status.EXPIRED, reason=LAPSED)
+        transition(session, [Change(of=one, to=Status.EXPIRED, reason=LAPSED) for one in overdue])
     return len(overdue)
 
 

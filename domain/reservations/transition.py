@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, bindparam, cast, update
+from sqlalchemy import Text, Uuid, any_, bindparam, cast, column, func, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
@@ -23,12 +24,22 @@ SYSTEM = "system"
 LAPSED = "the hold was not confirmed in time"
 
 #: The column that notes when a status was reached.
-TIMESTAMPS = {
+REACHED = {
     Status.CONFIRMED: "confirmed_at",
     Status.CHECKED_IN: "checked_in_at",
     Status.COMPLETED: "completed_at",
     Status.CANCELLED: "cancelled_at",
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A locked reservation, where it is to go, why, and by whose wish."""
+
+    of: Reservation
+    to: Status
+    reason: str | None = None
+    changed_by: str = SYSTEM
 
 
 def lock(session: Session, ids: Collection[UUID]) -> Sequence[Reservation]:
@@ -60,33 +71,47 @@ def change(
     held = lock(session, [reservation_id])
     if not held:
         raise UnknownReservation(reservation_id)
-    if if_match not in (None, held[0].version):
-        raise StalePrecondition(if_match, held[0].version)
-    if expected_version not in (None, held[0].version):
-        raise StaleVersion(expected_version, held[0].version)
-    return transition(session, held, to, reason=reason, changed_by=changed_by)[0]
+    (one,) = held
+    if if_match is not None and if_match != one.version:
+        raise StalePrecondition(if_match, one.version)
+    if expected_version is not None and expected_version != one.version:
+        raise StaleVersion(expected_version, one.version)
+    return transition(session, [Change(of=one, to=to, reason=reason, changed_by=changed_by)])[0]
 
 
-def transition(
-    session: Session,
-    held: Sequence[Reservation],
-    to: Status,
-    *,
-    reason: str | None = None,
-    changed_by: str = SYSTEM,
-) -> Sequence[Reservation | Refusal]:
+def transition(session: Session, changes: Sequence[Change]) -> Sequence[Reservation | Refusal]:
     """Take reservations that the caller has locked to another status, and answer for each.
 
     An overdue hold becomes EXPIRED instead, whatever was asked, and its answer is
-    HoldLapsed: commit, and only then raise it. Any other refusal changes nothing.
+    HoldLapsed: commit, and only then raise it. Any other refusal changes nothing. Give
+    all changes of a transaction in one call: it locks their items, in order.
     """
+    if not changes:
+        return []
     moment = now(session)
-    lapsed = [one for one in held if to is not Status.EXPIRED and _is_overdue(one, moment)]
-    allowed = [one for one in held if one not in lapsed and to in TRANSITIONS.get(one.status, ())]
-    moves = _plan(allowed, to, moment, reason, changed_by) + _plan(lapsed, Status.EXPIRED, moment, LAPSED, SYSTEM)
-    _write(session, moves)
-    after = {move.after.id: move.after for move in moves}
-    return [_answer(one, to, after.get(one.id)) for one in held]
+    moves = [_decide(one, moment) for one in changes]
+    _write(session, [move for move in moves if move is not None])
+    return [_answer(one, move) for one, move in zip(changes, moves, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Move:
+    change: Change
+    after: Reservation
+
+
+def _decide(asked: Change, moment: datetime) -> _Move | None:
+    """Return what a change comes to, or None if the lifecycle does not allow it."""
+    if asked.to is not Status.EXPIRED and _is_overdue(asked.of, moment):
+        asked = Change(of=asked.of, to=Status.EXPIRED, reason=LAPSED)
+    if asked.to not in TRANSITIONS.get(asked.of.status, ()):
+        return None
+    after = replace(asked.of, status=asked.to, version=asked.of.version + 1, updated_at=moment)
+    if asked.to is Status.CONFIRMED:
+        after = replace(after, confirmed_at=moment)
+    if asked.to is Status.CANCELLED:
+        after = replace(after, cancelled_at=moment, cancellation_reason=asked.reason)
+    return _Move(asked, after)
 
 
 def _is_overdue(reservation: Reservation, moment: datetime) -> bool:
@@ -94,69 +119,58 @@ def _is_overdue(reservation: Reservation, moment: datetime) -> bool:
     return reservation.status is Status.PENDING and expires_at is not None and expires_at <= moment
 
 
-@dataclass(frozen=True, slots=True)
-class _Move:
-    before: Reservation
-    after: Reservation
-    reason: str | None
-    changed_by: str
-
-
-def _plan(
-    held: Sequence[Reservation], to: Status, moment: datetime, reason: str | None, changed_by: str
-) -> list[_Move]:
-    stamps = {"updated_at": moment}
-    if to is Status.CONFIRMED:
-        stamps["confirmed_at"] = moment
-    if to is Status.CANCELLED:
-        stamps["cancelled_at"] = moment
-    why = {"cancellation_reason": reason} if to is Status.CANCELLED else {}
-    return [
-        _Move(one, replace(one, status=to, version=one.version + 1, **stamps, **why), reason, changed_by)
-        for one in held
-    ]
-
-
-def _answer(before: Reservation, to: Status, after: Reservation | None) -> Reservation | Refusal:
-    if after is None:
-        return WrongStatus(before.status, to)
-    if after.status is not to:
-        assert before.expires_at is not None
-        return HoldLapsed(before.id, before.expires_at)
-    return after
+def _answer(asked: Change, move: _Move | None) -> Reservation | Refusal:
+    if move is None:
+        return WrongStatus(asked.of.status, asked.to)
+    if move.after.status is not asked.to:
+        assert asked.of.expires_at is not None
+        return HoldLapsed(asked.of.id, asked.of.expires_at)
+    return move.after
 
 
 def _write(session: Session, moves: Sequence[_Move]) -> None:
     if not moves:
         return
     for to in {move.after.status for move in moves}:
-        _rewrite(session, [move for move in moves if move.after.status is to])
-    copy(
-        session,
-        history,
-        ("reservation_id", "from_status", "to_status", "changed_by", "reason"),
-        [(move.after.id, move.before.status, move.after.status, move.changed_by, move.reason) for move in moves],
-    )
-    outbox.record(session, (e for move in moves for e in events.of_change(move.after, move.before.status, move.reason)))
+        _rewrite(session, to, [move for move in moves if move.after.status is to])
+    copy(session, history, _HISTORY_COLUMNS, map(_history, moves))
+    told = (events.of_change(move.after, move.change.of.status, move.change.reason) for move in moves)
+    outbox.record(session, (event for group in told for event in group))
     _give_back(session, [move.after for move in moves if move.after.status in RELEASING])
 
 
-def _rewrite(session: Session, moves: Sequence[_Move]) -> None:
-    """Update the rows of moves that all go to one status, at one moment, for one reason."""
-    first = moves[0]
-    values: dict[str, object] = {
-        "status": first.after.status,
+def _rewrite(session: Session, to: Status, moves: Sequence[_Move]) -> None:
+    values: dict[str, Any] = {
+        "status": to,
         "version": reservations.c.version + 1,
-        "updated_at": first.after.updated_at,
+        "updated_at": moves[0].after.updated_at,
     }
-    if first.after.status in TIMESTAMPS:
-        values[TIMESTAMPS[first.after.status]] = first.after.updated_at
-    if first.after.status is Status.CANCELLED:
-        values |= {"cancellation_reason": first.reason, "cancelled_by": first.changed_by}
-    session.execute(_REWRITE.values(values), {"ids": [move.after.id for move in moves]})
+    if to in REACHED:
+        values[REACHED[to]] = moves[0].after.updated_at
+    if to is Status.CANCELLED:
+        values |= {"cancellation_reason": _changed.c.reason, "cancelled_by": _changed.c.changed_by}
+    parameters = {
+        "ids": [move.after.id for move in moves],
+        "reasons": [move.change.reason for move in moves],
+        "changers": [move.change.changed_by for move in moves],
+    }
+    session.execute(update(reservations).where(reservations.c.id == _changed.c.id).values(values), parameters)
 
 
-_REWRITE = update(reservations).where(reservations.c.id == any_(cast(bindparam("ids"), ARRAY(Uuid))))
+_changed = (
+    func.unnest(
+        cast(bindparam("ids"), ARRAY(Uuid)),
+        cast(bindparam("reasons"), ARRAY(Text)),
+        cast(bindparam("changers"), ARRAY(Text)),
+    )
+    .table_valued(column("id", Uuid), column("reason", Text), column("changed_by", Text))
+    .render_derived("changed")
+)
+_HISTORY_COLUMNS = ("reservation_id", "from_status", "to_status", "changed_by", "reason")
+
+
+def _history(move: _Move) -> tuple[Any, ...]:
+    return move.after.id, move.change.of.status, move.after.status, move.change.changed_by, move.change.reason
 
 
 def _give_back(session: Session, released: Sequence[Reservation]) -> None:

@@ -1,0 +1,57 @@
+"""What the confirmation service's answers do to reservations."""
+
+from collections.abc import Collection, Mapping
+from uuid import UUID
+
+from sqlalchemy import Uuid, any_, bindparam, cast, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from domain import outbox
+from domain.lifecycle import RELEASING, Status
+from domain.reservations import events
+from domain.reservations.table import Reservation, is_hold, reservations
+from domain.reservations.transition import Change, lock, transition
+
+#: Who is noted as having confirmed or refused.
+SERVICE = "confirmation-service"
+
+
+def still_held(session: Session, ids: Collection[UUID]) -> Collection[UUID]:
+    """Return those of these reservations that wait for a confirmation now. Nothing is locked."""
+    return set(session.execute(_STILL_HELD, {"ids": list(ids)}).scalars())
+
+
+_STILL_HELD = select(reservations.c.id).where(
+    reservations.c.id == any_(cast(bindparam("ids"), ARRAY(Uuid))),
+    is_hold,
+    reservations.c.expires_at > func.clock_timestamp(),
+)
+
+
+def answer(
+    session: Session, *, confirmed: Collection[UUID], refused: Mapping[UUID, str], given_up: Mapping[UUID, str]
+) -> None:
+    """Confirm, or cancel for the reason given, the holds that stand.
+
+    `given_up` are those for which no answer was to be had after the last attempt. Where
+    the service may have confirmed what no longer stands, it is told to let go. What was
+    confirmed meanwhile, by a repeat of the answer or by hand, stays so.
+    """
+    held = lock(session, [*confirmed, *refused, *given_up])
+    pending = [one for one in held if one.status is Status.PENDING]
+    answers = transition(session, [_change(one, refused, given_up) for one in pending])
+    standing = {one.id for one in answers if isinstance(one, Reservation) and one.status is Status.CONFIRMED}
+    standing |= {one.id for one in held if one not in pending and one.status not in RELEASING}
+    gone = [one for one in held if one.id not in standing and one.id not in refused]
+    outbox.record(session, [events.release(one) for one in gone])
+
+
+def _change(one: Reservation, refused: Mapping[UUID, str], given_up: Mapping[UUID, str]) -> Change:
+    if one.id in refused:
+        reason = f"the confirmation service refused: {refused[one.id]}"
+        return Change(of=one, to=Status.CANCELLED, reason=reason, changed_by=SERVICE)
+    if one.id in given_up:
+        reason = f"the confirmation service could not be asked: {given_up[one.id]}"
+        return Change(of=one, to=Status.CANCELLED, reason=reason)
+    return Change(of=one, to=Status.CONFIRMED, changed_by=SERVICE)

@@ -1,0 +1,1 @@
+"""What goes out: actors, the scheduler, destinations and gateways to outside services."""

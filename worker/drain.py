@@ -1,0 +1,170 @@
+"""Draining the outbox: lane after lane, until nothing is due."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from secrets import token_hex
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain import outbox
+from domain.database import trouble
+from domain.outbox import Failed, Held, Lane, Row, Settlement
+from domain.outbox.outcomes import Delivery
+from domain.outbox.routes import Route
+from worker.destinations import Destination, Step
+from worker.leases import Leases
+
+#: A lane is given back after this long, so that few workers serve many lanes fairly.
+SLICE_SECONDS = 1.0
+
+HELD = Held()
+
+log = structlog.get_logger()
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a run did, in rows. `fenced` were delivered under a lease that was lost: they go out again."""
+
+    delivered: int = 0
+    waiting: int = 0
+    dead: int = 0
+    fenced: int = 0
+
+    def settled(self) -> int:
+        return self.delivered + self.waiting + self.dead
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drain:
+    """All that draining needs. One a process; safe for its threads."""
+
+    db: sessionmaker[Session]
+    routes: Mapping[str, Route]
+    destinations: Mapping[str, Destination]
+    leases: Leases
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    def run(
+        self,
+        *,
+        limit: float = float("inf"),
+        until: float = float("inf"),
+        progress: Callable[[Tally], None] = lambda _: None,
+    ) -> Tally:
+        """Deliver what is due until nothing is, `limit` rows were tried, or the monotonic clock says `until`."""
+        tally = Tally()
+        while limit > 0 and time.monotonic() < until and not self.stopping.is_set():
+            hold = Hold(self, tally, limit)
+            if not hold.begin():
+                break
+            hold.deliver_all()
+            limit = hold.left
+            progress(tally)
+        return tally
+
+
+class Hold:
+    """One hold of one lane, from its claim until it is dry, its time is over, or it is lost."""
+
+    def __init__(self, drain: Drain, tally: Tally, left: float) -> None:
+        self.left = left
+        self._drain = drain
+        self._tally = tally
+        self._ends = time.monotonic() + SLICE_SECONDS
+        self._lane: Lane
+        self._rows: Sequence[Row] = ()
+
+    def begin(self) -> bool:
+        """Claim a lane and fetch its first batch. Return False if there is none to claim."""
+        with self._drain.db.begin() as session:
+            lane = outbox.claim(session, self._drain.destinations.keys(), _holder())
+            if lane is None:
+                return False
+            self._lane = lane
+            if lane.rows_to_wake:
+                outbox.wake(session, lane)
+            self._fetch(session, after=0)
+        return True
+
+    def deliver_all(self) -> None:
+        with self._drain.leases.holding(self._lane):
+            while self._rows:
+                self._settle(self._deliver())
+
+    def _fetch(self, session: Session, after: int) -> None:
+        """Fetch the next batch, or release the lane if there is none or no time for it."""
+        route = self._drain.routes[self._lane.destination]
+        limit = 1 if self._lane.probing else int(min(route.batch_size, self.left))
+        over = self._drain.stopping.is_set() or time.monotonic() >= self._ends
+        self._rows = () if over or limit <= 0 else outbox.fetch(session, self._lane, after=after, limit=limit)
+        if not self._rows:
+            outbox.release(session, self._lane)
+
+    def _deliver(self) -> Sequence[Delivery]:
+        """Send what may be sent, outside any transaction. Rows behind a waiting one are held."""
+        sent = [row for row in self._rows if row.waits_until is None]
+        outcomes = iter(self._drain.destinations[self._lane.destination].deliver(sent) if sent else ())
+        self.left -= len(self._rows)
+        return [(row, HELD if row.waits_until else next(outcomes)) for row in self._rows]
+
+    def _settle(self, deliveries: Sequence[Delivery], *, goes_on: bool = True) -> None:
+        try:
+            self._commit(deliveries, goes_on)
+        # The one place where a poisonous effect must not stop its neighbours: alone, it
+        # is settled as failed; in company, each is settled alone.
+        except Exception as error:
+            if trouble(error):
+                raise
+            log.exception("outbox.effect_broke", destination=self._lane.destination, rows=len(deliveries))
+            if len(deliveries) == 1:
+                self._commit([(deliveries[0][0], Failed(f"{type(error).__name__}: {error}"))], goes_on)
+                return
+            for place, delivery in enumerate(deliveries, start=1):
+                self._settle([delivery], goes_on=place == len(deliveries))
+
+    def _commit(self, deliveries: Sequence[Delivery], goes_on: bool) -> None:
+        """Settle a batch and, in the same transaction, fetch the next or release the lane."""
+        destination = self._drain.destinations[self._lane.destination]
+        max_attempts = self._drain.routes[self._lane.destination].max_attempts
+        with self._drain.db.begin() as session:
+            settlement = outbox.settle(session, self._lane, deliveries, max_attempts=max_attempts)
+            if settlement and isinstance(destination, Step):
+                destination.apply(session, settlement)
+            if settlement and goes_on:
+                self._go_on(session, settlement, after=deliveries[-1][0].id)
+        self._count(deliveries, settlement)
+
+    def _go_on(self, session: Session, settlement: Settlement, after: int) -> None:
+        if settlement.is_down:
+            self._rows = ()
+            # The breaker is open now, so there is no probe to hand on.
+            outbox.release(session, replace(self._lane, probing=False))
+            return
+        self._lane = replace(self._lane, probing=self._lane.probing and not settlement.is_up)
+        self._fetch(session, after)
+
+    def _count(self, deliveries: Sequence[Delivery], settlement: Settlement | None) -> None:
+        lane = {"destination": self._lane.destination, "lane": self._lane.number}
+        if settlement is None:
+            self._rows = ()
+            self._tally.fenced += len(deliveries)
+            log.warning("outbox.fenced", **lane, rows=len(deliveries))
+            return
+        self._tally.delivered += len(settlement.processed)
+        self._tally.waiting += settlement.waiting
+        self._tally.dead += len(settlement.dead)
+        if settlement.is_down:
+            log.warning("destination.down", **lane, waiting=settlement.waiting)
+        for change in settlement.dead:
+            log.error("outbox.dead", **lane, row=change.row.id, type=change.row.type, error=change.error)
+
+
+def _holder() -> str:
+    """Return a name for one claim that no other claim has: it says where to look, and then some dice."""
+    return f"{socket.gethostname()[:30]}:{os.getpid()}:{token_hex(8)}"

@@ -1,0 +1,22 @@
+"""The wire format of the booking contract: 1-booking-lifecycle.md, "Event Schema"."""
+
+import json
+
+from domain.outbox import Row
+
+SOURCE = "booking-reservation-service"
+
+#: The version of the envelope, not of the reservation.
+VERSION = "1.0"
+
+
+def wrap(row: Row) -> str:
+    """Return the event as one line of JSON: event_type, payload, timestamp, source, version.
+
+    `event_id` is added to them: it is how a consumer knows a repeat. The payload is JSON
+    already and goes in as it is.
+    """
+    return (
+        f'{{"event_id":"{row.event_id}","event_type":{json.dumps(row.type)},"payload":{row.payload},'
+        f'"timestamp":"{row.created_at.isoformat()}","source":"{SOURCE}","version":"{VERSION}"}}'
+    )

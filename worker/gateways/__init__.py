@@ -1,0 +1,1 @@
+"""Outside services whose answer changes a reservation."""

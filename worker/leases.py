@@ -1,0 +1,62 @@
+"""Keeping what we hold: all leases of a process are renewed each second, by one thread."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain import outbox
+from domain.outbox import Lane
+
+#: Five renewals fit into one lease: four may fail.
+RENEW_SECONDS = 1.0
+
+log = structlog.get_logger()
+
+
+class Leases:
+    """The lanes that this process holds at the moment."""
+
+    def __init__(self, db: sessionmaker[Session]) -> None:
+        self._db = db
+        self._held: set[Lane] = set()
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
+        self._thread.start()
+
+    @contextmanager
+    def holding(self, lane: Lane) -> Iterator[None]:
+        """Renew the lease of a lane while the block runs."""
+        with self._lock:
+            self._held.add(lane)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held.discard(lane)
+
+    def close(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(RENEW_SECONDS):
+            with self._lock:
+                held = list(self._held)
+            if held:
+                self._renew(held)
+
+    def _renew(self, held: list[Lane]) -> None:
+        try:
+            with self._db.begin() as session:
+                kept = outbox.renew(session, held)
+        except SQLAlchemyError as error:
+            # What can't be renewed is lost to us after the lease, and the fence says so.
+            log.warning("leases.not_renewed", lanes=len(held), error=type(error).__name__)
+        else:
+            if kept < len(held):
+                log.warning("leases.lost", lanes=len(held) - kept)
