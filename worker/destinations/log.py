@@ -1,6 +1,6 @@
 """`log:` writes one line of JSON an event: to standard output, or to the file `log:/path`."""
 
-import sys
+import os
 import threading
 from collections.abc import Sequence
 
@@ -9,28 +9,42 @@ from domain.outbox.routes import Route
 from domain.settings import refuse_to_start
 from worker.envelope import wrap
 
+#: Standard output itself: a worker's `sys.stdout` belongs to Dramatiq's logging.
+STANDARD_OUTPUT = 1
+
 
 class Log:
-    """Lines of one batch stay together. A full disk is an outage: nothing is lost by it."""
+    """A full disk is an outage: nothing is lost by it, and a line that it tore is written again whole."""
 
     def __init__(self, route: Route) -> None:
         path = route.url.removeprefix("log:")
+        self._lock = threading.Lock()
+        self._is_torn = False
         try:
-            self._file = open(path, "a", encoding="utf-8") if path else sys.stdout  # noqa: SIM115 - open as long as we are
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else STANDARD_OUTPUT
         except OSError as error:
             refuse_to_start(f"HOLDFAST_ROUTES: destination {route.name!r} can't write to {path}: {error.strerror}.")
-        self._lock = threading.Lock()
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        lines = "".join(wrap(row) + "\n" for row in rows)
-        try:
-            with self._lock:
-                self._file.write(lines)
-                self._file.flush()
-        except OSError as error:
-            return [Unreachable(f"can't write: {error.strerror}")] * len(rows)
-        return [Delivered()] * len(rows)
+        with self._lock:
+            outcomes: list[Outcome] = []
+            for row in rows:
+                try:
+                    self._write(wrap(row))
+                except OSError as error:
+                    down = Unreachable(f"can't write to the log: {error.strerror}")
+                    return outcomes + [down] * (len(rows) - len(outcomes))
+                outcomes.append(Delivered())
+            return outcomes
+
+    def _write(self, line: str) -> None:
+        """Write a line in one go, so that lines of several processes do not mix."""
+        whole = ("\n" if self._is_torn else "") + line + "\n"
+        left = whole.encode()
+        while left:
+            left = left[os.write(self._file, left) :]
+            self._is_torn = bool(left)
 
     def close(self) -> None:
-        if self._file is not sys.stdout:
-            self._file.close()
+        if self._file != STANDARD_OUTPUT:
+            os.close(self._file)

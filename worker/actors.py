@@ -1,0 +1,58 @@
+"""What a wake-up sets going. `dramatiq worker.actors:broker` runs them."""
+
+import time
+from datetime import timedelta
+
+import dramatiq
+from dramatiq import Broker, Middleware, Worker
+from sqlalchemy.exc import OperationalError
+
+from domain.settings import Settings
+from worker import sweep
+from worker.app import App, open_app
+from worker.broker import QUEUE, connect
+
+#: A drain that goes on for longer makes room for the other actors, and rings for itself.
+RUN_SECONDS = 5.0
+
+
+class Running(Middleware):
+    """Opens the app when the worker process starts and closes it when it has stopped."""
+
+    app: App
+
+    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        self.app = open_app(settings, threads=worker.worker_threads)
+
+    def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        self.app.drain.stopping.set()
+
+    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        self.app.close()
+
+
+settings = Settings.load()
+running = Running()
+broker, _ = connect(settings.broker(), [running])
+
+
+@dramatiq.actor(broker=broker, queue_name=QUEUE, throws=OperationalError)
+def process_outbox() -> None:
+    """Drain the outbox until it is dry or others should have a turn."""
+    ends = time.monotonic() + RUN_SECONDS
+    running.app.drain.run(until=ends)
+    if time.monotonic() >= ends:
+        process_outbox.send()
+
+
+@dramatiq.actor(broker=broker, queue_name=QUEUE, throws=OperationalError)
+def expire_reservations() -> None:
+    """Expire the overdue holds."""
+    sweep.expire(running.app.db, running.app.drain.stopping)
+
+
+@dramatiq.actor(broker=broker, queue_name=QUEUE, throws=OperationalError)
+def prune() -> None:
+    """Delete what has been kept long enough."""
+    retention = timedelta(days=settings.outbox_retention_days)
+    sweep.prune(running.app.db, running.app.drain.stopping, outbox_retention=retention)

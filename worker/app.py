@@ -1,0 +1,46 @@
+"""What a process of the worker side is made of, and how it is opened and closed."""
+
+from dataclasses import dataclass
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain import database, outbox, telemetry
+from domain.outbox import routes
+from domain.settings import Settings, refuse_to_start
+from worker.destinations import open_destination
+from worker.drain import Drain
+from worker.leases import Leases
+
+#: Each draining thread uses one connection at a time, the heartbeat another.
+SPARE_CONNECTIONS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """The database, and the drain with its open destinations."""
+
+    settings: Settings
+    db: sessionmaker[Session]
+    drain: Drain
+
+    def close(self) -> None:
+        self.drain.leases.close()
+        for destination in self.drain.destinations.values():
+            destination.close()
+        self.db.kw["bind"].dispose()
+
+
+def open_app(settings: Settings, *, threads: int, only: str | None = None) -> App:
+    """Open the database and every destination, or only that one. Makes them known to the database."""
+    telemetry.configure(settings.log_level)
+    wanted = routes.load(settings)
+    by_name = {route.name: route for route in wanted.destinations if only in (None, route.name)}
+    if not by_name:
+        names = ", ".join(route.name for route in wanted.destinations)
+        refuse_to_start(f"There is no destination {only!r}; those that there are: {names}.")
+    db = database.sessions(database.connect(settings, connections=threads + SPARE_CONNECTIONS), routes=wanted)
+    with db.begin() as session:
+        outbox.register(session, by_name)
+    destinations = {name: open_destination(route, settings, db) for name, route in by_name.items()}
+    drain = Drain(db=db, routes=by_name, destinations=destinations, leases=Leases(db))
+    return App(settings=settings, db=db, drain=drain)

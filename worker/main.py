@@ -1,0 +1,29 @@
+"""The worker process: Dramatiq's own command line, tuned."""
+
+import argparse
+import os
+import sys
+
+
+def main() -> int:
+    """Run worker processes until SIGTERM."""
+    parser = argparse.ArgumentParser(prog="bin/worker", description="Drain the outbox and tidy up, when rung for.")
+    parser.add_argument("--processes", type=int, default=2, help="worker processes (2)")
+    parser.add_argument("--threads", type=int, default=4, help="threads in each process (4)")
+    arguments = parser.parse_args()
+
+    # Dramatiq's Redis consumer polls, backing off up to this many milliseconds: its
+    # default of 1,000 would be the latency of every lone event.
+    os.environ.setdefault("dramatiq_worker_timeout", "20")
+    from dramatiq.cli import main as dramatiq_main
+    from dramatiq.cli import make_argument_parser
+
+    command = ["worker.actors:broker", "--processes", str(arguments.processes), "--threads", str(arguments.threads)]
+    # SIGTERM is answered within 10 s: a batch in hand is finished, everything else left.
+    command += ["--worker-shutdown-timeout", "8000", "--skip-logging"]
+    status: int = dramatiq_main(make_argument_parser().parse_args(command))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""The clock: it only sends messages, so two of them are harmless."""
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+
+import structlog
+from apscheduler.schedulers.blocking import BlockingScheduler
+from dramatiq import Broker, Message
+
+from domain import telemetry
+from domain.settings import Settings
+from worker.broker import DOWN, ENOUGH, QUEUE, connect
+
+#: How often each actor is rung, in seconds. Retries become due by the outbox's clock, so
+#: this is also how late one can be.
+EVERY = {"process_outbox": 1, "expire_reservations": 2, "prune": 300}
+
+log = structlog.get_logger()
+
+
+def main() -> None:
+    """Ring until SIGTERM or Ctrl-C."""
+    settings = Settings.load()
+    telemetry.configure(settings.log_level)
+    broker, waiting = connect(settings.broker(), [])
+    scheduler = BlockingScheduler()
+    for actor, seconds in EVERY.items():
+        scheduler.add_job(
+            ring, "interval", args=[broker, waiting, actor], seconds=seconds, coalesce=True, misfire_grace_time=seconds
+        )
+
+    def stop(signum: int, frame: FrameType | None) -> None:
+        scheduler.shutdown(wait=False)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    scheduler.start()
+
+
+def ring(broker: Broker, waiting: Callable[[], int], actor: str) -> None:
+    """Send one wake-up, unless enough of them wait already."""
+    try:
+        if waiting() < ENOUGH:
+            broker.enqueue(Message(queue_name=QUEUE, actor_name=actor, args=(), kwargs={}, options={}))
+    except DOWN as error:
+        log.warning("scheduler.unheard", actor=actor, error=type(error).__name__)
+
+
+if __name__ == "__main__":
+    main()
