@@ -4,6 +4,7 @@ import logging
 
 from alembic import context
 from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.pool import NullPool
 
 from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
 from domain.database import metadata
@@ -21,7 +22,7 @@ logging.basicConfig(level=logging.WARNING)
 
 def migrate() -> None:
     url = make_url(Settings.load().database_url).set(drivername="postgresql+psycopg")
-    with create_engine(url).connect() as connection:
+    with create_engine(url, poolclass=NullPool).connect() as connection:
         # Another one that is at it is waited for; then there is nothing left to do.
         connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
         connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))

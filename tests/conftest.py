@@ -1,0 +1,74 @@
+"""A real PostgreSQL and a real Redis for the whole run, and an empty database for each test."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+# Before anything reads the settings: no test sees what `bin/up` wrote on this machine.
+HOME = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
+os.environ["HOLDFAST_HOME"] = str(HOME)
+
+import pytest  # noqa: E402
+from sqlalchemy import Engine, text  # noqa: E402
+from sqlalchemy.orm import Session, sessionmaker  # noqa: E402
+
+from deploy.embedded import PostgreSQL, RedisServer  # noqa: E402
+from domain import database, outbox  # noqa: E402
+from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes  # noqa: E402
+from domain.settings import Settings  # noqa: E402
+from migrations.main import migrate  # noqa: E402
+
+#: What events go to in tests that do not say otherwise: nothing delivers them.
+ROUTES = Routes(
+    [
+        Route(name="events", url="null:", events=("booking.*",)),
+        Route(name=CONFIRMATION, url="null:", events=tuple(STEPS)),
+    ]
+)
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    server = PostgreSQL(HOME / "postgresql")
+    yield server
+    server.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer(HOME / "redis")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def settings(postgresql: PostgreSQL, redis: RedisServer) -> Settings:
+    os.environ["DATABASE_URL"] = postgresql.url
+    os.environ["REDIS_URL"] = redis.url
+    migrate()
+    return Settings.load()
+
+
+@pytest.fixture(scope="session")
+def engine(settings: Settings) -> Iterator[Engine]:
+    engine = database.connect(settings, connections=70)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def db(engine: Engine) -> sessionmaker[Session]:
+    """Sessions on an empty, migrated database whose destinations are known."""
+    empty(engine)
+    db = database.sessions(engine, routes=ROUTES)
+    with db.begin() as session:
+        outbox.register(session, [route.name for route in ROUTES.destinations])
+    return db
+
+
+def empty(engine: Engine) -> None:
+    """Take everything out of every table."""
+    names = ", ".join(table.name for table in database.metadata.sorted_tables)
+    with engine.begin() as connection:
+        connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))

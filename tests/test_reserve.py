@@ -1,0 +1,179 @@
+"""Reserving: never oversold, and the same request twice has one effect."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import func, select
+
+from domain import reservations
+from domain.errors import KeyReused, SoldOut, UnknownItem
+from domain.idempotency import Answered, requests
+from domain.lifecycle import Status
+from domain.outbox.table import outbox
+from domain.reservations import Filter, KeyRace
+from domain.reservations.table import history
+from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+
+
+def test_a_hold_takes_its_units_and_records_what_it_promises(db: Db) -> None:
+    item = an_item(db, quantity=10)
+
+    hold = a_hold(db, item, quantity=3)
+
+    assert available(db, item) == 7
+    assert (hold.status, hold.version, hold.quantity) == (Status.PENDING, 1, 3)
+    with db.begin() as session:
+        rows = session.execute(select(outbox.c.type, outbox.c.destination).order_by(outbox.c.id)).all()
+        assert rows == [("booking.created", "events"), ("reservation_confirm", "confirmation")]
+        assert session.execute(select(history.c.to_status)).scalars().all() == ["PENDING"]
+
+
+def test_two_requests_of_one_set_share_one_running_number(db: Db) -> None:
+    item = an_item(db, quantity=3)
+
+    first, second, third = reserve(db, a_request(item, 2), a_request(item, 2), a_request(item, 1))
+
+    assert isinstance(first, Answered) and isinstance(third, Answered)
+    assert isinstance(second, SoldOut) and second.available_quantity == 1
+    assert available(db, item) == 0
+
+
+def test_a_refusal_leaves_nothing_behind(db: Db) -> None:
+    item = an_item(db, quantity=1)
+
+    (refused,) = reserve(db, a_request(item, 2, key="k"))
+
+    assert isinstance(refused, SoldOut) and (refused.asked, refused.available_quantity) == (2, 1)
+    with db.begin() as session:
+        for table in (requests, outbox, history):
+            assert session.execute(select(func.count()).select_from(table)).scalar_one() == 0
+
+
+def test_an_item_can_be_named_by_its_sku(db: Db) -> None:
+    item = an_item(db, quantity=2, sku="4006381333931")
+
+    by_sku, by_id = reserve(db, a_request(item, item="4006381333931"), a_request(item))
+
+    assert isinstance(by_sku, Answered) and isinstance(by_id, Answered)
+    assert available(db, item) == 0
+
+
+def test_an_unknown_item_is_refused_alone(db: Db) -> None:
+    item = an_item(db)
+
+    unknown, fine = reserve(db, a_request(item, item=item.id + 1), a_request(item))
+
+    assert isinstance(unknown, UnknownItem)
+    assert isinstance(fine, Answered)
+
+
+def test_a_repeated_key_gets_the_first_answer_again(db: Db) -> None:
+    item = an_item(db, quantity=5)
+
+    (first,) = reserve(db, a_request(item, 2, key="k"))
+    (again,) = reserve(db, a_request(item, 2, key="k"))
+
+    assert isinstance(first, Answered) and isinstance(again, Answered)
+    assert (again.text, first.replayed, again.replayed) == (first.text, False, True)
+    assert available(db, item) == 3
+
+
+def test_a_repeated_key_within_one_set_acts_once(db: Db) -> None:
+    item = an_item(db, quantity=5)
+
+    first, again, other = reserve(
+        db, a_request(item, 2, key="k"), a_request(item, 2, key="k"), a_request(item, 1, key="k")
+    )
+
+    assert isinstance(first, Answered) and isinstance(again, Answered)
+    assert again.text == first.text and again.replayed
+    assert isinstance(other, KeyReused)
+    assert available(db, item) == 3
+
+
+def test_a_key_may_try_again_after_a_refusal(db: Db) -> None:
+    item = an_item(db, quantity=1)
+    hold = a_hold(db, item)
+    (refused,) = reserve(db, a_request(item, 1, key="k"))
+
+    with db.begin() as session:
+        reservations.change(session, hold.id, Status.CANCELLED)
+    (accepted,) = reserve(db, a_request(item, 1, key="k"))
+
+    assert isinstance(refused, SoldOut)
+    assert isinstance(accepted, Answered) and not accepted.replayed
+
+
+def test_a_key_with_another_payload_is_refused(db: Db) -> None:
+    item = an_item(db, quantity=5)
+    reserve(db, a_request(item, 2, key="k"))
+
+    (reused,) = reserve(db, a_request(item, 3, key="k"))
+
+    assert isinstance(reused, KeyReused)
+    assert available(db, item) == 3
+
+
+def test_a_key_that_races_on_another_item_rolls_its_set_back(db: Db) -> None:
+    item, other = an_item(db, quantity=5), an_item(db, quantity=5)
+    with db() as racing:
+        reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}")
+        with db() as session:
+            session.execute(select(func.set_config("lock_timeout", "0", True)))
+            racing_commits = racing.commit
+            answered = _while_blocked(session, racing_commits, item)
+
+    assert answered is KeyRace
+    assert available(db, item) == 5
+
+
+def _while_blocked(session, commit, item):  # type: ignore[no-untyped-def]
+    """Reserve in one session while another, uncommitted one holds the same key; then commit that one."""
+    import threading
+
+    threading.Timer(0.2, commit).start()
+    try:
+        reservations.reserve(session, [a_request(item, key="k")], lambda _: "{}")
+    except KeyRace:
+        session.rollback()
+        return KeyRace
+    return None
+
+
+def test_lapsed_holds_are_taken_back_when_stock_runs_short(db: Db) -> None:
+    item = an_item(db, quantity=10)
+    a_hold(db, item, quantity=3)
+    lapsed = [an_overdue_hold(db, item, quantity=3), an_overdue_hold(db, item, quantity=3)]
+
+    (accepted,) = reserve(db, a_request(item, 7))
+
+    assert isinstance(accepted, Answered)
+    assert available(db, item) == 0
+    with db.begin() as session:
+        expired = reservations.find(session, Filter(status=Status.EXPIRED), limit=10)
+    assert {one.id for one in expired} == {one.id for one in lapsed}
+
+
+def test_what_is_sold_or_held_is_not_taken_back_with_what_has_lapsed(db: Db) -> None:
+    item = an_item(db, quantity=9)
+    sold = a_hold(db, item, quantity=3)
+    with db.begin() as session:
+        reservations.change(session, sold.id, Status.CONFIRMED)
+    a_hold(db, item, quantity=3)
+    an_overdue_hold(db, item, quantity=3)
+
+    (refused,) = reserve(db, a_request(item, 4))
+
+    assert isinstance(refused, SoldOut) and refused.available_quantity == 3
+
+
+@pytest.mark.parametrize("seconds", [1, 604_800])
+def test_a_hold_lasts_as_long_as_was_asked(db: Db, seconds: int) -> None:
+    item = an_item(db)
+
+    reserve(db, a_request(item, hold_for=timedelta(seconds=seconds)))
+
+    with db.begin() as session:
+        (hold,) = reservations.find(session, Filter(), limit=1)
+    assert hold.expires_at is not None
+    assert hold.expires_at - hold.created_at == timedelta(seconds=seconds)
