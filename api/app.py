@@ -49,19 +49,13 @@ def create_app(settings: Settings | None = None) -> Litestar:
         doorbell.close()
         db.kw["bind"].dispose()
 
-    injected = {
-        "db": db,
-        "doorbell": doorbell,
-        "group_commit": group_commit,
-        "hold_for": timedelta(seconds=settings.hold_seconds),
-    }
     return Litestar(
         route_handlers=[
             items.create_item,
             items.list_items,
             items.get_item,
             items.change_item,
-            reservations.make_reservation,
+            reservations.make_reservation_through(group_commit, timedelta(seconds=settings.hold_seconds)),
             reservations.list_reservations,
             reservations.get_reservation,
             reservations.confirm_reservation,
@@ -70,7 +64,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
             health.ready,
         ],
         lifespan=[running],
-        dependencies={name: _given(value) for name, value in injected.items()},
+        dependencies={"db": _given(db), "doorbell": _given(doorbell)},
         exception_handlers={
             HoldfastError: problems.of_error,
             SQLAlchemyError: problems.of_database_error,

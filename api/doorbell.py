@@ -17,6 +17,9 @@ TIMEOUT_SECONDS = 1.0
 #: With this many rings waiting the workers are down or busy; one more tells them nothing.
 ENOUGH_RINGS = 64
 
+#: Rings between two looks at how many wait.
+LOOK_EVERY = 16
+
 QUEUE = "holdfast"
 
 log = structlog.get_logger()
@@ -30,6 +33,8 @@ class Doorbell:
         self._rung = threading.Event()
         self._closed = threading.Event()
         self.failures = 0
+        self._rings = 0
+        self._is_enough = False
         self._thread = threading.Thread(target=self._run, name="doorbell", daemon=True)
 
     def start(self) -> None:
@@ -65,7 +70,10 @@ class Doorbell:
             self._closed.wait(REST_SECONDS)
 
     def _ring(self) -> None:
-        if self._waiting() < ENOUGH_RINGS:
+        self._rings += 1
+        if self._rings % LOOK_EVERY == 1:
+            self._is_enough = self._waiting() >= ENOUGH_RINGS
+        if not self._is_enough:
             message = Message(queue_name=QUEUE, actor_name="process_outbox", args=(), kwargs={}, options={})
             self._broker.enqueue(message)
 

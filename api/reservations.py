@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -28,13 +29,16 @@ MAX_METADATA_BYTES = 16_384
 MAX_METADATA_DEPTH = 16
 
 
-@post("/reservations", dto=Strict[NewReservation], responses=problems(404, 409, 413, 415), tags=["reservations"])
-async def make_reservation(
-    request: Request[Any, Any, Any], data: NewReservation, group_commit: GroupCommit, hold_for: timedelta
-) -> Response[ReservationView]:
-    """Hold units of an item, until they are confirmed or the hold expires."""
-    outcome = await group_commit.submit(_asked(request, data, hold_for))
-    return answered(outcome, status=201, at="/reservations")
+def make_reservation_through(group_commit: GroupCommit, hold_for: timedelta) -> HTTPRouteHandler:
+    """Return the door to a group commit. It is closed over, as injecting it would cost a third of the request."""
+
+    @post("/reservations", dto=Strict[NewReservation], responses=problems(404, 409, 413, 415), tags=["reservations"])
+    async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
+        """Hold units of an item, until they are confirmed or the hold expires."""
+        outcome = await group_commit.submit(_asked(request, data, hold_for))
+        return answered(outcome, status=201, at="/reservations")
+
+    return make_reservation
 
 
 def _asked(request: Request[Any, Any, Any], data: NewReservation, hold_for: timedelta) -> Reserve:

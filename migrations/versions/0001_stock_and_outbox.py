@@ -22,7 +22,7 @@ def upgrade() -> None:
             CONSTRAINT uq_items_sku UNIQUE (sku),
             CONSTRAINT ck_items_never_oversold CHECK (available_quantity >= 0),
             CONSTRAINT ck_items_available_within_stock CHECK (available_quantity <= stock_quantity)
-        );
+        ) WITH (fillfactor = 50);
 
         CREATE TABLE reservations (
             id UUID NOT NULL,

@@ -1,0 +1,120 @@
+"""What must hold at any moment, in any database: each law one query that finds what breaks it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Select, String, Uuid, and_, case, cast, func, or_, select
+from sqlalchemy.orm import Session
+
+from domain.items import items
+from domain.lifecycle import CONSUMING, HOLDING
+from domain.outbox.lanes import LEASE
+from domain.outbox.table import LANES, destinations, lanes, outbox, pending
+from domain.reservations.table import history, is_hold, reservations
+
+#: How many culprits are named; the rest is counted.
+NAMED = 5
+
+#: A hold that is overdue by more than this has no sweeper behind it, in minutes.
+SWEPT_WITHIN_MINUTES = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """`culprits` selects one text for each thing that breaks the law: none, if it holds."""
+
+    says: str
+    culprits: Select[tuple[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """How a law fares: how many break it, and the first few of them."""
+
+    says: str
+    broken: int
+    named: Sequence[str]
+
+
+def examine(session: Session) -> Sequence[Finding]:
+    """Check every law. Each is one query, so it sees one moment, whatever else is going on."""
+    return [_examine(session, law) for law in LAWS]
+
+
+def _examine(session: Session, law: Law) -> Finding:
+    found = session.execute(law.culprits).scalars().all()
+    return Finding(law.says, len(found), found[:NAMED])
+
+
+def _stock() -> Select[tuple[str]]:
+    kept = case((reservations.c.status.in_([*HOLDING, *CONSUMING]), reservations.c.quantity), else_=0)
+    used = (
+        select(reservations.c.item_id, func.sum(kept).label("quantity")).group_by(reservations.c.item_id).subquery()
+    )
+    adds_up = items.c.stock_quantity == items.c.available_quantity + func.coalesce(used.c.quantity, 0)
+    return select(items.c.sku).outerjoin(used, used.c.item_id == items.c.id).where(~adds_up)
+
+
+def _history() -> Select[tuple[str]]:
+    told = (
+        select(
+            history.c.reservation_id,
+            func.count().label("steps"),
+            func.array_agg(history.c.to_status).label("statuses"),
+        )
+        .group_by(history.c.reservation_id)
+        .subquery()
+    )
+    fits = and_(told.c.steps == reservations.c.version, reservations.c.status == func.any(told.c.statuses))
+    joined = reservations.outerjoin(told, told.c.reservation_id == reservations.c.id)
+    return select(cast(reservations.c.id, String)).select_from(joined).where(or_(told.c.steps.is_(None), ~fits))
+
+
+def _order() -> Select[tuple[str]]:
+    """A row that left before an earlier one of its aggregate, which neither left nor died."""
+    later = outbox.alias("later")
+    overtaken = (
+        select(later.c.id)
+        .where(later.c.destination == outbox.c.destination, later.c.aggregate_id == outbox.c.aggregate_id)
+        .where(later.c.id > outbox.c.id, later.c.processed_at.is_not(None))
+        .exists()
+    )
+    return select(cast(outbox.c.id, String)).where(pending, overtaken)
+
+
+def _homeless() -> Select[tuple[str]]:
+    known = select(lanes.c.destination).where(
+        lanes.c.destination == outbox.c.destination, lanes.c.lane == outbox.c.lane
+    )
+    return select(outbox.c.destination).where(pending, ~known.exists())
+
+
+def _lanes() -> Select[tuple[str]]:
+    counted = (
+        select(destinations.c.name)
+        .outerjoin(lanes, lanes.c.destination == destinations.c.name)
+        .group_by(destinations.c.name)
+        .having(func.count(lanes.c.lane) != LANES)
+    )
+    return counted
+
+
+def _leases() -> Select[tuple[str]]:
+    too_long = lanes.c.leased_until > func.clock_timestamp() + LEASE
+    return select(func.concat(lanes.c.destination, "/", lanes.c.lane)).where(too_long)
+
+
+def _overdue() -> Select[tuple[str]]:
+    limit = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, SWEPT_WITHIN_MINUTES)
+    return select(cast(reservations.c.id, String)).where(is_hold, reservations.c.expires_at < limit)
+
+
+LAWS = (
+    Law("every item's stock = available + held + consumed", _stock()),
+    Law("every reservation's history leads to its status, a step a version", _history()),
+    Law("no promise left before an earlier one of its reservation to the same destination", _order()),
+    Law("every pending promise has a lane to leave by", _homeless()),
+    Law("every destination has all its lanes", _lanes()),
+    Law("no lane is leased for longer than a lease", _leases()),
+    Law(f"no hold is overdue by more than {SWEPT_WITHIN_MINUTES} minutes", _overdue()),
+)

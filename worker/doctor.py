@@ -1,0 +1,34 @@
+"""`bin/doctor`: what must hold, checked on a live database. Exit 1 if something does not."""
+
+import sys
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from domain import conservation, database
+from domain.conservation import Finding
+from domain.settings import Settings
+
+
+def main() -> int:
+    """Print a line for each law, and return 1 if one is broken."""
+    engine = database.connect(Settings.load(), connections=1)
+    try:
+        with database.sessions(engine).begin() as session:
+            findings = conservation.examine(session)
+    except SQLAlchemyError as error:
+        print(f"The database can't be examined: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 1
+    for finding in findings:
+        print(_told(finding))
+    return 1 if any(finding.broken for finding in findings) else 0
+
+
+def _told(finding: Finding) -> str:
+    if not finding.broken:
+        return f"ok    {finding.says}"
+    more = finding.broken - len(finding.named)
+    return f"FAIL  {finding.says}: not {', '.join(finding.named)}" + (f" and {more} more" if more else "")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
