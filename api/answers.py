@@ -32,7 +32,9 @@ def answered(outcome: Answered | Refusal, *, status: int, at: str) -> Response[A
     if outcome.replayed:
         headers["Idempotency-Replayed"] = "true"
     # Bytes are sent as they are; the annotation of each door says what they hold.
-    return Response(cast(Any, outcome.text.encode()), status_code=status, media_type="application/json", headers=headers)
+    return Response(
+        cast(Any, outcome.text.encode()), status_code=status, media_type="application/json", headers=headers
+    )
 
 
 _PROBLEM_TEXTS = {
@@ -49,6 +51,8 @@ _PROBLEM_TEXTS = {
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """Describe these statuses in the OpenAPI document. Any operation may answer 400 and 503."""
     return {
-        status: ResponseSpec(Problem, description=_PROBLEM_TEXTS[status], media_type=MEDIA_TYPE, generate_examples=False)
+        status: ResponseSpec(
+            Problem, description=_PROBLEM_TEXTS[status], media_type=MEDIA_TYPE, generate_examples=False
+        )
         for status in (400, *statuses, 503)
     }

@@ -52,7 +52,7 @@ class Strict(AbstractDTO[T]):
         return False
 
     def data_to_encodable_type(self, data: Any) -> LitestarEncodableType:
-        return data  # type: ignore[no-any-return]
+        return data
 
 
 def read(body: bytes, model: type[T]) -> T:

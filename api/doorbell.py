@@ -74,7 +74,9 @@ class Doorbell:
         if self._rings % LOOK_EVERY == 1:
             self._is_enough = self._waiting() >= ENOUGH_RINGS
         if not self._is_enough:
-            message = Message(queue_name=QUEUE, actor_name="process_outbox", args=(), kwargs={}, options={})
+            message: Message[None] = Message(
+                queue_name=QUEUE, actor_name="process_outbox", args=(), kwargs={}, options={}
+            )
             self._broker.enqueue(message)
 
 

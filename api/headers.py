@@ -2,10 +2,10 @@
 
 import hashlib
 import re
+from typing import Any
 
 import msgspec
 from litestar import Request
-from typing import Any
 
 from domain.errors import Invalid
 from domain.idempotency import Key

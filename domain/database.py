@@ -5,7 +5,8 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Engine, MetaData, Table, create_engine, func, make_url, select, text
-from sqlalchemy.exc import DBAPIError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.errors import Busy, DatabaseUnavailable, Unavailable
@@ -60,7 +61,8 @@ def sessions(engine: Engine, **info: object) -> sessionmaker[Session]:
 
 def now(session: Session) -> datetime:
     """Return the database's clock at this moment, not at the start of the transaction."""
-    return session.execute(select(func.clock_timestamp())).scalar_one()
+    moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
+    return moment
 
 
 def commit_without_waiting(session: Session) -> None:
@@ -87,14 +89,18 @@ def trouble(error: Exception) -> Unavailable | None:
 
     Source: PostgreSQL's table of error codes, by class.
     """
-    if isinstance(error, TimeoutError):
+    if isinstance(error, PoolTimeout):
         return Busy()
     if not isinstance(error, DBAPIError):
         return None
     code = getattr(error.orig, "sqlstate", None) or ""
     if code in BUSY_CODES:
         return Busy()
-    if error.connection_invalidated or code.startswith(DOWN_CODES) or (isinstance(error, OperationalError) and not code):
+    if (
+        error.connection_invalidated
+        or code.startswith(DOWN_CODES)
+        or (isinstance(error, OperationalError) and not code)
+    ):
         return DatabaseUnavailable()
     return None
 

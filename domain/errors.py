@@ -1,22 +1,22 @@
 """What can be said no to, as facts. A door chooses the words and the codes.
 
-    HoldfastError
-    ├── Refusal                 the answer is no, and nothing has changed
-    │   ├── Invalid             one field of the request can't be
-    │   ├── NotFound
-    │   │   ├── UnknownItem
-    │   │   └── UnknownReservation
-    │   └── Conflict            what is asked for does not fit what is true now
-    │       ├── SoldOut
-    │       ├── SkuTaken
-    │       ├── StockCommitted  more is to be taken away than is available
-    │       ├── WrongStatus
-    │       ├── HoldLapsed
-    │       ├── StaleVersion    of a body; StalePrecondition: of an If-Match header
-    │       └── KeyReused
-    └── Unavailable             nothing is known; ask again
-        ├── Busy
-        └── DatabaseUnavailable
+HoldfastError
+├── Refusal                 the answer is no, and nothing has changed
+│   ├── Invalid             one field of the request can't be
+│   ├── NotFound
+│   │   ├── UnknownItem
+│   │   └── UnknownReservation
+│   └── Conflict            what is asked for does not fit what is true now
+│       ├── SoldOut
+│       ├── SkuTaken
+│       ├── StockCommitted  more is to be taken away than is available
+│       ├── WrongStatus
+│       ├── HoldLapsed
+│       ├── StaleVersion    of a body; StalePrecondition: of an If-Match header
+│       └── KeyReused
+└── Unavailable             nothing is known; ask again
+    ├── Busy
+    └── DatabaseUnavailable
 """
 
 from dataclasses import dataclass

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Table,
     Text,
     Uuid,
-    any_,
     bindparam,
     cast,
     column,
@@ -89,7 +88,9 @@ def lookup(session: Session, keys: Collection[Key]) -> Mapping[Key, Answer]:
     if not keys:
         return {}
     rows = session.execute(_LOOKUP, _columns(keys))
-    return {Key(row.client_id, row.operation, row.idempotency_key): Answer(row.payload_hash, row.answer) for row in rows}
+    return {
+        Key(row.client_id, row.operation, row.idempotency_key): Answer(row.payload_hash, row.answer) for row in rows
+    }
 
 
 def store(session: Session, answers: Sequence[tuple[Key, Answer, UUID | None]]) -> int:
@@ -205,7 +206,7 @@ _given = (
 )
 _STORE = (
     insert(requests)
-    .from_select([name for name in _given.c.keys()], select(_given))
+    .from_select(list(_given.c), select(_given))
     .on_conflict_do_nothing()
     .returning(requests.c.idempotency_key)
 )

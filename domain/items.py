@@ -146,7 +146,12 @@ def amend(session: Session, item_id: int, *, name: str | None = None, adjust_qua
     if not held:
         raise UnknownItem(item_id)
     (item,) = held
-    if not 0 <= item.available_quantity + adjust_quantity_by <= item.stock_quantity + adjust_quantity_by <= MAX_QUANTITY:
+    if (
+        not 0
+        <= item.available_quantity + adjust_quantity_by
+        <= item.stock_quantity + adjust_quantity_by
+        <= MAX_QUANTITY
+    ):
         raise StockCommitted(item.sku, adjust_quantity_by, item.available_quantity)
     changed = (
         update(items)

@@ -81,7 +81,7 @@ class Settings(BaseSettings):
     def load(cls) -> Self:
         """Return the settings, or end the process with a message that names the variable."""
         try:
-            return cls()
+            return cls()  # type: ignore[call-arg]  # the environment has it
         except ValidationError as error:
             refuse_to_start("\n".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()))
 
@@ -89,5 +89,5 @@ class Settings(BaseSettings):
 def refuse_to_start(reason: str) -> NoReturn:
     """Say what is wrong with the configuration and end the process with 2."""
     print(f"Holdfast does not start, because a setting is wrong or missing.\n{reason}", file=sys.stderr)
-    print("Set it in the environment; README.md, \"Settings\", says what each variable means.", file=sys.stderr)
+    print('Set it in the environment; README.md, "Settings", says what each variable means.', file=sys.stderr)
     raise SystemExit(2)

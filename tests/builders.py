@@ -1,9 +1,11 @@
 """What a test is given, in one line each."""
 
+import time
+from collections.abc import Callable
 from datetime import timedelta
 from uuid import UUID, uuid4
 
-from sqlalchemy import update
+from sqlalchemy import text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.views import render_reservation
@@ -68,3 +70,17 @@ def an_event(aggregate_id: UUID | None = None, event_type: str = "booking.create
 def recorded(db: Db, *events: Event) -> None:
     with db.begin() as session:
         record(session, events)
+
+
+def is_blocked(db: Db) -> bool:
+    """Tell whether some transaction waits for a lock."""
+    with db.begin() as session:
+        return bool(session.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
+
+
+def wait_until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Return as soon as a condition holds; fail if it does not within that time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)

@@ -1,6 +1,7 @@
 """The stand-in for the outside world: demos and fault tests are worth as much as it is to be relied upon."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -9,7 +10,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ ROUTES = ROOT / "examples" / "partners" / "routes.toml"
 #: A process that is not up or gone by then never will be.
 PATIENCE_SECONDS = 20.0
 
+#: Granian's own shortest patience with a worker is one second; the rest is for a busy machine.
+AT_ONCE_SECONDS = 5.0
+
 #: Far from the demo's own, so that nothing is signed with the right one by accident.
 ANOTHER_SECRET = "whsec_c29tZWJvZHkgZWxzZSdzIHNlY3JldCBhbHRvZ2V0aGVy"
 
@@ -51,7 +55,11 @@ def partners() -> Iterator[Partners]:
 
 
 def an_envelope(
-    event_type: str = "reservation_confirm", *, event_id: str = "event-1", booking_id: str = "booking-1", sku: str = "ROOM"
+    event_type: str = "reservation_confirm",
+    *,
+    event_id: str = "event-1",
+    booking_id: str = "booking-1",
+    sku: str = "ROOM",
 ) -> dict[str, Any]:
     payload = {
         "booking_id": booking_id,
@@ -215,7 +223,9 @@ def test_an_event_signed_with_another_secret_is_refused(partners: Partners) -> N
 
 
 def test_an_event_whose_body_was_changed_on_the_way_is_refused(partners: Partners) -> None:
-    headers = signed(json.dumps(an_envelope("booking.created")), "event-1", secret=DEMO_SECRET, signed_at=datetime.now(UTC))
+    headers = signed(
+        json.dumps(an_envelope("booking.created")), "event-1", secret=DEMO_SECRET, signed_at=datetime.now(UTC)
+    )
 
     answer = partners.post("/webhooks", content=json.dumps(an_envelope("booking.cancelled")), headers=headers)
 
@@ -439,13 +449,14 @@ def a_process() -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "examples.partners.app", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         try:
             with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_SECONDS) as client:
                 wait_until_it_answers(client)
                 yield process, client
         finally:
-            process.terminate()
+            with suppress(ProcessLookupError):  # it has ended already, and its worker with it
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def wait_until_it_answers(client: httpx.Client) -> None:
@@ -487,7 +498,7 @@ def test_slow_answers_do_not_hold_up_each_other() -> None:
         for call in calls:
             call.join()
 
-        assert time.monotonic() - began < 8 * 0.5
+        assert 0.5 <= time.monotonic() - began < 8 * 0.5
 
 
 def test_sigterm_ends_it_at_once_though_callers_wait() -> None:
@@ -498,7 +509,10 @@ def test_sigterm_ends_it_at_once_though_callers_wait() -> None:
             client.get("/")
             process.send_signal(signal.SIGTERM)
 
-            process.wait(timeout=PATIENCE_SECONDS)
+            process.wait(timeout=AT_ONCE_SECONDS)
+
+        with pytest.raises(httpx.ConnectError):
+            client.get("/")
 
 
 # The routes
@@ -508,7 +522,9 @@ def test_the_product_reads_the_routes_and_the_partner_accepts_their_secret(
     partners: Partners, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PARTNERS_PORT", "8123")
-    settings = Settings(database_url="postgresql://nowhere/none", routes_file=ROUTES, confirmation_url=None)
+    settings = Settings.model_validate(
+        {"database_url": "postgresql://nowhere/none", "routes_file": ROUTES, "confirmation_url": None}
+    )
 
     log, partner = routes.load(settings).destinations
 

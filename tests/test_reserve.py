@@ -1,5 +1,6 @@
 """Reserving: never oversold, and the same request twice has one effect."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -12,7 +13,7 @@ from domain.lifecycle import Status
 from domain.outbox.table import outbox
 from domain.reservations import Filter, KeyRace
 from domain.reservations.table import history
-from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, is_blocked, reserve, wait_until
 
 
 def test_a_hold_takes_its_units_and_records_what_it_promises(db: Db) -> None:
@@ -116,28 +117,16 @@ def test_a_key_with_another_payload_is_refused(db: Db) -> None:
 
 def test_a_key_that_races_on_another_item_rolls_its_set_back(db: Db) -> None:
     item, other = an_item(db, quantity=5), an_item(db, quantity=5)
-    with db() as racing:
+    with db() as racing, ThreadPoolExecutor(1) as elsewhere:
         reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}")
-        with db() as session:
-            session.execute(select(func.set_config("lock_timeout", "0", True)))
-            racing_commits = racing.commit
-            answered = _while_blocked(session, racing_commits, item)
+        twin = elsewhere.submit(reserve, db, a_request(item, key="k"))
+        wait_until(lambda: is_blocked(db))
+        racing.commit()
 
-    assert answered is KeyRace
+        with pytest.raises(KeyRace):
+            twin.result()
+
     assert available(db, item) == 5
-
-
-def _while_blocked(session, commit, item):  # type: ignore[no-untyped-def]
-    """Reserve in one session while another, uncommitted one holds the same key; then commit that one."""
-    import threading
-
-    threading.Timer(0.2, commit).start()
-    try:
-        reservations.reserve(session, [a_request(item, key="k")], lambda _: "{}")
-    except KeyRace:
-        session.rollback()
-        return KeyRace
-    return None
 
 
 def test_lapsed_holds_are_taken_back_when_stock_runs_short(db: Db) -> None:

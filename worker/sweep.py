@@ -47,7 +47,8 @@ def prune(db: sessionmaker[Session], stopping: threading.Event, *, outbox_retent
 
 
 def _prune_outbox(db: sessionmaker[Session], stopping: threading.Event, retention: timedelta) -> int:
-    pruned, after = 0, 0
+    pruned = 0
+    after: int | None = 0
     while after is not None and not stopping.is_set():
         with db.begin() as session:
             count, after = outbox.prune(session, older_than=retention, after=after)

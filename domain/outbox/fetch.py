@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, Text, and_, bindparam, cast, func, select, update
+from sqlalchemy import BigInteger, Text, bindparam, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.lanes import Lane
-from domain.outbox.table import Row, outbox, pending, ready, waiting
+from domain.outbox.table import Row, outbox, ready, waiting
 
 #: At most this many waiting rows become ready in one statement, so that waking the
 #: backlog of a long outage never outlasts a lease.
@@ -23,7 +23,7 @@ def wake(session: Session, lane: Lane) -> int:
         .limit(WAKE_LIMIT)
     )
     woken = update(outbox).where(outbox.c.id.in_(due)).values(available_at=None)
-    return session.execute(woken.returning(outbox.c.id)).rowcount
+    return len(session.execute(woken.returning(outbox.c.id)).all())
 
 
 def fetch(session: Session, lane: Lane, *, after: int, limit: int) -> Sequence[Row]:

@@ -4,8 +4,21 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import BigInteger, ColumnElement, SmallInteger, String, and_, any_, bindparam, cast, column, func, or_
-from sqlalchemy import select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    SmallInteger,
+    String,
+    and_,
+    any_,
+    bindparam,
+    cast,
+    column,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
@@ -139,7 +152,10 @@ _held = (
         cast(bindparam("holders"), ARRAY(String)),
     )
     .table_valued(
-        column("destination", String), column("lane", SmallInteger), column("epoch", BigInteger), column("holder", String)
+        column("destination", String),
+        column("lane", SmallInteger),
+        column("epoch", BigInteger),
+        column("holder", String),
     )
     .render_derived("held")
 )

@@ -2,8 +2,7 @@
 
 from datetime import timedelta
 
-from sqlalchemy import any_, bindparam, cast, delete, func, select
-from sqlalchemy import BigInteger
+from sqlalchemy import BigInteger, any_, bindparam, cast, delete, func, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 

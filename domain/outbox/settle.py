@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    ColumnElement,
     DateTime,
     Float,
     SmallInteger,
@@ -126,7 +127,7 @@ _changed = (
     )
     .render_derived("changed")
 )
-_second = literal_column("interval '1 second'")
+_second: ColumnElement[timedelta] = literal_column("interval '1 second'")
 _CHANGED = (
     update(outbox)
     .where(outbox.c.id == _changed.c.id, pending)

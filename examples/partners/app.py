@@ -109,7 +109,12 @@ def create_app() -> Litestar:
     """Return the partners as the environment wants them, with nothing remembered."""
     troubles = Troubles(int(os.environ.get("PARTNERS_SEED", DEFAULT_SEED)))
     webhooks = Webhooks(os.environ.get("PARTNERS_WEBHOOK_SECRET", DEMO_SECRET))
-    partners = Router("/", route_handlers=[confirm, receive], before_request=troubles.strike)
+
+    async def strike(_: Request[Any, Any, Any]) -> Response[str] | None:
+        # Not the bound method itself: Litestar copies a router deeply, and would turn the knobs of a copy.
+        return await troubles.strike()
+
+    partners = Router("/", route_handlers=[confirm, receive], before_request=strike)
     behind_the_scenes = [show_confirmations, show_received, forget, show_knobs, turn_knobs, introduce]
     injected = {"confirmations": Confirmations(), "troubles": troubles, "webhooks": webhooks}
     return Litestar(

@@ -2,10 +2,10 @@
 
 import asyncio
 from random import Random
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
-from litestar import Request, Response
+from litestar import Response
 
 #: Seconds, as `Retry-After` writes it: short, so that a demo sees the recovery.
 RETRY_AFTER = "1"
@@ -34,7 +34,7 @@ class Troubles:
         self.knobs = Knobs()
         self._dice = Random(seed)
 
-    async def strike(self, _: Request[Any, Any, Any]) -> Response[str] | None:
+    async def strike(self) -> Response[str] | None:
         """Keep the caller waiting, or answer in a partner's stead, before the partner has seen anything."""
         if self.knobs.outage:
             return Response("This partner is down.", status_code=503, headers={"Retry-After": RETRY_AFTER})

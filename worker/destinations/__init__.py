@@ -49,7 +49,7 @@ def open_destination(route: Route, settings: Settings, db: sessionmaker[Session]
         case "http" | "https":
             return Webhook(route, timeout_seconds=settings.webhook_timeout_seconds)
         case scheme:
-            refuse_to_start(
+            return refuse_to_start(
                 f"HOLDFAST_ROUTES: destination {route.name!r} has a URL of an unknown kind, {scheme!r};"
                 " the kinds are log:, null:, http:// and https://."
             )
