@@ -90,8 +90,9 @@ def _run(settings: Settings) -> int:
     manager = honcho.manager.Manager()
     for name, command in parse_procfile((ROOT / "Procfile").read_text()).processes.items():
         if name != "release":
-            manager.add_process(name, command, cwd=str(ROOT), env=dict(os.environ))
-    partners = f"bin/python -m examples.partners.app --port {os.environ['PARTNERS_PORT']}"
+            # Without `exec` a shell would stand between, and end before what it runs.
+            manager.add_process(name, f"exec {command}", cwd=str(ROOT), env=dict(os.environ))
+    partners = f"exec bin/python -m examples.partners.app --port {os.environ['PARTNERS_PORT']}"
     manager.add_process("partners", partners, cwd=str(ROOT), env=dict(os.environ))
     threading.Thread(target=_welcome, args=[settings], daemon=True).start()
     manager.loop()
@@ -127,7 +128,7 @@ Reserve two of the demo rooms, and look again a second later: PENDING has become
 
   curl -s {url}/reservations -H 'Content-Type: application/json' -H 'Idempotency-Key: first' \\
        -d '{{"sku": "ROOM-DOUBLE", "quantity": 2}}'
-  curl -s {url}/reservations
+  curl -s "{url}/reservations?limit=1"
 
 Ctrl-C stops everything and keeps the data.
 """

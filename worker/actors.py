@@ -21,6 +21,11 @@ class Running(Middleware):
 
     app: App
 
+    @property
+    def actor_options(self) -> set[str]:
+        """Know `throws`: errors that are logged in a line, as they pass by themselves."""
+        return {"throws"}
+
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         self.app = open_app(settings, threads=worker.worker_threads)
 
