@@ -1,5 +1,6 @@
 """What a test is given, in one line each."""
 
+import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -64,7 +65,7 @@ def available(db: Db, item: Item) -> int:
 
 
 def an_event(aggregate_id: UUID | None = None, event_type: str = "booking.created", **payload: object) -> Event:
-    return Event(event_type, aggregate_id or uuid4(), payload)
+    return Event(event_type, aggregate_id or uuid4(), json.dumps(payload))
 
 
 def recorded(db: Db, *events: Event) -> None:

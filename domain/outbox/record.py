@@ -18,12 +18,12 @@ from domain.outbox.table import lane_of, outbox
 class Event:
     """Something that happened to one aggregate, or that must be done for it.
 
-    `type` has up to 50 characters; `payload` and `headers` must survive JSON.
+    `type` has up to 50 characters; `payload` is JSON text, as several events may share it.
     """
 
     type: str
     aggregate_id: UUID
-    payload: Mapping[str, Any]
+    payload: str
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -49,6 +49,5 @@ def _rows(routes: Routes, event: Event) -> Sequence[tuple[Any, ...]]:
     if not wanted_by:
         return ()
     event_id, lane = new_id(), lane_of(event.aggregate_id)
-    payload = json.dumps(event.payload)
     headers = json.dumps(event.headers) if event.headers else "{}"
-    return [(event_id, name, lane, event.aggregate_id, event.type, payload, headers) for name in wanted_by]
+    return [(event_id, name, lane, event.aggregate_id, event.type, event.payload, headers) for name in wanted_by]

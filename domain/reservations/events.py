@@ -1,5 +1,6 @@
 """The events of a reservation, by the names and in the terms of the booking contract."""
 
+import json
 from typing import Any
 
 from domain.lifecycle import Status
@@ -22,7 +23,7 @@ OWN_EVENT = {
 
 def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event]:
     """Return what is told when a hold is made, and the request to have it confirmed."""
-    payload = _payload(reservation)
+    payload = json.dumps(_facts(reservation))
     return [
         Event(CREATED, reservation.id, payload, headers),
         Event(RESERVATION_CONFIRM, reservation.id, payload, headers),
@@ -31,8 +32,8 @@ def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event
 
 def of_change(reservation: Reservation, from_status: Status, reason: str | None) -> list[Event]:
     """Return what is told when a reservation, as it is now, has left `from_status`."""
-    payload = _payload(reservation)
-    payload |= {"from_status": from_status, "to_status": reservation.status, "reason": reason}
+    facts = {"from_status": from_status, "to_status": reservation.status, "reason": reason}
+    payload = json.dumps(_facts(reservation) | facts)
     own = OWN_EVENT.get(reservation.status)
     names = [STATUS_CHANGED, own] if own else [STATUS_CHANGED]
     return [Event(name, reservation.id, payload) for name in names]
@@ -40,10 +41,10 @@ def of_change(reservation: Reservation, from_status: Status, reason: str | None)
 
 def release(reservation: Reservation) -> Event:
     """Return the request that the confirmation service let go of what it may have confirmed."""
-    return Event(RESERVATION_RELEASE, reservation.id, _payload(reservation))
+    return Event(RESERVATION_RELEASE, reservation.id, json.dumps(_facts(reservation)))
 
 
-def _payload(reservation: Reservation) -> dict[str, Any]:
+def _facts(reservation: Reservation) -> dict[str, Any]:
     return {
         "booking_id": str(reservation.id),
         "item_id": reservation.item_id,

@@ -84,6 +84,9 @@ history = Table(
 )
 
 
+_STATUSES = {status.value: status for status in Status}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """`quantity` units of one item. Instants are UTC; `sku` is the item's."""
@@ -108,7 +111,25 @@ class Reservation:
     @classmethod
     def of(cls, row: Any) -> "Reservation":
         """Return the value of a row of `read`."""
-        return cls(**{**row._mapping, "status": Status(row.status)})
+        # Spelled out: a sweep reads ten thousand of these a second.
+        return cls(
+            id=row.id,
+            item_id=row.item_id,
+            sku=row.sku,
+            quantity=row.quantity,
+            status=_STATUSES[row.status],
+            version=row.version,
+            expires_at=row.expires_at,
+            guest_id=row.guest_id,
+            source=row.source,
+            note=row.note,
+            metadata=row.metadata,
+            cancellation_reason=row.cancellation_reason,
+            created_at=row.created_at,
+            updated_at=row.updated_at,
+            confirmed_at=row.confirmed_at,
+            cancelled_at=row.cancelled_at,
+        )
 
 
 #: How a reservation is read, with the sku of its item.

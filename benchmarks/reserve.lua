@@ -1,0 +1,14 @@
+-- wrk: each request reserves one unit, with a key of its own, of one of ITEMS items.
+local items = tonumber(os.getenv("ITEMS"))
+local n = 0
+
+function init()
+   prefix = os.getenv("RUN") .. tostring({}):sub(8) .. "-"
+end
+
+function request()
+   n = n + 1
+   local headers = {["Content-Type"] = "application/json", ["Idempotency-Key"] = prefix .. n}
+   -- A prime step visits every item before it visits one again.
+   return wrk.format("POST", "/reservations", headers, '{"item_id":' .. (1 + n * 7919 % items) .. ',"quantity":1}')
+end
