@@ -1,6 +1,7 @@
 """What a process of the worker side is made of, and how it is opened and closed."""
 
 from dataclasses import dataclass
+from threading import Event
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -41,6 +42,7 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     db = database.sessions(database.connect(settings, connections=threads + SPARE_CONNECTIONS), routes=wanted)
     with db.begin() as session:
         outbox.register(session, by_name)
-    destinations = {name: open_destination(route, settings, db) for name, route in by_name.items()}
-    drain = Drain(db=db, routes=by_name, destinations=destinations, leases=Leases(db))
+    stopping = Event()
+    destinations = {name: open_destination(route, settings, db, stopping) for name, route in by_name.items()}
+    drain = Drain(db=db, routes=by_name, destinations=destinations, leases=Leases(db), stopping=stopping)
     return App(settings=settings, db=db, drain=drain)

@@ -125,6 +125,7 @@ class Hold:
             if len(deliveries) == 1:
                 self._commit([(deliveries[0][0], Failed(f"{type(error).__name__}: {error}"))], goes_on)
                 return
+            self._ends = 0.0  # what is still ready is fetched by the next hold, from the beginning
             for place, delivery in enumerate(deliveries, start=1):
                 self._settle([delivery], goes_on=place == len(deliveries))
 
@@ -137,17 +138,17 @@ class Hold:
             if settlement and isinstance(destination, Step):
                 destination.apply(session, settlement)
             if settlement and goes_on:
-                self._go_on(session, settlement, after=deliveries[-1][0].id)
+                self._go_on(session, settlement)
         self._count(deliveries, settlement)
 
-    def _go_on(self, session: Session, settlement: Settlement, after: int) -> None:
+    def _go_on(self, session: Session, settlement: Settlement) -> None:
         if settlement.is_down:
             self._rows = ()
             # The breaker is open now, so there is no probe to hand on.
             outbox.release(session, replace(self._lane, probing=False))
             return
         self._lane = replace(self._lane, probing=self._lane.probing and not settlement.is_up)
-        self._fetch(session, after)
+        self._fetch(session, after=settlement.read_on_after)
 
     def _count(self, deliveries: Sequence[Delivery], settlement: Settlement | None) -> None:
         lane = {"destination": self._lane.destination, "lane": self._lane.number}

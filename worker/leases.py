@@ -40,8 +40,12 @@ class Leases:
                 self._held.discard(lane)
 
     def close(self) -> None:
+        """Stop renewing, and give back what a call that does not end still holds."""
         self._stopped.set()
         self._thread.join()
+        with self._lock, self._db.begin() as session:
+            for lane in sorted(self._held, key=lambda lane: (lane.destination, lane.number)):
+                outbox.release(session, lane)
 
     def _run(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):

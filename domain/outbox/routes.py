@@ -1,6 +1,7 @@
 """Which destination wants which events: the file named by HOLDFAST_ROUTES."""
 
 import os
+import re
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
@@ -91,6 +92,14 @@ def _read(path: Path) -> list[Route]:
 def _expanded(entry: dict[str, object]) -> dict[str, object]:
     """Put environment variables into `url` and `secret`, so that secrets stay out of the file."""
     return {
-        key: os.path.expandvars(value) if key in {"url", "secret"} and isinstance(value, str) else value
+        key: _expand(value) if key in {"url", "secret"} and isinstance(value, str) else value
         for key, value in entry.items()
     }
+
+
+def _expand(text: str) -> str:
+    expanded = os.path.expandvars(text)
+    missing = re.search(r"\$\{?(\w+)", expanded)
+    if missing:
+        refuse_to_start(f"{missing[1]}: HOLDFAST_ROUTES needs this variable, and it is not set.")
+    return expanded

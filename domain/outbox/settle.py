@@ -40,11 +40,14 @@ class Settlement:
     """What was written: the rows that left, the rows that are dead now, how many wait.
 
     `is_up` and `is_down` say what the batch has shown of the destination; it may be neither.
+    `read_on_after` is the id from beyond which this hold may fetch: not beyond a row that was
+    held and is still ready, or a later one of its aggregate would overtake it.
     """
 
     processed: Sequence[Delivery]
     dead: Sequence[Change]
     waiting: int
+    read_on_after: int
     is_up: bool
     is_down: bool
 
@@ -64,9 +67,17 @@ def settle(session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_
         processed=processed,
         dead=[change for change in changes if change.dead],
         waiting=sum(not change.dead for change in changes),
+        read_on_after=_read_on_after(deliveries, processed, changes),
         is_up=is_up,
         is_down=any(change.unreachable for change in changes),
     )
+
+
+def _read_on_after(deliveries: Sequence[Delivery], processed: Sequence[Delivery], changes: Sequence[Change]) -> int:
+    if len(processed) + len(changes) == len(deliveries):
+        return deliveries[-1][0].id
+    done = {row.id for row, _ in processed} | {change.row.id for change in changes}
+    return next(row.id for row, _ in deliveries if row.id not in done) - 1
 
 
 _PROCESSED = (

@@ -1,6 +1,7 @@
 """Where promises go. One small file a kind, chosen by the scheme of the URL."""
 
 from collections.abc import Sequence
+from threading import Event
 from typing import Protocol, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -37,17 +38,20 @@ class Step(Destination, Protocol):
         ...
 
 
-def open_destination(route: Route, settings: Settings, db: sessionmaker[Session]) -> Destination:
-    """Return the destination of a route, or end the process and say why there is none."""
+def open_destination(route: Route, settings: Settings, db: sessionmaker[Session], stopping: Event) -> Destination:
+    """Return the destination of a route, or end the process and say why there is none.
+
+    It begins nothing more when `stopping` is set.
+    """
     if route.name == CONFIRMATION and route.url == settings.confirmation_url:
-        return Confirmation(route, db, timeout_seconds=settings.confirmation_timeout_seconds)
+        return Confirmation(route, db, stopping, timeout_seconds=settings.confirmation_timeout_seconds)
     match urlsplit(route.url).scheme:
         case "log":
             return Log(route)
         case "null":
             return Null()
         case "http" | "https":
-            return Webhook(route, timeout_seconds=settings.webhook_timeout_seconds)
+            return Webhook(route, stopping, timeout_seconds=settings.webhook_timeout_seconds)
         case scheme:
             return refuse_to_start(
                 f"HOLDFAST_ROUTES: destination {route.name!r} has a URL of an unknown kind, {scheme!r};"

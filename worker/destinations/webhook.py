@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from threading import Event
 
 from standardwebhooks import Webhook as Signer
 
@@ -16,9 +17,9 @@ from worker.http import Http
 class Webhook:
     """2xx is success. Redirects are not followed. `webhook-id` is the event's id, at every attempt."""
 
-    def __init__(self, route: Route, *, timeout_seconds: float) -> None:
+    def __init__(self, route: Route, stopping: Event, *, timeout_seconds: float) -> None:
         self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
-        self._calls = Calls(route.concurrency)
+        self._calls = Calls(route.concurrency, stopping)
         self._signer = _signer(route)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:

@@ -1,6 +1,7 @@
 """The confirmation service: it is asked to confirm each hold, and told to let go of those that lapsed."""
 
 from collections.abc import Collection, Sequence
+from threading import Event
 from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -16,10 +17,10 @@ from worker.http import Http
 class Confirmation:
     """A step. 2xx confirms, 4xx cancels and gives the stock back, anything else is tried again."""
 
-    def __init__(self, route: Route, db: sessionmaker[Session], *, timeout_seconds: float) -> None:
+    def __init__(self, route: Route, db: sessionmaker[Session], stopping: Event, *, timeout_seconds: float) -> None:
         self._db = db
         self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
-        self._calls = Calls(route.concurrency)
+        self._calls = Calls(route.concurrency, stopping)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         asked = [row.aggregate_id for row in rows if row.type == RESERVATION_CONFIRM]
