@@ -1,9 +1,11 @@
 """What a wake-up sets going. `dramatiq worker.actors:broker` runs them."""
 
 import os
+import signal
 import threading
 import time
 from datetime import timedelta
+from types import FrameType
 
 import dramatiq
 from dramatiq import Broker, Middleware, Worker
@@ -29,6 +31,7 @@ class Running(Middleware):
         return {"throws"}
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
+        _end_once()
         self.app = open_app(settings, threads=worker.worker_threads)
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
@@ -39,6 +42,22 @@ class Running(Middleware):
         # What is still being called is given back and goes out again; it may not hold up the exit.
         if any(thread.name.startswith("calls") for thread in threading.enumerate()):
             os._exit(0)
+
+
+def _end_once() -> None:
+    """Heed the first SIGTERM only.
+
+    Who ends a whole process group (systemd and honcho do) tells this process as well as
+    Dramatiq's parent, which passes it on; and a second one makes Dramatiq drop everything.
+    """
+    end = signal.getsignal(signal.SIGTERM)
+    assert callable(end)
+
+    def first(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        end(number, frame)
+
+    signal.signal(signal.SIGTERM, first)
 
 
 settings = Settings.load()
