@@ -30,6 +30,9 @@ CONNECT_TIMEOUT_SECONDS = 3
 #: Nothing here holds a lock across the network; who waits longer waits for something that hangs.
 LOCK_TIMEOUT_MILLISECONDS = 5_000
 
+#: A PostgreSQL that is cut off without a word is noticed within this time, in seconds and milliseconds.
+KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
+
 #: A transaction left open by a stopped process must not hold its locks for ever.
 IDLE_TRANSACTION_MILLISECONDS = 30_000
 
@@ -50,6 +53,7 @@ def connect(settings: Settings, *, connections: int) -> Engine:
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "options": options,
             "application_name": "holdfast",
+            **KEEPALIVES,
         },
     )
 
@@ -57,6 +61,11 @@ def connect(settings: Settings, *, connections: int) -> Engine:
 def sessions(engine: Engine, **info: object) -> sessionmaker[Session]:
     """Return a factory of sessions; `info` travels with each (the outbox reads `routes`)."""
     return sessionmaker(engine, info=info, expire_on_commit=False)
+
+
+#: The database's clock, for what an index is searched by. `clock_timestamp()` may change from
+#: row to row, so PostgreSQL would walk the whole index and compare it with each.
+CLOCK = func.statement_timestamp()
 
 
 def now(session: Session) -> datetime:

@@ -29,7 +29,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from domain.database import metadata
-from domain.errors import SkuTaken, StockCommitted, UnknownItem
+from domain.errors import Invalid, SkuTaken, StockCommitted, UnknownItem
 
 #: What PostgreSQL's `integer` holds; more units of one thing than anyone stores.
 MAX_QUANTITY = 2_147_483_647
@@ -141,17 +141,14 @@ _MOVE = (
 
 
 def amend(session: Session, item_id: int, *, name: str | None = None, adjust_quantity_by: int = 0) -> Item:
-    """Rename an item or change its stock. Raises UnknownItem, StockCommitted."""
+    """Rename an item or change its stock. Raises UnknownItem, StockCommitted, Invalid."""
     held = lock(session, [item_id])
     if not held:
         raise UnknownItem(item_id)
     (item,) = held
-    if (
-        not 0
-        <= item.available_quantity + adjust_quantity_by
-        <= item.stock_quantity + adjust_quantity_by
-        <= MAX_QUANTITY
-    ):
+    if item.stock_quantity + adjust_quantity_by > MAX_QUANTITY:
+        raise Invalid("adjust_quantity_by", f"there would be more than {MAX_QUANTITY} in stock")
+    if item.available_quantity + adjust_quantity_by < 0:
         raise StockCommitted(item.sku, adjust_quantity_by, item.available_quantity)
     changed = (
         update(items)

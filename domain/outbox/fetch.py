@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, Text, bindparam, cast, func, select, update
+from sqlalchemy import BigInteger, Text, bindparam, cast, select, update
 from sqlalchemy.orm import Session
 
+from domain.database import CLOCK
 from domain.outbox.lanes import Lane
 from domain.outbox.table import Row, outbox, ready, waiting
 
@@ -18,7 +19,7 @@ def wake(session: Session, lane: Lane) -> int:
     due = (
         select(outbox.c.id)
         .where(waiting, outbox.c.destination == lane.destination, outbox.c.lane == lane.number)
-        .where(outbox.c.available_at <= func.clock_timestamp())
+        .where(outbox.c.available_at <= CLOCK)
         .order_by(outbox.c.available_at, outbox.c.id)
         .limit(WAKE_LIMIT)
     )

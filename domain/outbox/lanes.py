@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
-from domain.database import commit_without_waiting
+from domain.database import CLOCK, commit_without_waiting
 from domain.outbox import breaker
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 
@@ -83,7 +83,7 @@ _has_ready = (
 _has_due = (
     select(outbox.c.id)
     .where(waiting, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
-    .where(outbox.c.available_at <= func.clock_timestamp())
+    .where(outbox.c.available_at <= CLOCK)
     .limit(1)
     .correlate(lanes)
     .scalar_subquery()

@@ -2,10 +2,11 @@
 
 from collections.abc import Collection
 
-from sqlalchemy import BigInteger, any_, bindparam, cast, func
+from sqlalchemy import BigInteger, any_, bindparam, cast
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from domain.database import CLOCK
 from domain.lifecycle import Status
 from domain.reservations.table import Reservation, is_hold, read, reservations
 from domain.reservations.transition import LAPSED, Change, transition
@@ -40,7 +41,7 @@ def _expire(session: Session, overdue: list[Reservation]) -> int:
     return len(overdue)
 
 
-_overdue = read.where(is_hold, reservations.c.expires_at <= func.clock_timestamp()).with_for_update(
+_overdue = read.where(is_hold, reservations.c.expires_at <= CLOCK).with_for_update(
     of=reservations, key_share=True, skip_locked=True
 )
 _TAKE_BACK = (
