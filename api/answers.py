@@ -5,9 +5,10 @@ from typing import Any, cast
 import msgspec
 from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 
-from api.problems import MEDIA_TYPE, Problem
-from domain.errors import Refusal
+from api.problems import EARLY_WORDINGS, MEDIA_TYPE, Problem, body_of, early_body_of
+from domain.errors import Busy, Invalid, Refusal, SoldOut, StalePrecondition, UnknownItem
 from domain.idempotency import Answered
 
 
@@ -37,22 +38,27 @@ def answered(outcome: Answered | Refusal, *, status: int, at: str) -> Response[A
     )
 
 
-_PROBLEM_TEXTS = {
-    400: "The request can't be: the problem names the field",
-    404: "There is no such thing",
-    409: "It does not fit what is true now",
-    412: "If-Match names another version than the current one",
-    413: "The body has more than 1,000,000 bytes",
-    415: "The body is not JSON",
-    503: "Busy, or the database is down: ask again after Retry-After seconds",
+_PROBLEMS = {
+    400: ("The request can't be: the problem names the field", body_of(Invalid("quantity", "expected int >= 1"))),
+    404: ("There is no such thing", body_of(UnknownItem("ROOM-DOUBLE"))),
+    409: ("It does not fit what is true now", body_of(SoldOut("ROOM-DOUBLE", asked=3, available_quantity=1))),
+    412: ("If-Match names another version than the current one", body_of(StalePrecondition(1, 2))),
+    413: ("The body has more than 1,000,000 bytes", early_body_of(EARLY_WORDINGS[413])),
+    415: ("The body is not JSON", early_body_of(EARLY_WORDINGS[415])),
+    503: ("Busy, or the database is down: ask again after Retry-After seconds", body_of(Busy())),
 }
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
     """Describe these statuses in the OpenAPI document. Any operation may answer 400 and 503."""
-    return {
-        status: ResponseSpec(
-            Problem, description=_PROBLEM_TEXTS[status], media_type=MEDIA_TYPE, generate_examples=False
-        )
-        for status in (400, *statuses, 503)
-    }
+    return {status: _problem(*_PROBLEMS[status]) for status in (400, *statuses, 503)}
+
+
+def _problem(description: str, example: dict[str, Any]) -> ResponseSpec:
+    return ResponseSpec(
+        Problem,
+        description=description,
+        media_type=MEDIA_TYPE,
+        generate_examples=False,
+        examples=[Example(value=example)],
+    )

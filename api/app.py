@@ -1,21 +1,23 @@
 """The application, and the process that serves it."""
 
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
+from socket import AF_INET, AF_INET6
 from typing import Any
 
 from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server import Server
-from litestar import Litestar
+from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from sqlalchemy.exc import SQLAlchemyError
 
-from api import health, items, problems, reservations
+from api import document, health, items, problems, reservations
 from api.bodies import MAX_BODY_BYTES
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
@@ -24,7 +26,7 @@ from domain import database, telemetry
 from domain.errors import HoldfastError
 from domain.outbox import routes
 from domain.reservations import reserve
-from domain.settings import Settings
+from domain.settings import Settings, refuse_to_start
 
 #: One for the writer thread, the rest for the other doors' threads.
 CONNECTIONS = 8
@@ -49,20 +51,22 @@ def create_app(settings: Settings | None = None) -> Litestar:
         doorbell.close()
         db.kw["bind"].dispose()
 
-    return Litestar(
-        route_handlers=[
-            items.create_item,
-            items.list_items,
-            items.get_item,
-            items.change_item,
-            reservations.make_reservation_through(group_commit, timedelta(seconds=settings.hold_seconds)),
-            reservations.list_reservations,
-            reservations.get_reservation,
-            reservations.confirm_reservation,
-            reservations.cancel_reservation,
-            health.live,
-            health.ready,
-        ],
+    doors = [
+        items.create_item,
+        items.list_items,
+        items.get_item,
+        items.change_item,
+        reservations.make_reservation_through(group_commit, timedelta(seconds=settings.hold_seconds)),
+        reservations.list_reservations,
+        reservations.get_reservation,
+        reservations.confirm_reservation,
+        reservations.cancel_reservation,
+        health.live,
+        health.ready,
+    ]
+    app = Litestar(
+        # Given one by one, doors at the same address would be registered twice, and then wrapped in a thread twice.
+        route_handlers=[Router("/", route_handlers=doors)],
         lifespan=[running],
         dependencies={"db": _given(db), "doorbell": _given(doorbell)},
         exception_handlers={
@@ -72,10 +76,19 @@ def create_app(settings: Settings | None = None) -> Litestar:
             Exception: problems.of_bug,
         },
         request_max_body_size=MAX_BODY_BYTES,
-        openapi_config=OpenAPIConfig(title="Holdfast", version="1", path="/schema"),
+        openapi_config=OpenAPIConfig(
+            title="Holdfast",
+            version="1",
+            description="Reservations that never oversell.",
+            path="/schema",
+            use_handler_docstrings=True,
+            operation_id_creator=lambda door, *_: door.handler_name,
+        ),
         logging_config=None,
         debug=False,
     )
+    document.complete(app.openapi_schema)
+    return app
 
 
 def _given(value: object) -> Provide:
@@ -90,6 +103,9 @@ def _given(value: object) -> Provide:
 def main() -> None:
     """Serve until SIGTERM, then finish what is in hand."""
     settings = Settings.load()
+    insist_on_free(settings.host, settings.port)
+    routes.load(settings)  # here as well, as what ends a process that serves only has it started again
+    _insist_on_address(settings.host, settings.port)
     Server(
         "api.app:create_app",
         factory=True,
@@ -101,6 +117,28 @@ def main() -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=10,
     ).serve()
+
+
+def _insist_on_address(host: str, port: int) -> None:
+    """End the process with a message if the server could not listen there: it would end with a traceback."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        # As the server does it, so that a new process may take over from an old one.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            refuse_to_start(f"HOST, PORT: the API can't listen at {host}, port {port} ({error.strerror}).")
+
+
+def insist_on_free(host: str, port: int) -> None:
+    """End the process if something listens there: the server would share the port without a word."""
+    with socket.socket(AF_INET6 if ":" in host else AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            refuse_to_start(f"PORT: {port} can't be used ({error.strerror}). Stop what uses it, or choose another.")
 
 
 if __name__ == "__main__":

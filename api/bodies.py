@@ -59,34 +59,41 @@ def read(body: bytes, model: type[T]) -> T:
     """Decode a JSON body. Raises Invalid."""
     try:
         decoded = msgspec.json.decode(body, type=model)
+        if rb"\u0000" in body:
+            _refuse_nul(msgspec.to_builtins(decoded), "")
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Invalid("body", f"this is not JSON in UTF-8 ({error})") from error
     except RecursionError as error:
         raise Invalid("body", "it is nested too deeply") from error
-    if rb"\u0000" in body:
-        _refuse_nul(msgspec.to_builtins(decoded), "body")
     return decoded
 
 
-_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`")
+_MESSAGE = re.compile(r"(?P<reason>.*?)(?: - at `(?:key in )?\$\.?(?P<place>[^`]*)`)?", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
-_PLACED = re.compile(r"(?P<reason>.*) - at `(?:key in )?\$\.?(?P<field>.*)`", re.DOTALL)
 
 
 def _invalid(message: str) -> Invalid:
-    """Turn msgspec's sentence into a field and a reason."""
-    if unknown := _UNKNOWN.match(message):
-        return Invalid(unknown["field"], "there is no such field here")
-    if missing := _MISSING.match(message):
-        return Invalid(missing["field"], "it is required")
-    if placed := _PLACED.match(message):
-        return Invalid(placed["field"] or "body", _sentence(placed["reason"]))
-    return Invalid("body", _sentence(message))
+    """Turn msgspec's sentence into a field, `guest.id` if it is within another, and a reason."""
+    parts = _MESSAGE.fullmatch(message)
+    assert parts is not None
+    place, reason = (parts["place"] or "").replace("[...]", ""), parts["reason"]
+    if unknown := _UNKNOWN.fullmatch(reason):
+        return Invalid(within(place, unknown["field"]), "there is no such field here")
+    if missing := _MISSING.fullmatch(reason):
+        return Invalid(within(place, missing["field"]), "it is required")
+    return Invalid(place or "body", sentence(reason))
 
 
-def _sentence(reason: str) -> str:
+def within(place: str, field: str) -> str:
+    """Return the name of a field, seen from the top of the body."""
+    return f"{place}.{field}" if place else field
+
+
+def sentence(reason: str) -> str:
+    """Return what msgspec says in the way in which we would say it."""
     return reason[:1].lower() + reason[1:].replace("`", "")
 
 
@@ -97,8 +104,8 @@ def _refuse_nul(value: object, field: str) -> None:
             raise Invalid(field, "it contains a NUL character, which can't be stored")
         case dict():
             for key, inner in value.items():
-                _refuse_nul(key, str(key).replace("\0", ""))
-                _refuse_nul(inner, str(key).replace("\0", ""))
+                _refuse_nul(key, field)
+                _refuse_nul(inner, within(field, key))
         case list():
             for inner in value:
                 _refuse_nul(inner, field)

@@ -96,23 +96,19 @@ class GroupCommit:
             return members, True
         return members, False
 
-    def _decide(self, requests: Sequence[Reserve]) -> Sequence[Outcome]:
+    def _decide(self, requests: Sequence[Reserve], attempts: int = RACE_ATTEMPTS) -> Sequence[Outcome]:
         """Decide a set in one transaction; if it fails as a whole, its members one by one."""
         try:
             return self._commit(requests)
         # The one place where a poisonous request must not stop its neighbours.
         except Exception as error:
-            if len(requests) == 1 or trouble(error):
+            lone = len(requests) == 1
+            if lone and isinstance(error, KeyRace):
+                return self._decide(requests, attempts - 1) if attempts > 1 else [Busy()]
+            if lone or trouble(error):
                 return [error] * len(requests)
             log.warning("reservations.set_split", members=len(requests), error=type(error).__name__)
-            return [outcome for request in requests for outcome in self._decide_alone(request)]
-
-    def _decide_alone(self, request: Reserve) -> Sequence[Outcome]:
-        for _ in range(RACE_ATTEMPTS):
-            outcomes = self._decide([request])
-            if not isinstance(outcomes[0], KeyRace):
-                break
-        return outcomes
+            return [outcome for request in requests for outcome in self._decide([request])]
 
     def _commit(self, requests: Sequence[Reserve]) -> Sequence[Answered | Refusal]:
         if not requests:

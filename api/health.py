@@ -1,23 +1,43 @@
 """Is it alive, and can it serve?"""
 
-from typing import Any
-
+import msgspec
 from litestar import Response, get
+from litestar.openapi.datastructures import ResponseSpec
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.doorbell import Doorbell
 from domain.database import is_migrated
+from domain.errors import DatabaseUnavailable
+
+
+class Life(msgspec.Struct):
+    """It runs."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct):
+    """`status` is `ok` or `unavailable`; the others say `ok`, or what is wrong and how to go on."""
+
+    status: str
+    database: str
+    broker: str
 
 
 @get("/health/live", tags=["health"])
-async def live() -> dict[str, str]:
+async def live() -> Life:
     """Answer while the process runs."""
-    return {"status": "ok"}
+    return Life("ok")
 
 
-@get("/health/ready", sync_to_thread=True, tags=["health"])
-def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[dict[str, Any]]:
+@get(
+    "/health/ready",
+    sync_to_thread=True,
+    responses={503: ResponseSpec(Readiness, description="Requests can't be served now", generate_examples=False)},
+    tags=["health"],
+)
+def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[Readiness]:
     """Answer 200 when requests can be served: the database is reachable and migrated.
 
     A broker that is missing is a warning: events are only late without it.
@@ -28,7 +48,7 @@ def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[dict[str, A
     except SQLAlchemyError:
         database = "unreachable: see DATABASE_URL"
     broker = "ok" if doorbell.is_heard() else "unreachable: events leave within seconds instead of at once"
-    status = "ok" if database == "ok" else "unavailable"
-    return Response(
-        {"status": status, "database": database, "broker": broker}, status_code=200 if status == "ok" else 503
-    )
+    if database == "ok":
+        return Response(Readiness("ok", database, broker))
+    retry_after = str(DatabaseUnavailable.retry_after_seconds)
+    return Response(Readiness("unavailable", database, broker), status_code=503, headers={"Retry-After": retry_after})

@@ -9,16 +9,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.answers import answered, problems
 from api.bodies import Strict
 from api.headers import hash_of, key_of
-from api.views import ItemChange, ItemPage, ItemView, NewItem, render_item
+from api.views import NO_NUL, ItemChange, ItemPage, ItemView, NewItem, render_item
 from domain import idempotency, items
 from domain.items import MAX_ID
 
 Db = sessionmaker[Session]
 Limit = Annotated[int, Parameter(ge=1, le=1_000, description="How many at the most")]
-KeyHeader = Annotated[
-    str | None,
-    Parameter(header="Idempotency-Key", description="Makes it safe to repeat the request", required=False),
-]
 
 
 @post("/items", dto=Strict[NewItem], sync_to_thread=True, responses=problems(409, 413, 415), tags=["items"])
@@ -42,11 +38,11 @@ def list_items(db: Db, limit: Limit = 100, cursor: Annotated[int, Parameter(ge=0
     return ItemPage([ItemView.of(item) for item in found], str(found[-1].id) if len(found) == limit else None)
 
 
-@get("/items/{reference:str}", sync_to_thread=True, responses=problems(404), tags=["items"])
-def get_item(reference: str, db: Db) -> ItemView:
+@get("/items/{item_id:str}", sync_to_thread=True, responses=problems(404), tags=["items"])
+def get_item(item_id: Annotated[str, Parameter(pattern=NO_NUL, description="Its id, or its sku")], db: Db) -> ItemView:
     """Get an item by its id or its sku."""
     with db.begin() as session:
-        return ItemView.of(items.get(session, reference))
+        return ItemView.of(items.get(session, item_id))
 
 
 @patch(

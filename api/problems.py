@@ -8,12 +8,14 @@ from typing import Any
 import msgspec
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
+from msgspec import UNSET, UnsetType
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.bodies import sentence
 from domain import errors
 from domain.database import trouble
-from domain.errors import HoldfastError, Unavailable
+from domain.errors import HoldfastError, Invalid, NotFound, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -21,12 +23,14 @@ log = structlog.get_logger()
 
 
 class Problem(msgspec.Struct, rename={"kind": "type"}):
-    """What went wrong. Further members are facts, such as `available_quantity` or `field`."""
+    """What went wrong. `field` names what is at fault in the request. Further members are facts,
+    such as `available_quantity`."""
 
     kind: str
     title: str
     status: int
     detail: str
+    field: str | UnsetType = UNSET
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +40,8 @@ class Wording:
     status: int
     title: str
     detail: str
+    #: What is at fault, where the error itself does not say.
+    field: str | None = None
 
     def slug(self) -> str:
         return "urn:holdfast:problem:" + self.title.lower().replace(" ", "-")
@@ -101,12 +107,22 @@ WORDINGS: Mapping[type[HoldfastError], Wording] = {
     ),
 }
 
-TITLES = {401: "Unauthorized", 404: "No such resource", 405: "Method not allowed", 413: "Body too large"}
-
-HOW_TO_GO_ON = {
-    404: "There is nothing at this address. /schema shows every operation.",
-    405: "This address does not know that method. /schema shows every operation.",
-    413: "The body has more than 1,000,000 bytes. Nothing was changed; send less.",
+#: What the framework refuses before a door is reached, by status.
+EARLY_WORDINGS: Mapping[int, Wording] = {
+    wording.status: wording
+    for wording in (
+        Wording(404, "No such resource", "There is nothing at this address. /schema shows every operation."),
+        Wording(405, "Method not allowed", "This address does not know that method. /schema shows every operation."),
+        Wording(
+            413, "Body too large", "The body has more than 1,000,000 bytes. Nothing was changed; send less.", "body"
+        ),
+        Wording(
+            415,
+            "Unsupported content type",
+            "The body must be JSON. Nothing was changed; send it with Content-Type: application/json.",
+            "Content-Type",
+        ),
+    )
 }
 
 
@@ -116,14 +132,22 @@ def of_error(_: Request[Any, Any, Any], error: HoldfastError) -> Response[dict[s
 
 
 def of(error: HoldfastError) -> Response[dict[str, Any]]:
-    wording = WORDINGS[type(error)]
-    facts = {name: _plain(value) for name, value in vars(error).items()}
-    headers = {}
+    headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Unavailable) else {}
+    return _response(body_of(error), headers)
+
+
+def body_of(error: HoldfastError) -> dict[str, Any]:
+    """Return the problem that an error is."""
+    facts = {_MEMBERS.get(name, name): _plain(value) for name, value in vars(error).items()}
+    if isinstance(error, NotFound):
+        facts["field"] = error.field
     if isinstance(error, Unavailable):
         facts = {"retry_after": error.retry_after_seconds}
-        headers = {"Retry-After": str(error.retry_after_seconds)}
-    detail = wording.detail.format(**vars(error)) if vars(error) else wording.detail
-    return _response(wording.status, wording.slug(), wording.title, detail, facts, headers)
+    return _body(WORDINGS[type(error)], facts, vars(error))
+
+
+#: What a fact is called where its own name is taken: `status` is the response's.
+_MEMBERS = {"status": "current_status"}
 
 
 def of_database_error(request: Request[Any, Any, Any], error: SQLAlchemyError) -> Response[dict[str, Any]]:
@@ -132,27 +156,50 @@ def of_database_error(request: Request[Any, Any, Any], error: SQLAlchemyError) -
     return of(passing) if passing else of_bug(request, error)
 
 
-def of_http_error(_: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
+def of_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
     """Render what the framework refused before a door was reached."""
-    status = error.status_code
-    title = TITLES.get(status, "Invalid request")
-    detail = HOW_TO_GO_ON.get(status, f"{error.detail} Nothing was changed.")
-    slug = "urn:holdfast:problem:" + title.lower().replace(" ", "-")
-    return _response(status, slug, title, detail, {}, dict(error.headers or {}))
+    if isinstance(error, ValidationException):
+        return of(_invalid(error))
+    if error.status_code >= 500:
+        return of_bug(request, error)
+    wording = EARLY_WORDINGS.get(error.status_code) or Wording(
+        error.status_code, "Invalid request", f"{error.detail}. Nothing was changed."
+    )
+    return _response(early_body_of(wording), error.headers or {})
+
+
+def early_body_of(wording: Wording) -> dict[str, Any]:
+    """Return the problem that the framework's refusal is."""
+    return _body(wording, {"field": wording.field} if wording.field else {}, {})
+
+
+def _invalid(error: ValidationException) -> Invalid:
+    """Turn the framework's list of faults into the first of them."""
+    faults: Any = error.extra or [{}]
+    field, reason = faults[0].get("key", "request"), faults[0].get("message", error.detail)
+    return Invalid("body", "it is empty, and JSON is needed") if field == "data" else Invalid(field, sentence(reason))
 
 
 def of_bug(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """Render what should never happen, without showing its insides."""
     log.error("request.failed", exc_info=error)
-    detail = "This is our fault and has been logged. Send the same request again, with the same Idempotency-Key."
-    return _response(500, "urn:holdfast:problem:internal-error", "Internal error", detail, {}, {})
+    return _response(_body(BUG, {}, {}), {})
 
 
-def _response(
-    status: int, slug: str, title: str, detail: str, facts: Mapping[str, Any], headers: Mapping[str, str]
-) -> Response[dict[str, Any]]:
-    body = {"type": slug, "title": title, "status": status, "detail": detail, **facts}
-    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=dict(headers))
+BUG = Wording(
+    500,
+    "Internal error",
+    "This is our fault and has been logged. Send the same request again, with the same Idempotency-Key.",
+)
+
+
+def _body(wording: Wording, facts: Mapping[str, object], filled: Mapping[str, object]) -> dict[str, Any]:
+    detail = wording.detail.format(**filled) if filled else wording.detail
+    return {"type": wording.slug(), "title": wording.title, "status": wording.status, "detail": detail, **facts}
+
+
+def _response(body: dict[str, Any], headers: Mapping[str, str]) -> Response[dict[str, Any]]:
+    return Response(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=dict(headers))
 
 
 def _plain(value: object) -> object:

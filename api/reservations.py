@@ -14,13 +14,24 @@ from api.answers import answered, problems
 from api.bodies import Strict
 from api.group_commit import GroupCommit
 from api.headers import client_of, hash_of, key_of, trace_of, version_of
-from api.views import Cancellation, Confirmation, NewReservation, ReservationPage, ReservationView, render_reservation
+from api.views import (
+    NO_NUL,
+    Cancellation,
+    Confirmation,
+    NewReservation,
+    ReservationPage,
+    ReservationView,
+    render_reservation,
+)
 from domain import idempotency, reservations
 from domain.errors import Invalid, Refusal
 from domain.lifecycle import Status
 from domain.reservations import Filter, Reservation, Reserve
 
 Db = sessionmaker[Session]
+
+#: How the document describes an instant, which is read as text.
+INSTANT = {"format": "date-time"}
 
 #: What a client may keep with a reservation, in bytes of JSON.
 MAX_METADATA_BYTES = 16_384
@@ -44,6 +55,8 @@ def make_reservation_through(group_commit: GroupCommit, hold_for: timedelta) -> 
 def _asked(request: Request[Any, Any, Any], data: NewReservation, hold_for: timedelta) -> Reserve:
     if (data.item_id is None) == (data.sku is None):
         raise Invalid("item_id", "give either item_id or sku, one of the two")
+    if data.metadata:
+        _insist_on_bounds(data.metadata)
     key = key_of(request, "reservations.make")
     return Reserve(
         item=data.item_id or data.sku or "",
@@ -53,22 +66,25 @@ def _asked(request: Request[Any, Any, Any], data: NewReservation, hold_for: time
         payload_hash=hash_of(data) if key else "",
         guest_id=data.guest.id if data.guest else None,
         note=data.note,
-        metadata=data.metadata and _bounded(data.metadata),
+        metadata=data.metadata,
         headers=trace_of(request),
     )
 
 
-def _bounded(metadata: dict[str, Any]) -> dict[str, Any]:
+def _insist_on_bounds(metadata: dict[str, Any]) -> None:
+    # The depth first: what is too deep can't be encoded either.
+    if _is_deeper(metadata, MAX_METADATA_DEPTH):
+        raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
     if len(msgspec.json.encode(metadata)) > MAX_METADATA_BYTES:
         raise Invalid("metadata", f"it has more than {MAX_METADATA_BYTES} bytes")
-    if _depth(metadata) > MAX_METADATA_DEPTH:
-        raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
-    return metadata
 
 
-def _depth(value: object) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0)
+def _is_deeper(value: object, levels: int) -> bool:
+    """Tell whether objects and lists are nested in more than that many levels. It looks no deeper."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
 
 
 @get("/reservations/{reservation_id:str}", sync_to_thread=True, responses=problems(404), tags=["reservations"])
@@ -84,23 +100,41 @@ def list_reservations(
     db: Db,
     status: Status | None = None,
     item_id: Annotated[int | None, Parameter(ge=1, le=2**63 - 1)] = None,
-    sku: Annotated[str | None, Parameter(max_length=64)] = None,
-    guest_id: Annotated[str | None, Parameter(max_length=64)] = None,
-    source: Annotated[str | None, Parameter(max_length=50)] = None,
-    since: Annotated[datetime | None, Parameter(query="from", description="Made at this instant or later")] = None,
-    before: Annotated[datetime | None, Parameter(query="to", description="Made before this instant")] = None,
+    sku: Annotated[str | None, Parameter(max_length=64, pattern=NO_NUL)] = None,
+    guest_id: Annotated[str | None, Parameter(max_length=64, pattern=NO_NUL)] = None,
+    source: Annotated[str | None, Parameter(max_length=50, pattern=NO_NUL)] = None,
+    since: Annotated[
+        str | None, Parameter(query="from", description="Made at this instant or later", schema_extra=INSTANT)
+    ] = None,
+    before: Annotated[
+        str | None, Parameter(query="to", description="Made before this instant", schema_extra=INSTANT)
+    ] = None,
     limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100,
     cursor: UUID | None = None,
 ) -> ReservationPage:
     """List reservations, the newest first."""
     wanted = Filter(
-        status=status, item_id=item_id, sku=sku, guest_id=guest_id, source=source, since=since, before=before
+        status=status,
+        item_id=item_id,
+        sku=sku,
+        guest_id=guest_id,
+        source=source,
+        since=_instant("from", since),
+        before=_instant("to", before),
     )
     with db.begin() as session:
         found = reservations.find(session, wanted, before_id=cursor, limit=limit)
     return ReservationPage(
         [ReservationView.of(one) for one in found], str(found[-1].id) if len(found) == limit else None
     )
+
+
+def _instant(name: str, written: str | None) -> datetime | None:
+    """Read an instant strictly: one without an offset would be another one elsewhere. Raises Invalid."""
+    try:
+        return None if written is None else msgspec.convert(written, Annotated[datetime, msgspec.Meta(tz=True)])
+    except msgspec.ValidationError as error:
+        raise Invalid(name, "it must be an instant with its offset, such as 2030-01-31T12:00:00Z") from error
 
 
 @post(

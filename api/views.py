@@ -14,6 +14,9 @@ from domain.reservations import Reservation
 #: A hold of more than 7 days is no hold.
 MAX_TTL_SECONDS = 604_800
 
+#: PostgreSQL's text can't hold a NUL, so nothing that has one can be found.
+NO_NUL = "^[^\\x00]*$"
+
 Sku = Annotated[str, Meta(min_length=1, max_length=64, examples=["ROOM-101"])]
 Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Double room, sea view"])]
 ItemId = Annotated[int, Meta(ge=1, le=MAX_ID, examples=[1])]

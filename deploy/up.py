@@ -1,7 +1,6 @@
 """`bin/up`: everything on this machine, with one command, from nothing."""
 
 import os
-import socket
 import sys
 import threading
 import time
@@ -12,6 +11,7 @@ import honcho.manager
 import httpx
 from honcho.environ import parse_procfile
 
+from api.app import insist_on_free
 from deploy.demo import seed
 from deploy.embedded import PostgreSQL, RedisServer
 from domain.settings import HOME, ROOT, Settings, refuse_to_start
@@ -30,7 +30,7 @@ def main() -> int:
     """Start what is missing, migrate, seed, and run all processes until Ctrl-C."""
     host, port = os.environ.get("HOST") or "127.0.0.1", _port("PORT", 8000)
     for taken in (port, _port("PARTNERS_PORT", port + 1)):
-        _insist_on_free(host, taken)
+        insist_on_free(host, taken)
     with ExitStack() as running:
         ENV_FILE.unlink(missing_ok=True)  # what an earlier run wrote holds no more
         HOME.mkdir(parents=True, exist_ok=True)
@@ -73,17 +73,6 @@ def _partners(port: int) -> dict[str, str]:
         "HOLDFAST_ROUTES": str(ROOT / "examples" / "partners" / "routes.toml"),
     }
     return {name: os.environ.get(name, default) for name, default in defaults.items()}
-
-
-def _insist_on_free(host: str, port: int) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            sys.exit(
-                f"Port {port} can't be used ({error.strerror}). Stop what uses it, or choose another: PORT=9000 bin/up"
-            )
 
 
 def _run(settings: Settings) -> int:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+import psycopg
 from sqlalchemy import Engine, MetaData, Table, create_engine, func, make_url, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -49,6 +50,8 @@ def connect(settings: Settings, *, connections: int) -> Engine:
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
         pool_pre_ping=True,
+        # They would be in the message of every error, and so in the logs.
+        hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
             "options": options,
@@ -85,12 +88,17 @@ def copy(session: Session, table: Table, columns: Sequence[str], rows: Iterable[
     At 17 µs a row against 33 to 61 for the kinds of INSERT, this is what lets one
     process commit thousands of reservations a second (see benchmarks/).
     """
-    connection = session.connection().connection.driver_connection
-    assert connection is not None
-    names = ", ".join(columns)
-    with connection.cursor() as cursor, cursor.copy(f"COPY {table.name} ({names}) FROM STDIN") as into:
-        for row in rows:
-            into.write_row(row)
+    connection = session.connection()
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    statement = f"COPY {table.name} ({', '.join(columns)}) FROM STDIN"
+    try:
+        with driver.cursor() as cursor, cursor.copy(statement) as into:
+            for row in rows:
+                into.write_row(row)
+    except psycopg.Error as error:
+        # COPY goes past SQLAlchemy, whose errors the callers know.
+        raise DBAPIError.instance(statement, None, error, psycopg.Error, dialect=connection.dialect) from error
 
 
 def trouble(error: Exception) -> Unavailable | None:

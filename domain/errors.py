@@ -37,7 +37,10 @@ class Refusal(HoldfastError):
 
 
 class NotFound(Refusal):
-    pass
+    @property
+    def field(self) -> str:
+        """The field of the request that names what there is not."""
+        raise NotImplementedError
 
 
 class Conflict(Refusal):
@@ -58,10 +61,18 @@ class Invalid(Refusal):
 class UnknownItem(NotFound):
     item: int | str
 
+    @property
+    def field(self) -> str:
+        return "item_id" if isinstance(self.item, int) else "sku"
+
 
 @dataclass(eq=False)
 class UnknownReservation(NotFound):
     reservation_id: UUID
+
+    @property
+    def field(self) -> str:
+        return "reservation_id"
 
 
 @dataclass(eq=False)

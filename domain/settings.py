@@ -2,10 +2,12 @@
 
 import os
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NoReturn, Self
 from urllib.parse import urlsplit
 
+from dotenv import load_dotenv
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -18,7 +20,7 @@ HOME = Path(os.environ.get("HOLDFAST_HOME") or ROOT / ".holdfast").absolute()
 class Settings(BaseSettings):
     """Environment variables; below them, what `bin/up` wrote into $HOLDFAST_HOME/env."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_file=HOME / "env", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     database_url: str = Field(alias="DATABASE_URL")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", alias="REDIS_URL")
@@ -35,36 +37,41 @@ class Settings(BaseSettings):
     web_processes: int = Field(default=1, ge=1, le=64, alias="WEB_CONCURRENCY")
     #: More waiting requests than this are answered 503: "busy" is not "sold out".
     queue_limit: int = Field(default=4_096, ge=1, alias="QUEUE_LIMIT")
-    outbox_retention_days: float = Field(default=7.0, gt=0, alias="OUTBOX_RETENTION_DAYS")
+    outbox_retention_days: float = Field(default=7.0, gt=0, le=36_500, alias="OUTBOX_RETENTION_DAYS")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", alias="LOG_LEVEL")
 
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, url: str) -> str:
-        if urlsplit(url).scheme.split("+")[0] not in {"postgresql", "postgres"}:
+        if _scheme(url).split("+")[0] not in {"postgresql", "postgres"}:
             raise ValueError("must begin with postgresql://")
         return url
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
-        if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
+        if _scheme(url) not in {"redis", "rediss", "unix"}:
             raise ValueError("must begin with redis://, rediss:// or unix://")
         return url
 
     @field_validator("broker_url")
     @classmethod
     def _is_a_broker(cls, url: str | None) -> str | None:
-        if url and urlsplit(url).scheme not in {"redis", "rediss", "unix", "amqp", "amqps"}:
+        if url and _scheme(url) not in {"redis", "rediss", "unix", "amqp", "amqps"}:
             raise ValueError("must begin with redis://, rediss://, unix:// or amqp://")
         return url or None
 
     @field_validator("confirmation_url")
     @classmethod
     def _is_http(cls, url: str | None) -> str | None:
-        if url and urlsplit(url).scheme not in {"http", "https"}:
-            raise ValueError("must begin with http:// or https://")
+        if url and (_scheme(url) not in {"http", "https"} or not urlsplit(url).hostname):
+            raise ValueError("must begin with http:// or https:// and a host")
         return url or None
+
+    @field_validator("host")
+    @classmethod
+    def _is_an_address(cls, host: str) -> str:
+        return str(ip_address(host))
 
     @field_validator("routes_file")
     @classmethod
@@ -80,10 +87,19 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls) -> Self:
         """Return the settings, or end the process with a message that names the variable."""
+        # Into the environment itself, as the routes file may name what is in it.
+        load_dotenv(HOME / "env")
         try:
             return cls()  # type: ignore[call-arg]  # the environment has it
         except ValidationError as error:
             refuse_to_start("\n".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()))
+
+
+def _scheme(url: str) -> str:
+    """Return the scheme of a URL that can be read to its port. Raises ValueError."""
+    parts = urlsplit(url)
+    _ = parts.port
+    return parts.scheme
 
 
 def refuse_to_start(reason: str) -> NoReturn:

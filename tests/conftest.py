@@ -9,6 +9,7 @@ from pathlib import Path
 HOME = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
 os.environ["HOLDFAST_HOME"] = str(HOME)
 
+import httpx  # noqa: E402
 import pytest  # noqa: E402
 from sqlalchemy import Engine, text  # noqa: E402
 from sqlalchemy.orm import Session, sessionmaker  # noqa: E402
@@ -18,6 +19,7 @@ from domain import database, outbox  # noqa: E402
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes  # noqa: E402
 from domain.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
+from tests.serving import Served, serving  # noqa: E402
 
 #: What events go to in tests that do not say otherwise: nothing delivers them.
 ROUTES = Routes(
@@ -65,6 +67,20 @@ def db(engine: Engine) -> sessionmaker[Session]:
     with db.begin() as session:
         outbox.register(session, [route.name for route in ROUTES.destinations])
     return db
+
+
+@pytest.fixture(scope="session")
+def served(settings: Settings) -> Iterator[Served]:
+    """The API, served for the whole run."""
+    with serving() as served:
+        yield served
+
+
+@pytest.fixture
+def api(served: Served, db: sessionmaker[Session]) -> Iterator[httpx.Client]:
+    """A client of the API on an empty database. Whatever the test asks, the API has nothing to complain of."""
+    yield served.client
+    assert served.logged() == ""
 
 
 def empty(engine: Engine) -> None:

@@ -185,7 +185,9 @@ def test_a_request_without_a_key_is_refused(partners: Partners) -> None:
     assert partners.get("/confirmations").json()["bookings"] == {}
 
 
-@pytest.mark.parametrize("missing", ["booking_id", "item_id", "sku", "quantity", "status", "version", "guest_id"])
+@pytest.mark.parametrize(
+    "missing", ["booking_id", "item_id", "sku", "quantity", "status", "version", "guest_id", "expires_at"]
+)
 def test_an_envelope_that_breaks_the_contract_is_refused(partners: Partners, missing: str) -> None:
     envelope = an_envelope()
     del envelope["payload"][missing]
@@ -257,10 +259,11 @@ def test_a_signature_that_is_none_is_refused_and_not_an_error(partners: Partners
     assert answer.status_code == 401
 
 
-def test_a_signed_body_that_is_no_event_is_refused(partners: Partners) -> None:
-    headers = signed("[]", "event-1", secret=DEMO_SECRET, signed_at=datetime.now(UTC))
+@pytest.mark.parametrize("body", ["", "[]", '{"payload": {}}', '{"event_type": "booking.created"}'])
+def test_a_signed_body_that_is_no_event_is_refused(partners: Partners, body: str) -> None:
+    headers = signed(body, "event-1", secret=DEMO_SECRET, signed_at=datetime.now(UTC))
 
-    assert partners.post("/webhooks", content="[]", headers=headers).status_code == 400
+    assert partners.post("/webhooks", content=body, headers=headers).status_code == 400
 
 
 def test_the_environment_can_name_another_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -443,17 +446,32 @@ def test_latency_keeps_both_partners_callers_waiting_and_then_answers(partners: 
 
 
 @contextmanager
-def a_process() -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
-    """Run the partners for real, on a free port."""
+def a_process(port: int | None = None) -> Iterator[tuple["subprocess.Popen[str]", httpx.Client]]:
+    """Run the partners for real, on a free port unless one is given, and wait until they answer."""
+    port = port or a_free_port()
+    with (
+        launched(port) as process,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_SECONDS) as client,
+    ):
+        wait_until_it_answers(client)
+        yield process, client
+
+
+def a_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def launched(port: int) -> Iterator["subprocess.Popen[str]"]:
+    """Start the process, and end it with its worker, which would outlive it."""
     command = [sys.executable, "-m", "examples.partners.app", "--port", str(port)]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, cwd=ROOT, text=True, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=PATIENCE_SECONDS) as client:
-                wait_until_it_answers(client)
-                yield process, client
+            yield process
         finally:
             with suppress(ProcessLookupError):  # it has ended already, and its worker with it
                 os.killpg(process.pid, signal.SIGKILL)
@@ -481,11 +499,35 @@ def test_it_says_first_that_it_is_a_stand_in() -> None:
     assert printed.startswith(served)
 
 
-def test_the_real_process_confirms_and_receives() -> None:
+def test_the_real_process_has_one_memory_whatever_the_connection() -> None:
     with a_process() as (_, client):
+        for number in range(20):
+            with httpx.Client(base_url=client.base_url, trust_env=False) as another:
+                assert ask(another, an_envelope(event_id=f"event-{number}")).status_code == 200
+                assert tell(another, f"event-{number}").status_code == 204
+
+        assert ids(received(client)) == [f"event-{number}" for number in range(20)]
+
+
+def test_two_of_them_do_not_share_a_port_and_half_the_calls_each() -> None:
+    with a_process() as (_, client):
+        port = client.base_url.port or 0
+        with launched(port) as second:
+            _, complaint = second.communicate(timeout=PATIENCE_SECONDS)
+
+        assert second.returncode == 2
+        assert f"port {port}" in complaint
+
+
+def test_it_can_be_started_again_on_the_port_that_it_had() -> None:
+    with a_process() as (process, client):
+        port = client.base_url.port or 0
+        process.terminate()
+        # It hangs up first while the client is connected, so the system remembers its end for a while.
+        process.wait(timeout=AT_ONCE_SECONDS)
+
+    with a_process(port) as (_, client):
         assert ask(client).status_code == 200
-        assert tell(client).status_code == 204
-        assert ids(received(client)) == ["event-1"]
 
 
 def test_slow_answers_do_not_hold_up_each_other() -> None:

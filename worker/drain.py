@@ -87,8 +87,8 @@ class Hold:
             if lane is None:
                 return False
             self._lane = lane
-            if lane.rows_to_wake:
-                outbox.wake(session, lane)
+            if lane.rows_to_wake and not lane.probing:
+                self._wake(session)
             self._fetch(session, after=0)
         return True
 
@@ -97,14 +97,26 @@ class Hold:
             while self._rows:
                 self._settle(self._deliver())
 
+    def _wake(self, session: Session) -> None:
+        outbox.wake(session, self._lane)
+        self._lane = replace(self._lane, rows_to_wake=False)
+
     def _fetch(self, session: Session, after: int) -> None:
         """Fetch the next batch, or release the lane if there is none or no time for it."""
+        self._rows = self._read(session, after)
+        if not self._rows and self._lane.rows_to_wake:
+            # A probe tries those first that have not met the outage: one that has may be what
+            # makes the destination ill, and probing with it for ever would starve its neighbours.
+            self._wake(session)
+            self._rows = self._read(session, after=0)
+        if not self._rows:
+            outbox.release(session, self._lane)
+
+    def _read(self, session: Session, after: int) -> Sequence[Row]:
         route = self._drain.routes[self._lane.destination]
         limit = 1 if self._lane.probing else int(min(route.batch_size, self.left))
         over = self._drain.stopping.is_set() or time.monotonic() >= self._ends
-        self._rows = () if over or limit <= 0 else outbox.fetch(session, self._lane, after=after, limit=limit)
-        if not self._rows:
-            outbox.release(session, self._lane)
+        return () if over or limit <= 0 else outbox.fetch(session, self._lane, after=after, limit=limit)
 
     def _deliver(self) -> Sequence[Delivery]:
         """Send what may be sent, outside any transaction. Rows behind a waiting one are held."""

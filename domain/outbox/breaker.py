@@ -9,7 +9,7 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from domain.backoff import delay
-from domain.outbox.outcomes import Unreachable
+from domain.outbox.outcomes import Unreachable, excerpt
 from domain.outbox.table import destinations
 
 FIRST_PAUSE = timedelta(seconds=1)
@@ -36,15 +36,20 @@ def lock(session: Session, destination: str) -> Breaker:
     return Breaker(**session.execute(statement).one()._mapping)
 
 
-def trip(session: Session, destination: str, breaker: Breaker, seen: Sequence[Unreachable]) -> timedelta:
-    """Open the breaker, or open it again for longer. Return for how long."""
-    failures = breaker.failures + 1
+def trip(
+    session: Session, destination: str, breaker: Breaker, seen: Sequence[Unreachable], *, probing: bool
+) -> timedelta:
+    """Open the breaker, or after a probe open it again for longer. Return for how long.
+
+    Lanes that meet the same outage at once count as one failure.
+    """
+    failures = breaker.failures + 1 if probing else max(breaker.failures, 1)
     # Half of full jitter: probes spread out, and the first pause is never no pause.
     backoff = delay(failures, first=FIRST_PAUSE, cap=LONGEST_PAUSE, jitter=random.uniform(0.5, 1))
     asked = max((outcome.retry_after for outcome in seen if outcome.retry_after), default=backoff)
     pause = max(backoff, min(asked, LONGEST_RETRY_AFTER))
     opened = update(destinations).where(destinations.c.name == destination)
-    session.execute(opened.values(failures=failures, open_until=func.now() + pause, reason=seen[0].error))
+    session.execute(opened.values(failures=failures, open_until=func.now() + pause, reason=excerpt(seen[0].error)))
     return pause
 
 

@@ -32,10 +32,18 @@ def fetch(session: Session, lane: Lane, *, after: int, limit: int) -> Sequence[R
 
     `after` is the last id that this hold of the lane has fetched, so that what is
     settled is not walked over again; a new hold starts at 0, so that a row that
-    committed late is not skipped. A row behind a waiting one of its aggregate comes
-    with `waits_until` and must not be delivered.
+    committed late is not skipped. Nor is it overtaken: the next row of its aggregate gets
+    its id after that commit, so it is newer than all that were there when a hold that
+    missed the first one began, and is left to the next hold. A row behind a waiting one
+    of its aggregate comes with `waits_until` and must not be delivered.
     """
-    parameters = {"destination": lane.destination, "lane": lane.number, "after": after, "limit": limit}
+    parameters = {
+        "destination": lane.destination,
+        "lane": lane.number,
+        "after": after,
+        "newest": lane.newest,
+        "limit": limit,
+    }
     return list(map(Row._make, session.execute(_FETCH, parameters).all()))
 
 
@@ -64,7 +72,7 @@ _FETCH = (
         _waits_until.label("waits_until"),
     )
     .where(ready, outbox.c.destination == bindparam("destination"), outbox.c.lane == bindparam("lane"))
-    .where(outbox.c.id > bindparam("after", type_=BigInteger))
+    .where(outbox.c.id > bindparam("after", type_=BigInteger), outbox.c.id <= bindparam("newest", type_=BigInteger))
     .order_by(outbox.c.id)
     .limit(bindparam("limit"))
 )

@@ -36,7 +36,11 @@ PROBE = timedelta(seconds=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lane:
-    """A lane that we hold. `epoch` is the fence: whoever claims it next has a higher one."""
+    """A lane that we hold. `epoch` is the fence: whoever claims it next has a higher one.
+
+    `newest` is the id of the newest row at the time of the claim; this hold reads no
+    further (see `fetch`).
+    """
 
     destination: str
     number: int
@@ -44,6 +48,7 @@ class Lane:
     holder: str
     probing: bool
     rows_to_wake: bool
+    newest: int = 2**63 - 1
 
 
 def register(session: Session, names: Collection[str]) -> None:
@@ -118,6 +123,7 @@ _CLAIM = (
         lanes.c.holder,
         _free.c.probing,
         _free.c.rows_to_wake,
+        select(func.max(outbox.c.id)).scalar_subquery().label("newest"),
     )
 )
 

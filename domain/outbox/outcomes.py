@@ -14,6 +14,9 @@ FIRST_RETRY = timedelta(seconds=1)
 #: No retry waits longer: who mends a consumer sees it work within this time.
 LONGEST_RETRY = timedelta(minutes=10)
 
+#: What is kept of an error, in characters: enough to recognise it by.
+ERROR_LENGTH = 1_000
+
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
@@ -59,6 +62,11 @@ Outcome = Delivered | Refused | Rejected | Failed | Unreachable | Held
 
 
 Delivery = tuple[Row, Outcome]
+
+
+def excerpt(error: str) -> str:
+    """Return what is kept of an error. PostgreSQL's text holds everything but NUL, and a server may answer anything."""
+    return error.replace("\0", "")[:ERROR_LENGTH]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

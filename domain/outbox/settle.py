@@ -28,11 +28,8 @@ from sqlalchemy.orm import Session
 
 from domain.outbox import breaker, outcomes
 from domain.outbox.lanes import Lane, fence
-from domain.outbox.outcomes import Change, Delivered, Delivery, Policy, Refused, Rejected, Unreachable
+from domain.outbox.outcomes import Change, Delivered, Delivery, Policy, Refused, Rejected, Unreachable, excerpt
 from domain.outbox.table import outbox, pending
-
-#: What is kept of an error, in characters: enough to recognise it by.
-ERROR_LENGTH = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +94,8 @@ def _rewrite(session: Session, lane: Lane, deliveries: Sequence[Delivery], max_a
         if isinstance(outcome, Unreachable) and not outcomes.is_its_own_fault(row, outcome, state.recovered_at)
     ]
     if down:
-        policy = replace(policy, pause=breaker.trip(session, lane.destination, state, down))
+        pause = breaker.trip(session, lane.destination, state, down, probing=lane.probing)
+        policy = replace(policy, pause=pause)
     changes = outcomes.changes(deliveries, policy)
     if changes:
         session.execute(_CHANGED, _arrays(changes))
@@ -110,8 +108,7 @@ def _arrays(changes: Sequence[Change]) -> dict[str, Any]:
         "attempts": [change.attempts for change in changes],
         "waits": [None if change.wait is None else change.wait.total_seconds() for change in changes],
         "untils": [change.until for change in changes],
-        # PostgreSQL's text holds everything but NUL, and a destination may answer anything.
-        "errors": [change.error and change.error.replace("\0", "")[:ERROR_LENGTH] for change in changes],
+        "errors": [change.error and excerpt(change.error) for change in changes],
         "deads": [change.dead for change in changes],
         "unreachables": [change.unreachable for change in changes],
     }

@@ -14,7 +14,9 @@ secret of the signatures, PARTNERS_SEED the seed of the dice that decide on erro
 """
 
 import argparse
+import errno
 import os
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
@@ -27,9 +29,9 @@ from litestar.di import Provide
 from litestar.params import Parameter
 from standardwebhooks import WebhookVerificationError
 
-from .confirmations import Answer, Confirmations, Envelope, Standing
-from .knobs import Knobs, Troubles
-from .webhooks import DEMO_SECRET, Receipt, Webhooks
+from examples.partners.confirmations import Answer, Confirmations, Envelope, Standing
+from examples.partners.knobs import Knobs, Troubles
+from examples.partners.webhooks import DEMO_SECRET, Receipt, Webhooks
 
 DEFAULT_PORT = 8001
 
@@ -152,6 +154,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     port = parser.parse_args().port
+    if _is_taken(port):
+        parser.error(f"something listens on port {port} already; choose another with --port")
     print(f"{__doc__.splitlines()[0]} It listens on http://127.0.0.1:{port}", flush=True)
     Server(
         "examples.partners.app:create_app",
@@ -163,6 +167,17 @@ def main() -> None:
         log_level=LogLevels.warning,
         workers_kill_timeout=PATIENCE_SECONDS,
     ).serve()
+
+
+def _is_taken(port: int) -> bool:
+    """Ask before Granian does: it would share the port, and each process would get a part of the calls."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 if __name__ == "__main__":

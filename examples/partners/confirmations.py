@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from .memory import remember
+from examples.partners.memory import remember
 
 
 class Standing(StrEnum):

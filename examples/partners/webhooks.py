@@ -7,7 +7,7 @@ from itertools import islice
 import msgspec
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from .memory import remember
+from examples.partners.memory import remember
 
 #: Known to everyone, so it protects nothing; `routes.toml` signs with it.
 DEMO_SECRET = "whsec_aG9sZGZhc3QgZGVtbywga25vd24gdG8gZXZlcnlvbmU="

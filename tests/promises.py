@@ -1,0 +1,145 @@
+"""The outbox as a test sees it: aggregates by lane, rows, the passing of time, and an outside world to deliver to."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Event
+from typing import Any
+from uuid import UUID, uuid4
+
+from sqlalchemy import Row as Record
+from sqlalchemy import select, update
+
+from domain import database, outbox
+from domain.outbox import Delivered, Lane, Outcome, Row
+from domain.outbox.outcomes import Delivery
+from domain.outbox.routes import Route, Routes
+from domain.outbox.table import LANES, destinations, lanes, waiting
+from domain.outbox.table import outbox as table
+from tests.builders import Db, an_event, recorded
+from worker.calls import Calls
+from worker.destinations import Destination
+from worker.drain import Drain
+from worker.leases import Leases
+
+#: The destination of these tests.
+SHOP = "shop"
+
+
+def with_shop(db: Db, **fields: Any) -> Db:
+    """The same database, where every event goes to the shop and nowhere else."""
+    route = Route(**({"name": SHOP, "url": "null:"} | fields))
+    sessions = database.sessions(db.kw["bind"], routes=Routes([route]))
+    with sessions.begin() as session:
+        outbox.register(session, [SHOP])
+    return sessions
+
+
+def an_aggregate(lane: int = 0) -> UUID:
+    return UUID(int=uuid4().int // LANES * LANES + lane)
+
+
+def promised(db: Db, *aggregates: UUID) -> Sequence[int]:
+    """Record an event for each, in this order. Return the ids of their rows."""
+    recorded(db, *(an_event(aggregate) for aggregate in aggregates))
+    return [row.id for row in rows(db)][-len(aggregates) :]
+
+
+def rows(db: Db) -> Sequence[Record[Any]]:
+    """All rows in order of id."""
+    with db.begin() as session:
+        return session.execute(select(table).order_by(table.c.id)).all()
+
+
+def row(db: Db, row_id: int) -> Record[Any]:
+    (found,) = [one for one in rows(db) if one.id == row_id]
+    return found
+
+
+def standing(db: Db, *ids: int) -> list[str]:
+    """Say where these rows stand, or all of them: processed, dead, waiting or ready."""
+    return [_of(one) for one in rows(db) if one.id in ids or not ids]
+
+
+def _of(one: Record[Any]) -> str:
+    if one.processed_at or one.dead_at:
+        return "processed" if one.processed_at else "dead"
+    return "waiting" if one.available_at else "ready"
+
+
+def destination(db: Db, name: str = SHOP) -> Record[Any]:
+    with db.begin() as session:
+        return session.execute(select(destinations).where(destinations.c.name == name)).one()
+
+
+def claimed(db: Db, name: str = SHOP, holder: str | None = None) -> Lane | None:
+    with db.begin() as session:
+        return outbox.claim(session, [name], holder or uuid4().hex)
+
+
+def a_lane(db: Db, name: str = SHOP) -> Lane:
+    """A lane that was free and has due rows, and is ours now."""
+    lane = claimed(db, name)
+    assert lane is not None
+    return lane
+
+
+def fetched(db: Db, lane: Lane, *, after: int = 0, limit: int = 100) -> Sequence[Row]:
+    with db.begin() as session:
+        return outbox.fetch(session, lane, after=after, limit=limit)
+
+
+def settled(db: Db, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int = 12) -> outbox.Settlement | None:
+    with db.begin() as session:
+        return outbox.settle(session, lane, deliveries, max_attempts=max_attempts)
+
+
+def released(db: Db, lane: Lane) -> None:
+    with db.begin() as session:
+        outbox.release(session, lane)
+
+
+def time_passes(db: Db, by: timedelta = timedelta(hours=2)) -> None:
+    """Let all that the outbox waits for be so much nearer, or over."""
+    with db.begin() as session:
+        session.execute(update(table).where(waiting).values(available_at=table.c.available_at - by))
+        session.execute(update(table).values(unreachable_at=table.c.unreachable_at - by))
+        session.execute(update(lanes).values(leased_until=lanes.c.leased_until - by))
+        session.execute(
+            update(destinations).values(
+                open_until=destinations.c.open_until - by, recovered_at=destinations.c.recovered_at - by
+            )
+        )
+
+
+class Outside:
+    """A server out there. It takes what it is sent, unless `answer` says otherwise."""
+
+    def __init__(self, answer: Callable[[Row], Outcome] = lambda _: Delivered(), *, concurrency: int = 1) -> None:
+        self.answer = answer
+        #: Every row that it was called with, in order, whatever it answered.
+        self.called: list[int] = []
+        self._calls = Calls(concurrency, Event())
+
+    def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        return self._calls.deliver(rows, self._call)
+
+    def _call(self, row: Row) -> Outcome:
+        self.called.append(row.id)
+        return self.answer(row)
+
+    def close(self) -> None:
+        self._calls.close()
+
+
+@contextmanager
+def draining(db: Db, shop: Destination, **fields: Any) -> Iterator[Drain]:
+    """A drain whose one destination is this shop. Its `db` records for it."""
+    sessions = with_shop(db, **fields)
+    (route,) = sessions.kw["info"]["routes"].destinations
+    leases = Leases(sessions)
+    try:
+        yield Drain(db=sessions, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases)
+    finally:
+        leases.close()
+        shop.close()

@@ -1,0 +1,83 @@
+"""The outside world of a proof: the stand-in of `examples/partners`, and all that it was ever told."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from tests.proofs.processes import Process
+from tests.proofs.waiting import wait_until
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """An event that was received, at its first receipt."""
+
+    event_id: str
+    type: str
+    booking_id: str
+
+
+@dataclass(frozen=True)
+class Received:
+    """Every event that was received, in order of first receipt, and how many came again."""
+
+    events: Sequence[Receipt] = ()
+    repeats: int = 0
+
+
+@dataclass
+class Partners:
+    """A confirmation service and a webhook receiver. What they were told outlives their process."""
+
+    port: int
+    process: Process | None = None
+    _received: Received = field(default_factory=Received)
+    _bookings: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
+
+    def ready(self) -> None:
+        wait_until("the partners answer", self._answers)
+
+    def _answers(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return self._client.get("/knobs").is_success
+        return False
+
+    def turn(self, **knobs: object) -> None:
+        """Turn these knobs, and all others back."""
+        self._client.put("/knobs", json=knobs).raise_for_status()
+
+    def stop(self) -> None:
+        """End the process, so that connections are refused. What it was told is kept here."""
+        # From now on it takes nothing more, so that nothing is told between the look and the end.
+        self.turn(outage=True)
+        self._received, self._bookings = self.received(), self.bookings()
+        assert self.process is not None
+        self.process.kill()
+
+    def received(self) -> Received:
+        """Return what the webhook receiver got since its first start."""
+        page = self._client.get("/received").json()
+        assert page["forgotten"] == 0, "The receiver has forgotten the oldest events: the proof is too large for it."
+        seen = {receipt.event_id: receipt for receipt in self._received.events}
+        repeats = self._received.repeats + page["repeats"]
+        for event in page["events"]:
+            repeats += event["id"] in seen
+            seen.setdefault(event["id"], _receipt(event))
+        return Received(list(seen.values()), repeats)
+
+    def bookings(self) -> dict[str, str]:
+        """Return how each booking stands with the confirmation service."""
+        return self._bookings | self._client.get("/confirmations").json()["bookings"]
+
+    def close(self) -> None:
+        self._client.close()
+
+
+def _receipt(event: Mapping[str, Any]) -> Receipt:
+    return Receipt(event["id"], event["type"], event["booking_id"])

@@ -1,0 +1,71 @@
+"""A consumer that one event makes ill: it answers by a rule of the proof, and remembers all that it was asked."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from tests.proofs.partners import Receipt, Received
+
+#: Says which status an event is answered with.
+Rule = Callable[[Mapping[str, Any]], int]
+
+
+def healthy(_: Mapping[str, Any]) -> int:
+    return 204
+
+
+@dataclass
+class Receiver:
+    """Where it listens, how it answers, and what it was asked: events and their answers, in order."""
+
+    url: str
+    rule: Rule = healthy
+    calls: list[tuple[Receipt, int]] = field(default_factory=list)
+
+    def received(self) -> Received:
+        """Return what it took, in order of first receipt."""
+        taken = [receipt for receipt, status in list(self.calls) if status < 300]
+        first = {receipt.event_id: receipt for receipt in reversed(taken)}
+        return Received(list(reversed(first.values())), len(taken) - len(first))
+
+    def asked(self, booking_id: str) -> int:
+        """Return how often it was asked to take an event of this booking."""
+        return sum(receipt.booking_id == booking_id for receipt, _ in list(self.calls))
+
+
+@contextmanager
+def a_receiver() -> Iterator[Receiver]:
+    """Listen until the block ends."""
+    lock = threading.Lock()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:  # noqa: N802 - http.server's name
+            event = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            receipt = Receipt(self.headers["webhook-id"], event["event_type"], event["payload"]["booking_id"])
+            with lock:
+                status = receiver.rule(event)
+                receiver.calls.append((receipt, status))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    receiver = Receiver(f"http://127.0.0.1:{server.server_address[1]}/")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()

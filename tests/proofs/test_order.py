@@ -1,0 +1,54 @@
+"""Order per reservation, where it is in danger: commits out of the order of ids, and rows that do not leave."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from tests.proofs.checker import check, count, wait_until_drained
+from tests.proofs.conftest import Open
+from tests.proofs.house import House, reserved
+from tests.proofs.receiver import Receiver, a_receiver
+from tests.proofs.waiting import wait_until
+
+
+def test_what_commits_late_is_not_overtaken(open_house: Open) -> None:
+    """Ids are given before the commit: a hold of a lane may have read past a row that it could not see yet."""
+    house = open_house(batch_size=2, concurrency=2)
+    house.worker()
+    house.scheduler()
+    house.partners.ready()
+    house.partners.turn(latency_seconds=0.1)
+    late, soon = house.an_item(64), house.an_item(200)
+
+    with house.db() as session:
+        made = reserved(session, late, 64)
+        house.hold(soon, 200)
+        wait_until("lanes are in mid-delivery", lambda: house.in_hand("partner") >= 3)
+        session.commit()
+    house.cancel(made)
+    house.partners.turn()
+
+    wait_until_drained(house)
+    check(house)
+
+
+def test_a_poisonous_event_keeps_nobody_waiting_and_dies(open_house: Open) -> None:
+    """It shares its lane with others, and there is no other lane that could show that the receiver is well."""
+    with a_receiver() as receiver:
+        house = open_house(receiver=receiver, max_attempts=3)
+        item = house.an_item(10)
+        poison, *others = [house.hold(item, lane=0)[0] for _ in range(4)]
+        receiver.rule = lambda event: 500 if _creates(event, str(poison)) else 204
+        house.partners.ready()
+        house.worker()
+        house.scheduler()
+
+        wait_until("the others are told all", lambda: len(receiver.received().events) >= 9, within=20)
+        wait_until_drained(house)
+
+        counted = check(house, dead=1)
+        assert counted.attempts == 3
+        assert len(house.log_of("outbox.dead")) == 1
+
+
+def _creates(event: Mapping[str, Any], booking_id: str) -> bool:
+    return bool(event["event_type"] == "booking.created" and event["payload"]["booking_id"] == booking_id)

@@ -1,0 +1,97 @@
+"""The API as its customers meet it: granian in processes of its own, called over a socket."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import httpx
+
+from domain.settings import HOME, ROOT
+
+#: What has not come true by then never will.
+PATIENCE_SECONDS = 20.0
+
+#: How often a condition is looked at.
+LOOK_EVERY_SECONDS = 0.01
+
+T = TypeVar("T")
+
+
+@dataclass
+class Served:
+    """A running API, a client of it, and what it has logged."""
+
+    process: subprocess.Popen[bytes]
+    client: httpx.Client
+    log: Path
+    _looked_at: int = field(default=0)
+
+    @property
+    def url(self) -> str:
+        return str(self.client.base_url)
+
+    def logged(self) -> str:
+        """Return what it has logged since the last look. An API that is well logs nothing."""
+        text = self.log.read_text()
+        new, self._looked_at = text[self._looked_at :], len(text)
+        return new
+
+
+@contextmanager
+def serving(**environment: str) -> Iterator[Served]:
+    """Serve the API with the settings of the tests, and these, until the block ends."""
+    port = _free_port()
+    log = HOME / f"api-{port}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [ROOT / "bin" / "api"],
+            env=os.environ | {"PORT": str(port)} | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS, trust_env=False) as client:
+            wait_until("the API is ready", lambda: _is_ready(process, client, log))
+            yield Served(process, client, log)
+    finally:
+        _stop(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _is_ready(process: subprocess.Popen[bytes], client: httpx.Client, log: Path) -> bool:
+    assert process.poll() is None, log.read_text()
+    with suppress(httpx.TransportError):
+        return client.get("/health/ready").is_success
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(PATIENCE_SECONDS)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(what: str, holds: Callable[[], T]) -> T:
+    """Return what `holds` returns as soon as it is true. Fails if that is not soon."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (found := holds()):
+        assert time.monotonic() < deadline, f"Not within {PATIENCE_SECONDS:.0f} s: {what}."
+        time.sleep(LOOK_EVERY_SECONDS)
+    return found

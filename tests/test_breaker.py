@@ -1,0 +1,275 @@
+"""The breaker: an outage costs a probe now and then, and its end is noticed soon."""
+
+from datetime import datetime, timedelta
+from threading import Thread
+
+import pytest
+from sqlalchemy import update
+
+from domain import outbox
+from domain.database import now
+from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Refused, Rejected, Settlement, Unreachable, breaker
+from domain.outbox.breaker import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_RETRY_AFTER
+from domain.outbox.lanes import LEASE, PROBE
+from domain.outbox.table import destinations
+from tests.builders import Db
+from tests.promises import (
+    SHOP,
+    a_lane,
+    an_aggregate,
+    claimed,
+    destination,
+    fetched,
+    promised,
+    released,
+    row,
+    rows,
+    settled,
+    standing,
+    time_passes,
+    with_shop,
+)
+
+DOWN = Unreachable("503 Service Unavailable")
+
+#: For the clock that goes on between two statements.
+SLACK = timedelta(seconds=2)
+
+
+@pytest.fixture
+def shop(db: Db) -> Db:
+    return with_shop(db)
+
+
+def answered(db: Db, lane: Lane, outcome: Outcome) -> Settlement:
+    """Settle the first row of a lane that we hold."""
+    settlement = settled(db, lane, [(fetched(db, lane, limit=1)[0], outcome)])
+    assert settlement is not None
+    return settlement
+
+
+def an_outage(db: Db, failures: int = 1) -> None:
+    """The shop was found down so many times in a row, and the time for the next probe has come."""
+    with db.begin() as session:
+        down = update(destinations).where(destinations.c.name == SHOP)
+        session.execute(down.values(failures=failures, open_until=now(session), reason="503"))
+
+
+def open_for(db: Db) -> timedelta:
+    with db.begin() as session:
+        moment: datetime = now(session)
+    open_until: datetime | None = destination(db).open_until
+    assert open_until is not None
+    return open_until - moment
+
+
+def test_an_outage_opens_the_breaker_and_says_why(shop: Db) -> None:
+    promised(shop, an_aggregate())
+
+    settlement = answered(shop, a_lane(shop), DOWN)
+
+    assert (settlement.is_up, settlement.is_down) == (False, True)
+    assert (destination(shop).failures, destination(shop).reason) == (1, "503 Service Unavailable")
+    assert timedelta(0) < open_for(shop) <= FIRST_PAUSE
+
+
+def test_its_rows_wait_as_long_as_it_stays_open_and_spend_no_attempt(shop: Db) -> None:
+    promised(shop, an_aggregate())
+
+    answered(shop, a_lane(shop), DOWN)
+
+    assert row(shop, 1).available_at == destination(shop).open_until
+    assert (row(shop, 1).attempts, row(shop, 1).last_error) == (0, "503 Service Unavailable")
+    assert row(shop, 1).unreachable_at is not None
+
+
+@pytest.mark.parametrize("failures", range(8))
+def test_each_trip_in_a_row_lasts_longer_up_to_a_cap(shop: Db, failures: int) -> None:
+    promised(shop, an_aggregate())
+    an_outage(shop, failures)
+
+    answered(shop, a_lane(shop), DOWN)
+
+    bound = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
+    assert bound / 2 - SLACK <= open_for(shop) <= bound
+    assert destination(shop).failures == failures + 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "granted"),
+    [
+        (timedelta(seconds=0), FIRST_PAUSE / 2),
+        (timedelta(minutes=5), timedelta(minutes=5)),
+        (timedelta(days=3), LONGEST_RETRY_AFTER),
+    ],
+)
+def test_a_destination_gets_the_time_that_it_asks_for_within_reason(
+    shop: Db, asked: timedelta, granted: timedelta
+) -> None:
+    promised(shop, an_aggregate())
+
+    answered(shop, a_lane(shop), Unreachable("429", retry_after=asked))
+
+    assert granted - SLACK <= open_for(shop) <= max(granted, FIRST_PAUSE)
+
+
+def test_of_several_wishes_the_longest_is_granted(shop: Db) -> None:
+    promised(shop, an_aggregate(), an_aggregate(), an_aggregate())
+    lane = a_lane(shop)
+    asked = [timedelta(minutes=1), timedelta(minutes=9), None]
+
+    settled(shop, lane, [(one, Unreachable("429", ask)) for one, ask in zip(fetched(shop, lane), asked, strict=True)])
+
+    assert timedelta(minutes=9) - SLACK <= open_for(shop) <= timedelta(minutes=9)
+    assert destination(shop).failures == 1
+
+
+def test_lanes_that_meet_the_same_outage_at_once_count_as_one_trip(shop: Db) -> None:
+    promised(shop, *(an_aggregate(number) for number in range(8)))
+    held = [a_lane(shop) for _ in range(8)]
+
+    for lane in held:
+        answered(shop, lane, DOWN)
+
+    assert destination(shop).failures == 1
+    assert open_for(shop) <= FIRST_PAUSE
+    assert standing(shop) == ["waiting"] * 8
+
+
+def test_when_its_time_is_over_one_worker_probes_and_no_other(shop: Db) -> None:
+    promised(shop, *(an_aggregate(number) for number in range(4)))
+    an_outage(shop)
+
+    lane = a_lane(shop)
+
+    assert lane.probing
+    assert claimed(shop) is None
+
+
+def test_two_workers_that_want_to_probe_at_once_are_one(shop: Db) -> None:
+    promised(shop, an_aggregate(1), an_aggregate(2))
+    an_outage(shop)
+    found: list[Lane | None] = []
+
+    with shop() as first:
+        lane = outbox.claim(first, [SHOP], "first")
+        other = Thread(target=lambda: found.append(claimed(shop)))
+        other.start()
+        other.join(0.2)  # it waits for the permit, or is about to
+        first.commit()
+        other.join()
+
+    assert lane is not None and lane.probing
+    assert found == [None]
+
+
+def test_a_prober_that_died_is_replaced(shop: Db) -> None:
+    promised(shop, an_aggregate(1), an_aggregate(2))
+    an_outage(shop)
+    a_lane(shop)
+
+    time_passes(shop, max(LEASE, PROBE) + SLACK)
+
+    assert a_lane(shop).probing
+
+
+def test_a_probe_that_succeeds_closes_the_breaker_for_everyone(shop: Db) -> None:
+    promised(shop, an_aggregate(1), an_aggregate(2))
+    an_outage(shop, failures=5)
+
+    settlement = answered(shop, a_lane(shop), Delivered())
+
+    state = destination(shop)
+    assert (settlement.is_up, settlement.is_down) == (True, False)
+    assert (state.failures, state.open_until, state.reason) == (0, None, None)
+    assert state.recovered_at is not None
+    assert not a_lane(shop).probing
+
+
+@pytest.mark.parametrize("outcome", [Refused("no"), Rejected("never")])
+def test_any_clear_answer_shows_that_a_destination_is_up(shop: Db, outcome: Outcome) -> None:
+    promised(shop, an_aggregate())
+    an_outage(shop)
+
+    answered(shop, a_lane(shop), outcome)
+
+    assert destination(shop).failures == 0
+
+
+@pytest.mark.parametrize("outcome", [Failed("oops"), Held()])
+def test_a_probe_that_shows_nothing_is_handed_on(shop: Db, outcome: Outcome) -> None:
+    promised(shop, an_aggregate(1), an_aggregate(2))
+    an_outage(shop, failures=3)
+    lane = a_lane(shop)
+
+    settlement = answered(shop, lane, outcome)
+    assert (settlement.is_up, settlement.is_down) == (False, False)
+    assert claimed(shop) is None, "the prober still has the permit"
+    released(shop, lane)
+
+    assert destination(shop).failures == 3
+    assert a_lane(shop).probing
+
+
+def test_a_probe_that_fails_opens_the_breaker_again(shop: Db) -> None:
+    promised(shop, an_aggregate(1), an_aggregate(2))
+    an_outage(shop, failures=2)
+
+    answered(shop, a_lane(shop), DOWN)
+
+    assert destination(shop).failures == 3
+    assert claimed(shop) is None
+
+
+def test_a_prober_that_lost_its_lane_does_not_hand_the_permit_on(shop: Db) -> None:
+    promised(shop, an_aggregate(1))
+    an_outage(shop)
+    lost = a_lane(shop)
+    time_passes(shop, max(LEASE, PROBE) + SLACK)
+    a_lane(shop)
+    promised(shop, an_aggregate(2))
+
+    released(shop, lost)
+
+    assert claimed(shop) is None
+
+
+def test_one_event_that_is_answered_500_does_not_keep_the_breaker_of_a_healthy_destination_open(shop: Db) -> None:
+    bad, _ = promised(shop, an_aggregate(1), an_aggregate(2))
+    first, second = sorted([a_lane(shop), a_lane(shop)], key=lambda lane: lane.number)
+    answered(shop, first, DOWN)
+    released(shop, second)
+    released(shop, first)
+    time_passes(shop)
+    probe = a_lane(shop)
+    assert probe.number == second.number, "the lane that has rested longest"
+    answered(shop, probe, Delivered())
+
+    lane = a_lane(shop)
+    with shop.begin() as session:
+        outbox.wake(session, lane)
+    settlement = answered(shop, lane, DOWN)
+
+    assert not settlement.is_down
+    assert (destination(shop).failures, row(shop, bad).attempts) == (0, 1)
+
+
+def test_a_reason_is_kept_short_and_storable(shop: Db) -> None:
+    promised(shop, an_aggregate())
+
+    answered(shop, a_lane(shop), Unreachable("500 \0" + "x" * 100_000))
+
+    assert destination(shop).reason.startswith("500 xxx")
+    assert len(destination(shop).reason) == len(rows(shop)[0].last_error) == 1_000
+
+
+def test_leaving_a_breaker_half_open_lets_the_next_probe_begin_at_once(shop: Db) -> None:
+    promised(shop, an_aggregate())
+    an_outage(shop)
+    with shop.begin() as session:
+        session.execute(update(destinations).values(open_until=now(session) + PROBE))
+
+    with shop.begin() as session:
+        breaker.leave_half_open(session, SHOP)
+
+    assert a_lane(shop).probing

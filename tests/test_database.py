@@ -1,0 +1,131 @@
+"""PostgreSQL's errors: which of them pass, and which are ours."""
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import DataError, DBAPIError, SQLAlchemyError
+
+from domain import database, items, outbox
+from domain.database import SCHEMA_VERSION, is_migrated, trouble
+from domain.errors import Busy, DatabaseUnavailable, Unavailable
+from domain.outbox import Event
+from domain.settings import Settings
+from tests.builders import Db, an_event, an_item, recorded
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [
+        ("55P03", Busy),  # a lock was not to be had
+        ("40P01", Busy),  # a deadlock
+        ("40001", Busy),  # a serialization failure
+        ("53100", DatabaseUnavailable),  # a full disk
+        ("53300", DatabaseUnavailable),  # too many connections
+        ("57P01", DatabaseUnavailable),  # a shutdown
+        ("57P03", DatabaseUnavailable),  # starting up
+        ("08006", DatabaseUnavailable),  # a connection that broke
+        ("25006", DatabaseUnavailable),  # a standby
+        ("22P02", None),
+        ("23505", None),
+        ("42P01", None),
+    ],
+)
+def test_an_error_that_passes_is_told_from_one_that_does_not(
+    db: Db, code: str, meaning: type[Unavailable] | None
+) -> None:
+    with pytest.raises(SQLAlchemyError) as caught, db.begin() as session:
+        session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'x' USING ERRCODE = '{code}'; END $$"))
+
+    found = trouble(caught.value)
+    assert found is None if meaning is None else isinstance(found, meaning)
+
+
+def test_an_error_of_ours_is_no_trouble_of_the_database() -> None:
+    assert trouble(ValueError("x")) is None
+
+
+def test_a_lock_that_is_not_to_be_had_means_busy(db: Db) -> None:
+    item = an_item(db)
+    with db.begin() as holder:
+        items.lock(holder, [item.id])
+        with pytest.raises(SQLAlchemyError) as caught, db.begin() as waiter:
+            waiter.execute(text("SET LOCAL lock_timeout = '50ms'"))
+            items.lock(waiter, [item.id])
+
+    assert isinstance(trouble(caught.value), Busy)
+
+
+def test_no_free_connection_means_busy(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "CONNECT_TIMEOUT_SECONDS", 1)
+    engine = database.connect(settings, connections=1)
+    with engine.connect(), pytest.raises(SQLAlchemyError) as caught:
+        engine.connect()
+    engine.dispose()
+
+    assert isinstance(trouble(caught.value), Busy)
+
+
+def test_a_server_that_is_not_there_is_unavailable(settings: Settings) -> None:
+    elsewhere = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/nothing"})
+    engine = database.connect(elsewhere, connections=1)
+
+    with pytest.raises(SQLAlchemyError) as caught:
+        engine.connect()
+
+    assert isinstance(trouble(caught.value), DatabaseUnavailable)
+
+
+def test_a_connection_that_is_cut_is_unavailable_and_the_next_one_works(db: Db) -> None:
+    with pytest.raises(SQLAlchemyError) as caught, db.begin() as session:
+        own = session.execute(select(func.pg_backend_pid())).scalar_one()
+        with db.begin() as other:
+            other.execute(select(func.pg_terminate_backend(own, 5_000)))
+        outbox.record(session, [an_event()])
+
+    assert isinstance(trouble(caught.value), DatabaseUnavailable)
+    recorded(db, an_event())
+
+
+def test_what_copy_stumbles_over_is_an_error_that_the_callers_know(db: Db) -> None:
+    too_long = an_event(event_type="booking." + "x" * 43)
+    with pytest.raises(DataError):
+        recorded(db, too_long)
+    with pytest.raises(DBAPIError):
+        recorded(db, Event("booking.created", uuid4(), "no JSON"))
+
+
+def test_a_lock_that_copy_waits_for_in_vain_means_busy(db: Db) -> None:
+    with db.begin() as holder:
+        holder.execute(text("LOCK TABLE outbox IN SHARE MODE"))
+        with pytest.raises(SQLAlchemyError) as caught, db.begin() as session:
+            session.execute(text("SET LOCAL lock_timeout = '50ms'"))
+            outbox.record(session, [an_event()])
+
+    assert isinstance(trouble(caught.value), Busy)
+
+
+def test_nobody_waits_for_a_lock_or_idles_in_a_transaction_for_ever(db: Db) -> None:
+    with db.begin() as session:
+        shown = [session.execute(text(f"SHOW {name}")).scalar_one() for name in LIMITS]
+
+    assert dict(zip(LIMITS, shown, strict=True)) == LIMITS
+
+
+LIMITS = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s", "timezone": "UTC"}
+
+
+def test_the_clock_goes_on_within_a_transaction(db: Db) -> None:
+    with db.begin() as session:
+        assert database.now(session) < database.now(session)
+
+
+def test_a_database_is_migrated_when_its_version_is_the_one_that_this_code_needs(db: Db) -> None:
+    with db() as session:
+        assert is_migrated(session)
+        session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+        assert not is_migrated(session)
+        session.execute(text("DROP TABLE alembic_version"))
+        assert not is_migrated(session)
+        session.rollback()
+        assert SCHEMA_VERSION

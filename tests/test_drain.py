@@ -1,0 +1,457 @@
+"""Draining: in order for each aggregate, each promise once, and no trouble of one row is that of another."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from domain import conservation
+from domain.outbox import Delivered, Failed, Outcome, Refused, Rejected, Row, Settlement, Unreachable
+from domain.outbox.table import destinations
+from tests.builders import Db, an_event, recorded
+from tests.promises import (
+    SHOP,
+    Outside,
+    an_aggregate,
+    claimed,
+    destination,
+    draining,
+    promised,
+    row,
+    rows,
+    standing,
+    time_passes,
+)
+from worker import drain as module
+from worker.drain import Drain, Tally
+
+Open = Callable[..., Drain]
+
+
+@pytest.fixture
+def drain_of(db: Db) -> Iterator[Open]:
+    """Open a drain of one shop; it is closed after the test."""
+    opened: list[AbstractContextManager[Drain]] = []
+
+    def opening(shop: Outside, **route: Any) -> Drain:
+        opened.append(draining(db, shop, **route))
+        return opened[-1].__enter__()
+
+    yield opening
+    for one in opened:
+        one.__exit__(None, None, None)
+
+
+class Troubled(Outside):
+    """A server that answers so for the rows named, as long as they are named."""
+
+    def __init__(self, **named: Outcome) -> None:
+        super().__init__(lambda row: self.trouble.get(row.id, Delivered()))
+        self.trouble: dict[int, Outcome] = {}
+
+
+def is_in_order(db: Db) -> bool:
+    """Tell whether `bin/doctor` finds no promise that was overtaken."""
+    with db.begin() as session:
+        findings = conservation.examine(session)
+    return not any(finding.broken for finding in findings if "before an earlier one" in finding.says)
+
+
+def test_an_empty_outbox_is_drained_at_once(drain_of: Open) -> None:
+    assert drain_of(Outside()).run() == Tally()
+
+
+def test_everything_due_is_delivered_once_and_marked(drain_of: Open) -> None:
+    shop = Outside()
+    drain = drain_of(shop)
+    ids = promised(drain.db, *(an_aggregate(number % 32) for number in range(100)))
+
+    tally = drain.run()
+
+    assert sorted(shop.called) == ids
+    assert tally == Tally(delivered=100)
+    assert set(standing(drain.db)) == {"processed"}
+    assert drain.run() == Tally()
+
+
+def test_the_events_of_one_aggregate_leave_in_order_whatever_the_size_of_a_batch(drain_of: Open) -> None:
+    shop = Outside(concurrency=4)
+    drain = drain_of(shop, batch_size=3)
+    aggregates = [an_aggregate(lane) for lane in (0, 0, 0, 1)]
+    promised(drain.db, *(aggregates * 5))
+
+    drain.run()
+
+    by_id = {one.id: one.aggregate_id for one in rows(drain.db)}
+    for aggregate in aggregates:
+        sent = [row_id for row_id in shop.called if by_id[row_id] == aggregate]
+        assert sent == sorted(sent) and len(sent) == 5
+
+
+def test_what_failed_is_tried_again_later_and_before_what_follows_it(drain_of: Open) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    one, other = an_aggregate(), an_aggregate()
+    first, second, free = promised(drain.db, one, one, other)
+    shop.trouble[first] = Failed("not now")
+
+    assert drain.run() == Tally(delivered=1, waiting=2)
+    assert (shop.called, standing(drain.db)) == ([first, free], ["waiting", "waiting", "processed"])
+    third, *_ = promised(drain.db, one)
+    assert drain.run() == Tally(waiting=1)
+    shop.trouble.clear()
+    time_passes(drain.db)
+
+    assert drain.run() == Tally(delivered=3)
+    assert shop.called == [first, free, first, second, third]
+    assert row(drain.db, first).attempts == 1
+
+
+def test_a_dead_row_lets_its_aggregate_go_on(drain_of: Open) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    aggregate = an_aggregate()
+    first, second = promised(drain.db, aggregate, aggregate)
+    shop.trouble[first] = Rejected("too large")
+
+    assert drain.run() == Tally(delivered=1, dead=1)
+
+    assert shop.called == [first, second]
+    assert standing(drain.db) == ["dead", "processed"]
+    assert row(drain.db, first).last_error == "too large"
+
+
+def test_after_the_last_attempt_a_row_is_dead_and_its_aggregate_goes_on_in_order(drain_of: Open) -> None:
+    shop = Troubled()
+    drain = drain_of(shop, max_attempts=1, batch_size=2)
+    aggregate = an_aggregate()
+    ids = promised(drain.db, *[aggregate] * 5)
+    shop.trouble[ids[0]] = Failed("oops")
+
+    drain.run()
+
+    assert shop.called == ids
+    assert standing(drain.db) == ["dead"] + ["processed"] * 4
+
+
+def test_an_outage_spends_no_attempt_kills_nothing_and_keeps_the_order(drain_of: Open) -> None:
+    shop = Outside(lambda _: Unreachable("down"))
+    drain = drain_of(shop, max_attempts=1, batch_size=2)
+    aggregates = [an_aggregate(lane) for lane in (0, 0, 1)]
+    ids = promised(drain.db, *(aggregates * 3))
+    for _ in range(20):
+        drain.run()
+        time_passes(drain.db)
+    assert all((one.attempts, one.dead_at) == (0, None) for one in rows(drain.db))
+    shop.answer = lambda _: Delivered()
+    shop.called.clear()
+
+    while drain.run().settled():
+        time_passes(drain.db)
+
+    by_lane = [[one.id for one in rows(drain.db) if one.lane == lane] for lane in (0, 1)]
+    assert [[one for one in shop.called if one in lane] for lane in by_lane] == by_lane
+    assert sorted(shop.called) == ids
+
+
+def test_an_outage_is_probed_with_one_row_at_a_time(drain_of: Open) -> None:
+    shop = Outside(lambda _: Unreachable("down"))
+    drain = drain_of(shop)
+    promised(drain.db, *(an_aggregate(lane) for lane in range(32)))
+    drain.run()
+    shop.called.clear()
+    time_passes(drain.db)
+
+    drain.run()
+
+    assert len(shop.called) == 1
+    assert destination(drain.db).failures == 2
+
+
+def test_outages_that_come_again_and_again_kill_nothing(drain_of: Open) -> None:
+    """A service that is up for a moment now and then, as one that keeps crashing is."""
+    shop = Outside()
+    drain = drain_of(shop, max_attempts=3)
+    promised(drain.db, *(an_aggregate(lane) for lane in range(4) for _ in range(3)))
+    shop.answer = lambda _: Unreachable("down")
+    drain.run()
+    time_passes(drain.db)
+    left = iter([True])
+    shop.answer = lambda _: Delivered() if next(left, False) else Unreachable("down")
+
+    for _ in range(20):
+        drain.run()
+        time_passes(drain.db)
+
+    assert "dead" not in standing(drain.db)
+
+
+def test_one_event_that_breaks_its_consumer_dies_alone(drain_of: Open) -> None:
+    shop = Troubled()
+    drain = drain_of(shop, max_attempts=3)
+    (bad,) = promised(drain.db, an_aggregate(1))
+    shop.trouble[bad] = Unreachable("500")
+
+    for _ in range(12):
+        promised(drain.db, an_aggregate(1), an_aggregate(2))
+        drain.run()
+        time_passes(drain.db)
+
+    assert standing(drain.db) == ["dead"] + ["processed"] * 24
+    assert destination(drain.db).failures == 0
+
+
+def test_a_row_that_was_held_by_the_trouble_of_another_is_not_overtaken(drain_of: Open) -> None:
+    shop = Troubled()
+    drain = drain_of(shop, batch_size=2)
+    a, b = an_aggregate(0), an_aggregate(0)
+    bad, first, second = promised(drain.db, a, b, b)
+    shop.trouble[bad] = Unreachable("500")
+    drain.run()
+    (recovering,) = promised(drain.db, an_aggregate(3))
+    time_passes(drain.db)
+
+    drain.run()
+
+    assert shop.called == [bad, recovering, bad, first, second]
+
+
+class Step(Outside):
+    """A server whose answers have effects here; the effects of the rows named break."""
+
+    def __init__(self, *, concurrency: int = 1) -> None:
+        super().__init__(concurrency=concurrency)
+        self.poisonous: set[int] = set()
+        self.applied: list[int] = []
+
+    def apply(self, session: Session, settlement: Settlement) -> None:
+        done = [row.id for row, _ in settlement.processed]
+        if self.poisonous & set(done):
+            raise ValueError("poison")
+        session.execute(update(destinations).where(destinations.c.name == SHOP).values(reason=str(done)))
+        self.applied += done
+
+
+def test_an_effect_commits_with_the_row_that_caused_it(drain_of: Open) -> None:
+    shop = Step()
+    drain = drain_of(shop)
+    ids = promised(drain.db, an_aggregate())
+
+    drain.run()
+
+    assert shop.applied == ids
+    assert destination(drain.db).reason == str(ids)
+
+
+def test_a_poisonous_effect_fails_alone(drain_of: Open) -> None:
+    shop = Step()
+    drain = drain_of(shop)
+    first, bad, last = promised(drain.db, *(an_aggregate() for _ in range(3)))
+    shop.poisonous = {bad}
+
+    tally = drain.run()
+
+    assert tally == Tally(delivered=2, waiting=1)
+    assert shop.applied == [first, last]
+    assert standing(drain.db) == ["processed", "waiting", "processed"]
+    assert row(drain.db, bad).last_error == "ValueError: poison"
+    assert row(drain.db, bad).attempts == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 10])
+def test_a_poisonous_effect_is_not_overtaken_by_what_follows_it(drain_of: Open, batch_size: int) -> None:
+    shop = Step()
+    drain = drain_of(shop, batch_size=batch_size)
+    aggregate = an_aggregate()
+    bad, second, third = promised(drain.db, *[aggregate] * 3)
+    shop.poisonous = {bad}
+
+    drain.run()
+
+    assert standing(drain.db) == ["waiting"] * 3
+    assert is_in_order(drain.db)
+    shop.poisonous.clear()
+    time_passes(drain.db)
+    drain.run()
+    assert shop.applied == [bad, second, third]
+
+
+def test_a_poisonous_effect_dies_after_its_last_attempt_and_its_aggregate_goes_on(drain_of: Open) -> None:
+    shop = Step()
+    drain = drain_of(shop, max_attempts=2)
+    aggregate = an_aggregate()
+    bad, second = promised(drain.db, aggregate, aggregate)
+    shop.poisonous = {bad}
+
+    for _ in range(3):
+        drain.run()
+        time_passes(drain.db)
+
+    assert standing(drain.db) == ["dead", "processed"]
+    assert shop.applied == [second]
+
+
+def test_a_server_that_breaks_the_call_fails_only_that_row(drain_of: Open) -> None:
+    def answer(row: Row) -> Outcome:
+        if row.id == 1:
+            raise RuntimeError("unforeseen")
+        return Delivered()
+
+    drain = drain_of(Outside(answer))
+    promised(drain.db, an_aggregate(), an_aggregate())
+
+    assert drain.run() == Tally(delivered=1, waiting=1)
+    assert row(drain.db, 1).last_error == "RuntimeError: unforeseen"
+
+
+def test_a_refusal_is_a_kept_promise(drain_of: Open) -> None:
+    drain = drain_of(Outside(lambda _: Refused("no")))
+    promised(drain.db, an_aggregate())
+
+    assert drain.run() == Tally(delivered=1)
+    assert standing(drain.db) == ["processed"]
+
+
+def test_no_more_rows_are_tried_than_the_limit(drain_of: Open) -> None:
+    shop = Outside()
+    drain = drain_of(shop, batch_size=3)
+    promised(drain.db, *(an_aggregate(number % 2) for number in range(20)))
+
+    assert drain.run(limit=7) == Tally(delivered=7)
+    assert len(shop.called) == 7
+    assert drain.run(limit=7) == Tally(delivered=7)
+    assert claimed(drain.db) is not None, "the lanes were given back"
+
+
+def test_a_drain_that_is_told_to_stop_finishes_what_is_in_hand_and_gives_its_lane_back(drain_of: Open) -> None:
+    shop = Outside()
+    drain = drain_of(shop, batch_size=2)
+    promised(drain.db, *(an_aggregate() for _ in range(6)))
+
+    def stop(_: Row) -> Outcome:
+        drain.stopping.set()
+        return Delivered()
+
+    shop.answer = stop
+
+    assert drain.run() == Tally(delivered=2)
+    assert claimed(drain.db) is not None
+
+
+def test_a_drain_that_was_stopped_claims_nothing(drain_of: Open) -> None:
+    drain = drain_of(Outside())
+    promised(drain.db, an_aggregate())
+    drain.stopping.set()
+
+    assert drain.run() == Tally()
+
+
+def test_a_drain_ends_at_its_time(drain_of: Open) -> None:
+    drain = drain_of(Outside())
+    promised(drain.db, an_aggregate())
+
+    assert drain.run(until=time.monotonic()) == Tally()
+
+
+def test_a_lane_is_given_back_after_its_slice_of_time(drain_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Outside()
+    drain = drain_of(shop, batch_size=1)
+    ids = promised(drain.db, *(an_aggregate(lane) for lane in (0, 0, 0, 1)))
+    monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)
+
+    drain.run()
+
+    assert sorted(shop.called) == ids
+    assert shop.called.index(ids[3]) < 2, "the other lane had its turn in between"
+
+
+def test_what_a_run_has_done_so_far_is_told(drain_of: Open) -> None:
+    drain = drain_of(Outside())
+    promised(drain.db, an_aggregate(1), an_aggregate(2))
+    told: list[int] = []
+
+    drain.run(progress=lambda tally: told.append(tally.delivered))
+
+    assert told == [1, 2]
+
+
+def test_rows_of_a_destination_that_nobody_knows_here_are_left_pending(drain_of: Open, db: Db) -> None:
+    """During a rolling deployment an old worker meets rows of a new destination."""
+    recorded(db, an_event(an_aggregate()))
+    drain = drain_of(Outside())
+
+    assert drain.run() == Tally()
+    assert standing(db) == ["ready"]
+
+
+def test_a_paused_destination_keeps_its_rows(drain_of: Open) -> None:
+    shop = Outside()
+    drain = drain_of(shop)
+    promised(drain.db, an_aggregate())
+    with drain.db.begin() as session:
+        session.execute(update(destinations).values(paused=True))
+
+    assert drain.run() == Tally()
+    assert (shop.called, standing(drain.db)) == ([], ["ready"])
+
+
+def test_a_drain_that_lost_its_lease_writes_nothing_and_counts_it(drain_of: Open) -> None:
+    shop = Outside()
+    drain = drain_of(shop)
+    promised(drain.db, an_aggregate(), an_aggregate())
+
+    def freeze(_: Row) -> Outcome:
+        if len(shop.called) == 1:
+            time_passes(drain.db)
+            assert claimed(drain.db) is not None
+        return Delivered()
+
+    shop.answer = freeze
+
+    tally = drain.run()
+
+    assert tally == Tally(fenced=2)
+    assert standing(drain.db) == ["ready", "ready"]
+
+
+def test_two_drains_at_once_deliver_each_row_once(drain_of: Open) -> None:
+    shop = Outside(concurrency=4)
+    drain = drain_of(shop, batch_size=5)
+    ids = promised(drain.db, *(an_aggregate(number % 32) for number in range(400)))
+
+    others = [Thread(target=drain.run) for _ in range(4)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+
+    assert sorted(shop.called) == ids
+    assert set(standing(drain.db)) == {"processed"}
+
+
+def test_a_lease_is_kept_while_a_call_takes_its_time(drain_of: Open) -> None:
+    """Longer than a lease: nobody else gets the lane meanwhile."""
+    shop, done = Outside(), Event()
+    drain = drain_of(shop)
+    promised(drain.db, an_aggregate())
+
+    def slow(_: Row) -> Outcome:
+        done.wait()
+        return Delivered()
+
+    shop.answer = slow
+    working = Thread(target=drain.run)
+    working.start()
+    deadline = time.monotonic() + 6
+    while time.monotonic() < deadline:
+        assert claimed(drain.db) is None or not shop.called
+        time.sleep(0.1)
+    done.set()
+    working.join()
+
+    assert standing(drain.db) == ["processed"]

@@ -1,0 +1,196 @@
+"""Reading a lane: in order, without what waits, and without skipping what committed late."""
+
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text, update
+
+from domain import outbox
+from domain.database import now
+from domain.outbox import Delivered, Failed, Held, Lane, Rejected
+from domain.outbox.fetch import WAKE_LIMIT
+from domain.outbox.table import outbox as table
+from tests.builders import Db, an_event, recorded
+from tests.promises import (
+    a_lane,
+    an_aggregate,
+    fetched,
+    promised,
+    released,
+    row,
+    settled,
+    standing,
+    time_passes,
+    with_shop,
+)
+
+
+@pytest.fixture
+def shop(db: Db) -> Db:
+    return with_shop(db)
+
+
+def woken(db: Db, lane: Lane) -> int:
+    with db.begin() as session:
+        return outbox.wake(session, lane)
+
+
+def ids(db: Db, lane: Lane, *, after: int = 0, limit: int = 100) -> list[int]:
+    return [one.id for one in fetched(db, lane, after=after, limit=limit)]
+
+
+def fail_head(db: Db) -> Lane:
+    """Claim the lane and let its first row fail: it waits."""
+    lane = a_lane(db)
+    settled(db, lane, [(fetched(db, lane)[0], Failed("not now"))])
+    return lane
+
+
+def test_a_lane_is_read_in_order_of_id_up_to_the_limit(shop: Db) -> None:
+    recorded_ids = promised(shop, *(an_aggregate(4) for _ in range(5)))
+    promised(shop, an_aggregate(5))
+    lane = a_lane(shop)
+    while lane.number != 4:
+        lane = a_lane(shop)
+
+    assert ids(shop, lane, limit=3) == recorded_ids[:3]
+    assert ids(shop, lane, after=recorded_ids[2]) == recorded_ids[3:]
+
+
+def test_another_destination_has_rows_of_its_own(db: Db) -> None:
+    aggregate = an_aggregate(4)
+    recorded(db, an_event(aggregate), an_event(aggregate, "reservation_confirm"))
+
+    fetched_ids = ids(db, a_lane(db, "events")) + ids(db, a_lane(db, "confirmation"))
+
+    assert fetched_ids == [1, 2]
+
+
+def test_a_row_says_what_was_recorded(shop: Db) -> None:
+    aggregate = an_aggregate()
+    recorded(shop, an_event(aggregate, "booking.created", guest="Zoë\u2028"))
+
+    (one,) = fetched(shop, a_lane(shop))
+
+    assert (one.aggregate_id, one.type, one.payload) == (aggregate, "booking.created", '{"guest": "Zoë\u2028"}')
+    assert (one.headers, one.attempts, one.unreachable_at, one.waits_until) == ("{}", 0, None, None)
+    assert one.event_id.version == 7
+
+
+def test_what_waits_is_left_out_and_the_others_are_not(shop: Db) -> None:
+    first, second = promised(shop, an_aggregate(), an_aggregate())
+
+    lane = fail_head(shop)
+
+    assert ids(shop, lane) == [second]
+    assert standing(shop, first) == ["waiting"]
+
+
+def test_a_later_row_of_an_aggregate_that_waits_comes_with_the_time_of_the_head(shop: Db) -> None:
+    one, other = an_aggregate(), an_aggregate()
+    promised(shop, one)
+    lane = fail_head(shop)
+    later, free = promised(shop, one, other)
+
+    held, ready = fetched(shop, lane)
+
+    assert (held.id, held.waits_until) == (later, row(shop, 1).available_at)
+    assert (ready.id, ready.waits_until) == (free, None)
+
+
+def test_a_held_row_is_made_to_wait_with_its_head_and_is_ready_together_with_it(shop: Db) -> None:
+    aggregate = an_aggregate()
+    promised(shop, aggregate)
+    lane = fail_head(shop)
+    promised(shop, aggregate)
+
+    settled(shop, lane, [(fetched(shop, lane)[0], Held())])
+
+    assert standing(shop) == ["waiting", "waiting"]
+    assert row(shop, 2).available_at == row(shop, 1).available_at
+    assert ids(shop, lane) == []
+    time_passes(shop)
+    assert woken(shop, lane) == 2
+    assert ids(shop, lane) == [1, 2]
+
+
+def test_only_what_is_due_wakes(shop: Db) -> None:
+    promised(shop, an_aggregate(), an_aggregate())
+    lane = a_lane(shop)
+    settled(shop, lane, [(one, Failed("not now")) for one in fetched(shop, lane)])
+    with shop.begin() as session:
+        later = update(table).where(table.c.id == 2).values(available_at=now(session) + timedelta(hours=1))
+        session.execute(later)
+        session.execute(update(table).where(table.c.id == 1).values(available_at=now(session)))
+
+    assert woken(shop, lane) == 1
+
+    assert standing(shop) == ["ready", "waiting"]
+
+
+def test_another_lane_is_not_woken(shop: Db) -> None:
+    promised(shop, an_aggregate(1), an_aggregate(2))
+    lanes = [fail_head(shop), fail_head(shop)]
+    time_passes(shop)
+
+    woken(shop, lanes[0])
+
+    assert sorted(standing(shop)) == ["ready", "waiting"]
+
+
+def test_waking_a_large_backlog_goes_by_the_earliest_first_and_in_bounded_bites(shop: Db) -> None:
+    promised(shop, an_aggregate(7))
+    lane = a_lane(shop)
+    due = """
+        INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload, available_at)
+        SELECT gen_random_uuid(), 'shop', 7, gen_random_uuid(), 'booking.created', '{}', now() - n * interval '1 s'
+        FROM generate_series(1, :rows) AS n
+    """
+    with shop.begin() as session:
+        session.execute(text(due), {"rows": WAKE_LIMIT + 2})
+
+    assert woken(shop, lane) == WAKE_LIMIT
+
+    stands = standing(shop)
+    assert stands == ["ready", "waiting", "waiting"] + ["ready"] * WAKE_LIMIT
+    assert woken(shop, lane) == 2
+
+
+def test_rows_behind_a_dead_one_do_not_wait(shop: Db) -> None:
+    aggregate = an_aggregate()
+    promised(shop, aggregate, aggregate)
+    lane = a_lane(shop)
+    head, _ = fetched(shop, lane)
+
+    settled(shop, lane, [(head, Rejected("never"))])
+
+    (next_one,) = fetched(shop, lane)
+    assert (next_one.id, next_one.waits_until) == (2, None)
+
+
+def test_a_row_that_committed_late_with_a_lower_id_is_not_skipped(shop: Db) -> None:
+    late_aggregate, aggregate = an_aggregate(), an_aggregate()
+    with shop() as late:
+        outbox.record(late, [an_event(late_aggregate)])
+        promised(shop, aggregate)
+        lane = a_lane(shop)
+        early = fetched(shop, lane)
+        late.commit()
+
+    assert [one.aggregate_id for one in early] == [aggregate]
+    settled(shop, lane, [(early[0], Delivered())])
+    assert ids(shop, lane, after=early[0].id) == [], "this hold of the lane has read beyond it"
+    released(shop, lane)
+    again = fetched(shop, a_lane(shop))
+    assert [one.aggregate_id for one in again] == [late_aggregate]
+    assert again[0].id < early[0].id
+
+
+def test_what_is_not_committed_is_not_seen(shop: Db) -> None:
+    promised(shop, an_aggregate())
+    lane = a_lane(shop)
+    with shop() as uncommitted:
+        outbox.record(uncommitted, [an_event(an_aggregate())])
+
+        assert ids(shop, lane) == [1]
+        uncommitted.rollback()

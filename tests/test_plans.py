@@ -1,0 +1,189 @@
+"""What waits or is done costs the rest nothing: the plans of the hot statements, with a large backlog around them."""
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy.orm import Session
+
+from domain import outbox, reservations
+from domain.database import sessions
+from domain.outbox import Lane
+from domain.reservations.expiry import take_back
+from tests.builders import Db
+from tests.conftest import empty
+from tests.promises import SHOP, an_aggregate, promised, with_shop
+
+#: Rows of each kind around what the statements are after.
+BACKLOG = 100_000
+
+#: Ready rows, all in one lane.
+READY = 300
+
+LANE = Lane(destination=SHOP, number=4, epoch=1, holder="me", probing=False, rows_to_wake=True)
+
+#: Pages from the root of an index of this size down to a row, and the row's own.
+DESCENT = 5
+
+FILL = (
+    """
+    INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload, available_at, processed_at)
+    SELECT gen_random_uuid(), :shop, n % 32, gen_random_uuid(), 'booking.created', '{}',
+           CASE WHEN n % 2 = 0 THEN now() + interval '1 hour' END, CASE WHEN n % 2 = 1 THEN now() END
+    FROM generate_series(1, 2 * :backlog) AS n
+    """,
+    """
+    INSERT INTO items (sku, name, available_quantity, stock_quantity)
+    SELECT 'SKU-' || n, 'Thing', 0, 1000000 FROM generate_series(1, 100) AS n
+    """,
+    """
+    INSERT INTO reservations (id, item_id, quantity, status, expires_at)
+    SELECT gen_random_uuid(), 1 + n / 2 % 100, 1, CASE WHEN n % 2 = 0 THEN 'PENDING' ELSE 'CONFIRMED' END,
+           now() + interval '1 hour'
+    FROM generate_series(1, 2 * :backlog) AS n
+    """,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a statement was carried out: what it scanned, by what, and how many pages it touched."""
+
+    scans: frozenset[tuple[str, str]]
+    indexes: frozenset[str]
+    pages: int
+
+
+@pytest.fixture(scope="module")
+def crowded(engine: Engine) -> Iterator[Db]:
+    """A database with a large backlog: none of it is due."""
+    empty(engine)
+    db = with_shop(sessions(engine))
+    with db.begin() as session:
+        for statement in FILL:
+            session.execute(text(statement), {"shop": SHOP, "backlog": BACKLOG})
+    promised(db, *(an_aggregate(LANE.number) for _ in range(READY)))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for table in ("outbox", "outbox_lanes", "reservations", "items"):
+            connection.execute(text(f"VACUUM ANALYZE {table}"))
+    yield db
+    empty(engine)
+
+
+def claim(session: Session) -> object:
+    return outbox.claim(session, [SHOP], "me")
+
+
+def fetch(session: Session) -> object:
+    return outbox.fetch(session, LANE, after=0, limit=READY)
+
+
+def wake(session: Session) -> object:
+    return outbox.wake(session, LANE)
+
+
+def expire(session: Session) -> object:
+    return reservations.expire(session, 500)
+
+
+def take_two_back(session: Session) -> object:
+    return take_back(session, [3, 4])
+
+
+HOT = [
+    (claim, {"ix_outbox_ready", "ix_outbox_waiting_due"}, 2 * 32 * DESCENT),
+    (fetch, {"ix_outbox_ready", "ix_outbox_waiting_aggregate"}, READY * DESCENT),
+    (wake, {"ix_outbox_waiting_due"}, DESCENT),
+    (expire, {"ix_reservations_status_expires_at"}, DESCENT),
+    (take_two_back, set(), 2 * DESCENT),
+]
+
+#: Every other hold is overdue, and nobody has swept.
+UNSWEPT = (
+    "UPDATE reservations SET expires_at = now() - interval '1 minute' WHERE item_id > 50 AND status = 'PENDING'",
+    "ANALYZE reservations",
+)
+
+
+@pytest.mark.parametrize(("act", "indexes", "pages"), HOT)
+def test_a_backlog_costs_nothing(crowded: Db, act: Callable[[Session], object], indexes: set[str], pages: int) -> None:
+    plan = carried_out(crowded, act)
+
+    assert indexes <= plan.indexes
+    assert not {("Seq Scan", "outbox"), ("Seq Scan", "reservations")} & plan.scans
+    assert plan.pages <= pages
+
+
+@pytest.mark.parametrize(("act", "indexes"), [(act, indexes) for act, indexes, _ in HOT])
+def test_the_plan_is_as_good_when_it_is_made_for_any_parameters(
+    crowded: Db, act: Callable[[Session], object], indexes: set[str]
+) -> None:
+    """A prepared statement is planned once for all parameters, after a few executions."""
+    plan = planned(crowded, act)
+
+    assert indexes <= plan.indexes
+    assert not {("Seq Scan", "outbox"), ("Seq Scan", "reservations")} & plan.scans
+
+
+def test_an_item_takes_back_its_own_holds_without_walking_over_those_of_others(crowded: Db) -> None:
+    plan = carried_out(crowded, take_two_back, given=UNSWEPT)
+
+    assert "ix_reservations_item_holds" in plan.indexes
+    assert plan.pages <= 2 * DESCENT
+
+
+def carried_out(db: Db, act: Callable[[Session], object], given: Sequence[str] = ()) -> Plan:
+    """Carry out the first statement of `act` once more, explained, and roll everything back."""
+    statement, parameters = emitted(db, act)
+    with db() as session:
+        for change in given:
+            session.execute(text(change))
+        explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
+        ((((root,),)),) = session.connection().exec_driver_sql(explained, parameters).all()
+        session.rollback()
+    return read(root["Plan"])
+
+
+def planned(db: Db, act: Callable[[Session], object]) -> Plan:
+    """Plan the first statement of `act` without knowing its parameters."""
+    statement, _ = emitted(db, act)
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    for place, name in enumerate(names, start=1):
+        statement = statement.replace(f"%({name})s", f"${place}")
+    with db() as session:
+        explained = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {statement.replace('%%', '%')}"
+        ((((root,),)),) = session.connection().exec_driver_sql(explained).all()
+    return read(root["Plan"])
+
+
+def emitted(db: Db, act: Callable[[Session], object]) -> tuple[str, Any]:
+    """Return the first statement that this sends to the database, and roll it back."""
+    seen: list[tuple[str, Any]] = []
+
+    def note(_: Connection, cursor: object, statement: str, parameters: Any, *__: object) -> None:
+        seen.append((statement, parameters))
+
+    with db() as session:
+        connection = session.connection()
+        event.listen(connection, "before_cursor_execute", note)
+        act(session)
+        session.rollback()
+    return seen[0]
+
+
+def read(root: dict[str, Any]) -> Plan:
+    nodes = list(walk(root))
+    return Plan(
+        scans=frozenset((node["Node Type"], node.get("Relation Name", "")) for node in nodes),
+        indexes=frozenset(node["Index Name"] for node in nodes if "Index Name" in node),
+        pages=root.get("Shared Hit Blocks", 0) + root.get("Shared Read Blocks", 0),
+    )
+
+
+def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from walk(child)
