@@ -4,6 +4,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from errno import EADDRNOTAVAIL
 from functools import partial
 from socket import AF_INET, AF_INET6
 from typing import Any
@@ -105,7 +106,6 @@ def main() -> None:
     settings = Settings.load()
     insist_on_free(settings.host, settings.port)
     routes.load(settings)  # here as well, as what ends a process that serves only has it started again
-    _insist_on_address(settings.host, settings.port)
     Server(
         "api.app:create_app",
         factory=True,
@@ -119,25 +119,15 @@ def main() -> None:
     ).serve()
 
 
-def _insist_on_address(host: str, port: int) -> None:
-    """End the process with a message if the server could not listen there: it would end with a traceback."""
-    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
-        # As the server does it, so that a new process may take over from an old one.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            refuse_to_start(f"HOST, PORT: the API can't listen at {host}, port {port} ({error.strerror}).")
-
-
 def insist_on_free(host: str, port: int) -> None:
-    """End the process if something listens there: the server would share the port without a word."""
+    """End the process if it can't listen there, or if something else does: the server would share the port."""
     with socket.socket(AF_INET6 if ":" in host else AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            if error.errno == EADDRNOTAVAIL:
+                refuse_to_start(f"HOST: {host} is no address of this machine.")
             refuse_to_start(f"PORT: {port} can't be used ({error.strerror}). Stop what uses it, or choose another.")
 
 

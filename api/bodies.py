@@ -72,6 +72,7 @@ def read(body: bytes, model: type[T]) -> T:
 
 _MESSAGE = re.compile(r"(?P<reason>.*?)(?: - at `(?:key in )?\$\.?(?P<place>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
+_INDEX = re.compile(r"\[.*?\]")
 _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
 
 
@@ -79,7 +80,7 @@ def _invalid(message: str) -> Invalid:
     """Turn msgspec's sentence into a field, `guest.id` if it is within another, and a reason."""
     parts = _MESSAGE.fullmatch(message)
     assert parts is not None
-    place, reason = (parts["place"] or "").replace("[...]", ""), parts["reason"]
+    place, reason = _INDEX.sub("", parts["place"] or ""), parts["reason"]
     if unknown := _UNKNOWN.fullmatch(reason):
         return Invalid(within(place, unknown["field"]), "there is no such field here")
     if missing := _MISSING.fullmatch(reason):

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
+from domain import outbox
 from domain.database import commit_without_waiting, trouble
 from domain.errors import Busy, Refusal
 from domain.idempotency import Answered
@@ -115,9 +116,11 @@ class GroupCommit:
             return []
         with self._db() as session:
             outcomes = self._act(session, requests)
-            wrote = any(isinstance(outcome, Answered) and not outcome.replayed for outcome in outcomes)
+            # A set that only refuses may have taken lapsed holds back, and recorded that.
+            wrote = outbox.has_recorded(session) or any(
+                isinstance(outcome, Answered) and not outcome.replayed for outcome in outcomes
+            )
             if not wrote:
-                # At most, lapsed holds were taken back: if a crash undoes that, it is done again.
                 commit_without_waiting(session)
             session.commit()
         if wrote:

@@ -3,6 +3,7 @@
 import msgspec
 from litestar import Response, get
 from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.spec import Example
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -31,12 +32,17 @@ async def live() -> Life:
     return Life("ok")
 
 
-@get(
-    "/health/ready",
-    sync_to_thread=True,
-    responses={503: ResponseSpec(Readiness, description="Requests can't be served now", generate_examples=False)},
-    tags=["health"],
+UNREACHABLE = "unreachable: see DATABASE_URL"
+
+_NOT_READY = ResponseSpec(
+    Readiness,
+    description="Requests can't be served now",
+    generate_examples=False,
+    examples=[Example(value=Readiness("unavailable", UNREACHABLE, "ok"))],
 )
+
+
+@get("/health/ready", sync_to_thread=True, responses={503: _NOT_READY}, tags=["health"])
 def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[Readiness]:
     """Answer 200 when requests can be served: the database is reachable and migrated.
 
@@ -46,7 +52,7 @@ def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[Readiness]:
         with db.begin() as session:
             database = "ok" if is_migrated(session) else "not migrated: run bin/migrate"
     except SQLAlchemyError:
-        database = "unreachable: see DATABASE_URL"
+        database = UNREACHABLE
     broker = "ok" if doorbell.is_heard() else "unreachable: events leave within seconds instead of at once"
     if database == "ok":
         return Response(Readiness("ok", database, broker))

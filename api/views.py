@@ -139,14 +139,14 @@ class ReservationView(msgspec.Struct):
 
 
 class ItemPage(msgspec.Struct):
-    """Items in order of id. With a `next_cursor` there are more: send it back as `cursor`."""
+    """Items in order of id. With a `next_cursor` there may be more: send it back as `cursor`."""
 
     items: list[ItemView]
     next_cursor: str | None
 
 
 class ReservationPage(msgspec.Struct):
-    """Reservations, the newest first. With a `next_cursor` there are more: send it back as `cursor`."""
+    """Reservations, the newest first. With a `next_cursor` there may be more: send it back as `cursor`."""
 
     reservations: list[ReservationView]
     next_cursor: str | None

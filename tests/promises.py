@@ -30,9 +30,14 @@ def with_shop(db: Db, **fields: Any) -> Db:
     """The same database, where every event goes to the shop and nowhere else."""
     route = Route(**({"name": SHOP, "url": "null:"} | fields))
     sessions = database.sessions(db.kw["bind"], routes=Routes([route]))
-    with sessions.begin() as session:
-        outbox.register(session, [SHOP])
+    registered(sessions)
     return sessions
+
+
+def registered(db: Db) -> None:
+    """Make the destinations of these sessions known, in a database that was emptied."""
+    with db.begin() as session:
+        outbox.register(session, [route.name for route in db.kw["info"]["routes"].destinations])
 
 
 def an_aggregate(lane: int = 0) -> UUID:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import httpx
+from sqlalchemy import text
+from sqlalchemy.orm import Session, sessionmaker
 
 from domain.settings import HOME, ROOT
 
@@ -88,10 +90,24 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def wait_until(what: str, holds: Callable[[], T]) -> T:
+def wait_until(what: str, holds: Callable[[], T | None]) -> T:
     """Return what `holds` returns as soon as it is true. Fails if that is not soon."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := holds()):
         assert time.monotonic() < deadline, f"Not within {PATIENCE_SECONDS:.0f} s: {what}."
         time.sleep(LOOK_EVERY_SECONDS)
     return found
+
+
+def wait_until_blocked(db: sessionmaker[Session], connections: int = 1) -> None:
+    """Wait until so many connections to this database wait for a lock."""
+    blocked = text(
+        "SELECT count(*) >= :connections FROM pg_stat_activity"
+        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
+
+    def look() -> bool:
+        with db.begin() as session:
+            return bool(session.execute(blocked, {"connections": connections}).scalar_one())
+
+    wait_until(f"{connections} wait for a lock", look)

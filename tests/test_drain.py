@@ -3,16 +3,17 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from datetime import datetime
 from threading import Event, Thread
 from typing import Any
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from domain import conservation
 from domain.outbox import Delivered, Failed, Outcome, Refused, Rejected, Row, Settlement, Unreachable
-from domain.outbox.table import destinations
+from domain.outbox.table import destinations, lanes
 from tests.builders import Db, an_event, recorded
 from tests.promises import (
     SHOP,
@@ -27,8 +28,7 @@ from tests.promises import (
     standing,
     time_passes,
 )
-from worker import drain as module
-from worker.drain import Drain, Tally
+from worker.drain import SLICE_SECONDS, Drain, Tally
 
 Open = Callable[..., Drain]
 
@@ -48,9 +48,9 @@ def drain_of(db: Db) -> Iterator[Open]:
 
 
 class Troubled(Outside):
-    """A server that answers so for the rows named, as long as they are named."""
+    """A server that has trouble with some rows, as long as they are named."""
 
-    def __init__(self, **named: Outcome) -> None:
+    def __init__(self) -> None:
         super().__init__(lambda row: self.trouble.get(row.id, Delivered()))
         self.trouble: dict[int, Outcome] = {}
 
@@ -358,16 +358,21 @@ def test_a_drain_ends_at_its_time(drain_of: Open) -> None:
     assert drain.run(until=time.monotonic()) == Tally()
 
 
-def test_a_lane_is_given_back_after_its_slice_of_time(drain_of: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lane_is_given_back_after_its_slice_of_time(drain_of: Open) -> None:
     shop = Outside()
     drain = drain_of(shop, batch_size=1)
     ids = promised(drain.db, *(an_aggregate(lane) for lane in (0, 0, 0, 1)))
-    monkeypatch.setattr(module, "SLICE_SECONDS", 0.0)
+
+    def slow_at_first(_: Row) -> Outcome:
+        time.sleep(SLICE_SECONDS if len(shop.called) == 1 else 0)
+        return Delivered()
+
+    shop.answer = slow_at_first
 
     drain.run()
 
     assert sorted(shop.called) == ids
-    assert shop.called.index(ids[3]) < 2, "the other lane had its turn in between"
+    assert shop.called.index(ids[3]) == 1, "the other lane had its turn in between"
 
 
 def test_what_a_run_has_done_so_far_is_told(drain_of: Open) -> None:
@@ -434,24 +439,37 @@ def test_two_drains_at_once_deliver_each_row_once(drain_of: Open) -> None:
     assert set(standing(drain.db)) == {"processed"}
 
 
-def test_a_lease_is_kept_while_a_call_takes_its_time(drain_of: Open) -> None:
-    """Longer than a lease: nobody else gets the lane meanwhile."""
-    shop, done = Outside(), Event()
+def test_a_lease_is_renewed_while_a_call_takes_its_time(drain_of: Open) -> None:
+    shop, called, done = Outside(), Event(), Event()
     drain = drain_of(shop)
     promised(drain.db, an_aggregate())
 
     def slow(_: Row) -> Outcome:
+        called.set()
         done.wait()
         return Delivered()
 
     shop.answer = slow
     working = Thread(target=drain.run)
     working.start()
-    deadline = time.monotonic() + 6
-    while time.monotonic() < deadline:
-        assert claimed(drain.db) is None or not shop.called
-        time.sleep(0.1)
+    called.wait()
+
+    first = leased_until(drain.db)
+    wait_until(lambda: leased_until(drain.db) > first)
     done.set()
     working.join()
 
     assert standing(drain.db) == ["processed"]
+
+
+def leased_until(db: Db) -> datetime:
+    """Until when the one lane that is held is leased."""
+    with db.begin() as session:
+        return session.execute(select(lanes.c.leased_until).where(lanes.c.holder.is_not(None))).scalar_one()
+
+
+def wait_until(comes_true: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not comes_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -2,14 +2,16 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from datetime import timedelta
 from types import FrameType
 
 import dramatiq
+import structlog
 from dramatiq import Broker, Middleware, Worker
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from domain.settings import Settings
 from worker import sweep
@@ -18,6 +20,11 @@ from worker.broker import QUEUE, connect
 
 #: A drain that goes on for longer makes room for the other actors, and rings for itself.
 RUN_SECONDS = 5.0
+
+#: A worker that came up before its database begins this long after it at the latest.
+OPEN_AGAIN_SECONDS = 1.0
+
+log = structlog.get_logger()
 
 
 class Running(Middleware):
@@ -31,33 +38,51 @@ class Running(Middleware):
         return {"throws"}
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        _end_once()
-        self.app = open_app(settings, threads=worker.worker_threads)
+        self.app = _open(threads=worker.worker_threads, ended=_end_once())
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self.app.drain.stopping.set()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        self.app.close()
-        # What is still being called is given back and goes out again; it may not hold up the exit.
-        if any(thread.name.startswith("calls") for thread in threading.enumerate()):
-            os._exit(0)
+        try:
+            self.app.close()
+        finally:
+            # What is still being called is given back and goes out again; it may not hold up the exit.
+            if any(thread.name.startswith("calls") for thread in threading.enumerate()):
+                os._exit(0)
 
 
-def _end_once() -> None:
-    """Heed the first SIGTERM only.
+def _end_once() -> threading.Event:
+    """Heed the first SIGTERM only. Return what it sets.
 
     Who ends a whole process group (systemd and honcho do) tells this process as well as
     Dramatiq's parent, which passes it on; and a second one makes Dramatiq drop everything.
     """
     end = signal.getsignal(signal.SIGTERM)
     assert callable(end)
+    ended = threading.Event()
 
     def first(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
+        ended.set()
         end(number, frame)
 
     signal.signal(signal.SIGTERM, first)
+    return ended
+
+
+def _open(*, threads: int, ended: threading.Event) -> App:
+    """Open the app, as soon as there is a migrated database.
+
+    Dramatiq would go on without what fails here, and answer every ring with an error for ever.
+    """
+    while True:
+        try:
+            return open_app(settings, threads=threads)
+        except SQLAlchemyError as error:
+            log.warning("worker.waits", error=str(error).splitlines()[0])
+        if ended.wait(OPEN_AGAIN_SECONDS):
+            sys.exit(0)
 
 
 settings = Settings.load()

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Refused, Rejected, Row, Unreachable
+from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Row, Unreachable
 
 #: No call of a batch begins later than this after its first one, so that what has been
 #: delivered is soon settled: a kill repeats no more than this much work.
@@ -60,7 +60,7 @@ class _Batch:
             outcomes.append((row.id, outcome))
             self._is_down = self._is_down or isinstance(outcome, Unreachable)
             # A dead row lets its aggregate go on; the gap is counted and shown.
-            goes_on = goes_on and isinstance(outcome, Delivered | Refused | Rejected)
+            goes_on = goes_on and isinstance(outcome, Delivered | Refused | Moot | Rejected)
         return outcomes
 
     def _is_over(self) -> bool:

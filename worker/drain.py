@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from secrets import token_hex
+from uuid import UUID
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
@@ -76,7 +77,7 @@ class Hold:
         self.left = left
         self._drain = drain
         self._tally = tally
-        self._ends = time.monotonic() + SLICE_SECONDS
+        self._ends = float("inf")
         self._lane: Lane
         self._rows: Sequence[Row] = ()
 
@@ -93,6 +94,8 @@ class Hold:
         return True
 
     def deliver_all(self) -> None:
+        # Not from the claim on: where that takes long, the first batch would never get its turn.
+        self._ends = time.monotonic() + SLICE_SECONDS
         with self._drain.leases.holding(self._lane):
             while self._rows:
                 self._settle(self._deliver())
@@ -125,7 +128,8 @@ class Hold:
         self.left -= len(self._rows)
         return [(row, HELD if row.waits_until else next(outcomes)) for row in self._rows]
 
-    def _settle(self, deliveries: Sequence[Delivery], *, goes_on: bool = True) -> None:
+    def _settle(self, deliveries: Sequence[Delivery], *, goes_on: bool = True) -> bool:
+        """Settle a batch, or of it what can be. Return whether all its effects held."""
         try:
             self._commit(deliveries, goes_on)
         # The one place where a poisonous effect must not stop its neighbours: alone, it
@@ -134,12 +138,22 @@ class Hold:
             if trouble(error):
                 raise
             log.exception("outbox.effect_broke", destination=self._lane.destination, rows=len(deliveries))
-            if len(deliveries) == 1:
+            if len(deliveries) > 1:
+                self._settle_each(deliveries)
+            else:
                 self._commit([(deliveries[0][0], Failed(f"{type(error).__name__}: {error}"))], goes_on)
-                return
-            self._ends = 0.0  # what is still ready is fetched by the next hold, from the beginning
-            for place, delivery in enumerate(deliveries, start=1):
-                self._settle([delivery], goes_on=place == len(deliveries))
+            return False
+        return True
+
+    def _settle_each(self, deliveries: Sequence[Delivery]) -> None:
+        """Settle row by row and give the lane back. What follows a broken effect goes out again, after it."""
+        broken: set[UUID] = set()
+        for row, outcome in deliveries:
+            if row.aggregate_id not in broken and not self._settle([(row, outcome)], goes_on=False):
+                broken.add(row.aggregate_id)
+        self._rows = ()
+        with self._drain.db.begin() as session:
+            outbox.release(session, self._lane)
 
     def _commit(self, deliveries: Sequence[Delivery], goes_on: bool) -> None:
         """Settle a batch and, in the same transaction, fetch the next or release the lane."""
@@ -159,7 +173,9 @@ class Hold:
             # The breaker is open now, so there is no probe to hand on.
             outbox.release(session, replace(self._lane, probing=False))
             return
-        self._lane = replace(self._lane, probing=self._lane.probing and not settlement.is_up)
+        # After a row that took the blame the next one goes alone: it shows whether that was right.
+        probing = settlement.is_in_doubt or (self._lane.probing and not settlement.is_up)
+        self._lane = replace(self._lane, probing=probing)
         self._fetch(session, after=settlement.read_on_after)
 
     def _count(self, deliveries: Sequence[Delivery], settlement: Settlement | None) -> None:

@@ -2,9 +2,9 @@
 
 from domain.outbox.fetch import fetch, wake
 from domain.outbox.lanes import Lane, claim, fence, register, release, renew
-from domain.outbox.outcomes import Delivered, Failed, Held, Outcome, Refused, Rejected, Unreachable
+from domain.outbox.outcomes import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Unreachable
 from domain.outbox.prune import prune
-from domain.outbox.record import Event, record
+from domain.outbox.record import Event, has_recorded, record
 from domain.outbox.settle import Settlement, settle
 from domain.outbox.table import Row
 
@@ -14,6 +14,7 @@ __all__ = [
     "Failed",
     "Held",
     "Lane",
+    "Moot",
     "Outcome",
     "Refused",
     "Rejected",
@@ -23,6 +24,7 @@ __all__ = [
     "claim",
     "fence",
     "fetch",
+    "has_recorded",
     "prune",
     "record",
     "register",

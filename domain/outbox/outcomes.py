@@ -1,7 +1,7 @@
 """What can become of a delivery, and what that means for its row. Pure."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -28,6 +28,11 @@ class Refused:
     """A step was answered with no. The promise to ask is kept, so the row is processed."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moot:
+    """There is nothing left to ask a step for. It was not asked, so it says nothing of the destination."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +63,7 @@ class Held:
     """Not sent: an earlier row of its aggregate did not leave, or the destination went down."""
 
 
-Outcome = Delivered | Refused | Rejected | Failed | Unreachable | Held
+Outcome = Delivered | Refused | Moot | Rejected | Failed | Unreachable | Held
 
 
 Delivery = tuple[Row, Outcome]
@@ -71,7 +76,10 @@ def excerpt(error: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """How a row that did not leave is rewritten. One of `wait`, `until` and `dead` is set."""
+    """How a row that did not leave is rewritten. One of `wait`, `until` and `dead` is set.
+
+    `unreachable` says that it found its destination down, `own_fault` that it took the blame.
+    """
 
     row: Row
     attempts: int
@@ -80,6 +88,7 @@ class Change:
     error: str | None = None
     dead: bool = False
     unreachable: bool = False
+    own_fault: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +126,7 @@ def _change(row: Row, outcome: Outcome, ahead: Change | None, policy: Policy) ->
     if row.waits_until is not None:
         return Change(row=row, attempts=row.attempts, until=row.waits_until)
     match outcome:
-        case Delivered() | Refused():
+        case Delivered() | Refused() | Moot():
             return None
         case Held():
             return ahead and Change(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
@@ -141,7 +150,9 @@ def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) 
 
 def _judge(row: Row, outcome: Rejected | Failed | Unreachable, policy: Policy) -> Change:
     attempts = row.attempts + 1
+    down = isinstance(outcome, Unreachable)
+    change = Change(row=row, attempts=attempts, error=outcome.error, unreachable=down, own_fault=down)
     if isinstance(outcome, Rejected) or attempts >= policy.max_attempts:
-        return Change(row=row, attempts=attempts, error=outcome.error, dead=True)
+        return replace(change, dead=True)
     wait = delay(attempts, first=FIRST_RETRY, cap=LONGEST_RETRY, jitter=policy.roll())
-    return Change(row=row, attempts=attempts, error=outcome.error, wait=max(wait, outcome.retry_after or wait))
+    return replace(change, wait=max(wait, outcome.retry_after or wait))

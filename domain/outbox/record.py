@@ -38,7 +38,17 @@ def record(session: Session, events: Iterable[Event]) -> int:
     rows = [row for event in events for row in _rows(routes, event)]
     if rows:
         copy(session, outbox, _COLUMNS, rows)
+        session.info[_RECORDED] = True
     return len(rows)
+
+
+#: Marks a session that has recorded something.
+_RECORDED = "recorded"
+
+
+def has_recorded(session: Session) -> bool:
+    """Tell whether this session has recorded a promise: then its commit must be on disk before anyone is told."""
+    return _RECORDED in session.info
 
 
 _COLUMNS = ("event_id", "destination", "lane", "aggregate_id", "type", "payload", "headers")

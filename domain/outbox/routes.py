@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from domain.settings import Settings, refuse_to_start
 
@@ -40,6 +41,15 @@ class Route(BaseModel):
     batch_size: int = Field(default=1_000, ge=1, le=10_000)
     concurrency: int = Field(default=8, ge=1, le=64)
     max_attempts: int = Field(default=12, ge=1, le=1_000)
+
+    @field_validator("url")
+    @classmethod
+    def _leads_somewhere(cls, url: str) -> str:
+        parts = urlsplit(url)
+        _ = parts.port  # what can't be read raises ValueError
+        if parts.scheme in {"http", "https"} and not parts.hostname:
+            raise ValueError("it must name a host")
+        return url
 
     def wants(self, event_type: str) -> bool:
         return any(
@@ -80,13 +90,19 @@ def _read(path: Path) -> list[Route]:
         strangers = document.keys() - {"destination"}
         if strangers:
             refuse_to_start(f"HOLDFAST_ROUTES: {path} has an unknown key {min(strangers)!r}; write [[destination]].")
-        return [Route.model_validate(_expanded(entry)) for entry in document.get("destination", [])]
+        entries = document.get("destination", [])
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            refuse_to_start(f"HOLDFAST_ROUTES: in {path}, each destination is a table of its own: [[destination]].")
+        return [Route.model_validate(_expanded(entry)) for entry in entries]
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         refuse_to_start(f"HOLDFAST_ROUTES: {path} can't be read: {error}")
     except ValidationError as error:
         fault = error.errors()[0]
         place = ".".join(map(str, fault["loc"]))
-        refuse_to_start(f"HOLDFAST_ROUTES: in {path}, {place}: {fault['msg']} (it says {fault['input']!r})")
+        # What is missing is told of with all that is there, and an unknown key may be a secret's.
+        is_tellable = fault["type"] not in {"missing", "extra_forbidden"} and fault["loc"][0] != "secret"
+        told = f" (it says {fault['input']!r})" if is_tellable else ""
+        refuse_to_start(f"HOLDFAST_ROUTES: in {path}, {place}: {fault['msg']}{told}")
 
 
 def _expanded(entry: dict[str, object]) -> dict[str, object]:

@@ -28,7 +28,7 @@ from sqlalchemy.orm import Session
 
 from domain.outbox import breaker, outcomes
 from domain.outbox.lanes import Lane, fence
-from domain.outbox.outcomes import Change, Delivered, Delivery, Policy, Refused, Rejected, Unreachable, excerpt
+from domain.outbox.outcomes import Change, Delivered, Delivery, Moot, Policy, Refused, Rejected, Unreachable, excerpt
 from domain.outbox.table import outbox, pending
 
 
@@ -37,6 +37,7 @@ class Settlement:
     """What was written: the rows that left, the rows that are dead now, how many wait.
 
     `is_up` and `is_down` say what the batch has shown of the destination; it may be neither.
+    `is_in_doubt`: a row took the blame for finding it down, and the next may show otherwise.
     `read_on_after` is the id from beyond which this hold may fetch: not beyond a row that was
     held and is still ready, or a later one of its aggregate would overtake it.
     """
@@ -47,16 +48,17 @@ class Settlement:
     read_on_after: int
     is_up: bool
     is_down: bool
+    is_in_doubt: bool
 
 
 def settle(session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int) -> Settlement | None:
     """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more."""
     if not fence(session, lane):
         return None
-    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused)]
+    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused | Moot)]
     if processed:
         session.execute(_PROCESSED, {"ids": [row.id for row, _ in processed]})
-    is_up = bool(processed) or any(isinstance(outcome, Rejected) for _, outcome in deliveries)
+    is_up = any(isinstance(outcome, Delivered | Refused | Rejected) for _, outcome in deliveries)
     if lane.probing and is_up:
         breaker.close(session, lane.destination)
     changes = [] if len(processed) == len(deliveries) else _rewrite(session, lane, deliveries, max_attempts)
@@ -66,7 +68,8 @@ def settle(session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_
         waiting=sum(not change.dead for change in changes),
         read_on_after=_read_on_after(deliveries, processed, changes),
         is_up=is_up,
-        is_down=any(change.unreachable for change in changes),
+        is_down=any(change.unreachable and not change.own_fault for change in changes),
+        is_in_doubt=any(change.own_fault for change in changes),
     )
 
 

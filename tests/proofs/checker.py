@@ -51,6 +51,13 @@ def count(house: House) -> Count:
     return Count(len(rows), delivered, len(rows) - delivered - dead, dead, sum(row.attempts for row in rows))
 
 
+def statuses(house: House, ids: Sequence[UUID]) -> Counter[str]:
+    """Return how many of these reservations have each status."""
+    with house.db.begin() as session:
+        wanted = select(reservations.c.status).where(reservations.c.id.in_(ids))
+        return Counter(session.execute(wanted).scalars())
+
+
 def wait_until_drained(house: House, *, within: float = PATIENCE_SECONDS) -> None:
     """Wait until every promise has left or is dead, and nothing that follows from one is on its way."""
     wait_until("everything is delivered", lambda: count(house).pending == 0, within=within)

@@ -30,8 +30,13 @@ class Answer:
     """What an API said."""
 
     status: int
-    body: Mapping[str, Any]
+    text: str
     replayed: bool
+
+    @property
+    def body(self) -> Mapping[str, Any]:
+        body: Mapping[str, Any] = json.loads(self.text)
+        return body
 
 
 class Door:
@@ -39,6 +44,12 @@ class Door:
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_SECONDS)
+
+    def __enter__(self) -> "Door":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def post(self, path: str, body: Mapping[str, object] | None = None, *, key: str | None = None, **headers: str) -> Answer:
         """Send a request once. Raises OSError or HTTPException if there is no answer."""
@@ -53,11 +64,11 @@ class Door:
         try:
             self._connection.request(method, path, body, dict(headers))
             response = self._connection.getresponse()
-            text = response.read()
+            written = response.read().decode()
         except (OSError, http.client.HTTPException):
             self.close()
             raise
-        return Answer(response.status, json.loads(text), response.headers.get("Idempotency-Replayed") == "true")
+        return Answer(response.status, written, response.headers.get("Idempotency-Replayed") == "true")
 
     def close(self) -> None:
         self._connection.close()
@@ -90,7 +101,10 @@ class Customers:
     #: How long each rests between two reservations, so that there is a load and no flood.
     rest_seconds: float = 0.1
     cancelling: float = 0.3
+    #: Begins their keys.
+    name: str = "customer"
     answered: dict[str, UUID] = field(default_factory=dict)
+    _wanted: dict[str, Mapping[str, object]] = field(default_factory=dict)
     unexpected: list[Answer] = field(default_factory=list)
     #: Requests that got no answer or 503, and the longest that one took to be answered, in seconds.
     unanswered: int = 0
@@ -117,12 +131,19 @@ class Customers:
             within=seconds + PATIENCE_SECONDS,
         )
 
+    def ask_again(self, key: str) -> UUID | None:
+        """Repeat a request that was answered. Return the id in the answer, if it says that it was given before."""
+        door = Door(self.ports[0])
+        answer = door.post("/reservations", self._wanted[key], key=key)
+        door.close()
+        return UUID(answer.body["id"]) if (answer.status, answer.replayed) == (201, True) else None
+
     def _run(self, number: int) -> None:
         dice = Random(self.seed * 1_000 + number)
         doors = [Door(port) for port in self.ports]
         turn = 0
         while not self._stopping.is_set():
-            key, turn = f"customer-{number}-{turn}", turn + 1
+            key, turn = f"{self.name}-{number}-{turn}", turn + 1
             self._reserve(doors, key, dice)
             self._stopping.wait(self.rest_seconds * dice.uniform(0.5, 1.5))
         for door in doors:
@@ -130,6 +151,7 @@ class Customers:
 
     def _reserve(self, doors: Sequence[Door], key: str, dice: Random) -> None:
         wanted = {"item_id": dice.choice(self.item_ids), "quantity": dice.randint(1, 3)}
+        self._wanted[key] = wanted
         made = self._until_answered(doors, "/reservations", wanted, key, dice)
         if made.status != 201:
             return

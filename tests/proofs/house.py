@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -31,6 +31,8 @@ from tests.proofs.partners import Partners
 from tests.proofs.processes import Process, free_port
 from tests.proofs.receiver import Receiver
 from tests.proofs.waiting import wait_until
+from worker.broker import connect
+from worker.scheduler import ring
 
 #: Connections of a proof itself: the most that one of them opens at once.
 CONNECTIONS = 40
@@ -52,6 +54,7 @@ class House:
     receiver: Receiver | Partners
     db: sessionmaker[Session]
     started: list[Process] = field(default_factory=list)
+    apis: list["Api"] = field(default_factory=list)
 
     def start(self, name: str, *command: str, **environment: str) -> Process:
         """Start a program with the settings of this house."""
@@ -63,7 +66,9 @@ class House:
     def api(self, port: int | None = None, **environment: str) -> "Api":
         """Start an API. It is awaited when it is first needed: see `Api.ready`."""
         port = port or free_port()
-        return Api(port, self.start("api", "bin/api", PORT=str(port), **environment))
+        api = Api(port, self.start("api", "bin/api", PORT=str(port), **environment))
+        self.apis.append(api)
+        return api
 
     def worker(self, *, processes: int = 1, threads: int = 4, **environment: str) -> Process:
         command = ["bin/worker", "--processes", str(processes), "--threads", str(threads)]
@@ -82,6 +87,17 @@ class House:
         process = self.start("cron", "bin/process-outbox", *arguments)
         process.popen.wait(120)
         return process.log.read_text()
+
+    def ring(self) -> None:
+        """Wake a worker once, as the API does after a commit."""
+        broker, waiting = connect(self.redis.url, [])
+        ring(broker, waiting, "process_outbox")
+        broker.close()
+
+    def now(self) -> datetime:
+        """Return the database's clock."""
+        with self.db.begin() as session:
+            return database.now(session)
 
     def an_item(self, quantity: int, sku: str | None = None) -> items.Item:
         name = sku or f"THING-{next(_numbers)}"

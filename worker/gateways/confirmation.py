@@ -6,7 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox import Delivered, Outcome, Refused, Rejected, Row, Settlement
+from domain.outbox import Delivered, Moot, Outcome, Refused, Rejected, Row, Settlement
 from domain.outbox.routes import RESERVATION_CONFIRM, Route
 from domain.reservations import confirmation
 from worker.calls import Calls
@@ -30,7 +30,7 @@ class Confirmation:
 
     def _call(self, row: Row, held: Collection[UUID]) -> Outcome:
         if row.type == RESERVATION_CONFIRM and row.aggregate_id not in held:
-            return Delivered()  # nothing to ask for; settling it tells the service to let go
+            return Moot()  # settling it tells the service to let go
         outcome = self._http.post(wrap(row), {"Idempotency-Key": str(row.event_id)})
         if row.type == RESERVATION_CONFIRM and isinstance(outcome, Rejected):
             return Refused(outcome.error)
@@ -42,7 +42,7 @@ class Confirmation:
         dead = [change for change in settlement.dead if change.row.type == RESERVATION_CONFIRM]
         confirmation.answer(
             session,
-            confirmed=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Delivered)],
+            confirmed=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Delivered | Moot)],
             refused={row.aggregate_id: outcome.reason for row, outcome in asked if isinstance(outcome, Refused)},
             given_up={change.row.aggregate_id: change.error or "" for change in dead},
         )

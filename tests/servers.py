@@ -1,0 +1,96 @@
+"""A server out there, at the other end of a real connection, that answers as it is told."""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One request, as it came in."""
+
+    path: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Server(ThreadingHTTPServer):
+    """It remembers what it heard, in order. `answer` writes the answer to the connection, byte for byte."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}/hook"
+        self.heard: list[Heard] = []
+        self.connections: set[object] = set()
+        self.answer: Callable[[BaseHTTPRequestHandler], None] = saying(200)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hung up is what some tests are about."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        # Header names are case-insensitive, and clients differ.
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        self.server.heard.append(Heard(self.path, headers, body))
+        self.server.connections.add(self.client_address)
+        self.server.answer(self)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def saying(status: int, body: bytes = b"", **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer with this status, body and headers; `_` in a name is a dash."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(status)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def sending(raw: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer with these bytes, and hang up."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(raw)
+        handler.close_connection = True
+
+    return answer
+
+
+def trickling(first: bytes, drop: bytes, *, every_seconds: float) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer with a beginning, and then with a drop now and then, until the other end hangs up."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        handler.wfile.write(first)
+        while not _stopped.wait(every_seconds):
+            handler.wfile.write(drop)
+
+    return answer
+
+
+_stopped = threading.Event()
+
+
+@contextmanager
+def a_server() -> Iterator[Server]:
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()

@@ -1,0 +1,206 @@
+"""Sending rows one by one: in order within an aggregate, at once across aggregates, and no further than makes sense."""
+
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from threading import Barrier, BrokenBarrierError, Event, Lock
+from uuid import UUID, uuid4
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Row, Unreachable
+from worker.calls import BATCH_SECONDS, Calls
+
+A, B, C = uuid4(), uuid4(), uuid4()
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def some_rows(*aggregates: UUID) -> Sequence[Row]:
+    return [
+        Row(row_id, uuid4(), aggregate, "booking.created", "{}", "{}", 0, NOON, None, None)
+        for row_id, aggregate in enumerate(aggregates, start=1)
+    ]
+
+
+class Called:
+    """Answers as it is told, by row, and notes the order of the calls."""
+
+    def __init__(self, **answers: Outcome) -> None:
+        self.ids: list[int] = []
+        self.answers = {int(name.removeprefix("row")): outcome for name, outcome in answers.items()}
+
+    def __call__(self, row: Row) -> Outcome:
+        self.ids.append(row.id)
+        return self.answers.get(row.id, Delivered())
+
+
+@pytest.fixture
+def one_by_one() -> Iterator[Calls]:
+    calls = Calls(1, Event())
+    yield calls
+    calls.close()
+
+
+@pytest.fixture
+def at_once() -> Iterator[Calls]:
+    calls = Calls(3, Event())
+    yield calls
+    calls.close()
+
+
+def test_outcomes_come_in_the_order_of_the_rows(at_once: Calls) -> None:
+    def answer(row: Row) -> Outcome:
+        time.sleep(0.01 * (4 - row.id))
+        return Rejected(str(row.id))
+
+    outcomes = at_once.deliver(some_rows(A, B, C), answer)
+
+    assert outcomes == [Rejected("1"), Rejected("2"), Rejected("3")]
+
+
+def test_nothing_to_send_is_no_call(one_by_one: Calls) -> None:
+    assert one_by_one.deliver([], Called()) == []
+
+
+def test_the_rows_of_an_aggregate_are_sent_one_after_the_other(at_once: Calls) -> None:
+    called = Called()
+
+    at_once.deliver(some_rows(A, B, A, B, A), called)
+
+    assert [one for one in called.ids if one in (1, 3, 5)] == [1, 3, 5]
+    assert [one for one in called.ids if one in (2, 4)] == [2, 4]
+
+
+def test_aggregates_are_sent_at_once(at_once: Calls) -> None:
+    together = Barrier(3)
+
+    def answer(_: Row) -> Outcome:
+        together.wait(timeout=5)
+        return Delivered()
+
+    assert at_once.deliver(some_rows(A, B, C), answer) == [Delivered()] * 3
+
+
+def test_no_aggregate_is_sent_twice_at_once(at_once: Calls) -> None:
+    together = Barrier(2)
+
+    def answer(_: Row) -> Outcome:
+        try:
+            together.wait(timeout=0.05)
+        except BrokenBarrierError:
+            return Delivered()
+        return Failed("two calls of one aggregate met")
+
+    assert at_once.deliver(some_rows(A, A), answer) == [Delivered()] * 2
+
+
+@pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Moot(), Rejected("never")])
+def test_what_left_or_died_lets_its_aggregate_go_on(one_by_one: Calls, outcome: Outcome) -> None:
+    called = Called(row1=outcome)
+
+    assert one_by_one.deliver(some_rows(A, A), called) == [outcome, Delivered()]
+
+
+@pytest.mark.parametrize("outcome", [Failed("oops"), Held()])
+def test_what_did_not_leave_holds_its_aggregate_and_no_other(one_by_one: Calls, outcome: Outcome) -> None:
+    called = Called(row1=outcome)
+
+    outcomes = one_by_one.deliver(some_rows(A, A, B, A), called)
+
+    assert outcomes == [outcome, Held(), Delivered(), Held()]
+    assert called.ids == [1, 3]
+
+
+def test_when_the_destination_goes_down_nothing_more_is_begun(one_by_one: Calls) -> None:
+    called = Called(row2=Unreachable("down"))
+
+    outcomes = one_by_one.deliver(some_rows(A, B, C, A), called)
+
+    assert outcomes == [Delivered(), Unreachable("down"), Held(), Delivered()]
+    assert called.ids == [1, 4, 2]
+
+
+def test_a_call_that_breaks_fails_its_row_alone(one_by_one: Calls) -> None:
+    def answer(row: Row) -> Outcome:
+        if row.id == 1:
+            raise ValueError("poison")
+        return Delivered()
+
+    outcomes = one_by_one.deliver(some_rows(A, A, B), answer)
+
+    assert outcomes == [Failed("ValueError: poison"), Held(), Delivered()]
+
+
+def test_none_is_begun_after_the_signal_to_stop() -> None:
+    stopping = Event()
+    calls = Calls(1, stopping)
+
+    def answer(_: Row) -> Outcome:
+        stopping.set()
+        return Delivered()
+
+    outcomes = calls.deliver(some_rows(A, A, B), answer)
+    calls.close()
+
+    assert outcomes == [Delivered(), Held(), Held()]
+
+
+def test_none_is_begun_when_the_time_of_the_batch_is_over(one_by_one: Calls) -> None:
+    def slow(_: Row) -> Outcome:
+        time.sleep(BATCH_SECONDS + 0.01)
+        return Delivered()
+
+    assert one_by_one.deliver(some_rows(A, A, B), slow) == [Delivered(), Held(), Held()]
+
+
+def test_two_batches_at_once_do_not_mix(at_once: Calls) -> None:
+    """Two lanes of one destination share its threads."""
+    with ThreadPoolExecutor(2) as lanes:
+        down = lanes.submit(at_once.deliver, some_rows(A, A), Called(row1=Unreachable("down")))
+        fine = lanes.submit(at_once.deliver, some_rows(B, B), Called())
+
+    assert down.result() == [Unreachable("down"), Held()]
+    assert fine.result() == [Delivered()] * 2
+
+
+def test_no_more_calls_run_at_once_than_the_destination_allows(at_once: Calls) -> None:
+    running, most, lock = 0, 0, Lock()
+
+    def answer(_: Row) -> Outcome:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.002)
+        with lock:
+            running -= 1
+        return Delivered()
+
+    at_once.deliver(some_rows(*(uuid4() for _ in range(30))), answer)
+
+    assert most == 3
+
+
+OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
+    [Delivered(), Delivered(), Refused("r"), Moot(), Rejected("e"), Failed("e"), Unreachable("e")]
+)
+
+
+@given(st.lists(st.tuples(st.sampled_from([A, B, C]), OUTCOMES), max_size=20))
+def test_nothing_is_sent_behind_a_row_of_its_aggregate_that_did_not_leave(plan: list[tuple[UUID, Outcome]]) -> None:
+    rows = some_rows(*(aggregate for aggregate, _ in plan))
+    calls = Calls(2, Event())
+
+    outcomes = calls.deliver(rows, lambda row: plan[row.id - 1][1])
+    calls.close()
+
+    assert len(outcomes) == len(rows)
+    stuck = set()
+    for row, outcome in zip(rows, outcomes, strict=True):
+        assert row.aggregate_id not in stuck or outcome == Held()
+        assert outcome in (plan[row.id - 1][1], Held())
+        if isinstance(outcome, Failed | Unreachable | Held):
+            stuck.add(row.aggregate_id)

@@ -1,0 +1,184 @@
+"""Draining, step by step beside a model: in order, nothing lost, and twice only what a lost lease had in flight."""
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy.orm import Session
+
+from domain import conservation, outbox
+from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
+from tests.builders import Db, an_event
+from tests.conftest import empty
+from tests.models import MODEL
+from tests.promises import SHOP, Outside, an_aggregate, rows, time_passes, with_shop
+from worker.drain import Drain, Tally
+from worker.leases import Leases
+
+#: Two aggregates share a lane, one has another.
+AGGREGATES = [an_aggregate(0), an_aggregate(0), an_aggregate(1)]
+MAX_ATTEMPTS = 3
+
+places = st.integers(0, len(AGGREGATES) - 1)
+answers = st.sampled_from([Delivered(), Delivered(), Delivered(), Failed("e"), Unreachable("e"), Rejected("e")])
+#: What goes on elsewhere while a call is under way.
+meanwhile = st.sampled_from([None, None, None, "freeze", "record", "commit", "begin"])
+
+
+@dataclass
+class Server:
+    """The outside world: what it got, in order, and what it will never take."""
+
+    got: list[int] = field(default_factory=list)
+    never: set[int] = field(default_factory=set)
+
+    def take(self, row: Row, answer: Outcome) -> Outcome:
+        if row.id in self.never:
+            return Rejected("never")
+        if isinstance(answer, Delivered):
+            self.got.append(row.id)
+        if isinstance(answer, Rejected):
+            self.never.add(row.id)
+        return answer
+
+
+class Draining(RuleBasedStateMachine):
+    """Promises are recorded, delivered, refused; leases are lost; transactions commit late."""
+
+    def __init__(self, db: Db) -> None:
+        super().__init__()
+        self.db = with_shop(db, max_attempts=MAX_ATTEMPTS)
+        self.open = ExitStack()
+        self.late: dict[int, Session] = {}
+        self.recorded: Counter[int] = Counter()
+        self.server = Server()
+        #: How often each row may be delivered: once more for each lost lease that it was in flight under.
+        self.allowed: Counter[int] = Counter()
+
+    @initialize(batch_size=st.integers(1, 4))
+    def begin(self, batch_size: int) -> None:
+        empty(self.db.kw["bind"])
+        self.db = with_shop(self.db, max_attempts=MAX_ATTEMPTS, batch_size=batch_size)
+        self.worker, self.other = Outside(), Outside(lambda row: self.server.take(row, Delivered()))
+        self.drain, self.other_drain = (self._a_drain(shop) for shop in (self.worker, self.other))
+
+    def _a_drain(self, shop: Outside) -> Drain:
+        leases = Leases(self.db)
+        self.open.callback(shop.close)
+        self.open.callback(leases.close)
+        (route,) = self.db.kw["info"]["routes"].destinations
+        return Drain(db=self.db, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases)
+
+    @rule(place=places, count=st.integers(1, 3))
+    def record(self, place: int, count: int = 1) -> None:
+        """Whoever records holds the lock on the aggregate, so nobody else does meanwhile."""
+        if place not in self.late:
+            with self.db.begin() as session:
+                self._record(session, place, count)
+
+    def _record(self, session: Session, place: int, count: int = 1) -> None:
+        outbox.record(session, [an_event(AGGREGATES[place])] * count)
+        self.recorded[place] += count
+
+    @rule(place=places)
+    def begin_late(self, place: int) -> None:
+        """Record in a transaction that goes on, so that its ids commit after higher ones."""
+        if place not in self.late:
+            self.late[place] = self.db()
+            self._record(self.late[place], place)
+
+    @rule()
+    def commit_late(self) -> None:
+        for session in self.late.values():
+            session.commit()
+            session.close()
+        self.late.clear()
+
+    @rule(plan=st.lists(st.tuples(answers, meanwhile, places), max_size=8), limit=st.sampled_from([float("inf"), 2]))
+    def run(self, plan: list[tuple[Outcome, str | None, int]], limit: float) -> None:
+        steps = iter(plan)
+        called: list[int] = []
+
+        def answer(row: Row) -> Outcome:
+            called.append(row.id)
+            outcome, happening, place = next(steps, (Delivered(), None, 0))
+            outcome = self.server.take(row, outcome)
+            self._meanwhile(happening, place)
+            return outcome
+
+        self.worker.answer = answer
+        tally = self.drain.run(limit=limit)
+        if tally.fenced:
+            self.allowed.update(set(called))
+
+    def _meanwhile(self, happening: str | None, place: int) -> None:
+        if happening == "freeze":
+            self.time_passes()
+            self.other_drain.run()
+        elif happening == "record":
+            self.record(place)
+        elif happening == "begin":
+            self.begin_late(place)
+        elif happening == "commit":
+            late = list(self.late)
+            self.commit_late()
+            for one in late:
+                self.record(one)
+
+    @rule()
+    def time_passes(self) -> None:
+        time_passes(self.db)
+
+    @invariant()
+    def nothing_is_lost_repeated_or_overtaken(self) -> None:
+        stored = rows(self.db)
+        got = self.server.got
+        assert all(count <= 1 + self.allowed[row_id] for row_id, count in Counter(got).items())
+        for aggregate in AGGREGATES:
+            first = list(
+                dict.fromkeys(
+                    row.id for row_id in got for row in stored if row.id == row_id and row.aggregate_id == aggregate
+                )
+            )
+            assert first == sorted(first)
+        for row in stored:
+            assert (row.id in got) >= (row.processed_at is not None)
+            assert (row.id in self.server.never or row.attempts >= MAX_ATTEMPTS) >= (row.dead_at is not None)
+        with self.db.begin() as session:
+            broken = [finding for finding in conservation.examine(session) if finding.broken]
+        assert broken == []
+
+    def teardown(self) -> None:
+        """In the end everything is delivered, or dead for a reason."""
+        try:
+            if hasattr(self, "drain"):
+                self._end()
+        finally:
+            self.open.close()
+
+    def _end(self) -> None:
+        self.commit_late()
+        self.worker.answer = lambda row: self.server.take(row, Delivered())
+        self.time_passes()
+        while self.drain.run() != Tally():
+            self.time_passes()
+        self.nothing_is_lost_repeated_or_overtaken()
+        stored = rows(self.db)
+        assert len(stored) == self.recorded.total()
+        assert all(row.processed_at or row.dead_at for row in stored)
+
+
+def test_whatever_happens_promises_are_kept_in_order(db: Db) -> None:
+    class Here(Draining):
+        def __init__(self) -> None:
+            super().__init__(db)
+
+    run_state_machine_as_test(Here, settings=MODEL)

@@ -1,0 +1,60 @@
+"""The envelope: the booking contract's format, whatever is inside."""
+
+import json
+from datetime import UTC, datetime
+from uuid import uuid4
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.outbox import Event, Row
+from tests.builders import Db, recorded
+from tests.promises import a_lane, fetched, with_shop
+from worker.envelope import wrap
+
+MOMENT = datetime(2030, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+documents = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def a_row(event_type: str = "booking.created", payload: str = "{}") -> Row:
+    return Row(1, uuid4(), uuid4(), event_type, payload, "{}", 0, MOMENT, None, None)
+
+
+def test_it_has_what_the_contract_names_and_the_id_of_the_event() -> None:
+    row = a_row(payload='{"booking_id": "b"}')
+
+    assert json.loads(wrap(row)) == {
+        "event_id": str(row.event_id),
+        "event_type": "booking.created",
+        "payload": {"booking_id": "b"},
+        "timestamp": "2030-01-01T12:00:00.123456+00:00",
+        "source": "booking-reservation-service",
+        "version": "1.0",
+    }
+
+
+@given(texts, documents)
+def test_it_is_one_line_of_valid_json_whatever_is_inside(event_type: str, payload: object) -> None:
+    wrapped = wrap(a_row(event_type, json.dumps(payload)))
+
+    assert json.loads(wrapped)["event_type"] == event_type
+    assert json.loads(wrapped)["payload"] == payload
+    assert "\n" not in wrapped and "\r" not in wrapped
+    wrapped.encode()
+
+
+def test_a_payload_comes_out_of_the_database_as_it_was_told(db: Db) -> None:
+    shop = with_shop(db)
+    told = {"note": 'line\nbreak "quoted" \\ ü \u2028 😀', "amount": "10.00", "many": 12345678901234567890}
+    recorded(shop, Event("booking.created", uuid4(), json.dumps(told)))
+
+    (row,) = fetched(shop, a_lane(shop))
+
+    assert json.loads(wrap(row))["payload"] == told
+    assert "\n" not in wrap(row)

@@ -1,0 +1,175 @@
+"""Expiry: what nobody confirmed in time comes back, the longest overdue first, whoever sweeps."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from uuid import UUID
+
+import pytest
+from sqlalchemy import update
+
+from domain import reservations
+from domain.items import Item
+from domain.lifecycle import Status
+from domain.reservations import Filter, Reservation
+from domain.reservations.expiry import take_back
+from domain.reservations.table import reservations as table
+from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+from worker import sweep
+
+
+def an_old_hold(db: Db, item: Item, minutes: int) -> Reservation:
+    """A hold that has been overdue for so many minutes."""
+    hold = an_overdue_hold(db, item)
+    with db.begin() as session:
+        ended = hold.created_at - timedelta(minutes=minutes)
+        session.execute(update(table).where(table.c.id == hold.id).values(expires_at=ended))
+    return hold
+
+
+def many_overdue(db: Db, item: Item, count: int) -> None:
+    reserve(db, *(a_request(item) for _ in range(count)))
+    with db.begin() as session:
+        session.execute(update(table).values(expires_at=table.c.created_at))
+
+
+def expired(db: Db, limit: int = 100) -> int:
+    with db.begin() as session:
+        return reservations.expire(session, limit)
+
+
+def swept(db: Db, **options: float) -> int:
+    return sweep.expire(db, threading.Event(), **options)  # type: ignore[arg-type]
+
+
+def gone(db: Db) -> set[UUID]:
+    with db.begin() as session:
+        return {one.id for one in reservations.find(session, Filter(status=Status.EXPIRED), limit=10_000)}
+
+
+def test_an_empty_database_has_nothing_to_expire(db: Db) -> None:
+    assert expired(db) == 0
+    assert swept(db) == 0
+
+
+def test_an_overdue_hold_expires_and_its_stock_comes_back(db: Db) -> None:
+    item = an_item(db, quantity=10)
+    an_overdue_hold(db, item, quantity=4)
+
+    assert expired(db) == 1
+    assert available(db, item) == 10
+
+
+def test_a_hold_that_stands_is_left_alone(db: Db) -> None:
+    item = an_item(db, quantity=10)
+    a_hold(db, item, quantity=4)
+
+    assert expired(db) == 0
+    assert available(db, item) == 6
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status is not Status.PENDING])
+def test_only_holds_expire(db: Db, status: Status) -> None:
+    hold = an_overdue_hold(db, an_item(db))
+    with db.begin() as session:
+        session.execute(update(table).where(table.c.id == hold.id).values(status=status))
+
+    assert expired(db) == 0
+
+
+def test_the_longest_overdue_come_first_and_no_more_than_the_limit(db: Db) -> None:
+    item = an_item(db)
+    middle, oldest, newest = (an_old_hold(db, item, minutes) for minutes in (20, 30, 10))
+
+    assert expired(db, limit=2) == 2
+
+    assert gone(db) == {oldest.id, middle.id}
+    assert expired(db, limit=2) == 1
+    assert newest.id in gone(db)
+
+
+def test_expiring_again_changes_nothing(db: Db) -> None:
+    item = an_item(db, quantity=10)
+    hold = an_overdue_hold(db, item, quantity=4)
+    expired(db)
+
+    assert expired(db) == 0
+
+    with db.begin() as session:
+        assert reservations.get(session, hold.id).version == 2
+    assert available(db, item) == 10
+
+
+def test_a_hold_that_someone_else_has_locked_is_theirs(db: Db) -> None:
+    item = an_item(db)
+    locked, free = an_overdue_hold(db, item), an_overdue_hold(db, item)
+
+    with db.begin() as holder:
+        reservations.lock(holder, [locked.id])
+        assert expired(db) == 1
+
+    assert gone(db) == {free.id}
+
+
+def test_two_sweepers_at_once_share_the_work(db: Db) -> None:
+    item = an_item(db, quantity=10)
+    for _ in range(6):
+        an_overdue_hold(db, item)
+
+    with db.begin() as one:
+        first = reservations.expire(one, 4)
+        with ThreadPoolExecutor(1) as elsewhere:
+            second = elsewhere.submit(expired, db)
+            one.commit()
+
+    assert first + second.result() == 6
+    assert available(db, item) == 10
+
+
+def test_taking_back_is_for_the_items_named(db: Db) -> None:
+    item, other = an_item(db), an_item(db)
+    wanted, unwanted = an_overdue_hold(db, item), an_overdue_hold(db, other)
+
+    with db.begin() as session:
+        assert take_back(session, []) == 0
+        assert take_back(session, [item.id]) == 1
+
+    assert gone(db) == {wanted.id}
+    assert unwanted.id not in gone(db)
+
+
+def test_a_reserve_does_not_wait_for_a_hold_that_is_being_changed(db: Db) -> None:
+    """It holds the item, and whoever changes a hold takes the reservation first: waiting would be a deadlock."""
+    item = an_item(db, quantity=2)
+    busy, free = an_overdue_hold(db, item), an_overdue_hold(db, item)
+
+    with db.begin() as holder:
+        reservations.lock(holder, [busy.id])
+        reserve(db, a_request(item))
+
+    assert gone(db) == {free.id}
+
+
+def test_a_sweep_goes_on_batch_by_batch_until_nothing_is_left(db: Db) -> None:
+    item = an_item(db, quantity=2_000)
+    many_overdue(db, item, sweep.EXPIRE_BATCH + 3)
+    told: list[int] = []
+
+    assert sweep.expire(db, threading.Event(), progress=told.append) == sweep.EXPIRE_BATCH + 3
+
+    assert told == [sweep.EXPIRE_BATCH, sweep.EXPIRE_BATCH + 3]
+    assert available(db, item) == 2_000
+
+
+def test_a_sweep_keeps_to_its_limit(db: Db) -> None:
+    many_overdue(db, an_item(db, quantity=10), 10)
+
+    assert [swept(db, limit=4), swept(db, limit=4), swept(db, limit=4)] == [4, 4, 2]
+
+
+def test_a_sweep_that_is_told_to_stop_finishes_its_batch(db: Db) -> None:
+    many_overdue(db, an_item(db, quantity=2_000), sweep.EXPIRE_BATCH + 3)
+    stopping = threading.Event()
+
+    assert sweep.expire(db, stopping, progress=lambda _: stopping.set()) == sweep.EXPIRE_BATCH
+    assert sweep.expire(db, stopping) == 0

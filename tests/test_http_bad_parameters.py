@@ -1,0 +1,96 @@
+"""Bad paths, queries and headers over HTTP, and names of what there is not: each is named, and nothing has changed."""
+
+from collections.abc import Iterator
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.builders import Db
+from tests.refusing import HOLD, ITEM, House, a_house
+
+
+@pytest.fixture
+def house(api: httpx.Client, db: Db) -> Iterator[House]:
+    with a_house(api, db) as house:
+        yield house
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        *((f"/items?limit={limit}", "limit") for limit in ("0", "-1", "1001", "many", "", "1.5", "9" * 5_000)),
+        *((f"/items?cursor={cursor}", "cursor") for cursor in ("-1", "next", "9223372036854775808", "%00")),
+        ("/items/%00", "item_id"),
+        ("/items/A%00B", "item_id"),
+        ("/reservations/room", "reservation_id"),
+        ("/reservations/%00", "reservation_id"),
+        ("/reservations/01943bb1-8a00-7e3c-9d54-3f1c0b6a7e2g", "reservation_id"),
+        *((f"/reservations?limit={limit}", "limit") for limit in ("0", "1001", "many")),
+        *((f"/reservations?cursor={cursor}", "cursor") for cursor in ("1", "next", "%00")),
+        *((f"/reservations?status={status}", "status") for status in ("HELD", "pending", "", "%00")),
+        *((f"/reservations?item_id={item}", "item_id") for item in ("0", "ROOM-101", "9223372036854775808", "%00")),
+        *((f"/reservations?sku={sku}", "sku") for sku in ("%00", "A%00", "x" * 65)),
+        *((f"/reservations?guest_id={guest}", "guest_id") for guest in ("%00", "x" * 65)),
+        *((f"/reservations?source={source}", "source") for source in ("%00", "x" * 51)),
+        *((f"/reservations?{bound}={instant}", bound) for bound in ("from", "to") for instant in (
+            "2030-01-31T12:00:00", "2030-01-31", "2030-13-31T12:00:00Z", "2030-01-31T12:00:00+01:00", "yesterday",
+            "2030", "0", "1e400", "NaN", "", "%00",
+        )),
+    ],
+)  # fmt: skip
+def test_a_wrong_parameter_is_named(house: House, path: str, named: str) -> None:
+    problem = house.refuses("GET", path)
+
+    assert (problem["status"], problem["field"]) == (400, named)
+
+
+@pytest.mark.parametrize(
+    ("header", "value"),
+    [
+        *(("Idempotency-Key", value) for value in (
+            b"", b'""', b"x" * 256, b'"' + b"x" * 256 + b'"', "clé".encode(), b"cl\xe9", b"a\tb",
+        )),
+        *(("X-Client-Id", value) for value in (b"", b"x" * 256, "café".encode(), b"a\tb")),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/items", {"sku": "A", "name": "Room"}),
+        ("PATCH", f"/items/{ITEM}", {"adjust_quantity_by": 1}),
+        ("POST", "/reservations", {"item_id": 1, "quantity": 1}),
+        ("POST", f"/reservations/{HOLD}/confirm", {}),
+        ("POST", f"/reservations/{HOLD}/cancel", {}),
+    ],
+)
+def test_a_wrong_header_is_named(house: House, method: str, path: str, body: object, header: str, value: bytes) -> None:
+    headers = {b"Idempotency-Key": b"k", header.encode(): value}
+
+    problem = house.refuses(method, path, json=body, headers=headers)
+
+    assert (problem["status"], problem["field"]) == (400, header)
+
+
+@pytest.mark.parametrize("value", [b"", b"x", b'"x"', b'"1", "2"', b"99999999999", b"-1", b"\xff"])
+@pytest.mark.parametrize("door", ["confirm", "cancel"])
+def test_an_if_match_without_an_etag_is_refused(house: House, door: str, value: bytes) -> None:
+    problem = house.refuses("POST", f"/reservations/{HOLD}/{door}", headers={b"If-Match": value})
+
+    assert (problem["status"], problem["field"]) == (400, "If-Match")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "named"),
+    [({"item_id": 7}, "item_id"), ({"item_id": 2**63 - 1}, "item_id"), ({"sku": "NONE"}, "sku"), ({"sku": "7"}, "sku")],
+)
+def test_an_unknown_item_is_named(house: House, wanted: dict[str, object], named: str) -> None:
+    problem = house.refuses("POST", "/reservations", json=wanted | {"quantity": 1}, headers={"Idempotency-Key": "k"})
+
+    assert (problem["status"], problem["field"], problem["item"]) == (404, named, wanted[named])
+
+
+def test_an_unknown_reservation_is_named(house: House) -> None:
+    problem = house.refuses("POST", f"/reservations/{uuid4()}/confirm", headers={"Idempotency-Key": "k"})
+
+    assert (problem["status"], problem["field"]) == (404, "reservation_id")

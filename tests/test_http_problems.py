@@ -1,0 +1,114 @@
+"""Every error of the domain has words and a status, and tells the facts that it has."""
+
+import json
+import string
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import get_type_hints
+from uuid import UUID
+
+import httpx
+import msgspec
+import pytest
+from sqlalchemy import text
+
+from api.problems import EARLY_WORDINGS, MEDIA_TYPE, WORDINGS, Problem, body_of
+from domain import errors
+from domain.errors import Busy, HoldfastError, NotFound, Unavailable
+from tests.builders import Db, an_item
+from tests.serving import Served
+
+#: A fact of each kind that an error may have.
+SAMPLES = {
+    int: 7,
+    str: "ROOM-101",
+    int | str: "ROOM-101",
+    UUID: UUID(int=7),
+    datetime: datetime(2030, 1, 31, tzinfo=UTC),
+}
+
+
+def leaves(root: type[HoldfastError] = HoldfastError) -> Iterator[type[HoldfastError]]:
+    """Every error of domain/errors.py that no other one there is derived from."""
+    derived = [one for one in root.__subclasses__() if one.__module__ == errors.__name__]
+    if not derived:
+        yield root
+    for one in derived:
+        yield from leaves(one)
+
+
+def an_error(kind: type[HoldfastError]) -> HoldfastError:
+    types = get_type_hints(kind)
+    return kind(**{name.name: SAMPLES[types[name.name]] for name in fields(kind)})  # type: ignore[arg-type]
+
+
+every_error = pytest.mark.parametrize("kind", list(leaves()), ids=lambda kind: kind.__name__)
+
+
+def test_every_error_is_in_the_table_and_nothing_else_is() -> None:
+    assert set(WORDINGS) == set(leaves())
+
+
+@every_error
+def test_every_gap_in_its_words_is_filled_by_a_fact(kind: type[HoldfastError]) -> None:
+    gaps = {name for _, name, _, _ in string.Formatter().parse(WORDINGS[kind].detail) if name is not None}
+
+    assert gaps <= {field.name for field in fields(kind)}  # type: ignore[arg-type]
+
+
+@every_error
+def test_a_problem_tells_its_facts_beside_the_members_that_every_problem_has(kind: type[HoldfastError]) -> None:
+    error, wording = an_error(kind), WORDINGS[kind]
+
+    told = json.loads(msgspec.json.encode(body_of(error)))
+
+    common = msgspec.convert(told, Problem)
+    assert (common.kind, common.title, common.status) == (wording.slug(), wording.title, wording.status)
+    assert not set(common.detail) & set("{}")
+    members = told.keys() - {"type", "title", "status", "detail"}
+    assert len(members) == len(fields(kind)) + isinstance(error, NotFound)  # type: ignore[arg-type]
+
+
+@every_error
+def test_what_is_passing_is_told_apart_from_what_is_wrong(kind: type[HoldfastError]) -> None:
+    assert (WORDINGS[kind].status == 503) == issubclass(kind, Unavailable)
+
+
+def test_no_two_problems_have_the_same_type() -> None:
+    wordings = [*WORDINGS.values(), *EARLY_WORDINGS.values()]
+
+    assert len({wording.slug() for wording in wordings}) == len(wordings)
+
+
+def test_who_is_to_ask_again_is_told_when() -> None:
+    assert body_of(Busy())["retry_after"] == Busy().retry_after_seconds
+
+
+def test_our_own_fault_is_told_and_logged_without_what_the_request_said(
+    api: httpx.Client, db: Db, served: Served
+) -> None:
+    item = an_item(db)
+
+    with _without_history(db):
+        answer = api.post("/reservations", json={"item_id": item.id, "quantity": 1, "guest": {"id": "Ann Archer"}})
+
+    assert (answer.status_code, answer.headers["Content-Type"]) == (500, MEDIA_TYPE)
+    assert answer.json()["type"] == "urn:holdfast:problem:internal-error"
+    assert "reservation_history" not in answer.text
+    logged = served.logged()
+    assert "request.failed" in logged and "reservation_history" in logged
+    assert "Ann Archer" not in logged
+
+
+@contextmanager
+def _without_history(db: Db) -> Iterator[None]:
+    """Let there be a fault that nobody has thought of."""
+    with db.begin() as session:
+        session.execute(text("ALTER TABLE reservation_history RENAME TO misplaced"))
+    try:
+        yield
+    finally:
+        with db.begin() as session:
+            session.execute(text("ALTER TABLE misplaced RENAME TO reservation_history"))

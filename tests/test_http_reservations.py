@@ -1,0 +1,239 @@
+"""Reservations over HTTP: made, looked up, confirmed and cancelled."""
+
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from domain.outbox.table import outbox
+from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+
+
+def test_a_hold_is_made_and_read_where_its_location_says(api: httpx.Client, db: Db) -> None:
+    item = an_item(db, quantity=10)
+    wanted = {"quantity": 2, "guest": {"id": "guest-42"}, "note": "Late", "metadata": {"cart": ["c-7", 1.5, None]}}
+
+    made = api.post("/reservations", json=wanted | {"item_id": item.id})
+
+    assert made.status_code == 201
+    expected = {"item_id": item.id, "sku": item.sku, "status": "PENDING", "version": 1, "source": "api"}
+    assert (wanted | expected).items() <= made.json().items()
+    assert made.headers["Location"] == f"/reservations/{made.json()['id']}"
+    assert made.headers["ETag"] == '"1"'
+    assert available(db, item) == 8
+    read = api.get(made.headers["Location"])
+    assert (read.status_code, read.json(), read.headers["ETag"]) == (200, made.json(), '"1"')
+
+
+@pytest.mark.parametrize("sku", ["ROOM-101", "4006381333931"])
+def test_an_item_can_be_named_by_its_sku(api: httpx.Client, db: Db, sku: str) -> None:
+    item = an_item(db, quantity=2, sku=sku)
+
+    made = api.post("/reservations", json={"sku": sku, "quantity": 2})
+
+    assert (made.status_code, made.json()["item_id"]) == (201, item.id)
+    assert available(db, item) == 0
+
+
+@pytest.mark.parametrize(("asked", "lasts"), [({}, 900), ({"ttl_seconds": 1}, 1), ({"ttl_seconds": 604_800}, 604_800)])
+def test_a_hold_lasts_a_quarter_of_an_hour_or_as_long_as_was_asked(
+    api: httpx.Client, db: Db, asked: dict[str, int], lasts: int
+) -> None:
+    item = an_item(db)
+
+    made = api.post("/reservations", json={"item_id": item.id, "quantity": 1} | asked).json()
+
+    assert _instant(made["expires_at"]) - _instant(made["created_at"]) == timedelta(seconds=lasts)
+    assert made["created_at"].endswith("Z")
+
+
+def test_no_more_is_held_than_there_is(api: httpx.Client, db: Db) -> None:
+    item = an_item(db, quantity=3)
+
+    refused = api.post("/reservations", json={"item_id": item.id, "quantity": 4})
+
+    assert refused.status_code == 409
+    facts = {"type": "urn:holdfast:problem:sold-out", "sku": item.sku, "asked": 4, "available_quantity": 3}
+    assert facts.items() <= refused.json().items()
+    assert available(db, item) == 3
+
+
+def test_events_carry_the_trace_of_their_request(api: httpx.Client, db: Db) -> None:
+    item = an_item(db)
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "X-Request-Id": "r-1"}
+
+    api.post("/reservations", json={"item_id": item.id, "quantity": 1}, headers=trace)
+
+    with db.begin() as session:
+        (headers,) = session.execute(select(outbox.c.headers)).scalars()
+    assert headers == {"traceparent": trace["traceparent"], "correlation_id": "r-1"}
+
+
+@pytest.mark.parametrize(("method", "door"), [("GET", ""), ("POST", "/confirm"), ("POST", "/cancel")])
+def test_a_reservation_that_there_is_not_is_not_found(api: httpx.Client, method: str, door: str) -> None:
+    unknown = str(uuid4())
+
+    answer = api.request(method, f"/reservations/{unknown}{door}")
+
+    assert answer.status_code == 404
+    facts = {"type": "urn:holdfast:problem:unknown-reservation", "reservation_id": unknown, "field": "reservation_id"}
+    assert facts.items() <= answer.json().items()
+
+
+def test_reservations_are_listed_page_by_page_the_newest_first(api: httpx.Client, db: Db) -> None:
+    item = an_item(db)
+    made = [str(a_hold(db, item).id) for _ in range(5)]
+
+    first = api.get("/reservations", params={"limit": 3}).json()
+    second = api.get("/reservations", params={"limit": 3, "cursor": first["next_cursor"]}).json()
+
+    assert _ids(first) == made[:1:-1]
+    assert _ids(second) == made[1::-1]
+    assert second["next_cursor"] is None
+
+
+def test_a_list_is_narrowed_to_what_is_asked_for(api: httpx.Client, db: Db) -> None:
+    item, other = an_item(db, sku="4006381333931"), an_item(db)
+    others = [a_hold(db, other), a_hold(db, other)]
+    (_,) = reserve(db, a_request(item, guest_id="guest-42", source="import"))
+    (ours,) = api.get("/reservations", params={"item_id": item.id}).json()["reservations"]
+    api.post(f"/reservations/{ours['id']}/confirm")
+
+    for narrowing in (
+        {"status": "CONFIRMED"},
+        {"item_id": item.id},
+        {"sku": item.sku},
+        {"guest_id": "guest-42"},
+        {"source": "import"},
+        {"from": ours["created_at"]},
+        {"from": ours["created_at"].replace("Z", "+00:00"), "status": "CONFIRMED", "sku": item.sku},
+    ):
+        assert _ids(api.get("/reservations", params=narrowing).json()) == [ours["id"]], narrowing
+    for narrowing in ({"to": ours["created_at"]}, {"status": "PENDING"}, {"source": "api"}, {"item_id": other.id}):
+        found = _ids(api.get("/reservations", params=narrowing).json())
+        assert found == [str(one.id) for one in reversed(others)], narrowing
+    assert _ids(api.get("/reservations", params={"status": "EXPIRED"}).json()) == []
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b'{"expected_version": 1}'])
+def test_a_hold_is_confirmed(api: httpx.Client, db: Db, body: bytes) -> None:
+    item = an_item(db, quantity=5)
+    hold = a_hold(db, item, quantity=2)
+
+    confirmed = _post(api, f"/reservations/{hold.id}/confirm", body)
+
+    assert confirmed.status_code == 200
+    assert {"status": "CONFIRMED", "version": 2, "quantity": 2}.items() <= confirmed.json().items()
+    assert confirmed.json()["confirmed_at"] == confirmed.json()["updated_at"] > confirmed.json()["created_at"]
+    assert confirmed.headers["ETag"] == '"2"'
+    assert api.get(f"/reservations/{hold.id}").json() == confirmed.json()
+    assert available(db, item) == 3
+
+
+@pytest.mark.parametrize("confirmed_before", [False, True])
+def test_a_cancelled_reservation_gives_its_stock_back_and_says_why(
+    api: httpx.Client, db: Db, confirmed_before: bool
+) -> None:
+    item = an_item(db, quantity=5)
+    hold = a_hold(db, item, quantity=2)
+    if confirmed_before:
+        api.post(f"/reservations/{hold.id}/confirm")
+
+    cancelled = api.post(f"/reservations/{hold.id}/cancel", json={"reason": "The guest's plans changed"})
+
+    assert cancelled.status_code == 200
+    facts = {"status": "CANCELLED", "cancellation_reason": "The guest's plans changed"}
+    assert facts.items() <= cancelled.json().items()
+    assert cancelled.headers["ETag"] == f'"{cancelled.json()["version"]}"'
+    assert available(db, item) == 5
+
+
+def test_no_reason_is_needed_to_cancel(api: httpx.Client, db: Db) -> None:
+    hold = a_hold(db, an_item(db))
+
+    cancelled = api.post(f"/reservations/{hold.id}/cancel")
+
+    assert (cancelled.status_code, cancelled.json()["cancellation_reason"]) == (200, None)
+
+
+@pytest.mark.parametrize("door", ["confirm", "cancel"])
+def test_what_is_cancelled_stays_cancelled(api: httpx.Client, db: Db, door: str) -> None:
+    item = an_item(db, quantity=5)
+    hold = a_hold(db, item, quantity=2)
+    api.post(f"/reservations/{hold.id}/cancel")
+
+    refused = api.post(f"/reservations/{hold.id}/{door}")
+
+    assert refused.status_code == 409
+    facts = {"type": "urn:holdfast:problem:wrong-status", "status": 409, "current_status": "CANCELLED"}
+    assert facts.items() <= refused.json().items()
+    assert api.get(f"/reservations/{hold.id}").json()["version"] == 2
+    assert available(db, item) == 5
+
+
+def test_a_hold_that_has_lapsed_is_gone_then_and_there(api: httpx.Client, db: Db) -> None:
+    item = an_item(db, quantity=5)
+    hold = an_overdue_hold(db, item, quantity=2)
+
+    refused = api.post(f"/reservations/{hold.id}/confirm")
+
+    assert refused.status_code == 409
+    assert refused.json()["type"] == "urn:holdfast:problem:hold-lapsed"
+    assert _instant(refused.json()["expired_at"]) == hold.expires_at
+    assert api.get(f"/reservations/{hold.id}").json()["status"] == "EXPIRED"
+    assert available(db, item) == 5
+
+
+@pytest.mark.parametrize("written", ['"1"', 'W/"1"', "1", "*"])
+def test_a_version_that_if_match_names_is_changed(api: httpx.Client, db: Db, written: str) -> None:
+    hold = a_hold(db, an_item(db))
+
+    confirmed = api.post(f"/reservations/{hold.id}/confirm", headers={"If-Match": written})
+
+    assert confirmed.status_code == 200
+
+
+@pytest.mark.parametrize("door", ["confirm", "cancel"])
+def test_another_version_than_if_match_names_is_left_alone(api: httpx.Client, db: Db, door: str) -> None:
+    hold = a_hold(db, an_item(db))
+
+    refused = api.post(f"/reservations/{hold.id}/{door}", headers={"If-Match": '"7"'})
+
+    assert refused.status_code == 412
+    assert (refused.json()["expected_version"], refused.json()["current_version"]) == (7, 1)
+    assert api.get(f"/reservations/{hold.id}").json()["status"] == "PENDING"
+
+
+@pytest.mark.parametrize("door", ["confirm", "cancel"])
+def test_another_version_than_was_expected_is_left_alone(api: httpx.Client, db: Db, door: str) -> None:
+    hold = a_hold(db, an_item(db))
+
+    refused = api.post(f"/reservations/{hold.id}/{door}", json={"expected_version": 7})
+
+    assert refused.status_code == 409
+    facts = {"type": "urn:holdfast:problem:stale-version", "expected_version": 7, "current_version": 1}
+    assert facts.items() <= refused.json().items()
+    assert api.get(f"/reservations/{hold.id}").json()["status"] == "PENDING"
+
+
+def test_an_unknown_address_and_a_wrong_method_are_told_apart(api: httpx.Client) -> None:
+    nowhere, wrong = api.get("/nowhere"), api.delete("/reservations")
+
+    assert (nowhere.status_code, nowhere.json()["title"]) == (404, "No such resource")
+    assert (wrong.status_code, wrong.json()["title"]) == (405, "Method not allowed")
+    assert set(wrong.headers["Allow"].split(", ")) == {"GET", "POST", "OPTIONS"}
+
+
+def _post(api: httpx.Client, path: str, body: bytes) -> httpx.Response:
+    return api.post(path, content=body, headers={"Content-Type": "application/json"})
+
+
+def _ids(page: Any) -> list[str]:
+    return [one["id"] for one in page["reservations"]]
+
+
+def _instant(written: str) -> datetime:
+    return datetime.fromisoformat(written)

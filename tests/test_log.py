@@ -1,0 +1,176 @@
+"""The log destination: one whole line an event, on standard output or in a file, however full the disk is."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from domain.outbox import Delivered, Row, Unreachable
+from domain.outbox.routes import Route
+from domain.settings import ROOT
+from worker.destinations.log import Log
+from worker.envelope import wrap
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def some_rows(count: int, payload: str = '{"note": "Zoë\\n"}') -> Sequence[Row]:
+    return [
+        Row(number, uuid4(), uuid4(), "booking.created", payload, "{}", 0, NOON, None, None) for number in range(count)
+    ]
+
+
+def a_log(path: object) -> Log:
+    return Log(Route(name="log", url=f"log:{path}"))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events.log"
+
+
+@pytest.fixture
+def log(path: Path) -> Iterator[Log]:
+    log = a_log(path)
+    yield log
+    log.close()
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_an_event_is_a_line_of_json(log: Log, path: Path) -> None:
+    rows = some_rows(3)
+
+    assert log.deliver(rows) == [Delivered()] * 3
+
+    assert [line["event_id"] for line in lines(path)] == [str(row.event_id) for row in rows]
+    assert lines(path)[0]["payload"] == {"note": "Zoë\n"}
+
+
+def test_what_is_in_the_file_stays(path: Path) -> None:
+    path.write_text('{"event_id": "old"}\n')
+    log = a_log(path)
+
+    log.deliver(some_rows(1))
+    log.close()
+
+    assert len(lines(path)) == 2
+
+
+def test_without_a_path_it_writes_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    log = Log(Route(name="log", url="log:"))
+
+    log.deliver(some_rows(2))
+    log.close()
+
+    assert len(capfd.readouterr().out.splitlines()) == 2
+    os.fstat(1)  # closing the destination has left standard output open
+
+
+def test_a_path_that_can_not_be_written_keeps_the_worker_from_starting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        a_log(tmp_path / "nowhere" / "events.log")
+
+    assert refused.value.code == 2
+    assert "HOLDFAST_ROUTES" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_an_outage() -> None:
+    log = a_log("/dev/full")
+
+    outcomes = log.deliver(some_rows(3))
+    log.close()
+
+    assert outcomes == [Unreachable("can't write to the log: No space left on device")] * 3
+
+
+def test_a_log_whose_disk_has_room_again_goes_on(log: Log, path: Path) -> None:
+    rows = some_rows(4)
+    with _full_disk(log):
+        assert isinstance(log.deliver(rows)[0], Unreachable)
+
+    assert log.deliver(rows) == [Delivered()] * 4
+    assert len(lines(path)) == 4
+
+
+@contextmanager
+def _full_disk(log: Log) -> Iterator[None]:
+    """Point the open file at a full device for a while, and back."""
+    kept, full = os.dup(log._file), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, log._file)
+    yield
+    os.dup2(kept, log._file)
+    os.close(kept)
+    os.close(full)
+
+
+#: Delivers three rows to a file that has room for one and a half, then to one with room for all.
+ON_A_SMALL_DISK = """
+import resource, signal, sys
+from tests.test_log import a_log, some_rows
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+log, rows = a_log(sys.argv[1]), some_rows(3)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+print([type(outcome).__name__ for outcome in log.deliver(rows)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print([type(outcome).__name__ for outcome in log.deliver(rows[1:])])
+"""
+
+
+def test_a_line_that_a_full_disk_tore_is_written_again_whole(path: Path) -> None:
+    length = len(wrap(some_rows(1)[0]).encode()) + 1
+
+    ran = subprocess.run(
+        [sys.executable, "-c", ON_A_SMALL_DISK, str(path), str(length + length // 2)],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+
+    first, second = ran.stdout.splitlines()
+    assert first == str(["Delivered", "Unreachable", "Unreachable"])
+    assert second == str(["Delivered", "Delivered"])
+    whole, torn, *rest = path.read_bytes().splitlines()
+    assert len(whole) == length - 1 and len(torn) == length // 2
+    assert all(json.loads(line) for line in (whole, *rest)) and len(rest) == 2
+
+
+def test_lines_of_several_threads_and_processes_do_not_mix(path: Path) -> None:
+    logs = [a_log(path) for _ in range(4)]
+    long = json.dumps({"note": "x" * 5_000})
+    writers = [threading.Thread(target=log.deliver, args=[some_rows(50, long)]) for log in logs for _ in range(2)]
+
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    for log in logs:
+        log.close()
+
+    assert len(lines(path)) == 400
+
+
+def test_a_reader_that_went_away_is_an_outage() -> None:
+    end, pipe = os.pipe()
+    os.close(end)
+    log = a_log(f"/dev/fd/{pipe}")
+
+    (outcome,) = log.deliver(some_rows(1))
+    log.close()
+    os.close(pipe)
+
+    assert isinstance(outcome, Unreachable)

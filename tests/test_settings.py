@@ -1,0 +1,163 @@
+"""Settings: read once, checked before anything starts, and a wrong one is named."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from domain.settings import ROOT, Settings
+
+URL = "postgresql://somebody@127.0.0.1/holdfast"
+
+
+@pytest.fixture(autouse=True)
+def _bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in Settings.model_fields.values():
+        monkeypatch.delenv(str(field.alias), raising=False)
+    monkeypatch.setenv("DATABASE_URL", URL)
+
+
+def complaint(capsys: pytest.CaptureFixture[str]) -> str:
+    """Load settings that can't be, and return what is said about them."""
+    with pytest.raises(SystemExit) as refused:
+        Settings.load()
+    assert refused.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    return said.err
+
+
+def test_a_database_is_all_that_must_be_set() -> None:
+    settings = Settings.load()
+
+    assert settings.database_url == URL
+    assert settings.broker() == settings.redis_url == "redis://127.0.0.1:6379/0"
+    assert (settings.routes_file, settings.confirmation_url) == (None, None)
+    assert (settings.host, settings.port, settings.hold_seconds) == ("127.0.0.1", 8000, 900)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "field"),
+    [
+        ("REDIS_URL", "rediss://cache:6380/1", "redis_url"),
+        ("BROKER_URL", "amqp://queue/", "broker_url"),
+        ("CONFIRMATION_URL", "https://confirm.example/v1", "confirmation_url"),
+        ("CONFIRMATION_TIMEOUT_SECONDS", "2.5", "confirmation_timeout_seconds"),
+        ("WEBHOOK_TIMEOUT_SECONDS", "60", "webhook_timeout_seconds"),
+        ("HOLD_SECONDS", "604800", "hold_seconds"),
+        ("HOST", "::1", "host"),
+        ("PORT", "65535", "port"),
+        ("WEB_CONCURRENCY", "64", "web_processes"),
+        ("QUEUE_LIMIT", "1", "queue_limit"),
+        ("OUTBOX_RETENTION_DAYS", "0.5", "outbox_retention_days"),
+        ("LOG_LEVEL", "DEBUG", "log_level"),
+        ("HOLDFAST_ROUTES", str(ROOT / "examples" / "partners" / "routes.toml"), "routes_file"),
+    ],
+)
+def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert str(getattr(Settings.load(), field)) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", ""),
+        ("DATABASE_URL", "mysql://somewhere/holdfast"),
+        ("DATABASE_URL", "127.0.0.1"),
+        ("DATABASE_URL", "postgresql://somewhere:port/holdfast"),
+        ("REDIS_URL", "http://somewhere"),
+        ("REDIS_URL", ""),
+        ("BROKER_URL", "kafka://somewhere"),
+        ("CONFIRMATION_URL", "confirm.example"),
+        ("CONFIRMATION_URL", "https://"),
+        ("CONFIRMATION_TIMEOUT_SECONDS", "0"),
+        ("CONFIRMATION_TIMEOUT_SECONDS", "soon"),
+        ("CONFIRMATION_TIMEOUT_SECONDS", "nan"),
+        ("WEBHOOK_TIMEOUT_SECONDS", "61"),
+        ("HOLD_SECONDS", "0"),
+        ("HOLD_SECONDS", "604801"),
+        ("HOLD_SECONDS", "1.5"),
+        ("HOST", "not an address"),
+        ("PORT", "0"),
+        ("PORT", "65536"),
+        ("WEB_CONCURRENCY", "0"),
+        ("QUEUE_LIMIT", "0"),
+        ("OUTBOX_RETENTION_DAYS", "0"),
+        ("OUTBOX_RETENTION_DAYS", "inf"),
+        ("LOG_LEVEL", "LOUD"),
+        ("HOLDFAST_ROUTES", "/nowhere/routes.toml"),
+    ],
+)
+def test_a_wrong_setting_keeps_the_process_from_starting_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    assert f"\n{name}: " in complaint(capsys)
+
+
+def test_a_missing_database_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("DATABASE_URL")
+
+    assert "\nDATABASE_URL: " in complaint(capsys)
+
+
+def test_all_that_is_wrong_is_said_at_once(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("PORT", "x")
+    monkeypatch.setenv("HOLD_SECONDS", "x")
+
+    said = complaint(capsys)
+
+    assert "\nPORT: " in said and "\nHOLD_SECONDS: " in said
+
+
+def test_a_complaint_does_not_tell_a_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "mysql://somebody:hunter2@somewhere/")
+
+    assert "hunter2" not in complaint(capsys)
+
+
+@pytest.mark.parametrize("name", ["BROKER_URL", "CONFIRMATION_URL"])
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "")
+    settings = Settings.load()
+
+    assert (settings.broker_url, settings.confirmation_url) == (None, None)
+
+
+def test_settings_do_not_change() -> None:
+    settings = Settings.load()
+
+    with pytest.raises(ValidationError):
+        settings.port = 1
+
+
+#: Loads the settings in a process of its own, as the file that it reads is chosen at import.
+SHOW = "from domain.settings import Settings; s = Settings.load(); print(s.database_url, s.port)"
+
+
+def shown(home: Path, environment: Mapping[str, str]) -> str:
+    ran = subprocess.run(
+        [sys.executable, "-c", SHOW],
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "HOLDFAST_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ran.stdout.strip()
+
+
+def test_what_the_environment_does_not_say_is_read_from_the_home(tmp_path: Path) -> None:
+    (tmp_path / "env").write_text(f"DATABASE_URL={URL}\nPORT=9000\n")
+
+    assert shown(tmp_path, {}) == f"{URL} 9000"
+    assert shown(tmp_path, {"PORT": "9001"}) == f"{URL} 9001"

@@ -1,0 +1,74 @@
+"""Connections that end on time: each read and write may take what is left of one deadline, and no more.
+
+httpx bounds each of them alone, so a server that sends a byte now and then would be listened to for ever.
+"""
+
+import ssl
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import httpcore
+import httpx
+
+
+class Deadline(threading.local):
+    """Until when this thread may talk, by the monotonic clock."""
+
+    at = float("inf")
+
+    def left(self) -> float:
+        """Return the seconds that are left. Raises httpcore.ReadTimeout if none are."""
+        left = self.at - time.monotonic()
+        if left <= 0:
+            raise httpcore.ReadTimeout("the answer did not end in time")
+        return left
+
+
+def transport(deadline: Deadline, limits: httpx.Limits) -> httpx.HTTPTransport:
+    """Return a pool of connections that keep to the deadline of the thread that uses them."""
+    bounded = httpx.HTTPTransport(limits=limits, trust_env=False)
+    # httpcore takes a backend from its callers, but httpx does not hand it on.
+    bounded._pool._network_backend = _Backend(deadline)
+    return bounded
+
+
+class _Backend(httpcore.SyncBackend):
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        connected = super().connect_tcp(host, port, self._deadline.left(), local_address, socket_options)
+        return _Stream(connected, self._deadline)
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, stream: httpcore.NetworkStream, deadline: Deadline) -> None:
+        self._stream = stream
+        self._deadline = deadline
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._deadline.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        self._stream.write(buffer, self._deadline.left())
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        secured = self._stream.start_tls(ssl_context, server_hostname, self._deadline.left())
+        return _Stream(secured, self._deadline)
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
