@@ -23,8 +23,7 @@ log = structlog.get_logger()
 
 
 class Problem(msgspec.Struct, rename={"kind": "type"}):
-    """What went wrong. `field` names what is at fault in the request. Further members are facts,
-    such as `available_quantity`."""
+    """What went wrong. `field` names what is at fault in the request; further members are facts."""
 
     kind: str
     title: str

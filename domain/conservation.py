@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Select, String, and_, case, cast, func, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
 from domain.items import items
@@ -54,16 +55,17 @@ def _stock() -> Select[str]:
 
 
 def _history() -> Select[str]:
+    newest_first = aggregate_order_by(history.c.to_status, history.c.id.desc())
     told = (
         select(
             history.c.reservation_id,
             func.count().label("steps"),
-            func.array_agg(history.c.to_status).label("statuses"),
+            func.array_agg(newest_first, type_=ARRAY(String))[1].label("last"),
         )
         .group_by(history.c.reservation_id)
         .subquery()
     )
-    fits = and_(told.c.steps == reservations.c.version, reservations.c.status == func.any(told.c.statuses))
+    fits = and_(told.c.steps == reservations.c.version, told.c.last == reservations.c.status)
     joined = reservations.outerjoin(told, told.c.reservation_id == reservations.c.id)
     return select(cast(reservations.c.id, String)).select_from(joined).where(or_(told.c.steps.is_(None), ~fits))
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy.exc import OperationalError
 
 #: The schema that this code needs.
@@ -22,6 +23,9 @@ def main() -> int:
     except OperationalError as error:
         said = str(error.orig).strip()
         print(f"The schema is as it was: {said}\nNothing was changed; run it again.", file=sys.stderr)
+        return 1
+    except CommandError as error:
+        print(f"There is no such revision to go to: {error}", file=sys.stderr)
         return 1
     print("The schema is up to date." if revision == NEWEST else f"The schema is at {revision}.")
     return 0

@@ -40,10 +40,14 @@ class Served:
         return str(self.client.base_url)
 
     def logged(self) -> str:
-        """Return what it has logged since the last look. An API that is well logs nothing."""
+        """Return what it has logged since the last look."""
         text = self.log.read_text()
         new, self._looked_at = text[self._looked_at :], len(text)
         return new
+
+    def faults(self) -> list[str]:
+        """Return what it has logged as its own fault since the last look."""
+        return [line for line in self.logged().splitlines() if '"level": "error"' in line or "Traceback" in line]
 
 
 @contextmanager

@@ -47,7 +47,7 @@ def test_a_database_is_all_that_must_be_set() -> None:
         ("BROKER_URL", "amqp://queue/", "broker_url"),
         ("CONFIRMATION_URL", "https://confirm.example/v1", "confirmation_url"),
         ("CONFIRMATION_TIMEOUT_SECONDS", "2.5", "confirmation_timeout_seconds"),
-        ("WEBHOOK_TIMEOUT_SECONDS", "60", "webhook_timeout_seconds"),
+        ("WEBHOOK_TIMEOUT_SECONDS", "60.0", "webhook_timeout_seconds"),
         ("HOLD_SECONDS", "604800", "hold_seconds"),
         ("HOST", "::1", "host"),
         ("PORT", "65535", "port"),

@@ -51,7 +51,9 @@ class Door:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def post(self, path: str, body: Mapping[str, object] | None = None, *, key: str | None = None, **headers: str) -> Answer:
+    def post(
+        self, path: str, body: Mapping[str, object] | None = None, *, key: str | None = None, **headers: str
+    ) -> Answer:
         """Send a request once. Raises OSError or HTTPException if there is no answer."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})

@@ -27,7 +27,7 @@ from domain.settings import Settings
 from examples.partners.webhooks import DEMO_SECRET
 from migrations.main import migrate
 from tests.builders import a_request
-from tests.proofs.partners import Partners
+from tests.proofs.partners import Listener, Partners
 from tests.proofs.processes import Process, free_port
 from tests.proofs.receiver import Receiver
 from tests.proofs.waiting import wait_until
@@ -51,7 +51,7 @@ class House:
     environment: dict[str, str]
     redis: RedisServer
     partners: Partners
-    receiver: Receiver | Partners
+    receiver: Listener
     db: sessionmaker[Session]
     started: list[Process] = field(default_factory=list)
     apis: list["Api"] = field(default_factory=list)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -26,6 +26,12 @@ class Received:
 
     events: Sequence[Receipt] = ()
     repeats: int = 0
+
+
+class Listener(Protocol):
+    """Who can say what it was told."""
+
+    def received(self) -> Received: ...
 
 
 @dataclass
@@ -73,7 +79,12 @@ class Partners:
 
     def bookings(self) -> dict[str, str]:
         """Return how each booking stands with the confirmation service."""
-        return self._bookings | self._client.get("/confirmations").json()["bookings"]
+        bookings: dict[str, str] = self._client.get("/confirmations").json()["bookings"]
+        return self._bookings | bookings
+
+    def forget(self) -> None:
+        """Forget all that the process was told."""
+        self._client.delete("/received").raise_for_status()
 
     def close(self) -> None:
         self._client.close()

@@ -65,6 +65,11 @@ class Process:
         self.send(signal.SIGKILL)
         self.popen.wait(REAP_SECONDS)
 
+    def kill_children(self) -> None:
+        """End what it has started, and leave the process itself alone."""
+        for child in psutil.Process(self.popen.pid).children(recursive=True):
+            child.kill()
+
     def freeze(self) -> None:
         self.send(signal.SIGSTOP)
 

@@ -81,16 +81,16 @@ def test_a_refusal_cancels_and_gives_the_stock_back(open_house: Open) -> None:
 
 
 def test_errors_are_tried_again_until_there_is_an_answer(open_house: Open) -> None:
-    """Four answers in ten are 500, of both partners."""
+    """Three answers in ten are 500, of both partners."""
     house = open_house()
-    item = house.an_item(20)
+    item = house.an_item(12)
     house.partners.ready()
-    house.partners.turn(error_rate=0.4)
+    house.partners.turn(error_rate=0.3)
     house.worker()
     house.scheduler()
 
-    made = house.hold(item, 20)
-    wait_until("all are confirmed", lambda: statuses(house, made) == {"CONFIRMED": 20})
+    made = house.hold(item, 12)
+    wait_until("all are confirmed", lambda: statuses(house, made) == {"CONFIRMED": 12})
     house.partners.turn()
     wait_until_drained(house)
 

@@ -16,7 +16,7 @@ from sqlalchemy import func, select, text, update
 from deploy.embedded import PostgreSQL
 from domain import reservations
 from domain.outbox.table import destinations
-from tests.proofs.checker import check, count, statuses, wait_until_drained
+from tests.proofs.checker import check, check_laws, count, statuses, wait_until_drained
 from tests.proofs.conftest import Open
 from tests.proofs.customers import Customers, Door
 from tests.proofs.house import House
@@ -45,7 +45,8 @@ def test_nothing_is_lost_with_a_redis_that_forgets_everything(open_house: Open, 
     with Customers([api.port], [house.an_item(100_000).id], seed) as load, Redis.from_url(house.redis.url) as redis:
         for _ in range(50):
             redis.flushall()
-            load.go_on(seconds=0.05)
+            check_laws(house)
+            load.go_on(seconds=0.03)
         load.go_on(answers=20)
     wait_until_drained(house)
 
@@ -120,9 +121,7 @@ def test_an_outage_of_the_receiver_spends_no_attempt_and_keeps_the_order(open_ho
     assert check(house, answered=load.answered).attempts == 0
 
 
-def test_everyone_recovers_from_a_crash_of_postgresql(
-    open_house: Open, own_postgresql: PostgreSQL, seed: int
-) -> None:
+def test_everyone_recovers_from_a_crash_of_postgresql(open_house: Open, own_postgresql: PostgreSQL, seed: int) -> None:
     """It crashes twice under load, and is back 2 s later. Nobody is restarted."""
     house = _running(open_house, on=own_postgresql)
     (api,) = house.apis
@@ -161,7 +160,7 @@ def test_a_worker_that_comes_up_before_its_database_begins_with_it(
 
 
 def test_nobody_is_told_what_a_crash_undoes(open_house: Open, own_postgresql: PostgreSQL) -> None:
-    """A refused request takes a lapsed hold back; PostgreSQL crashes at the moment in which the receiver hears of it."""
+    """A refused request takes a lapsed hold back; PostgreSQL crashes while the receiver hears of it."""
     with a_receiver() as receiver:
         house = open_house(on=own_postgresql, receiver=receiver)
         _write_late(house)
@@ -193,7 +192,7 @@ def test_nobody_is_told_what_a_crash_undoes(open_house: Open, own_postgresql: Po
 
 
 def _write_late(house: House) -> None:
-    """Have PostgreSQL write what nobody waits for after 10 s, instead of a fifth of one: time enough to crash before."""
+    """Have PostgreSQL write what nobody waits for after 10 s: time enough to crash before."""
     with house.db.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ALTER SYSTEM SET wal_writer_delay = '10s'"))
         connection.execute(text("SELECT pg_reload_conf()"))

@@ -1,8 +1,9 @@
 """Many at once, for the same thing: over real HTTP, or over real connections to the database."""
 
+import json
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import accumulate
@@ -129,7 +130,7 @@ def test_1000_pairs_that_lock_in_opposite_orders_never_deadlock(open_house: Open
 def _reserve_pair(house: House, pair: Sequence[Item], lasting: timedelta) -> list[UUID]:
     outcomes = reserve(house.db, *(a_request(item, hold_for=lasting) for item in pair))
     assert all(isinstance(outcome, Answered) for outcome in outcomes)
-    return [UUID(outcome.text[7:43]) for outcome in outcomes if isinstance(outcome, Answered)]
+    return [UUID(json.loads(outcome.text)["id"]) for outcome in outcomes if isinstance(outcome, Answered)]
 
 
 def _cancel(house: House, ids: Sequence[UUID]) -> None:
@@ -254,7 +255,7 @@ def test_of_confirm_and_expire_at_once_exactly_one_wins(open_house: Open, seed: 
     def confirm(number: int) -> list[tuple[UUID, Answer]]:
         with Door(api.port) as door:
             mine = list(zip(made, moments, strict=True))[number::8]
-            return [(one, _at(moment, lambda one=one: door.post(f"/reservations/{one}/confirm"))) for one, moment in mine]
+            return [(one, _confirm_at(moment, door, one)) for one, moment in mine]
 
     def sweep(_: int) -> list[tuple[UUID, Answer]]:
         while not swept.is_set():
@@ -280,10 +281,10 @@ def test_of_confirm_and_expire_at_once_exactly_one_wins(open_house: Open, seed: 
     check(house)
 
 
-def _at(moment: float, ask: Callable[[], Answer]) -> Answer:
-    """Ask at that moment by this machine's clock, which PostgreSQL goes by as well."""
+def _confirm_at(moment: float, door: Door, reservation_id: UUID) -> Answer:
+    """Confirm at that moment by this machine's clock, which PostgreSQL goes by as well."""
     time.sleep(max(0.0, moment - time.time()))
-    return ask()
+    return door.post(f"/reservations/{reservation_id}/confirm")
 
 
 def _won(answers: Sequence[Sequence[Answer]], orders: Sequence[str], to: str) -> int:

@@ -1,0 +1,135 @@
+"""The doctor: silent about what is well, and loud about each law that is broken."""
+
+import pytest
+from sqlalchemy import text
+
+from domain import conservation, reservations
+from domain.conservation import LAWS, NAMED
+from domain.lifecycle import Status
+from tests.builders import Db, a_hold, an_event, an_item, an_overdue_hold, recorded
+from tests.keys import turned
+from tests.promises import Outside, an_aggregate, draining, promised
+
+
+@pytest.fixture
+def house(db: Db) -> Db:
+    """A database with a bit of everything in it, all of it well."""
+    item = an_item(db, quantity=50, sku="ROOM-101")
+    held, kept, gone, lapsed = (a_hold(db, item, quantity=2) for _ in range(4))
+    with db.begin() as session:
+        reservations.change(session, kept.id, Status.CONFIRMED)
+        reservations.change(session, kept.id, Status.COMPLETED)
+        reservations.change(session, gone.id, Status.CANCELLED)
+    an_overdue_hold(db, item)
+    assert held.id != lapsed.id
+    return db
+
+
+def broken(db: Db, *statements: str) -> None:
+    with db.begin() as session:
+        for statement in statements:
+            session.execute(text(statement))
+
+
+def findings(db: Db) -> dict[str, int]:
+    """How many break each law that is broken."""
+    with db.begin() as session:
+        return {finding.says: finding.broken for finding in conservation.examine(session) if finding.broken}
+
+
+def test_an_empty_database_is_well(db: Db) -> None:
+    run = turned("doctor")
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines() == [f"ok    {law.says}" for law in LAWS]
+
+
+def test_a_house_in_order_is_well(house: Db) -> None:
+    run = turned("doctor")
+
+    assert run.returncode == 0, run.stdout
+    assert findings(house) == {}
+
+
+STOCK, HISTORY, ORDER, HOME, LANES, LEASES, OVERDUE = (law.says for law in LAWS)
+
+BREAKS = [
+    (STOCK, "UPDATE items SET available_quantity = available_quantity - 1"),
+    (STOCK, "UPDATE items SET stock_quantity = stock_quantity + 1"),
+    (STOCK, "UPDATE reservations SET quantity = quantity + 1 WHERE status = 'COMPLETED'"),
+    (HISTORY, "UPDATE reservations SET version = version + 1 WHERE status = 'CANCELLED'"),
+    (HISTORY, "UPDATE reservations SET status = 'CONFIRMED' WHERE status = 'COMPLETED'"),
+    (HISTORY, "DELETE FROM reservation_history WHERE to_status = 'CANCELLED'"),
+    (HISTORY, "DELETE FROM reservation_history"),
+    (
+        ORDER,
+        "UPDATE outbox SET processed_at = now() WHERE type = 'booking.cancelled'",
+    ),
+    (
+        HOME,
+        "DELETE FROM outbox_lanes WHERE destination = 'events'; DELETE FROM outbox_destinations WHERE name = 'events'",
+    ),
+    (LANES, "DELETE FROM outbox_lanes WHERE lane = 31; UPDATE outbox SET processed_at = now()"),
+    (LEASES, "UPDATE outbox_lanes SET leased_until = now() + interval '1 hour' WHERE lane = 3"),
+    (OVERDUE, "UPDATE reservations SET expires_at = now() - interval '11 minutes' WHERE status = 'PENDING'"),
+]
+
+
+@pytest.mark.parametrize(("law", "statement"), BREAKS)
+def test_a_law_that_is_broken_is_found_and_no_other(house: Db, law: str, statement: str) -> None:
+    broken(house, statement)
+
+    assert list(findings(house)) == [law]
+
+
+@pytest.mark.parametrize(("law", "statement"), dict(BREAKS).items())
+def test_a_law_that_is_broken_is_printed_and_the_exit_says_so(house: Db, law: str, statement: str) -> None:
+    broken(house, statement)
+
+    run = turned("doctor")
+
+    assert run.returncode == 1
+    assert [line.split(": not ")[0] for line in run.stdout.splitlines() if line.startswith("FAIL")] == [f"FAIL  {law}"]
+    assert len(run.stdout.splitlines()) == len(LAWS)
+
+
+def test_the_first_few_culprits_are_named_and_the_rest_counted(db: Db) -> None:
+    for number in range(NAMED + 2):
+        an_item(db, sku=f"SKU-{number}")
+    broken(db, "UPDATE items SET available_quantity = 0")
+
+    (line,) = [line for line in turned("doctor").stdout.splitlines() if line.startswith("FAIL")]
+
+    assert line.count("SKU-") == NAMED
+    assert line.endswith(" and 2 more")
+
+
+def test_a_promise_may_leave_before_one_that_died_or_one_of_another_aggregate(db: Db) -> None:
+    recorded(db, *(an_event(one) for one in (an_aggregate(), an_aggregate())))
+    broken(db, "UPDATE outbox SET processed_at = now() WHERE id = 2")
+    assert findings(db) == {}
+
+    aggregate = an_aggregate()
+    recorded(db, an_event(aggregate), an_event(aggregate))
+    broken(
+        db,
+        "UPDATE outbox SET dead_at = now() WHERE id = 3",
+        "UPDATE outbox SET processed_at = now() WHERE id = 4",
+    )
+    assert findings(db) == {}
+
+
+def test_a_drained_outbox_is_well(db: Db) -> None:
+    with draining(db, Outside()) as drain:
+        promised(drain.db, *(an_aggregate(lane) for lane in range(5)))
+        drain.run()
+
+    assert findings(db) == {}
+
+
+def test_a_database_that_can_not_be_examined_is_no_clean_bill() -> None:
+    run = turned("doctor", DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert "can't be examined" in run.stderr and "Traceback" not in run.stderr

@@ -1,0 +1,89 @@
+"""The heartbeat: what a process holds is renewed while it lives, and given back when it ends."""
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime
+
+import pytest
+from sqlalchemy import select, update
+
+from domain.outbox import Lane
+from domain.outbox.table import lanes
+from tests.builders import Db
+from tests.promises import a_lane, an_aggregate, claimed, promised, with_shop
+from worker.leases import RENEW_SECONDS, Leases
+
+
+@pytest.fixture
+def shop(db: Db) -> Db:
+    sessions = with_shop(db)
+    promised(sessions, an_aggregate(1), an_aggregate(2))
+    return sessions
+
+
+@pytest.fixture
+def leases(shop: Db) -> Iterator[Leases]:
+    leases = Leases(shop)
+    yield leases
+    leases.close()
+
+
+def leased_until(db: Db, lane: Lane) -> datetime:
+    mine = select(lanes.c.leased_until).where(lanes.c.destination == lane.destination, lanes.c.lane == lane.number)
+    with db.begin() as session:
+        moment: datetime = session.execute(mine).scalar_one()
+    return moment
+
+
+def wait_until(comes_true: Callable[[], bool], seconds: float = 10 * RENEW_SECONDS) -> None:
+    deadline = time.monotonic() + seconds
+    while not comes_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_all_that_is_held_is_renewed_and_nothing_else(shop: Db, leases: Leases) -> None:
+    held, dropped = a_lane(shop), a_lane(shop)
+    before = leased_until(shop, held), leased_until(shop, dropped)
+    with leases.holding(dropped):
+        pass
+
+    with leases.holding(held):
+        wait_until(lambda: leased_until(shop, held) > before[0])
+
+    assert leased_until(shop, dropped) == before[1]
+
+
+def test_a_lease_that_was_lost_is_not_taken_back(shop: Db, leases: Leases) -> None:
+    lost, kept = a_lane(shop), a_lane(shop)
+    before = leased_until(shop, kept)
+    with shop.begin() as session:
+        session.execute(update(lanes).where(lanes.c.lane == lost.number).values(leased_until=None))
+    new = a_lane(shop)
+    until = leased_until(shop, new)
+
+    with leases.holding(lost), leases.holding(kept):
+        wait_until(lambda: leased_until(shop, kept) > before)
+
+    assert leased_until(shop, new) == until
+
+
+def test_a_block_that_breaks_lets_go(shop: Db, leases: Leases) -> None:
+    lane = a_lane(shop)
+
+    with pytest.raises(ValueError, match="poison"), leases.holding(lane):
+        raise ValueError("poison")
+
+    assert leases._held == set()
+
+
+def test_a_process_that_ends_gives_back_what_a_call_still_holds(shop: Db) -> None:
+    leases = Leases(shop)
+    lane, other = a_lane(shop), a_lane(shop)
+
+    with leases.holding(lane):
+        leases.close()
+
+    again = claimed(shop)
+    assert again is not None and again.number == lane.number
+    assert claimed(shop) is None, f"lane {other.number} was never in its care"
