@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 # Before anything reads the settings: no test sees what `bin/up` wrote on this machine.
@@ -19,7 +20,9 @@ from domain import database, outbox  # noqa: E402
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes  # noqa: E402
 from domain.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
+from tests.promises import draining  # noqa: E402
 from tests.serving import Served, serving  # noqa: E402
+from worker.drain import Drain  # noqa: E402
 
 #: What events go to in tests that do not say otherwise: nothing delivers them.
 ROUTES = Routes(
@@ -88,3 +91,13 @@ def empty(engine: Engine) -> None:
     names = ", ".join(table.name for table in database.metadata.sorted_tables)
     with engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
+
+
+OpenDrain = Callable[..., Drain]
+
+
+@pytest.fixture
+def drain_of(db: sessionmaker[Session]) -> Iterator[OpenDrain]:
+    """Open drains of one shop each, for the options see `draining`. They are closed after the test."""
+    with ExitStack() as drains:
+        yield lambda shop, **route: drains.enter_context(draining(db, shop, **route))

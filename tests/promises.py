@@ -137,6 +137,14 @@ class Outside:
         self._calls.close()
 
 
+class Troubled(Outside):
+    """A server that has trouble with some rows, as long as they are named."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda row: self.trouble.get(row.id, Delivered()))
+        self.trouble: dict[int, Outcome] = {}
+
+
 @contextmanager
 def draining(db: Db, shop: Destination, **fields: Any) -> Iterator[Drain]:
     """A drain whose one destination is this shop. Its `db` records for it."""

@@ -29,6 +29,7 @@ from tests.promises import (
     time_passes,
     with_shop,
 )
+from tests.serving import wait_until_blocked
 
 DOWN = Unreachable("503 Service Unavailable")
 
@@ -155,7 +156,7 @@ def test_two_workers_that_want_to_probe_at_once_are_one(shop: Db) -> None:
         lane = outbox.claim(first, [SHOP], "first")
         other = Thread(target=lambda: found.append(claimed(shop)))
         other.start()
-        other.join(0.2)  # it waits for the permit, or is about to
+        wait_until_blocked(shop)
         first.commit()
         other.join()
 

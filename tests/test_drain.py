@@ -1,72 +1,35 @@
 """Draining: in order for each aggregate, each promise once, and no trouble of one row is that of another."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from datetime import datetime
 from threading import Event, Thread
-from typing import Any
 
-import pytest
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
 
-from domain import conservation
-from domain.outbox import Delivered, Failed, Outcome, Refused, Rejected, Row, Settlement, Unreachable
+from domain.outbox import Delivered, Failed, Outcome, Refused, Rejected, Row
 from domain.outbox.table import destinations, lanes
 from tests.builders import Db, an_event, recorded
+from tests.conftest import OpenDrain
 from tests.promises import (
-    SHOP,
     Outside,
+    Troubled,
     an_aggregate,
     claimed,
-    destination,
-    draining,
     promised,
     row,
     rows,
     standing,
     time_passes,
 )
-from worker.drain import SLICE_SECONDS, Drain, Tally
-
-Open = Callable[..., Drain]
-
-
-@pytest.fixture
-def drain_of(db: Db) -> Iterator[Open]:
-    """Open a drain of one shop; it is closed after the test."""
-    opened: list[AbstractContextManager[Drain]] = []
-
-    def opening(shop: Outside, **route: Any) -> Drain:
-        opened.append(draining(db, shop, **route))
-        return opened[-1].__enter__()
-
-    yield opening
-    for one in opened:
-        one.__exit__(None, None, None)
+from tests.serving import wait_until
+from worker.drain import SLICE_SECONDS, Tally
 
 
-class Troubled(Outside):
-    """A server that has trouble with some rows, as long as they are named."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda row: self.trouble.get(row.id, Delivered()))
-        self.trouble: dict[int, Outcome] = {}
-
-
-def is_in_order(db: Db) -> bool:
-    """Tell whether `bin/doctor` finds no promise that was overtaken."""
-    with db.begin() as session:
-        findings = conservation.examine(session)
-    return not any(finding.broken for finding in findings if "before an earlier one" in finding.says)
-
-
-def test_an_empty_outbox_is_drained_at_once(drain_of: Open) -> None:
+def test_an_empty_outbox_is_drained_at_once(drain_of: OpenDrain) -> None:
     assert drain_of(Outside()).run() == Tally()
 
 
-def test_everything_due_is_delivered_once_and_marked(drain_of: Open) -> None:
+def test_everything_due_is_delivered_once_and_marked(drain_of: OpenDrain) -> None:
     shop = Outside()
     drain = drain_of(shop)
     ids = promised(drain.db, *(an_aggregate(number % 32) for number in range(100)))
@@ -79,7 +42,7 @@ def test_everything_due_is_delivered_once_and_marked(drain_of: Open) -> None:
     assert drain.run() == Tally()
 
 
-def test_the_events_of_one_aggregate_leave_in_order_whatever_the_size_of_a_batch(drain_of: Open) -> None:
+def test_the_events_of_one_aggregate_leave_in_order_whatever_the_size_of_a_batch(drain_of: OpenDrain) -> None:
     shop = Outside(concurrency=4)
     drain = drain_of(shop, batch_size=3)
     aggregates = [an_aggregate(lane) for lane in (0, 0, 0, 1)]
@@ -93,7 +56,7 @@ def test_the_events_of_one_aggregate_leave_in_order_whatever_the_size_of_a_batch
         assert sent == sorted(sent) and len(sent) == 5
 
 
-def test_what_failed_is_tried_again_later_and_before_what_follows_it(drain_of: Open) -> None:
+def test_what_failed_is_tried_again_later_and_before_what_follows_it(drain_of: OpenDrain) -> None:
     shop = Troubled()
     drain = drain_of(shop)
     one, other = an_aggregate(), an_aggregate()
@@ -112,7 +75,7 @@ def test_what_failed_is_tried_again_later_and_before_what_follows_it(drain_of: O
     assert row(drain.db, first).attempts == 1
 
 
-def test_a_dead_row_lets_its_aggregate_go_on(drain_of: Open) -> None:
+def test_a_dead_row_lets_its_aggregate_go_on(drain_of: OpenDrain) -> None:
     shop = Troubled()
     drain = drain_of(shop)
     aggregate = an_aggregate()
@@ -126,7 +89,7 @@ def test_a_dead_row_lets_its_aggregate_go_on(drain_of: Open) -> None:
     assert row(drain.db, first).last_error == "too large"
 
 
-def test_after_the_last_attempt_a_row_is_dead_and_its_aggregate_goes_on_in_order(drain_of: Open) -> None:
+def test_after_the_last_attempt_a_row_is_dead_and_its_aggregate_goes_on_in_order(drain_of: OpenDrain) -> None:
     shop = Troubled()
     drain = drain_of(shop, max_attempts=1, batch_size=2)
     aggregate = an_aggregate()
@@ -139,164 +102,7 @@ def test_after_the_last_attempt_a_row_is_dead_and_its_aggregate_goes_on_in_order
     assert standing(drain.db) == ["dead"] + ["processed"] * 4
 
 
-def test_an_outage_spends_no_attempt_kills_nothing_and_keeps_the_order(drain_of: Open) -> None:
-    shop = Outside(lambda _: Unreachable("down"))
-    drain = drain_of(shop, max_attempts=1, batch_size=2)
-    aggregates = [an_aggregate(lane) for lane in (0, 0, 1)]
-    ids = promised(drain.db, *(aggregates * 3))
-    for _ in range(20):
-        drain.run()
-        time_passes(drain.db)
-    assert all((one.attempts, one.dead_at) == (0, None) for one in rows(drain.db))
-    shop.answer = lambda _: Delivered()
-    shop.called.clear()
-
-    while drain.run().settled():
-        time_passes(drain.db)
-
-    by_lane = [[one.id for one in rows(drain.db) if one.lane == lane] for lane in (0, 1)]
-    assert [[one for one in shop.called if one in lane] for lane in by_lane] == by_lane
-    assert sorted(shop.called) == ids
-
-
-def test_an_outage_is_probed_with_one_row_at_a_time(drain_of: Open) -> None:
-    shop = Outside(lambda _: Unreachable("down"))
-    drain = drain_of(shop)
-    promised(drain.db, *(an_aggregate(lane) for lane in range(32)))
-    drain.run()
-    shop.called.clear()
-    time_passes(drain.db)
-
-    drain.run()
-
-    assert len(shop.called) == 1
-    assert destination(drain.db).failures == 2
-
-
-def test_outages_that_come_again_and_again_kill_nothing(drain_of: Open) -> None:
-    """A service that is up for a moment now and then, as one that keeps crashing is."""
-    shop = Outside()
-    drain = drain_of(shop, max_attempts=3)
-    promised(drain.db, *(an_aggregate(lane) for lane in range(4) for _ in range(3)))
-    shop.answer = lambda _: Unreachable("down")
-    drain.run()
-    time_passes(drain.db)
-    left = iter([True])
-    shop.answer = lambda _: Delivered() if next(left, False) else Unreachable("down")
-
-    for _ in range(20):
-        drain.run()
-        time_passes(drain.db)
-
-    assert "dead" not in standing(drain.db)
-
-
-def test_one_event_that_breaks_its_consumer_dies_alone(drain_of: Open) -> None:
-    shop = Troubled()
-    drain = drain_of(shop, max_attempts=3)
-    (bad,) = promised(drain.db, an_aggregate(1))
-    shop.trouble[bad] = Unreachable("500")
-
-    for _ in range(12):
-        promised(drain.db, an_aggregate(1), an_aggregate(2))
-        drain.run()
-        time_passes(drain.db)
-
-    assert standing(drain.db) == ["dead"] + ["processed"] * 24
-    assert destination(drain.db).failures == 0
-
-
-def test_a_row_that_was_held_by_the_trouble_of_another_is_not_overtaken(drain_of: Open) -> None:
-    shop = Troubled()
-    drain = drain_of(shop, batch_size=2)
-    a, b = an_aggregate(0), an_aggregate(0)
-    bad, first, second = promised(drain.db, a, b, b)
-    shop.trouble[bad] = Unreachable("500")
-    drain.run()
-    (recovering,) = promised(drain.db, an_aggregate(3))
-    time_passes(drain.db)
-
-    drain.run()
-
-    assert shop.called == [bad, recovering, bad, first, second]
-
-
-class Step(Outside):
-    """A server whose answers have effects here; the effects of the rows named break."""
-
-    def __init__(self, *, concurrency: int = 1) -> None:
-        super().__init__(concurrency=concurrency)
-        self.poisonous: set[int] = set()
-        self.applied: list[int] = []
-
-    def apply(self, session: Session, settlement: Settlement) -> None:
-        done = [row.id for row, _ in settlement.processed]
-        if self.poisonous & set(done):
-            raise ValueError("poison")
-        session.execute(update(destinations).where(destinations.c.name == SHOP).values(reason=str(done)))
-        self.applied += done
-
-
-def test_an_effect_commits_with_the_row_that_caused_it(drain_of: Open) -> None:
-    shop = Step()
-    drain = drain_of(shop)
-    ids = promised(drain.db, an_aggregate())
-
-    drain.run()
-
-    assert shop.applied == ids
-    assert destination(drain.db).reason == str(ids)
-
-
-def test_a_poisonous_effect_fails_alone(drain_of: Open) -> None:
-    shop = Step()
-    drain = drain_of(shop)
-    first, bad, last = promised(drain.db, *(an_aggregate() for _ in range(3)))
-    shop.poisonous = {bad}
-
-    tally = drain.run()
-
-    assert tally == Tally(delivered=2, waiting=1)
-    assert shop.applied == [first, last]
-    assert standing(drain.db) == ["processed", "waiting", "processed"]
-    assert row(drain.db, bad).last_error == "ValueError: poison"
-    assert row(drain.db, bad).attempts == 1
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 10])
-def test_a_poisonous_effect_is_not_overtaken_by_what_follows_it(drain_of: Open, batch_size: int) -> None:
-    shop = Step()
-    drain = drain_of(shop, batch_size=batch_size)
-    aggregate = an_aggregate()
-    bad, second, third = promised(drain.db, *[aggregate] * 3)
-    shop.poisonous = {bad}
-
-    drain.run()
-
-    assert standing(drain.db) == ["waiting"] * 3
-    assert is_in_order(drain.db)
-    shop.poisonous.clear()
-    time_passes(drain.db)
-    drain.run()
-    assert shop.applied == [bad, second, third]
-
-
-def test_a_poisonous_effect_dies_after_its_last_attempt_and_its_aggregate_goes_on(drain_of: Open) -> None:
-    shop = Step()
-    drain = drain_of(shop, max_attempts=2)
-    aggregate = an_aggregate()
-    bad, second = promised(drain.db, aggregate, aggregate)
-    shop.poisonous = {bad}
-
-    for _ in range(3):
-        drain.run()
-        time_passes(drain.db)
-
-    assert standing(drain.db) == ["dead", "processed"]
-    assert shop.applied == [second]
-
-
-def test_a_server_that_breaks_the_call_fails_only_that_row(drain_of: Open) -> None:
+def test_a_server_that_breaks_the_call_fails_only_that_row(drain_of: OpenDrain) -> None:
     def answer(row: Row) -> Outcome:
         if row.id == 1:
             raise RuntimeError("unforeseen")
@@ -309,7 +115,7 @@ def test_a_server_that_breaks_the_call_fails_only_that_row(drain_of: Open) -> No
     assert row(drain.db, 1).last_error == "RuntimeError: unforeseen"
 
 
-def test_a_refusal_is_a_kept_promise(drain_of: Open) -> None:
+def test_a_refusal_is_a_kept_promise(drain_of: OpenDrain) -> None:
     drain = drain_of(Outside(lambda _: Refused("no")))
     promised(drain.db, an_aggregate())
 
@@ -317,7 +123,7 @@ def test_a_refusal_is_a_kept_promise(drain_of: Open) -> None:
     assert standing(drain.db) == ["processed"]
 
 
-def test_no_more_rows_are_tried_than_the_limit(drain_of: Open) -> None:
+def test_no_more_rows_are_tried_than_the_limit(drain_of: OpenDrain) -> None:
     shop = Outside()
     drain = drain_of(shop, batch_size=3)
     promised(drain.db, *(an_aggregate(number % 2) for number in range(20)))
@@ -328,7 +134,7 @@ def test_no_more_rows_are_tried_than_the_limit(drain_of: Open) -> None:
     assert claimed(drain.db) is not None, "the lanes were given back"
 
 
-def test_a_drain_that_is_told_to_stop_finishes_what_is_in_hand_and_gives_its_lane_back(drain_of: Open) -> None:
+def test_a_drain_that_is_told_to_stop_finishes_what_is_in_hand_and_gives_its_lane_back(drain_of: OpenDrain) -> None:
     shop = Outside()
     drain = drain_of(shop, batch_size=2)
     promised(drain.db, *(an_aggregate() for _ in range(6)))
@@ -343,7 +149,7 @@ def test_a_drain_that_is_told_to_stop_finishes_what_is_in_hand_and_gives_its_lan
     assert claimed(drain.db) is not None
 
 
-def test_a_drain_that_was_stopped_claims_nothing(drain_of: Open) -> None:
+def test_a_drain_that_was_stopped_claims_nothing(drain_of: OpenDrain) -> None:
     drain = drain_of(Outside())
     promised(drain.db, an_aggregate())
     drain.stopping.set()
@@ -351,14 +157,14 @@ def test_a_drain_that_was_stopped_claims_nothing(drain_of: Open) -> None:
     assert drain.run() == Tally()
 
 
-def test_a_drain_ends_at_its_time(drain_of: Open) -> None:
+def test_a_drain_ends_at_its_time(drain_of: OpenDrain) -> None:
     drain = drain_of(Outside())
     promised(drain.db, an_aggregate())
 
     assert drain.run(until=time.monotonic()) == Tally()
 
 
-def test_a_lane_is_given_back_after_its_slice_of_time(drain_of: Open) -> None:
+def test_a_lane_is_given_back_after_its_slice_of_time(drain_of: OpenDrain) -> None:
     shop = Outside()
     drain = drain_of(shop, batch_size=1)
     ids = promised(drain.db, *(an_aggregate(lane) for lane in (0, 0, 0, 1)))
@@ -375,7 +181,7 @@ def test_a_lane_is_given_back_after_its_slice_of_time(drain_of: Open) -> None:
     assert shop.called.index(ids[3]) == 1, "the other lane had its turn in between"
 
 
-def test_what_a_run_has_done_so_far_is_told(drain_of: Open) -> None:
+def test_what_a_run_has_done_so_far_is_told(drain_of: OpenDrain) -> None:
     drain = drain_of(Outside())
     promised(drain.db, an_aggregate(1), an_aggregate(2))
     told: list[int] = []
@@ -385,7 +191,7 @@ def test_what_a_run_has_done_so_far_is_told(drain_of: Open) -> None:
     assert told == [1, 2]
 
 
-def test_rows_of_a_destination_that_nobody_knows_here_are_left_pending(drain_of: Open, db: Db) -> None:
+def test_rows_of_a_destination_that_nobody_knows_here_are_left_pending(drain_of: OpenDrain, db: Db) -> None:
     """During a rolling deployment an old worker meets rows of a new destination."""
     recorded(db, an_event(an_aggregate()))
     drain = drain_of(Outside())
@@ -394,7 +200,7 @@ def test_rows_of_a_destination_that_nobody_knows_here_are_left_pending(drain_of:
     assert standing(db) == ["ready"]
 
 
-def test_a_paused_destination_keeps_its_rows(drain_of: Open) -> None:
+def test_a_paused_destination_keeps_its_rows(drain_of: OpenDrain) -> None:
     shop = Outside()
     drain = drain_of(shop)
     promised(drain.db, an_aggregate())
@@ -405,7 +211,7 @@ def test_a_paused_destination_keeps_its_rows(drain_of: Open) -> None:
     assert (shop.called, standing(drain.db)) == ([], ["ready"])
 
 
-def test_a_drain_that_lost_its_lease_writes_nothing_and_counts_it(drain_of: Open) -> None:
+def test_a_drain_that_lost_its_lease_writes_nothing_and_counts_it(drain_of: OpenDrain) -> None:
     shop = Outside()
     drain = drain_of(shop)
     promised(drain.db, an_aggregate(), an_aggregate())
@@ -424,7 +230,7 @@ def test_a_drain_that_lost_its_lease_writes_nothing_and_counts_it(drain_of: Open
     assert standing(drain.db) == ["ready", "ready"]
 
 
-def test_two_drains_at_once_deliver_each_row_once(drain_of: Open) -> None:
+def test_two_drains_at_once_deliver_each_row_once(drain_of: OpenDrain) -> None:
     shop = Outside(concurrency=4)
     drain = drain_of(shop, batch_size=5)
     ids = promised(drain.db, *(an_aggregate(number % 32) for number in range(400)))
@@ -439,7 +245,7 @@ def test_two_drains_at_once_deliver_each_row_once(drain_of: Open) -> None:
     assert set(standing(drain.db)) == {"processed"}
 
 
-def test_a_lease_is_renewed_while_a_call_takes_its_time(drain_of: Open) -> None:
+def test_a_lease_is_renewed_while_a_call_takes_its_time(drain_of: OpenDrain) -> None:
     shop, called, done = Outside(), Event(), Event()
     drain = drain_of(shop)
     promised(drain.db, an_aggregate())
@@ -455,7 +261,7 @@ def test_a_lease_is_renewed_while_a_call_takes_its_time(drain_of: Open) -> None:
     called.wait()
 
     first = leased_until(drain.db)
-    wait_until(lambda: leased_until(drain.db) > first)
+    wait_until("the lease is renewed", lambda: leased_until(drain.db) > first)
     done.set()
     working.join()
 
@@ -465,11 +271,5 @@ def test_a_lease_is_renewed_while_a_call_takes_its_time(drain_of: Open) -> None:
 def leased_until(db: Db) -> datetime:
     """Until when the one lane that is held is leased."""
     with db.begin() as session:
-        return session.execute(select(lanes.c.leased_until).where(lanes.c.holder.is_not(None))).scalar_one()
-
-
-def wait_until(comes_true: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not comes_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+        moment: datetime = session.execute(select(lanes.c.leased_until).where(lanes.c.holder.is_not(None))).scalar_one()
+    return moment

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -13,11 +13,9 @@ from domain import idempotency
 from domain.errors import KeyReused, Refusal, SoldOut
 from domain.idempotency import KEPT_FOR, PRUNE_BATCH, Answer, Answered, Key, requests
 from tests.builders import Db
+from tests.serving import wait_until_blocked
 
 KEY = Key("client", "reservations.cancel", "k")
-
-#: Long enough for a thread to run into a lock; nothing is asserted of it.
-A_MOMENT_SECONDS = 0.2
 
 
 def once(session: Session, act: Callable[[], str | Refusal], key: Key | None = KEY, payload: str = "p") -> object:
@@ -92,29 +90,29 @@ def test_an_act_that_breaks_leaves_no_mark(db: Db) -> None:
     assert done(db, lambda: "first") == Answered("first")
 
 
-def while_a_twin_is_in_flight(db: Db, first: Callable[[], str | Refusal], *, commits: bool) -> tuple[object, bool]:
-    """Do something under the key while a twin is under way. Return the twin's answer, and whether it waited."""
+def while_a_twin_is_in_flight(db: Db, first: Callable[[], str | Refusal], *, commits: bool) -> object:
+    """Do something under the key while a twin waits for it. Return the twin's answer."""
     with ThreadPoolExecutor(1) as elsewhere, db() as session:
         once(session, first)
         twin: Future[object] = elsewhere.submit(done, db, lambda: "twin")
-        was_waiting = twin in wait([twin], A_MOMENT_SECONDS).not_done
+        wait_until_blocked(db)
         session.commit() if commits else session.rollback()
-        return twin.result(), was_waiting
+        return twin.result()
 
 
 def test_a_twin_in_flight_is_waited_for_and_its_answer_shared(db: Db) -> None:
-    assert while_a_twin_is_in_flight(db, lambda: "first", commits=True) == (Answered("first", replayed=True), True)
+    assert while_a_twin_is_in_flight(db, lambda: "first", commits=True) == Answered("first", replayed=True)
 
 
 def test_a_twin_whose_other_half_rolled_back_acts_itself(db: Db) -> None:
-    assert while_a_twin_is_in_flight(db, lambda: "first", commits=False) == (Answered("twin"), True)
+    assert while_a_twin_is_in_flight(db, lambda: "first", commits=False) == Answered("twin")
 
 
 def test_a_twin_whose_other_half_was_refused_acts_itself(db: Db) -> None:
     def refused() -> Refusal:
         return SoldOut("sku", 1, 0)
 
-    assert while_a_twin_is_in_flight(db, refused, commits=True)[0] == Answered("twin")
+    assert while_a_twin_is_in_flight(db, refused, commits=True) == Answered("twin")
 
 
 def test_many_twins_at_once_have_one_effect(db: Db) -> None:

@@ -1,7 +1,6 @@
 """The heartbeat: what a process holds is renewed while it lives, and given back when it ends."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
@@ -11,7 +10,8 @@ from domain.outbox import Lane
 from domain.outbox.table import lanes
 from tests.builders import Db
 from tests.promises import a_lane, an_aggregate, claimed, promised, with_shop
-from worker.leases import RENEW_SECONDS, Leases
+from tests.serving import wait_until
+from worker.leases import Leases
 
 
 @pytest.fixture
@@ -35,13 +35,6 @@ def leased_until(db: Db, lane: Lane) -> datetime:
     return moment
 
 
-def wait_until(comes_true: Callable[[], bool], seconds: float = 10 * RENEW_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not comes_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_all_that_is_held_is_renewed_and_nothing_else(shop: Db, leases: Leases) -> None:
     held, dropped = a_lane(shop), a_lane(shop)
     before = leased_until(shop, held), leased_until(shop, dropped)
@@ -49,7 +42,7 @@ def test_all_that_is_held_is_renewed_and_nothing_else(shop: Db, leases: Leases) 
         pass
 
     with leases.holding(held):
-        wait_until(lambda: leased_until(shop, held) > before[0])
+        wait_until("the lease is renewed", lambda: leased_until(shop, held) > before[0])
 
     assert leased_until(shop, dropped) == before[1]
 
@@ -63,7 +56,7 @@ def test_a_lease_that_was_lost_is_not_taken_back(shop: Db, leases: Leases) -> No
     until = leased_until(shop, new)
 
     with leases.holding(lost), leases.holding(kept):
-        wait_until(lambda: leased_until(shop, kept) > before)
+        wait_until("the lease is renewed", lambda: leased_until(shop, kept) > before)
 
     assert leased_until(shop, new) == until
 

@@ -107,9 +107,10 @@ def test_an_answer_outlives_the_api_that_gave_it(open_house: Open, seed: int) ->
             load.go_on(seconds=dice.uniform(0.2, 0.6), answers=10)
             apis[0].process.kill()
             apis[0] = house.api(apis[0].port).ready()
-            load.go_on(seconds=dice.uniform(0.2, 0.6), answers=10)
-            apis[1].process.kill_children()
-            apis[1].ready()
+        # Once only: Granian takes a second death within some seconds for a crash loop, and ends.
+        apis[1].process.kill_children()
+        load.go_on(seconds=dice.uniform(0.2, 0.6), answers=10)
+        apis[1].ready()
         load.go_on(answers=20)
     again = {key: load.ask_again(key) for key in load.answered}
     wait_until_drained(house)

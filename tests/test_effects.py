@@ -1,0 +1,104 @@
+"""The effects of a step: each commits with the row that caused it, and a poisonous one fails alone."""
+
+import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+
+from domain import conservation
+from domain.outbox import Settlement
+from domain.outbox.table import destinations
+from tests.builders import Db
+from tests.conftest import OpenDrain
+from tests.promises import (
+    SHOP,
+    Outside,
+    an_aggregate,
+    destination,
+    promised,
+    row,
+    standing,
+    time_passes,
+)
+from worker.drain import Tally
+
+
+class Step(Outside):
+    """A server whose answers have effects here; the effects of the rows named break."""
+
+    def __init__(self, *, concurrency: int = 1) -> None:
+        super().__init__(concurrency=concurrency)
+        self.poisonous: set[int] = set()
+        self.applied: list[int] = []
+
+    def apply(self, session: Session, settlement: Settlement) -> None:
+        done = [row.id for row, _ in settlement.processed]
+        if self.poisonous & set(done):
+            raise ValueError("poison")
+        session.execute(update(destinations).where(destinations.c.name == SHOP).values(reason=str(done)))
+        self.applied += done
+
+
+def is_in_order(db: Db) -> bool:
+    """Tell whether `bin/doctor` finds no promise that was overtaken."""
+    with db.begin() as session:
+        findings = conservation.examine(session)
+    return not any(finding.broken for finding in findings if "before an earlier one" in finding.says)
+
+
+def test_an_effect_commits_with_the_row_that_caused_it(drain_of: OpenDrain) -> None:
+    shop = Step()
+    drain = drain_of(shop)
+    ids = promised(drain.db, an_aggregate())
+
+    drain.run()
+
+    assert shop.applied == ids
+    assert destination(drain.db).reason == str(ids)
+
+
+def test_a_poisonous_effect_fails_alone(drain_of: OpenDrain) -> None:
+    shop = Step()
+    drain = drain_of(shop)
+    first, bad, last = promised(drain.db, *(an_aggregate() for _ in range(3)))
+    shop.poisonous = {bad}
+
+    tally = drain.run()
+
+    assert tally == Tally(delivered=2, waiting=1)
+    assert shop.applied == [first, last]
+    assert standing(drain.db) == ["processed", "waiting", "processed"]
+    assert row(drain.db, bad).last_error == "ValueError: poison"
+    assert row(drain.db, bad).attempts == 1
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 10])
+def test_a_poisonous_effect_is_not_overtaken_by_what_follows_it(drain_of: OpenDrain, batch_size: int) -> None:
+    shop = Step()
+    drain = drain_of(shop, batch_size=batch_size)
+    aggregate = an_aggregate()
+    bad, second, third = promised(drain.db, *[aggregate] * 3)
+    shop.poisonous = {bad}
+
+    drain.run()
+
+    assert standing(drain.db) == ["waiting"] * 3
+    assert is_in_order(drain.db)
+    shop.poisonous.clear()
+    time_passes(drain.db)
+    drain.run()
+    assert shop.applied == [bad, second, third]
+
+
+def test_a_poisonous_effect_dies_after_its_last_attempt_and_its_aggregate_goes_on(drain_of: OpenDrain) -> None:
+    shop = Step()
+    drain = drain_of(shop, max_attempts=2)
+    aggregate = an_aggregate()
+    bad, second = promised(drain.db, aggregate, aggregate)
+    shop.poisonous = {bad}
+
+    for _ in range(3):
+        drain.run()
+        time_passes(drain.db)
+
+    assert standing(drain.db) == ["dead", "processed"]
+    assert shop.applied == [second]

@@ -1,0 +1,97 @@
+"""Outages: they spend no attempt, kill nothing and change no order, however often they come."""
+
+from domain.outbox import Delivered, Unreachable
+from tests.conftest import OpenDrain
+from tests.promises import (
+    Outside,
+    Troubled,
+    an_aggregate,
+    destination,
+    promised,
+    rows,
+    standing,
+    time_passes,
+)
+
+
+def test_an_outage_spends_no_attempt_kills_nothing_and_keeps_the_order(drain_of: OpenDrain) -> None:
+    shop = Outside(lambda _: Unreachable("down"))
+    drain = drain_of(shop, max_attempts=1, batch_size=2)
+    aggregates = [an_aggregate(lane) for lane in (0, 0, 1)]
+    ids = promised(drain.db, *(aggregates * 3))
+    for _ in range(20):
+        drain.run()
+        time_passes(drain.db)
+    assert all((one.attempts, one.dead_at) == (0, None) for one in rows(drain.db))
+    shop.answer = lambda _: Delivered()
+    shop.called.clear()
+
+    while drain.run().settled():
+        time_passes(drain.db)
+
+    by_lane = [[one.id for one in rows(drain.db) if one.lane == lane] for lane in (0, 1)]
+    assert [[one for one in shop.called if one in lane] for lane in by_lane] == by_lane
+    assert sorted(shop.called) == ids
+
+
+def test_an_outage_is_probed_with_one_row_at_a_time(drain_of: OpenDrain) -> None:
+    shop = Outside(lambda _: Unreachable("down"))
+    drain = drain_of(shop)
+    promised(drain.db, *(an_aggregate(lane) for lane in range(32)))
+    drain.run()
+    shop.called.clear()
+    time_passes(drain.db)
+
+    drain.run()
+
+    assert len(shop.called) == 1
+    assert destination(drain.db).failures == 2
+
+
+def test_outages_that_come_again_and_again_kill_nothing(drain_of: OpenDrain) -> None:
+    """A service that is up for a moment now and then, as one that keeps crashing is."""
+    shop = Outside()
+    drain = drain_of(shop, max_attempts=3)
+    promised(drain.db, *(an_aggregate(lane) for lane in range(4) for _ in range(3)))
+    shop.answer = lambda _: Unreachable("down")
+    drain.run()
+    time_passes(drain.db)
+    left = iter([True])
+    shop.answer = lambda _: Delivered() if next(left, False) else Unreachable("down")
+
+    for _ in range(20):
+        drain.run()
+        time_passes(drain.db)
+
+    assert "dead" not in standing(drain.db)
+
+
+def test_one_event_that_breaks_its_consumer_dies_alone(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop, max_attempts=3)
+    (bad,) = promised(drain.db, an_aggregate(1))
+    shop.trouble[bad] = Unreachable("500")
+
+    for _ in range(12):
+        promised(drain.db, an_aggregate(1), an_aggregate(2))
+        drain.run()
+        time_passes(drain.db)
+
+    assert standing(drain.db) == ["dead"] + ["processed"] * 24
+    assert destination(drain.db).failures == 0
+
+
+def test_a_row_that_was_held_by_the_trouble_of_another_is_not_overtaken(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop, batch_size=2)
+    a, b = an_aggregate(0), an_aggregate(0)
+    bad, first, second = promised(drain.db, a, b, b)
+    shop.trouble[bad] = Unreachable("500")
+    drain.run()
+    (recovering,) = promised(drain.db, an_aggregate(3))
+    time_passes(drain.db)
+
+    drain.run()
+
+    assert shop.called[:4] == [bad, recovering, bad, first]
+    assert [one for one in shop.called if one in (first, second)] == [first, second]
