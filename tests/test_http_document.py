@@ -97,6 +97,16 @@ def test_only_a_body_that_may_be_left_out_is_said_to_be_optional(document: Any) 
     }
 
 
+def test_a_field_that_is_refused_does_not_fit_the_schema_either(document: Any) -> None:
+    bodies = [one["requestBody"] for _, one in operations(document) if "requestBody" in one]
+    schemas = [media["schema"] for body in bodies for media in body["content"].values()]
+
+    for schema in (*schemas, {"$ref": "#/components/schemas/Guest"}):
+        fits = jsonschema_rs.validator_for(schema | {"components": document["components"]})
+        whys = [error.message for error in fits.iter_errors({"colour": "red"})]
+        assert any("colour" in why for why in whys), whys
+
+
 def test_every_change_can_be_sent_with_a_key(document: Any) -> None:
     keyed = {
         name

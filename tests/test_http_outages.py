@@ -123,6 +123,15 @@ def test_when_the_database_is_back_the_same_processes_serve_again(house: House, 
     assert house.processes() == processes
 
 
+def test_nobody_notices_that_the_database_was_away_while_nobody_asked(house: House, hold: str) -> None:
+    with house.without_database():
+        pass
+
+    answers = [_ask(house.api, "unnoticed"), house.api.get(hold), house.api.get("/items"), house.api.get(hold)]
+
+    assert [answer.status_code for answer in answers] == [201, 200, 200, 200]
+
+
 def test_a_request_that_the_database_leaves_in_the_lurch_may_be_sent_again(house: House, hold: str) -> None:
     with ThreadPoolExecutor(1) as threads:
         with psycopg.connect(house.postgresql.url, autocommit=True) as locking, pytest.raises(psycopg.Error):

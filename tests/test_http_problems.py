@@ -86,29 +86,30 @@ def test_who_is_to_ask_again_is_told_when() -> None:
     assert body_of(Busy())["retry_after"] == Busy().retry_after_seconds
 
 
+@pytest.mark.parametrize("table", ["idempotency_requests", "reservation_history"])
 def test_our_own_fault_is_told_and_logged_without_what_the_request_said(
-    api: httpx.Client, db: Db, served: Served
+    api: httpx.Client, db: Db, served: Served, table: str
 ) -> None:
-    item = an_item(db)
+    wanted = {"item_id": an_item(db).id, "quantity": 1, "guest": {"id": "Ann Archer"}}
 
-    with _without_history(db):
-        answer = api.post("/reservations", json={"item_id": item.id, "quantity": 1, "guest": {"id": "Ann Archer"}})
+    with _misplaced(db, table):
+        answer = api.post("/reservations", json=wanted, headers={"Idempotency-Key": "for Ann Archer"})
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (500, MEDIA_TYPE)
     assert answer.json()["type"] == "urn:holdfast:problem:internal-error"
-    assert "reservation_history" not in answer.text
+    assert table not in answer.text
     logged = served.logged()
-    assert "request.failed" in logged and "reservation_history" in logged
+    assert "request.failed" in logged and table in logged
     assert "Ann Archer" not in logged
 
 
 @contextmanager
-def _without_history(db: Db) -> Iterator[None]:
+def _misplaced(db: Db, table: str) -> Iterator[None]:
     """Let there be a fault that nobody has thought of."""
     with db.begin() as session:
-        session.execute(text("ALTER TABLE reservation_history RENAME TO misplaced"))
+        session.execute(text(f"ALTER TABLE {table} RENAME TO misplaced"))
     try:
         yield
     finally:
         with db.begin() as session:
-            session.execute(text("ALTER TABLE misplaced RENAME TO reservation_history"))
+            session.execute(text(f"ALTER TABLE misplaced RENAME TO {table}"))
