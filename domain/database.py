@@ -38,8 +38,12 @@ KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 IDLE_TRANSACTION_MILLISECONDS = 30_000
 
 
-def connect(settings: Settings, *, connections: int) -> Engine:
-    """Return an engine that holds at most `connections` connections and heals by itself."""
+def connect(settings: Settings, *, connections: int, checked: bool = True) -> Engine:
+    """Return an engine that holds at most `connections` connections and heals by itself.
+
+    With `checked` a connection is tried before each use; without, whoever meets one that
+    was cut has to try again, and saves a round trip at each other time.
+    """
     options = (
         f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
         f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MILLISECONDS}"
@@ -49,7 +53,7 @@ def connect(settings: Settings, *, connections: int) -> Engine:
         pool_size=connections,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
-        pool_pre_ping=True,
+        pool_pre_ping=checked,
         # They would be in the message of every error, and so in the logs.
         hide_parameters=True,
         connect_args={

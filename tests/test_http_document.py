@@ -130,9 +130,9 @@ def test_whatever_is_made_up_from_the_document_is_answered_as_it_says(
     a_hold(db, an_item(db, quantity=1_000))
     (tmp_path / "schemathesis.toml").write_text(SETTINGS)
     command = [str(SCHEMATHESIS), "run", f"{api.base_url}/schema/openapi.json", "--exclude-checks", CHECKS_LEFT_OUT]
-    command += ["--seed", str(seed), "--max-examples", "40", "--continue-on-failure", "--no-color", "--warnings", "off"]
+    command += ["--seed", str(seed), "--max-examples", "25", "--continue-on-failure", "--no-color", "--warnings", "off"]
 
-    run = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=240)
 
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr
     assert "Tested: 11" in run.stdout

@@ -39,7 +39,11 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     if not by_name:
         names = ", ".join(route.name for route in wanted.destinations)
         refuse_to_start(f"There is no destination {only!r}; those that there are: {names}.")
-    db = database.sessions(database.connect(settings, connections=threads + SPARE_CONNECTIONS), routes=wanted)
+    db = database.sessions(
+        # The next ring tries again.
+        database.connect(settings, connections=threads + SPARE_CONNECTIONS, checked=False),
+        routes=wanted,
+    )
     with db.begin() as session:
         outbox.register(session, by_name)
     stopping = Event()

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.database import trouble
-from domain.outbox import Failed, Held, Lane, Row, Settlement
+from domain.outbox import Delivered, Failed, Held, Lane, Row, Settlement
 from domain.outbox.outcomes import Delivery
 from domain.outbox.routes import Route
 from worker.destinations import Destination, Step
@@ -80,6 +80,7 @@ class Hold:
         self._ends = float("inf")
         self._lane: Lane
         self._rows: Sequence[Row] = ()
+        self._limit = 0
 
     def begin(self) -> bool:
         """Claim a lane and fetch its first batch. Return False if there is none to claim."""
@@ -117,7 +118,7 @@ class Hold:
 
     def _read(self, session: Session, after: int) -> Sequence[Row]:
         route = self._drain.routes[self._lane.destination]
-        limit = 1 if self._lane.probing else int(min(route.batch_size, self.left))
+        limit = self._limit = 1 if self._lane.probing else int(min(route.batch_size, self.left))
         over = self._drain.stopping.is_set() or time.monotonic() >= self._ends
         return () if over or limit <= 0 else outbox.fetch(session, self._lane, after=after, limit=limit)
 
@@ -159,13 +160,21 @@ class Hold:
         """Settle a batch and, in the same transaction, fetch the next or release the lane."""
         destination = self._drain.destinations[self._lane.destination]
         max_attempts = self._drain.routes[self._lane.destination].max_attempts
+        is_last = goes_on and self._is_dry(deliveries)
         with self._drain.db.begin() as session:
-            settlement = outbox.settle(session, self._lane, deliveries, max_attempts=max_attempts)
+            settlement = outbox.settle(session, self._lane, deliveries, max_attempts=max_attempts, is_last=is_last)
             if settlement and isinstance(destination, Step):
                 destination.apply(session, settlement)
-            if settlement and goes_on:
+            if settlement and goes_on and not is_last:
                 self._go_on(session, settlement)
+        if is_last:
+            self._rows = ()
         self._count(deliveries, settlement)
+
+    def _is_dry(self, deliveries: Sequence[Delivery]) -> bool:
+        """Tell whether a batch was all there was for this hold, and left whole: then it need not look again."""
+        left = all(isinstance(outcome, Delivered) for _, outcome in deliveries)
+        return left and not self._lane.probing and len(deliveries) < self._limit
 
     def _go_on(self, session: Session, settlement: Settlement) -> None:
         if settlement.is_down:

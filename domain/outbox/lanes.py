@@ -6,10 +6,8 @@ from datetime import timedelta
 
 from sqlalchemy import (
     BigInteger,
-    ColumnElement,
     SmallInteger,
     String,
-    and_,
     any_,
     bindparam,
     cast,
@@ -67,14 +65,15 @@ def claim(session: Session, names: Collection[str], holder: str) -> Lane | None:
     taken = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
     if taken is None:
         return None
-    lane = Lane(**taken._mapping)
+    *facts, _ = taken
+    lane = Lane(**dict(zip(_FACTS, facts, strict=True)))
     if lane.probing and not _may_probe(session, lane):
         session.rollback()
         return None
-    # A claim that PostgreSQL forgets in a crash does no harm: the fence names the holder
-    # as well as the epoch, and no two claims have the same holder.
-    commit_without_waiting(session)
     return lane
+
+
+_FACTS = ("destination", "number", "epoch", "holder", "probing", "rows_to_wake", "newest")
 
 
 _has_ready = (
@@ -124,6 +123,10 @@ _CLAIM = (
         _free.c.probing,
         _free.c.rows_to_wake,
         select(func.max(outbox.c.id)).scalar_subquery().label("newest"),
+        # The commit need not wait for the disk. A claim that PostgreSQL forgets in a crash
+        # does no harm: the fence names the holder as well as the epoch, and no two claims
+        # have the same holder.
+        func.set_config("synchronous_commit", "off", True),
     )
 )
 
@@ -176,21 +179,29 @@ _RENEW = (
 
 def fence(session: Session, lane: Lane) -> bool:
     """Lock a lane that we hold and prolong its lease. Return False if it is not ours any more."""
-    kept = update(lanes).where(_is_ours(lane)).values(leased_until=func.clock_timestamp() + LEASE)
-    return session.execute(kept.returning(lanes.c.lane)).one_or_none() is not None
+    return session.execute(_KEEP, _claimed(lane)).one_or_none() is not None
 
 
-def release(session: Session, lane: Lane) -> None:
-    """Give a lane back, and with it a probe that has shown nothing; without effect if it is not ours any more."""
-    given = update(lanes).where(_is_ours(lane)).values(holder=None, leased_until=func.clock_timestamp())
-    if session.execute(given.returning(lanes.c.lane)).one_or_none() and lane.probing:
+def release(session: Session, lane: Lane) -> bool:
+    """Give a lane back, and with it a probe that has shown nothing. Return False if it is not ours any more.
+
+    Nobody can claim it before the transaction ends, so this fences what else is in it.
+    """
+    given = session.execute(_GIVE_BACK, _claimed(lane)).one_or_none() is not None
+    if given and lane.probing:
         breaker.leave_half_open(session, lane.destination)
+    return given
 
 
-def _is_ours(lane: Lane) -> ColumnElement[bool]:
-    return and_(
-        lanes.c.destination == lane.destination,
-        lanes.c.lane == lane.number,
-        lanes.c.epoch == lane.epoch,
-        lanes.c.holder == lane.holder,
-    )
+def _claimed(lane: Lane) -> dict[str, object]:
+    return {"ours": lane.destination, "number": lane.number, "claimed": lane.epoch, "by": lane.holder}
+
+
+_ours = (
+    update(lanes)
+    .where(lanes.c.destination == bindparam("ours"), lanes.c.lane == bindparam("number"))
+    .where(lanes.c.epoch == bindparam("claimed"), lanes.c.holder == bindparam("by"))
+    .returning(lanes.c.lane)
+)
+_KEEP = _ours.values(leased_until=func.clock_timestamp() + LEASE)
+_GIVE_BACK = _ours.values(holder=None, leased_until=func.clock_timestamp())

@@ -27,7 +27,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox import breaker, outcomes
-from domain.outbox.lanes import Lane, fence
+from domain.outbox.lanes import Lane, fence, release
 from domain.outbox.outcomes import Change, Delivered, Delivery, Moot, Policy, Refused, Rejected, Unreachable, excerpt
 from domain.outbox.table import outbox, pending
 
@@ -51,9 +51,14 @@ class Settlement:
     is_in_doubt: bool
 
 
-def settle(session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int) -> Settlement | None:
-    """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more."""
-    if not fence(session, lane):
+def settle(
+    session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int, is_last: bool = False
+) -> Settlement | None:
+    """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more.
+
+    With `is_last` the lane is given back along with it.
+    """
+    if not (release if is_last else fence)(session, lane):
         return None
     processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused | Moot)]
     if processed:
