@@ -41,7 +41,7 @@ def insist_on_wrk() -> None:
 _UNITS = {"us": 0.001, "ms": 1.0, "s": 1_000.0}
 
 
-def load(port: int, *, connections: int, seconds: float, items: int, run: str) -> Load:
+def load(port: int, *, connections: int, seconds: int, items: int, run: str) -> Load:
     """Reserve over HTTP as fast as that many connections can."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", "benchmarks/reserve.lua"]
     environment = {"ITEMS": str(items), "RUN": run, "PATH": "/usr/local/bin:/usr/bin:/bin"}

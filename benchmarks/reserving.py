@@ -12,7 +12,7 @@ from benchmarks.stage import ITEMS, Stage
 #: Each of the two is measured so often, in turn, so that a noisy moment hits both.
 ROUNDS = 3
 
-SECONDS = 6.0
+SECONDS = 6
 
 CONNECTIONS = 64
 

@@ -55,6 +55,7 @@ class House:
     db: sessionmaker[Session]
     started: list[Process] = field(default_factory=list)
     apis: list["Api"] = field(default_factory=list)
+    workers: list[Process] = field(default_factory=list)
 
     def start(self, name: str, *command: str, **environment: str) -> Process:
         """Start a program with the settings of this house."""
@@ -72,7 +73,8 @@ class House:
 
     def worker(self, *, processes: int = 1, threads: int = 4, **environment: str) -> Process:
         command = ["bin/worker", "--processes", str(processes), "--threads", str(threads)]
-        return self.start("worker", *command, **environment)
+        self.workers.append(self.start("worker", *command, **environment))
+        return self.workers[-1]
 
     def scheduler(self) -> Process:
         return self.start("scheduler", "bin/scheduler")
@@ -161,6 +163,16 @@ class House:
         for process in self.started:
             process.kill()
         self.db.kw["bind"].dispose()
+
+
+def wait_until_in_mid_delivery(house: House, *, lanes: int = 1) -> None:
+    """Ring until so many lanes of those that call the partners are held."""
+
+    def is_calling() -> bool:
+        house.ring()
+        return house.in_hand("partner") + house.in_hand("confirmation") >= lanes
+
+    wait_until("lanes are in mid-delivery", is_calling)
 
 
 def reserved(session: Session, item: items.Item, times: int, lasting: timedelta = A_WHILE) -> list[UUID]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tests.proofs.checker import check, wait_until_drained
 from tests.proofs.conftest import Open
-from tests.proofs.house import reserved
+from tests.proofs.house import reserved, wait_until_in_mid_delivery
 from tests.proofs.receiver import a_receiver
 from tests.proofs.waiting import wait_until
 
@@ -22,7 +22,7 @@ def test_what_commits_late_is_not_overtaken(open_house: Open) -> None:
     with house.db() as session:
         made = reserved(session, late, 64)
         house.hold(soon, 200)
-        wait_until("lanes are in mid-delivery", lambda: house.in_hand("partner") >= 3)
+        wait_until_in_mid_delivery(house, lanes=3)
         session.commit()
     house.cancel(made)
     house.partners.turn()

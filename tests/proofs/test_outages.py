@@ -122,14 +122,21 @@ def test_an_outage_of_the_receiver_spends_no_attempt_and_keeps_the_order(open_ho
 
 
 def test_everyone_recovers_from_a_crash_of_postgresql(open_house: Open, own_postgresql: PostgreSQL, seed: int) -> None:
-    """It crashes twice under load, and is back 2 s later. Nobody is restarted."""
+    """It crashes twice under load, and is back 2 s later. Nobody is restarted.
+
+    At the first time nobody but the API writes, so that each commit must reach the disk by itself.
+    """
     house = _running(open_house, on=own_postgresql)
+    _write_late(house)
     (api,) = house.apis
 
-    with Customers([api.port], [house.an_item(100_000).id], seed) as load:
+    with Customers([api.port], [house.an_item(100_000).id], seed, cancelling=0) as load:
+        load.go_on(answers=20)
+        house.workers[0].freeze()
         for _ in range(2):
             load.go_on(seconds=1, answers=20)
             own_postgresql.stop("immediate")
+            house.workers[0].thaw()
             load.go_on(seconds=2)
             own_postgresql.start()
         load.go_on(answers=20)

@@ -6,7 +6,7 @@ from domain.outbox.table import lanes
 from tests.proofs.checker import check, wait_until_drained
 from tests.proofs.conftest import Open
 from tests.proofs.customers import Customers
-from tests.proofs.house import House
+from tests.proofs.house import House, wait_until_in_mid_delivery
 from tests.proofs.waiting import wait_until
 
 #: The promise.
@@ -25,7 +25,7 @@ def test_a_worker_settles_what_it_has_begun_and_gives_its_lanes_back(open_house:
 
     for whole_group in WHOM:
         worker = house.worker(processes=2)
-        _wait_until_in_mid_delivery(house)
+        wait_until_in_mid_delivery(house)
         took = worker.stop(within=GONE_WITHIN_SECONDS, whole_group=whole_group)
         print(f"it took {took:.1f} s")
         assert _leased(house) == 0
@@ -44,7 +44,7 @@ def test_a_worker_whose_partner_hangs_gives_its_lanes_back_too(open_house: Open)
     house.partners.turn(latency_seconds=25)
     worker = house.worker(threads=4)
     house.hold(house.an_item(100), 100)
-    _wait_until_in_mid_delivery(house)
+    wait_until_in_mid_delivery(house)
 
     took = worker.stop(within=GONE_WITHIN_SECONDS, whole_group=True)
 
@@ -104,14 +104,6 @@ def test_an_api_answers_what_it_has_begun_and_ends(open_house: Open, seed: int) 
     assert not load.unexpected
     assert not house.log_of("request.failed")
     check(house, answered=load.answered)
-
-
-def _wait_until_in_mid_delivery(house: House) -> None:
-    def is_calling() -> bool:
-        house.ring()
-        return house.in_hand("partner") > 0 or house.in_hand("confirmation") > 0
-
-    wait_until("lanes are in mid-delivery", is_calling)
 
 
 def _leased(house: House) -> int:
