@@ -11,7 +11,7 @@ from sqlalchemy import Row as Record
 from sqlalchemy import select, update
 
 from domain import database, outbox
-from domain.outbox import Delivered, Lane, Outcome, Row
+from domain.outbox import Delivered, Failed, Lane, Outcome, Row, Unreachable
 from domain.outbox.outcomes import Delivery
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
@@ -115,6 +115,11 @@ def time_passes(db: Db, by: timedelta = timedelta(hours=2)) -> None:
                 open_until=destinations.c.open_until - by, recovered_at=destinations.c.recovered_at - by
             )
         )
+
+
+#: Troubles that last for longer than a run of a drain, whatever the dice say.
+NOT_NOW = Failed("not now", retry_after=timedelta(minutes=1))
+DOWN = Unreachable("down", retry_after=timedelta(minutes=1))
 
 
 class Outside:

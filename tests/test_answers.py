@@ -131,10 +131,19 @@ def test_a_server_may_say_when_to_come_back_as_a_date(
     assert low <= outcome.retry_after <= high
 
 
+@pytest.mark.parametrize(("status", "throttled"), [(429, True), (500, False), (503, False)])
+def test_a_server_that_is_asked_too_much_is_told_from_one_that_is_broken(
+    server: Server, post: Post, status: int, throttled: bool
+) -> None:
+    server.answer = saying(status)
+
+    outcome = post()
+
+    assert isinstance(outcome, Unreachable) and outcome.throttled is throttled
+
+
 def test_nobody_at_the_door_is_an_outage() -> None:
-    with a_server() as gone:
-        pass
-    outcome = posted(gone.url)
+    outcome = posted("http://127.0.0.1:1/hook")
 
     assert isinstance(outcome, Unreachable) and "ConnectError" in outcome.error
 

@@ -76,7 +76,7 @@ def test_a_yes_confirms(drain: Drain, service: Server) -> None:
 def test_it_is_asked_under_a_key_that_never_changes(drain: Drain, service: Server) -> None:
     a_hold(drain.db, an_item(drain.db))
     service.answer = saying(408)
-    drain.run()
+    drain.run(limit=1)
     time_passes(drain.db)
     service.answer = saying(200)
     drain.run()
@@ -112,7 +112,7 @@ def test_an_outage_costs_nothing_and_the_hold_stands(drain: Drain, service: Serv
     hold = a_hold(drain.db, an_item(drain.db))
     service.answer = answer  # type: ignore[assignment]
     for _ in range(MAX_ATTEMPTS + 1):
-        assert drain.run() == Tally(waiting=1)
+        assert drain.run(limit=1) == Tally(waiting=1)
         time_passes(drain.db)
     assert stands(drain, hold).status is Status.PENDING
 
@@ -129,7 +129,7 @@ def test_after_the_last_attempt_the_hold_is_cancelled_and_the_service_told_to_le
     hold = a_hold(drain.db, item, quantity=2)
     service.answer = saying(408, b"too slow")
     for _ in range(MAX_ATTEMPTS):
-        drain.run()
+        drain.run(limit=1)
         time_passes(drain.db)
 
     after = stands(drain, hold)

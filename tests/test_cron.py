@@ -104,7 +104,7 @@ def test_what_could_not_be_delivered_is_trouble(db: Db, routes: Callable[..., st
     promised(shop, an_aggregate(1), an_aggregate(2))
     with a_server() as server:
         server.answer = saying(408)
-        run = turned("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
+        run = turned("process-outbox", "--limit", "2", HOLDFAST_ROUTES=routes(shop=server.url))
 
     assert (run.returncode, run.stdout) == (1, "0 delivered, 2 waiting for another try, 0 dead\n")
     assert standing(shop) == ["waiting", "waiting"]

@@ -6,11 +6,13 @@ from threading import Event, Thread
 
 from sqlalchemy import select, update
 
+from domain import outbox
 from domain.outbox import Delivered, Failed, Outcome, Refused, Rejected, Row
 from domain.outbox.table import destinations, lanes
 from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
 from tests.promises import (
+    NOT_NOW,
     Outside,
     Troubled,
     an_aggregate,
@@ -61,7 +63,7 @@ def test_what_failed_is_tried_again_later_and_before_what_follows_it(drain_of: O
     drain = drain_of(shop)
     one, other = an_aggregate(), an_aggregate()
     first, second, free = promised(drain.db, one, one, other)
-    shop.trouble[first] = Failed("not now")
+    shop.trouble[first] = NOT_NOW
 
     assert drain.run() == Tally(delivered=1, waiting=2)
     assert (shop.called, standing(drain.db)) == ([first, free], ["waiting", "waiting", "processed"])
@@ -111,7 +113,7 @@ def test_a_server_that_breaks_the_call_fails_only_that_row(drain_of: OpenDrain) 
     drain = drain_of(Outside(answer))
     promised(drain.db, an_aggregate(), an_aggregate())
 
-    assert drain.run() == Tally(delivered=1, waiting=1)
+    assert drain.run(limit=2) == Tally(delivered=1, waiting=1)
     assert row(drain.db, 1).last_error == "RuntimeError: unforeseen"
 
 
@@ -228,6 +230,26 @@ def test_a_drain_that_lost_its_lease_writes_nothing_and_counts_it(drain_of: Open
 
     assert tally == Tally(fenced=2)
     assert standing(drain.db) == ["ready", "ready"]
+
+
+def test_a_row_that_commits_late_is_not_overtaken_by_the_next_one_of_its_aggregate(drain_of: OpenDrain) -> None:
+    shop = Outside()
+    drain = drain_of(shop, batch_size=1)
+    slow, quick = an_aggregate(), an_aggregate()
+    with drain.db() as late:
+        outbox.record(late, [an_event(slow)])
+        promised(drain.db, quick)
+
+        def meanwhile(_: Row) -> Outcome:
+            if len(shop.called) == 1:
+                late.commit()
+                promised(drain.db, slow)
+            return Delivered()
+
+        shop.answer = meanwhile
+        drain.run()
+
+    assert shop.called == [2, 1, 3]
 
 
 def test_two_drains_at_once_deliver_each_row_once(drain_of: OpenDrain) -> None:

@@ -266,6 +266,18 @@ def test_the_fence_names_the_holder_too(shop: Db) -> None:
     assert renewed(shop, forgotten) == 0
 
 
+def test_the_fence_names_the_epoch_too(shop: Db) -> None:
+    promised(shop, an_aggregate())
+    old = claimed(shop, holder="me")
+    time_passes(shop, LEASE)
+    new = claimed(shop, holder="me")
+
+    assert old is not None and new is not None
+    assert fenced(shop, old)
+    assert renewed(shop, old) == 0
+    assert not fenced(shop, new)
+
+
 def test_giving_back_what_is_not_ours_any_more_has_no_effect(shop: Db) -> None:
     promised(shop, an_aggregate())
     old = a_lane(shop)
@@ -294,6 +306,18 @@ def test_a_destination_whose_breaker_is_open_is_left_alone_until_its_time(shop: 
     assert claimed(shop) is None
     time_passes(shop, timedelta(minutes=1))
     assert a_lane(shop).probing
+
+
+def test_a_destination_that_is_down_does_not_keep_the_others_from_being_served(shop: Db) -> None:
+    promised(shop, an_aggregate())
+    set_destination(shop, open_until=clock(shop) + timedelta(minutes=1), failures=1)
+    other = with_shop(shop, name="other")
+    promised(other, an_aggregate())
+
+    with shop.begin() as session:
+        lane = outbox.claim(session, [SHOP, "other"], "me")
+
+    assert lane is not None and lane.destination == "other"
 
 
 def test_a_claim_waits_for_nobody_who_settles(shop: Db) -> None:

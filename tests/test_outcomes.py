@@ -162,6 +162,12 @@ def test_a_row_that_alone_finds_its_destination_down_is_itself_to_blame(
     assert change.attempts == (1 if own else 0)
 
 
+def test_no_row_is_to_blame_for_a_destination_that_is_asked_too_much() -> None:
+    row = a_row(unreachable_at=BEFORE)
+
+    assert not is_its_own_fault(row, Unreachable("429", throttled=True), NOON)
+
+
 def test_only_an_outage_can_be_a_rows_own_fault() -> None:
     assert not is_its_own_fault(a_row(unreachable_at=BEFORE), Failed("oops"), NOON)
 

@@ -75,7 +75,7 @@ def _outcome(response: httpx.Response, body: str) -> Outcome:
     if response.is_success:
         return Delivered()
     if status == 429 or response.is_server_error:
-        return Unreachable(said, _retry_after(response))
+        return Unreachable(said, _retry_after(response), throttled=status == 429)
     if status in PASSING or not response.is_client_error:
         return Failed(said)
     return Rejected(said)

@@ -56,6 +56,8 @@ class Unreachable:
 
     error: str
     retry_after: timedelta | None = None
+    #: It said that it is asked too much: however often it says so, no row is to blame.
+    throttled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,9 @@ def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) 
     Without this, one event that a consumer can only answer with 500 would keep the
     breaker of a healthy destination opening for ever.
     """
-    if not isinstance(outcome, Unreachable) or row.unreachable_at is None or recovered_at is None:
+    if not isinstance(outcome, Unreachable) or outcome.throttled:
+        return False
+    if row.unreachable_at is None or recovered_at is None:
         return False
     return recovered_at > row.unreachable_at
 

@@ -16,7 +16,7 @@ DEFAULT_SEED = "20251120"
 Open = Callable[..., House]
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def seed() -> int:
     """The seed of everything in a proof that is left to chance, but for the timing of its processes."""
     chosen = int(os.environ.get("PROOFS_SEED", DEFAULT_SEED))

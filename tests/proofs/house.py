@@ -165,12 +165,12 @@ class House:
         self.db.kw["bind"].dispose()
 
 
-def wait_until_in_mid_delivery(house: House, *, lanes: int = 1) -> None:
-    """Ring until so many lanes of those that call the partners are held."""
+def wait_until_in_mid_delivery(house: House, *destinations: str, lanes: int = 1) -> None:
+    """Ring until so many lanes of these destinations are held."""
 
     def is_calling() -> bool:
         house.ring()
-        return house.in_hand("partner") + house.in_hand("confirmation") >= lanes
+        return sum(map(house.in_hand, destinations)) >= lanes
 
     wait_until("lanes are in mid-delivery", is_calling)
 

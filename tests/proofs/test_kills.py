@@ -102,7 +102,7 @@ def test_an_answer_outlives_the_api_that_gave_it(open_house: Open, seed: int) ->
         api.ready()
     item = house.an_item(100_000)
 
-    with Customers([api.port for api in apis], [item.id], seed, customers=8, rest_seconds=0.3) as load:
+    with Customers([api.port for api in apis], [item.id], seed, customers=6, rest_seconds=0.3) as load:
         for _ in range(2):
             load.go_on(seconds=dice.uniform(0.2, 0.6), answers=10)
             apis[0].process.kill()

@@ -211,7 +211,7 @@ KEY_REUSED = "urn:holdfast:problem:key-reused"
 
 
 @pytest.mark.parametrize("naming", ["expected_version", "If-Match"])
-def test_of_confirm_and_cancel_at_once_exactly_one_wins(open_house: Open, naming: str, seed: int) -> None:
+def test_of_confirm_and_cancel_at_once_exactly_one_wins(open_house: Open, naming: str) -> None:
     """Both name the version that they have seen. 100 holds, a connection for each of the two."""
     house = open_house()
     apis = [house.api(), house.api()]
@@ -222,7 +222,8 @@ def test_of_confirm_and_cancel_at_once_exactly_one_wins(open_house: Open, naming
     body, headers = ({"expected_version": 1}, {}) if naming == "expected_version" else ({}, {"If_Match": '"1"'})
 
     def change(number: int, to: str) -> list[Answer]:
-        with Door(apis[number % 2].port) as door:
+        # Each two that race for the same holds go by different APIs.
+        with Door(apis[(number // 2 + number) % 2].port) as door:
             return [door.post(f"/reservations/{one}/{to}", body, **headers) for one in made[number // 2 :: 8]]
 
     orders = ["confirm", "cancel"] * 8

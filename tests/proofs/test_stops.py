@@ -25,7 +25,7 @@ def test_a_worker_settles_what_it_has_begun_and_gives_its_lanes_back(open_house:
 
     for whole_group in WHOM:
         worker = house.worker(processes=2)
-        wait_until_in_mid_delivery(house)
+        wait_until_in_mid_delivery(house, "partner", "confirmation")
         took = worker.stop(within=GONE_WITHIN_SECONDS, whole_group=whole_group)
         print(f"it took {took:.1f} s")
         assert _leased(house) == 0
@@ -44,7 +44,7 @@ def test_a_worker_whose_partner_hangs_gives_its_lanes_back_too(open_house: Open)
     house.partners.turn(latency_seconds=25)
     worker = house.worker(threads=4)
     house.hold(house.an_item(100), 100)
-    wait_until_in_mid_delivery(house)
+    wait_until_in_mid_delivery(house, "partner", "confirmation")
 
     took = worker.stop(within=GONE_WITHIN_SECONDS, whole_group=True)
 
