@@ -1,8 +1,8 @@
 """The application, and the process that serves it."""
 
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from errno import EADDRNOTAVAIL
 from functools import partial
@@ -15,44 +15,84 @@ from granian.server import Server
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
+from litestar.types import ExceptionHandlersMap
+from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
 
 from api import document, health, items, problems, reservations
 from api.bodies import MAX_BODY_BYTES
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.views import render_reservation
-from domain import database, telemetry
+from domain import database, outbox, telemetry
 from domain.errors import HoldfastError
 from domain.outbox import routes
 from domain.reservations import reserve
 from domain.settings import Settings, refuse_to_start
 
-#: One for the writer thread, the rest for the other doors' threads.
-CONNECTIONS = 8
+#: What the doors other than POST /reservations have between them.
+CONNECTIONS = 7
+
+#: No door's statement may take longer: a slow list is refused before it holds up the others.
+STATEMENT_SECONDS = 10
 
 
 def create_app(settings: Settings | None = None) -> Litestar:
     """Return the application for these settings, or for those of the environment."""
     settings = settings or Settings.load()
     telemetry.configure(settings.log_level)
-    db = database.sessions(database.connect(settings, connections=CONNECTIONS), routes=routes.load(settings))
-    doorbell = Doorbell(settings.broker())
+    wanted, doorbell = routes.load(settings), Doorbell(settings.broker())
+    doors = database.connect(settings, connections=CONNECTIONS, statement_seconds=STATEMENT_SECONDS)
+    db = database.sessions(doors, routes=wanted)
+    event.listen(db, "after_commit", partial(_ring, doorbell))
+    # The writer shares its connection with nobody: whatever the doors do, reserving goes on.
+    writer = database.sessions(database.connect(settings, connections=1), routes=wanted)
     group_commit = GroupCommit(
-        db, partial(reserve, render=render_reservation), queue_limit=settings.queue_limit, committed=doorbell.ring
+        writer, partial(reserve, render=render_reservation), queue_limit=settings.queue_limit, committed=doorbell.ring
     )
+    app = Litestar(
+        # Given one by one, doors at the same address would be registered twice, and then wrapped in a thread twice.
+        route_handlers=[Router("/", route_handlers=_doors(group_commit, settings))],
+        lifespan=[_running(doorbell, group_commit, db, writer)],
+        dependencies={"db": _given(db), "doorbell": _given(doorbell)},
+        exception_handlers=EXCEPTION_HANDLERS,
+        request_max_body_size=MAX_BODY_BYTES,
+        openapi_config=OPENAPI,
+        logging_config=None,
+        debug=False,
+    )
+    document.complete(app.openapi_schema)
+    return app
 
-    @asynccontextmanager
-    async def running(_: Litestar) -> AsyncIterator[None]:
-        doorbell.start()
-        group_commit.start()
-        yield
-        await group_commit.close()
-        doorbell.close()
-        db.kw["bind"].dispose()
 
-    doors = [
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {
+    HoldfastError: problems.of_error,
+    SQLAlchemyError: problems.of_database_error,
+    HTTPException: problems.of_http_error,
+    Exception: problems.of_bug,
+}
+
+OPENAPI = OpenAPIConfig(
+    title="Holdfast",
+    version="1",
+    description="Reservations that never oversell.",
+    path="/schema",
+    use_handler_docstrings=True,
+    operation_id_creator=lambda door, *_: door.handler_name,
+)
+
+
+def _ring(doorbell: Doorbell, session: Session) -> None:
+    """Have a worker woken for what a door has just committed."""
+    if outbox.has_recorded(session):
+        doorbell.ring()
+
+
+def _doors(group_commit: GroupCommit, settings: Settings) -> list[HTTPRouteHandler]:
+    return [
         items.create_item,
         items.list_items,
         items.get_item,
@@ -65,31 +105,24 @@ def create_app(settings: Settings | None = None) -> Litestar:
         health.live,
         health.ready,
     ]
-    app = Litestar(
-        # Given one by one, doors at the same address would be registered twice, and then wrapped in a thread twice.
-        route_handlers=[Router("/", route_handlers=doors)],
-        lifespan=[running],
-        dependencies={"db": _given(db), "doorbell": _given(doorbell)},
-        exception_handlers={
-            HoldfastError: problems.of_error,
-            SQLAlchemyError: problems.of_database_error,
-            HTTPException: problems.of_http_error,
-            Exception: problems.of_bug,
-        },
-        request_max_body_size=MAX_BODY_BYTES,
-        openapi_config=OpenAPIConfig(
-            title="Holdfast",
-            version="1",
-            description="Reservations that never oversell.",
-            path="/schema",
-            use_handler_docstrings=True,
-            operation_id_creator=lambda door, *_: door.handler_name,
-        ),
-        logging_config=None,
-        debug=False,
-    )
-    document.complete(app.openapi_schema)
-    return app
+
+
+def _running(
+    doorbell: Doorbell, group_commit: GroupCommit, *dbs: sessionmaker[Session]
+) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
+    """Return what starts and stops the threads beside the event loop."""
+
+    @asynccontextmanager
+    async def running(_: Litestar) -> AsyncIterator[None]:
+        doorbell.start()
+        group_commit.start()
+        yield
+        await group_commit.close()
+        doorbell.close()
+        for db in dbs:
+            db.kw["bind"].dispose()
+
+    return running
 
 
 def _given(value: object) -> Provide:

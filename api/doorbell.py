@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import structlog
 from dramatiq import Broker, Message
-from dramatiq.errors import DramatiqError
+from dramatiq.errors import ConnectionClosed, DramatiqError
 from redis import RedisError
 
 #: A worker that was just woken finds what commits in the next moment as well.
@@ -84,9 +84,18 @@ def _connect(url: str) -> tuple[Broker, Callable[[], int]]:
     """Return the broker, which connects when it is first used, and how to count the rings that wait."""
     if url.startswith("amqp"):
         from dramatiq.brokers.rabbitmq import RabbitmqBroker
+        from pika.exceptions import AMQPError
 
         rabbitmq = RabbitmqBroker(url=url, middleware=[])
-        return rabbitmq, lambda: rabbitmq.get_queue_message_counts(QUEUE)[0]
+
+        def waiting() -> int:
+            try:
+                return int(rabbitmq.get_queue_message_counts(QUEUE)[0])
+            except AMQPError as error:
+                del rabbitmq.connection  # what is broken is not used again
+                raise ConnectionClosed(error) from None
+
+        return rabbitmq, waiting
     from dramatiq.brokers.redis import RedisBroker
     from redis import Redis
 

@@ -53,7 +53,11 @@ def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[Readiness]:
             database = "ok" if is_migrated(session) else "not migrated: run bin/migrate"
     except SQLAlchemyError:
         database = UNREACHABLE
-    broker = "ok" if doorbell.is_heard() else "unreachable: events leave within seconds instead of at once"
+    broker = (
+        "ok"
+        if doorbell.is_heard()
+        else "unreachable: nothing is lost, and nothing leaves until it is back or bin/process-outbox runs"
+    )
     if database == "ok":
         return Response(Readiness("ok", database, broker))
     retry_after = str(DatabaseUnavailable.retry_after_seconds)

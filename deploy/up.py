@@ -1,6 +1,7 @@
 """`bin/up`: everything on this machine, with one command, from nothing."""
 
 import os
+import shlex
 import sys
 import threading
 import time
@@ -38,7 +39,8 @@ def main() -> int:
         environment = _servers(running, given) | _partners(_port("PARTNERS_PORT", port + 1))
         os.environ.update(environment)
         settings = Settings.load()
-        ENV_FILE.write_text("".join(f"{name}={value}\n" for name, value in environment.items()))
+        ENV_FILE.touch(mode=0o600)  # there may be a password in it
+        ENV_FILE.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items()))
         running.callback(ENV_FILE.unlink, missing_ok=True)
         seed()
         return _run(settings)

@@ -38,15 +38,17 @@ KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 IDLE_TRANSACTION_MILLISECONDS = 30_000
 
 
-def connect(settings: Settings, *, connections: int, checked: bool = True) -> Engine:
+def connect(settings: Settings, *, connections: int, checked: bool = True, statement_seconds: int = 0) -> Engine:
     """Return an engine that holds at most `connections` connections and heals by itself.
 
     With `checked` a connection is tried before each use; without, whoever meets one that
-    was cut has to try again, and saves a round trip at each other time.
+    was cut has to try again, and saves a round trip at each other time. No statement takes
+    longer than `statement_seconds`, unless that is 0.
     """
     options = (
         f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
         f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MILLISECONDS}"
+        f" -c statement_timeout={statement_seconds * 1_000}"
     )
     return create_engine(
         make_url(settings.database_url).set(drivername="postgresql+psycopg"),
@@ -126,8 +128,8 @@ def trouble(error: Exception) -> Unavailable | None:
     return None
 
 
-#: A lock that was not to be had in time, a deadlock, a serialization failure.
-BUSY_CODES = frozenset({"55P03", "40P01", "40001"})
+#: A lock that was not to be had in time, a deadlock, a serialization failure, a statement that took too long.
+BUSY_CODES = frozenset({"55P03", "40P01", "40001", "57014"})
 
 #: Connections, resources (disk and memory among them), shutdown and start-up, and a standby in the primary's place.
 DOWN_CODES = ("08", "53", "57P", "25006")

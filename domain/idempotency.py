@@ -126,7 +126,9 @@ def once(
         outcome = act()
         return outcome if isinstance(outcome, Refusal) else Answered(render(outcome))
     if store(session, [(key, Answer(payload_hash, ""), None)]) == 0:
-        return replay(lookup(session, [key])[key], key, payload_hash)
+        answered = lookup(session, [key])
+        # It may have been pruned in between: then it is ours.
+        return replay(answered[key], key, payload_hash) if answered else once(session, key, payload_hash, act, render)
     outcome = act()
     if isinstance(outcome, Refusal):
         session.execute(delete(requests).where(*_is(key)))

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from dotenv import load_dotenv
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,6 +47,10 @@ class Settings(BaseSettings):
     def _is_postgresql(cls, url: str) -> str:
         if _scheme(url).split("+")[0] not in {"postgresql", "postgres"}:
             raise ValueError("must begin with postgresql://")
+        try:
+            make_url(url)
+        except ArgumentError as error:
+            raise ValueError("can't be read; it is postgresql://user:password@host:port/database") from error
         return url
 
     @field_validator("redis_url")

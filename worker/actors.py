@@ -16,7 +16,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from domain.settings import Settings
 from worker import sweep
 from worker.app import App, open_app
-from worker.broker import QUEUE, connect
+from worker.broker import DRAINS, SWEEPS, connect
 
 #: A drain that goes on for longer makes room for the other actors, and rings for itself.
 RUN_SECONDS = 5.0
@@ -90,7 +90,7 @@ running = Running()
 broker, _ = connect(settings.broker(), [running])
 
 
-@dramatiq.actor(broker=broker, queue_name=QUEUE, throws=OperationalError)
+@dramatiq.actor(broker=broker, queue_name=DRAINS, throws=OperationalError)
 def process_outbox() -> None:
     """Drain the outbox until it is dry or others should have a turn."""
     ends = time.monotonic() + RUN_SECONDS
@@ -99,13 +99,13 @@ def process_outbox() -> None:
         process_outbox.send()
 
 
-@dramatiq.actor(broker=broker, queue_name=QUEUE, throws=OperationalError)
+@dramatiq.actor(broker=broker, queue_name=SWEEPS, throws=OperationalError)
 def expire_reservations() -> None:
     """Expire the overdue holds."""
     sweep.expire(running.app.db, running.app.drain.stopping)
 
 
-@dramatiq.actor(broker=broker, queue_name=QUEUE, throws=OperationalError)
+@dramatiq.actor(broker=broker, queue_name=SWEEPS, throws=OperationalError)
 def prune() -> None:
     """Delete what has been kept long enough."""
     retention = timedelta(days=settings.outbox_retention_days)

@@ -142,9 +142,20 @@ class Hold:
             if len(deliveries) > 1:
                 self._settle_each(deliveries)
             else:
-                self._commit([(deliveries[0][0], Failed(f"{type(error).__name__}: {error}"))], goes_on)
+                self._fail(deliveries[0][0], error, goes_on)
             return False
         return True
+
+    def _fail(self, row: Row, error: Exception, goes_on: bool) -> None:
+        """Settle a row whose effect broke as failed: without its compensation, should that break as well."""
+        failed = [(row, Failed(f"{type(error).__name__}: {error}"))]
+        try:
+            self._commit(failed, goes_on)
+        except Exception as again:
+            if trouble(again):
+                raise
+            log.exception("outbox.uncompensated", destination=self._lane.destination, row=row.id)
+            self._commit(failed, goes_on, applies=False)
 
     def _settle_each(self, deliveries: Sequence[Delivery]) -> None:
         """Settle row by row and give the lane back. What follows a broken effect goes out again, after it."""
@@ -156,14 +167,14 @@ class Hold:
         with self._drain.db.begin() as session:
             outbox.release(session, self._lane)
 
-    def _commit(self, deliveries: Sequence[Delivery], goes_on: bool) -> None:
+    def _commit(self, deliveries: Sequence[Delivery], goes_on: bool, *, applies: bool = True) -> None:
         """Settle a batch and, in the same transaction, fetch the next or release the lane."""
         destination = self._drain.destinations[self._lane.destination]
         max_attempts = self._drain.routes[self._lane.destination].max_attempts
         is_last = goes_on and self._is_dry(deliveries)
         with self._drain.db.begin() as session:
             settlement = outbox.settle(session, self._lane, deliveries, max_attempts=max_attempts, is_last=is_last)
-            if settlement and isinstance(destination, Step):
+            if settlement and applies and isinstance(destination, Step):
                 destination.apply(session, settlement)
             if settlement and goes_on and not is_last:
                 self._go_on(session, settlement)

@@ -48,7 +48,7 @@ class Http:
         try:
             with self._client.stream("POST", self._url, content=body, headers=headers) as response:
                 return _outcome(response, _read(response))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             # Down for all, as far as can be told from here. A row that is the only one
             # to meet this is found out by the breaker (see domain.outbox.outcomes).
             return Unreachable(f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -45,7 +46,8 @@ class Leases:
         self._thread.join()
         with self._lock, self._db.begin() as session:
             for lane in sorted(self._held, key=lambda lane: (lane.destination, lane.number)):
-                outbox.release(session, lane)
+                # A probe that it began may be another's by now.
+                outbox.release(session, replace(lane, probing=False))
 
     def _run(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):

@@ -10,11 +10,13 @@ from dramatiq import Broker, Message
 
 from domain import telemetry
 from domain.settings import Settings
-from worker.broker import DOWN, ENOUGH, QUEUE, connect
+from worker.broker import DOWN, DRAINS, ENOUGH, SWEEPS, connect
 
 #: How often each actor is rung, in seconds. Retries become due by the outbox's clock, so
 #: this is also how late one can be.
 EVERY = {"process_outbox": 1, "expire_reservations": 2, "prune": 300}
+
+QUEUES = {"process_outbox": DRAINS, "expire_reservations": SWEEPS, "prune": SWEEPS}
 
 log = structlog.get_logger()
 
@@ -38,11 +40,11 @@ def main() -> None:
     scheduler.start()
 
 
-def ring(broker: Broker, waiting: Callable[[], int], actor: str) -> None:
+def ring(broker: Broker, waiting: Callable[[str], int], actor: str) -> None:
     """Send one wake-up, unless enough of them wait already."""
     try:
-        if waiting() < ENOUGH:
-            broker.enqueue(Message(queue_name=QUEUE, actor_name=actor, args=(), kwargs={}, options={}))
+        if waiting(QUEUES[actor]) < ENOUGH:
+            broker.enqueue(Message(queue_name=QUEUES[actor], actor_name=actor, args=(), kwargs={}, options={}))
     except DOWN as error:
         log.warning("scheduler.unheard", actor=actor, error=type(error).__name__)
 

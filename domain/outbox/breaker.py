@@ -48,8 +48,10 @@ def trip(
     backoff = delay(failures, first=FIRST_PAUSE, cap=LONGEST_PAUSE, jitter=random.uniform(0.5, 1))
     asked = max((outcome.retry_after for outcome in seen if outcome.retry_after), default=backoff)
     pause = max(backoff, min(asked, LONGEST_RETRY_AFTER))
+    # What another lane was asked to wait stands: only a probe knows better.
+    until = func.now() + pause if probing else func.greatest(destinations.c.open_until, func.now() + pause)
     opened = update(destinations).where(destinations.c.name == destination)
-    session.execute(opened.values(failures=failures, open_until=func.now() + pause, reason=excerpt(seen[0].error)))
+    session.execute(opened.values(failures=failures, open_until=until, reason=excerpt(seen[0].error)))
     return pause
 
 

@@ -94,7 +94,7 @@ def decide(
     decisions: list[Decision] = []
     for place, request in enumerate(requests):
         decision = _repeated(request, requests, answered, first) or _fits(request, stock, left)
-        if request.key:
+        if request.key and not isinstance(decision, Refusal):
             first.setdefault(request.key, place)
         if isinstance(decision, Accepted):
             left[decision.item.id] -= request.quantity
