@@ -28,12 +28,15 @@ class Step(Outside):
     def __init__(self, *, concurrency: int = 1) -> None:
         super().__init__(concurrency=concurrency)
         self.poisonous: set[int] = set()
+        self.uncompensated: set[int] = set()
         self.applied: list[int] = []
 
     def apply(self, session: Session, settlement: Settlement) -> None:
         done = [row.id for row, _ in settlement.processed]
         if self.poisonous & set(done):
             raise ValueError("poison")
+        if self.uncompensated & {change.row.id for change in settlement.dead}:
+            raise ValueError("no compensation")
         session.execute(update(destinations).where(destinations.c.name == SHOP).values(reason=str(done)))
         self.applied += done
 
@@ -101,4 +104,19 @@ def test_a_poisonous_effect_dies_after_its_last_attempt_and_its_aggregate_goes_o
         time_passes(drain.db)
 
     assert standing(drain.db) == ["dead", "processed"]
+    assert shop.applied == [second]
+
+
+def test_a_compensation_that_breaks_as_well_does_not_hold_its_lane_up(drain_of: OpenDrain) -> None:
+    shop = Step()
+    drain = drain_of(shop, max_attempts=1)
+    aggregate = an_aggregate()
+    bad, second = promised(drain.db, aggregate, aggregate)
+    shop.poisonous = shop.uncompensated = {bad}
+
+    drain.run()
+    drain.run()
+
+    assert standing(drain.db) == ["dead", "processed"]
+    assert row(drain.db, bad).last_error == "ValueError: poison"
     assert shop.applied == [second]

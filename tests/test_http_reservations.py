@@ -6,10 +6,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from redis import Redis
 from sqlalchemy import select
 
+from deploy.embedded import RedisServer
 from domain.outbox.table import outbox
-from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve, wait_until
 
 
 def test_a_hold_is_made_and_read_where_its_location_says(api: httpx.Client, db: Db) -> None:
@@ -237,3 +239,16 @@ def _ids(page: Any) -> list[str]:
 
 def _instant(written: str) -> datetime:
     return datetime.fromisoformat(written)
+
+
+@pytest.mark.parametrize("operation", ["confirm", "cancel"])
+def test_a_worker_is_rung_for_when_a_reservation_has_changed(
+    api: httpx.Client, db: Db, redis: RedisServer, operation: str
+) -> None:
+    hold = a_hold(db, an_item(db))
+    with Redis.from_url(redis.url) as doorbell:
+        doorbell.flushall()
+
+        api.post(f"/reservations/{hold.id}/{operation}").raise_for_status()
+
+        wait_until(lambda: doorbell.llen("dramatiq:holdfast") == 1)
