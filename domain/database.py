@@ -34,8 +34,9 @@ LOCK_TIMEOUT_MILLISECONDS = 5_000
 #: A PostgreSQL that is cut off without a word is noticed within this time, in seconds and milliseconds.
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
-#: A transaction left open by a stopped process must not hold its locks for ever.
-IDLE_TRANSACTION_MILLISECONDS = 30_000
+#: None of ours waits for anything but PostgreSQL. One that is left open by a process that
+#: was stopped in its midst must not keep others from its locks for longer.
+IDLE_TRANSACTION_MILLISECONDS = 5_000
 
 
 def connect(settings: Settings, *, connections: int, checked: bool = True, statement_seconds: int = 0) -> Engine:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain import outbox
 from domain.outbox import Lane
 
-#: Five renewals fit into one lease: four may fail.
+#: Four renewals fit into one lease: three may fail.
 RENEW_SECONDS = 1.0
 
 log = structlog.get_logger()

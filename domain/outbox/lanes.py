@@ -24,9 +24,10 @@ from domain.database import CLOCK, commit_without_waiting
 from domain.outbox import breaker
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 
-#: A killed worker's lanes are free again after this long at most. Long enough that a
-#: renewal a second is hard to miss, short enough that nobody is paged.
-LEASE = timedelta(seconds=5)
+#: A killed worker's lanes are free again after this long at most. Long enough that three
+#: renewals, one a second, may fail; short enough that, with a tick of the scheduler, what it
+#: had in hand is delivered again within 6 s.
+LEASE = timedelta(seconds=4)
 
 #: A probe of a destination that was down may take this long before another one may start.
 PROBE = timedelta(seconds=30)
