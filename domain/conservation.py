@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from domain.items import items
 from domain.lifecycle import CONSUMING, HOLDING
 from domain.outbox.lanes import LEASE
-from domain.outbox.table import LANES, destinations, lanes, outbox, pending
+from domain.outbox.table import LANES, destinations, lanes, outbox, pending, ready
 from domain.reservations.table import history, is_hold, reservations
 
 #: How many culprits are named; the rest is counted.
@@ -18,6 +18,9 @@ NAMED = 5
 
 #: A hold that is overdue by more than this has no sweeper behind it, in minutes.
 SWEPT_WITHIN_MINUTES = 10
+
+#: A promise that could leave and has not for longer than this has no worker behind it, in minutes.
+LEAVES_WITHIN_MINUTES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,23 @@ def _overdue() -> Select[str]:
     return select(cast(reservations.c.id, String)).where(is_hold, reservations.c.expires_at < limit)
 
 
+def _stuck() -> Select[str]:
+    """What is ready and untried for long, though its destination is open and was so all the while."""
+    limit = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, LEAVES_WITHIN_MINUTES)
+    is_open = and_(
+        ~destinations.c.paused,
+        destinations.c.failures == 0,
+        or_(destinations.c.recovered_at.is_(None), destinations.c.recovered_at < limit),
+    )
+    name = func.concat(destinations.c.name, " (", func.count(), " rows)")
+    return (
+        select(name)
+        .join_from(outbox, destinations, destinations.c.name == outbox.c.destination)
+        .where(ready, outbox.c.attempts == 0, outbox.c.created_at < limit, is_open)
+        .group_by(destinations.c.name)
+    )
+
+
 LAWS = (
     Law("every item's stock = available + held + consumed", _stock()),
     Law("every reservation's history leads to its status, a step a version", _history()),
@@ -116,5 +136,6 @@ LAWS = (
     Law("every pending promise has a lane to leave by", _homeless()),
     Law("every destination has all its lanes", _lanes()),
     Law("no lane is leased for longer than a lease", _leases()),
+    Law(f"no promise to an open destination has been ready for {LEAVES_WITHIN_MINUTES} minutes", _stuck()),
     Law(f"no hold is overdue by more than {SWEPT_WITHIN_MINUTES} minutes", _overdue()),
 )

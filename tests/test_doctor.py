@@ -51,7 +51,7 @@ def test_a_house_in_order_is_well(house: Db) -> None:
     assert findings(house) == {}
 
 
-STOCK, HISTORY, ORDER, HOME, LANES, LEASES, OVERDUE = (law.says for law in LAWS)
+STOCK, HISTORY, ORDER, HOME, LANES, LEASES, STUCK, OVERDUE = (law.says for law in LAWS)
 
 BREAKS = [
     (STOCK, "UPDATE items SET available_quantity = available_quantity - 1"),
@@ -71,6 +71,7 @@ BREAKS = [
     ),
     (LANES, "DELETE FROM outbox_lanes WHERE lane = 31; UPDATE outbox SET processed_at = now()"),
     (LEASES, "UPDATE outbox_lanes SET leased_until = now() + interval '1 hour' WHERE lane = 3"),
+    (STUCK, "UPDATE outbox SET created_at = now() - interval '11 minutes' WHERE destination = 'events'"),
     (OVERDUE, "UPDATE reservations SET expires_at = now() - interval '11 minutes' WHERE status = 'PENDING'"),
 ]
 
@@ -117,6 +118,22 @@ def test_a_promise_may_leave_before_one_that_died_or_one_of_another_aggregate(db
         "UPDATE outbox SET processed_at = now() WHERE id = 4",
     )
     assert findings(db) == {}
+
+
+@pytest.mark.parametrize(
+    "excuse",
+    [
+        "UPDATE outbox_destinations SET paused = true",
+        "UPDATE outbox_destinations SET failures = 1",
+        "UPDATE outbox_destinations SET recovered_at = now()",
+        "UPDATE outbox SET attempts = 1",
+        "UPDATE outbox SET available_at = now()",
+    ],
+)
+def test_a_promise_that_may_not_leave_is_not_stuck(house: Db, excuse: str) -> None:
+    broken(house, "UPDATE outbox SET created_at = now() - interval '11 minutes'", excuse)
+
+    assert findings(house) == {}
 
 
 def test_a_drained_outbox_is_well(db: Db) -> None:
