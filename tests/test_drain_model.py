@@ -60,7 +60,7 @@ class Draining(RuleBasedStateMachine):
         self.db = with_shop(db, max_attempts=MAX_ATTEMPTS)
         self.open = ExitStack()
         self.late: dict[int, Session] = {}
-        self.recorded: Counter[int] = Counter()
+        self.recorded = 0
         self.server = Server()
         #: How often each row may be delivered: once more for each lost lease that it was in flight under.
         self.allowed: Counter[int] = Counter()
@@ -79,23 +79,21 @@ class Draining(RuleBasedStateMachine):
         (route,) = self.db.kw["info"]["routes"].destinations
         return Drain(db=self.db, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases)
 
-    @rule(place=places, count=st.integers(1, 4))
-    def record(self, place: int, count: int = 1) -> None:
+    @rule(wanted=st.lists(places, min_size=1, max_size=6))
+    def record(self, wanted: list[int]) -> None:
         """Whoever records holds the lock on the aggregate, so nobody else does meanwhile."""
-        if place not in self.late:
-            with self.db.begin() as session:
-                self._record(session, place, count)
+        with self.db.begin() as session:
+            self._record(session, [place for place in wanted if place not in self.late])
 
-    def _record(self, session: Session, place: int, count: int = 1) -> None:
-        outbox.record(session, [an_event(AGGREGATES[place])] * count)
-        self.recorded[place] += count
+    def _record(self, session: Session, wanted: list[int]) -> None:
+        self.recorded += outbox.record(session, [an_event(AGGREGATES[place]) for place in wanted])
 
     @rule(place=places)
     def begin_late(self, place: int) -> None:
         """Record in a transaction that goes on, so that its ids commit after higher ones."""
         if place not in self.late:
             self.late[place] = self.db()
-            self._record(self.late[place], place)
+            self._record(self.late[place], [place])
 
     @rule()
     def commit_late(self) -> None:
@@ -125,14 +123,13 @@ class Draining(RuleBasedStateMachine):
             self.time_passes()
             self.other_drain.run()
         elif happening == "record":
-            self.record(place)
+            self.record([place])
         elif happening == "begin":
             self.begin_late(place)
         elif happening == "commit":
             late = list(self.late)
             self.commit_late()
-            for one in late:
-                self.record(one)
+            self.record(late)
 
     @rule()
     def time_passes(self) -> None:
@@ -173,7 +170,7 @@ class Draining(RuleBasedStateMachine):
             self.time_passes()
         self.nothing_is_lost_repeated_or_overtaken()
         stored = rows(self.db)
-        assert len(stored) == self.recorded.total()
+        assert len(stored) == self.recorded
         assert all(row.processed_at or row.dead_at for row in stored)
 
 

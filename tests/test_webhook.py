@@ -125,3 +125,14 @@ def test_a_secret_that_is_none_keeps_the_worker_from_starting(secret: str, capsy
     said = capsys.readouterr().err
     assert "'partner'" in said and "HOLDFAST_ROUTES" in said
     assert len(secret) < 8 or secret.removeprefix("whsec_") not in said
+
+
+def test_a_delivery_tells_of_the_request_that_it_came_of(server: Server, post: Callable[..., Outcome]) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    recorded = {"traceparent": traceparent, "correlation_id": "request-1", "other": "kept to ourselves"}
+
+    post(a_row()._replace(headers=json.dumps(recorded)))
+
+    (heard,) = server.heard
+    assert (heard.headers["traceparent"], heard.headers["x-request-id"]) == (traceparent, "request-1")
+    assert "kept to ourselves" not in heard.headers.values()

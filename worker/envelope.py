@@ -20,3 +20,13 @@ def wrap(row: Row) -> str:
         f'{{"event_id":"{row.event_id}","event_type":{json.dumps(row.type)},"payload":{row.payload},'
         f'"timestamp":"{row.created_at.isoformat()}","source":"{SOURCE}","version":"{VERSION}"}}'
     )
+
+
+#: What ties an event to the request that it came of, as recorded and as sent.
+TRACE = {"traceparent": "traceparent", "correlation_id": "X-Request-Id"}
+
+
+def trace(row: Row) -> dict[str, str]:
+    """Return the HTTP headers that tell of the request behind an event: its W3C trace context and its id."""
+    recorded = json.loads(row.headers)
+    return {sent: recorded[name] for name, sent in TRACE.items() if name in recorded}

@@ -12,7 +12,7 @@ from domain.outbox import Outcome, Row
 from domain.outbox.routes import Route
 from domain.settings import refuse_to_start
 from worker.calls import Calls
-from worker.envelope import wrap
+from worker.envelope import trace, wrap
 from worker.http import Http
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
@@ -35,7 +35,8 @@ class Webhook:
 
     def _headers(self, row: Row, body: str) -> Mapping[str, str]:
         moment = datetime.now(UTC)
-        headers = {"webhook-id": str(row.event_id), "webhook-timestamp": str(int(moment.timestamp()))}
+        headers = trace(row)
+        headers |= {"webhook-id": str(row.event_id), "webhook-timestamp": str(int(moment.timestamp()))}
         if self._signer:
             headers["webhook-signature"] = self._signer.sign(str(row.event_id), moment, body)
         return headers

@@ -10,7 +10,7 @@ from domain.outbox import Delivered, Moot, Outcome, Refused, Rejected, Row, Sett
 from domain.outbox.routes import RESERVATION_CONFIRM, Route
 from domain.reservations import confirmation
 from worker.calls import Calls
-from worker.envelope import wrap
+from worker.envelope import trace, wrap
 from worker.http import Http
 
 
@@ -31,7 +31,7 @@ class Confirmation:
     def _call(self, row: Row, held: Collection[UUID]) -> Outcome:
         if row.type == RESERVATION_CONFIRM and row.aggregate_id not in held:
             return Moot()  # settling it tells the service to let go
-        outcome = self._http.post(wrap(row), {"Idempotency-Key": str(row.event_id)})
+        outcome = self._http.post(wrap(row), trace(row) | {"Idempotency-Key": str(row.event_id)})
         if row.type == RESERVATION_CONFIRM and isinstance(outcome, Rejected):
             return Refused(outcome.error)
         return outcome
