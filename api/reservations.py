@@ -67,6 +67,7 @@ def _asked(request: Request[Any, Any, Any], data: NewReservation, hold_for: time
         guest_id=data.guest.id if data.guest else None,
         note=data.note,
         metadata=data.metadata,
+        changed_by=client_of(request),
         headers=trace_of(request),
     )
 

@@ -19,6 +19,7 @@ from domain.lifecycle import Status
 from domain.reservations import events
 from domain.reservations.expiry import take_back
 from domain.reservations.table import Reservation, history, reservations
+from domain.reservations.transition import SYSTEM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,7 @@ class Reserve:
     note: str | None = None
     metadata: dict[str, Any] | None = None
     source: str = "api"
+    changed_by: str = SYSTEM
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -182,7 +184,7 @@ def _insert(session: Session, holds: Sequence[tuple[Reserve, Reservation]]) -> N
         session,
         history,
         ("reservation_id", "to_status", "changed_by"),
-        ((hold.id, hold.status, request.key.client_id if request.key else request.source) for request, hold in holds),
+        ((hold.id, hold.status, request.changed_by) for request, hold in holds),
     )
     outbox.record(session, (e for request, hold in holds for e in events.of_creation(hold, request.headers)))
     taken: Counter[int] = Counter()
