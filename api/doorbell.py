@@ -17,7 +17,7 @@ TIMEOUT_SECONDS = 1.0
 #: With this many rings waiting the workers are down or busy; one more tells them nothing.
 ENOUGH_RINGS = 64
 
-#: Rings between two looks at how many wait.
+#: Rings between two looks at how many wait, while they are few.
 LOOK_EVERY = 16
 
 QUEUE = "holdfast"
@@ -71,7 +71,7 @@ class Doorbell:
 
     def _ring(self) -> None:
         self._rings += 1
-        if self._rings % LOOK_EVERY == 1:
+        if self._is_enough or self._rings % LOOK_EVERY == 1:
             self._is_enough = self._waiting() >= ENOUGH_RINGS
         if not self._is_enough:
             message: Message[None] = Message(

@@ -2,6 +2,7 @@
 
 import gzip
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -113,16 +114,17 @@ def test_a_time_that_is_none_is_ignored(server: Server, post: Post, written: str
 
 
 @pytest.mark.parametrize(
-    ("date", "low", "high"),
+    ("away", "low", "high"),
     [
-        (datetime.now(UTC) + timedelta(minutes=10), timedelta(minutes=9), timedelta(minutes=10)),
-        (datetime.now(UTC) - timedelta(minutes=10), timedelta(0), timedelta(0)),
-        (datetime(9999, 12, 31, tzinfo=UTC), timedelta(days=1), timedelta(days=1)),
+        (timedelta(minutes=10), timedelta(minutes=9), timedelta(minutes=10)),
+        (timedelta(minutes=-10), timedelta(0), timedelta(0)),
+        (timedelta(days=100_000), timedelta(days=1), timedelta(days=1)),
     ],
 )
 def test_a_server_may_say_when_to_come_back_as_a_date(
-    server: Server, post: Post, date: datetime, low: timedelta, high: timedelta
+    server: Server, post: Post, away: timedelta, low: timedelta, high: timedelta
 ) -> None:
+    date = datetime.now(UTC) + away
     server.answer = saying(503, Retry_After=format_datetime(date, usegmt=True))
 
     outcome = post()
@@ -202,6 +204,23 @@ def test_the_status_counts_whatever_the_body_is(
     assert time.monotonic() - began < AT_MOST_SECONDS
 
 
+@pytest.mark.parametrize("trouble", ["is huge", "is a bomb"])
+def test_an_answer_is_read_no_further_than_is_of_use(server: Server, post: Post, trouble: str) -> None:
+    head = b"HTTP/1.1 422 Answer\r\n"
+    server.answer = {
+        "is huge": trickling(head + b"Content-Length: 10000000000\r\n\r\n", b"x" * 100_000, every_seconds=0),
+        "is a bomb": sending(head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB),
+    }[trouble]
+    tracemalloc.start()
+
+    outcome = post()
+
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert isinstance(outcome, Rejected)
+    assert most < 5_000_000
+
+
 #: A hundred megabytes of nothing.
 BOMB = gzip.compress(b"\0" * 100_000_000)
 
@@ -252,9 +271,7 @@ def test_a_connection_is_used_again(server: Server, post: Post) -> None:
     assert len(server.connections) == 1
 
 
-def test_proxies_and_passwords_of_the_environment_are_left_alone(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_proxies_of_the_environment_are_left_alone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     outcome = posted(server.url)

@@ -112,7 +112,7 @@ def test_nobody_waits_for_a_lock_or_idles_in_a_transaction_for_ever(db: Db) -> N
     assert dict(zip(LIMITS, shown, strict=True)) == LIMITS
 
 
-LIMITS = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "30s", "timezone": "UTC"}
+LIMITS = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "5s", "timezone": "UTC"}
 
 
 def test_the_clock_goes_on_within_a_transaction(db: Db) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import Row, select, update
 
 from domain import outbox
 from domain.database import now
-from domain.outbox import Delivered, Failed, Lane, Outcome, Rejected, Unreachable
+from domain.outbox import Delivered, Failed, Lane, Rejected
 from domain.outbox.lanes import LEASE
 from domain.outbox.table import LANES, destinations, lane_of, lanes, waiting
 from domain.outbox.table import outbox as table
@@ -21,7 +21,6 @@ from tests.promises import (
     fetched,
     promised,
     released,
-    rows,
     settled,
     standing,
     time_passes,
@@ -41,17 +40,6 @@ def stored(db: Db, lane: Lane) -> Row[int, int, str | None, datetime | None]:
                 lanes.c.destination == lane.destination, lanes.c.lane == lane.number
             )
         ).one()
-
-
-def renewed(db: Db, *held: Lane) -> int:
-    with db.begin() as session:
-        return outbox.renew(session, held)
-
-
-def fenced(db: Db, lane: Lane) -> bool:
-    """Tell whether the fence keeps this holder out."""
-    with db.begin() as session:
-        return not outbox.fence(session, lane)
 
 
 def set_destination(db: Db, **values: object) -> None:
@@ -194,99 +182,6 @@ def test_a_lease_runs_out_after_a_lease_and_not_before(shop: Db) -> None:
 
     time_passes(shop, LEASE - timedelta(seconds=2))
 
-    assert claimed(shop) is None
-
-
-def test_a_renewed_lease_lasts_on(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
-    held = [a_lane(shop), a_lane(shop)]
-    time_passes(shop, LEASE - timedelta(seconds=1))
-
-    kept = renewed(shop, *held)
-    time_passes(shop, LEASE - timedelta(seconds=1))
-
-    assert kept == 2
-    assert claimed(shop) is None
-
-
-def test_a_lease_that_was_lost_can_not_be_renewed(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
-    lost, kept = a_lane(shop), a_lane(shop)
-    with shop.begin() as session:
-        session.execute(update(lanes).where(lanes.c.lane == lost.number).values(leased_until=None))
-    new = a_lane(shop)
-
-    assert renewed(shop, lost, kept) == 1
-    assert stored(shop, lost)[:3] == (lost.number, new.epoch, new.holder)
-
-
-def test_a_worker_that_lost_its_lease_can_not_settle(shop: Db) -> None:
-    promised(shop, an_aggregate(), an_aggregate(), an_aggregate())
-    old = a_lane(shop)
-    batch = fetched(shop, old)
-    time_passes(shop, LEASE)
-    new = a_lane(shop)
-    before = rows(shop)
-
-    outcomes: list[Outcome] = [Delivered(), Failed("no"), Unreachable("down")]
-    settlement = settled(shop, old, list(zip(batch, outcomes, strict=True)))
-
-    assert settlement is None
-    assert rows(shop) == before
-    assert stored(shop, new).holder == new.holder
-    assert not fenced(shop, new)
-
-
-def test_a_worker_whose_lease_ran_out_may_settle_while_nobody_else_has_claimed(shop: Db) -> None:
-    promised(shop, an_aggregate())
-    lane = a_lane(shop)
-    batch = fetched(shop, lane)
-    time_passes(shop, LEASE)
-
-    settlement = settled(shop, lane, [(batch[0], Delivered())])
-
-    assert settlement is not None
-    assert claimed(shop) is None, "settling prolongs the lease"
-    assert standing(shop) == ["processed"]
-
-
-def test_the_fence_names_the_holder_too(shop: Db) -> None:
-    """A crash of the database may forget a claim, whose epoch is then given out again."""
-    promised(shop, an_aggregate())
-    forgotten = a_lane(shop)
-    with shop.begin() as session:
-        session.execute(
-            update(lanes).where(lanes.c.destination == SHOP).values(epoch=0, holder=None, leased_until=None)
-        )
-    new = a_lane(shop)
-
-    assert new.epoch == forgotten.epoch
-    assert fenced(shop, forgotten)
-    assert not fenced(shop, new)
-    assert renewed(shop, forgotten) == 0
-
-
-def test_the_fence_names_the_epoch_too(shop: Db) -> None:
-    promised(shop, an_aggregate())
-    old = claimed(shop, holder="me")
-    time_passes(shop, LEASE)
-    new = claimed(shop, holder="me")
-
-    assert old is not None and new is not None
-    assert fenced(shop, old)
-    assert renewed(shop, old) == 0
-    assert not fenced(shop, new)
-
-
-def test_giving_back_what_is_not_ours_any_more_has_no_effect(shop: Db) -> None:
-    promised(shop, an_aggregate())
-    old = a_lane(shop)
-    time_passes(shop, LEASE)
-    new = a_lane(shop)
-
-    released(shop, old)
-
-    assert stored(shop, new).holder == new.holder
     assert claimed(shop) is None
 
 
