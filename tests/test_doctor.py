@@ -111,7 +111,7 @@ def test_a_promise_may_leave_before_one_that_died_or_one_of_another_aggregate(db
     assert findings(db) == {}
 
     aggregate = an_aggregate()
-    recorded(db, an_event(aggregate), an_event(aggregate))
+    recorded(db, *(an_event(aggregate) for _ in range(3)))
     broken(
         db,
         "UPDATE outbox SET dead_at = now() WHERE id = 3",

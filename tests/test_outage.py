@@ -1,6 +1,8 @@
 """Outages: they spend no attempt, kill nothing and change no order, however often they come."""
 
-from domain.outbox import Delivered, Unreachable
+import time
+
+from domain.outbox import Delivered, Outcome, Row, Unreachable
 from tests.conftest import OpenDrain
 from tests.promises import (
     DOWN,
@@ -9,6 +11,7 @@ from tests.promises import (
     an_aggregate,
     destination,
     promised,
+    row,
     rows,
     standing,
     time_passes,
@@ -36,9 +39,13 @@ def test_an_outage_spends_no_attempt_kills_nothing_and_keeps_the_order(drain_of:
 
 
 def test_an_outage_is_probed_with_one_row_at_a_time(drain_of: OpenDrain) -> None:
-    shop = Outside(lambda _: DOWN)
+    def slowly(_: Row) -> Outcome:
+        time.sleep(0.05)  # long enough for as many calls as may be under way at once
+        return DOWN
+
+    shop = Outside(slowly, concurrency=8)
     drain = drain_of(shop)
-    promised(drain.db, *(an_aggregate(lane) for lane in range(32)))
+    promised(drain.db, *(an_aggregate(lane) for lane in (0, 1, 2) for _ in range(20)))
     drain.run()
     shop.called.clear()
     time_passes(drain.db)
@@ -96,3 +103,24 @@ def test_a_row_that_was_held_by_the_trouble_of_another_is_not_overtaken(drain_of
 
     assert shop.called[:4] == [bad, recovering, bad, first]
     assert [one for one in shop.called if one in (first, second)] == [first, second]
+
+
+def test_after_a_row_took_the_blame_the_next_one_shows_whether_that_was_right(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    (bad,) = promised(drain.db, an_aggregate(0))
+    shop.trouble[bad] = DOWN
+    drain.run()
+    promised(drain.db, an_aggregate(1))
+    time_passes(drain.db)
+    drain.run(limit=1)
+    others = promised(drain.db, *(an_aggregate(0) for _ in range(5)))
+    time_passes(drain.db)
+    recovered = destination(drain.db).recovered_at
+    shop.called.clear()
+
+    drain.run()
+
+    assert shop.called == [bad, *others]
+    assert row(drain.db, bad).attempts == 1
+    assert destination(drain.db).recovered_at > recovered

@@ -69,15 +69,15 @@ def test_what_was_not_delivered_stays_for_ever(shop: Db, state: str) -> None:
 
 
 def test_it_goes_on_where_it_stopped_and_ends_at_what_is_young(shop: Db) -> None:
-    some_rows(shop, "dead", days=9, count=10)
+    some_rows(shop, "dead", days=9, count=PRUNE_BATCH - 1)
     some_rows(shop, "processed", days=8, count=PRUNE_BATCH)
-    some_rows(shop, "processed", days=1, count=PRUNE_BATCH + 1)
+    some_rows(shop, "processed", days=1, count=PRUNE_BATCH)
 
-    first, after = pruned(shop)
-    assert (first, after) == (PRUNE_BATCH - 10, PRUNE_BATCH)
-    second, end = pruned(shop, after or 0)
-    assert (second, end) == (10, None)
-    assert len(rows(shop)) == 10 + PRUNE_BATCH + 1
+    first, second = pruned(shop), pruned(shop, after=PRUNE_BATCH)
+
+    assert first == (1, PRUNE_BATCH)
+    assert second == (PRUNE_BATCH - 1, None)
+    assert len(rows(shop)) == 2 * PRUNE_BATCH - 1
 
 
 def test_pruning_again_finds_nothing_more(shop: Db) -> None:
