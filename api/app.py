@@ -29,7 +29,7 @@ from api.group_commit import GroupCommit
 from api.views import render_reservation
 from domain import database, outbox, telemetry
 from domain.errors import HoldfastError
-from domain.outbox import routes
+from domain.outbox import routes_file
 from domain.reservations import reserve
 from domain.settings import Settings, refuse_to_start
 
@@ -44,7 +44,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
     """Return the application for these settings, or for those of the environment."""
     settings = settings or Settings.load()
     telemetry.configure(settings.log_level)
-    wanted, doorbell = routes.load(settings), Doorbell(settings.broker())
+    wanted, doorbell = routes_file.load(settings), Doorbell(settings.broker())
     doors = database.connect(settings, connections=CONNECTIONS, statement_seconds=STATEMENT_SECONDS)
     db = database.sessions(doors, routes=wanted)
     event.listen(db, "after_commit", partial(_ring, doorbell))
@@ -138,7 +138,7 @@ def main() -> None:
     """Serve until SIGTERM, then finish what is in hand."""
     settings = Settings.load()
     insist_on_free(settings.host, settings.port)
-    routes.load(settings)  # here as well, as what ends a process that serves only has it started again
+    routes_file.load(settings)  # here as well, as what ends a process that serves only has it started again
     Server(
         "api.app:create_app",
         factory=True,

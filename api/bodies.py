@@ -52,7 +52,8 @@ class Strict(AbstractDTO[T]):
         return False
 
     def data_to_encodable_type(self, data: Any) -> LitestarEncodableType:
-        return data
+        encodable: LitestarEncodableType = data
+        return encodable
 
 
 def read(body: bytes, model: type[T]) -> T:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from benchmarks.measure import Measure, median
 from benchmarks.stage import ITEMS, Stage
 from domain import database, reservations
-from domain.outbox.routes import load
+from domain.outbox.routes_file import load
 from domain.reservations import Reserve
 from domain.settings import Settings
 from worker import sweep

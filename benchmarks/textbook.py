@@ -24,7 +24,7 @@ from api.views import NewReservation, ReservationView
 from domain import database, idempotency, items
 from domain.identity import new_id
 from domain.lifecycle import Status
-from domain.outbox import routes
+from domain.outbox import routes_file
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
 from domain.reservations import table
@@ -69,7 +69,7 @@ def create_app() -> Litestar:
     async def running(app: Litestar) -> AsyncIterator[None]:
         engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0)
         app.state.sessions = async_sessionmaker(engine, expire_on_commit=False)
-        app.state.routes = routes.load(settings)
+        app.state.routes = routes_file.load(settings)
         yield
         await engine.dispose()
 

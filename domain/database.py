@@ -137,7 +137,7 @@ DOWN_CODES = ("08", "53", "57P", "25006")
 
 
 #: The migration that this code needs.
-SCHEMA_VERSION = "0001"
+SCHEMA_VERSION = "0002"
 
 
 def is_migrated(session: Session) -> bool:

@@ -17,8 +17,14 @@ from domain.items import Item
 from domain.outbox import Event, record
 from domain.reservations import Reservation, Reserve
 from domain.reservations.table import reservations as table
+from domain.settings import Settings
 
 Db = sessionmaker[Session]
+
+
+def some_settings(**fields: object) -> Settings:
+    """Settings that lead nowhere, but for those given."""
+    return Settings.model_validate({"database_url": "postgresql://nowhere/none"} | fields)
 
 
 def an_item(db: Db, quantity: int = 10, sku: str | None = None) -> Item:

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from domain import database, outbox
 from domain.outbox import Delivered, Failed, Lane, Outcome, Row, Unreachable
-from domain.outbox.outcomes import Delivery
+from domain.outbox.outcomes import Delivery, Retries
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table
@@ -21,6 +21,7 @@ from worker.calls import Calls
 from worker.destinations import Destination
 from worker.drain import Drain
 from worker.leases import Leases
+from worker.shares import Shares
 
 #: The destination of these tests.
 SHOP = "shop"
@@ -96,7 +97,7 @@ def fetched(db: Db, lane: Lane, *, after: int = 0, limit: int = 100) -> Sequence
 
 def settled(db: Db, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int = 12) -> outbox.Settlement | None:
     with db.begin() as session:
-        return outbox.settle(session, lane, deliveries, max_attempts=max_attempts)
+        return outbox.settle(session, lane, deliveries, retries=Retries(max_attempts=max_attempts))
 
 
 def released(db: Db, lane: Lane) -> None:
@@ -157,7 +158,9 @@ def draining(db: Db, shop: Destination, **fields: Any) -> Iterator[Drain]:
     (route,) = sessions.kw["info"]["routes"].destinations
     leases = Leases(sessions)
     try:
-        yield Drain(db=sessions, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases)
+        yield Drain(
+            db=sessions, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases, shares=Shares([SHOP], 1)
+        )
     finally:
         leases.close()
         shop.close()

@@ -24,6 +24,7 @@ from tests.servers import Server, a_server, saying, trickling
 from worker.drain import Drain, Tally
 from worker.gateways.confirmation import Confirmation
 from worker.leases import Leases
+from worker.shares import Shares
 
 TIMEOUT_SECONDS = 0.3
 MAX_ATTEMPTS = 2
@@ -43,7 +44,13 @@ def drain(db: Db, service: Server) -> Iterator[Drain]:
     registered(here)
     stopping, leases = Event(), Leases(here)
     step = Confirmation(route, here, stopping, timeout_seconds=TIMEOUT_SECONDS)
-    yield Drain(db=here, routes={CONFIRMATION: route}, destinations={CONFIRMATION: step}, leases=leases)
+    yield Drain(
+        db=here,
+        routes={CONFIRMATION: route},
+        destinations={CONFIRMATION: step},
+        leases=leases,
+        shares=Shares([CONFIRMATION], 1),
+    )
     leases.close()
     step.close()
 

@@ -23,6 +23,7 @@ from tests.models import MODEL
 from tests.promises import SHOP, Outside, an_aggregate, rows, time_passes, with_shop
 from worker.drain import Drain, Tally
 from worker.leases import Leases
+from worker.shares import Shares
 
 #: Two aggregates share a lane, one has another.
 AGGREGATES = [an_aggregate(0), an_aggregate(0), an_aggregate(1)]
@@ -77,7 +78,9 @@ class Draining(RuleBasedStateMachine):
         self.open.callback(shop.close)
         self.open.callback(leases.close)
         (route,) = self.db.kw["info"]["routes"].destinations
-        return Drain(db=self.db, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases)
+        return Drain(
+            db=self.db, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases, shares=Shares([SHOP], 1)
+        )
 
     def record(self, wanted: list[int]) -> None:
         """Whoever records holds the lock on the aggregate, so nobody else does meanwhile."""

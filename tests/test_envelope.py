@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from domain.outbox import Event, Row
 from tests.builders import Db, recorded
 from tests.promises import a_lane, fetched, with_shop
-from worker.envelope import wrap
+from worker.formats.envelope import wrap
 
 MOMENT = datetime(2030, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)
 

@@ -10,6 +10,7 @@ from domain import outbox
 from domain.database import now
 from domain.outbox import Delivered, Failed, Lane, Rejected
 from domain.outbox.lanes import LEASE
+from domain.outbox.outcomes import Retries
 from domain.outbox.table import LANES, destinations, lane_of, lanes, waiting
 from domain.outbox.table import outbox as table
 from tests.builders import Db
@@ -221,7 +222,7 @@ def test_a_claim_waits_for_nobody_who_settles(shop: Db) -> None:
     batch = fetched(shop, lane)
 
     with shop.begin() as settling:
-        outbox.settle(settling, lane, [(batch[0], Delivered())], max_attempts=1)
+        outbox.settle(settling, lane, [(batch[0], Delivered())], retries=Retries(max_attempts=1))
         other = claimed(shop)
 
     assert other is not None and other.number != lane.number

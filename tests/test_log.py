@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from uuid import uuid4
 
 import pytest
@@ -16,8 +17,9 @@ import pytest
 from domain.outbox import Delivered, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import ROOT
+from tests.builders import some_settings
 from worker.destinations.log import Log
-from worker.envelope import wrap
+from worker.formats.envelope import wrap
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -29,7 +31,7 @@ def some_rows(count: int, payload: str = '{"note": "Zoë\\n"}') -> Sequence[Row]
 
 
 def a_log(path: object) -> Log:
-    return Log(Route(name="log", url=f"log:{path}"))
+    return Log(Route(name="log", url=f"log:{path}"), some_settings(), Event())
 
 
 @pytest.fixture
@@ -68,7 +70,7 @@ def test_what_is_in_the_file_stays(path: Path) -> None:
 
 
 def test_without_a_path_it_writes_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    log = Log(Route(name="log", url="log:"))
+    log = Log(Route(name="log", url="log:"), some_settings(), Event())
 
     log.deliver(some_rows(2))
     log.close()

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Delivered, Failed, Held, Outcome, Refused, Rejected, Row, Unreachable
-from domain.outbox.outcomes import FIRST_RETRY, LONGEST_RETRY, Change, Policy, changes, is_its_own_fault
+from domain.outbox.outcomes import Change, Policy, Retries, changes, is_its_own_fault
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 PAUSE = timedelta(seconds=7)
+FIRST_RETRY, LONGEST_RETRY = Retries().first, Retries().longest
 
 A, B = uuid4(), uuid4()
 
@@ -29,7 +30,7 @@ def a_row(
 
 
 def a_policy(*, max_attempts: int = 12, recovered_at: datetime | None = None, roll: float = 1.0) -> Policy:
-    return Policy(max_attempts=max_attempts, pause=PAUSE, recovered_at=recovered_at, roll=lambda: roll)
+    return Policy(retries=Retries(max_attempts=max_attempts), pause=PAUSE, recovered_at=recovered_at, roll=lambda: roll)
 
 
 def judged(*deliveries: tuple[Row, Outcome], policy: Policy | None = None) -> Sequence[Change]:

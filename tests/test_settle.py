@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from domain.database import now
 from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Unreachable
-from domain.outbox.outcomes import ERROR_LENGTH, FIRST_RETRY
+from domain.outbox.outcomes import ERROR_LENGTH, Retries
 from domain.outbox.settle import Settlement
 from domain.outbox.table import outbox as table
 from tests.builders import Db
@@ -52,7 +52,7 @@ def test_a_failure_is_written_with_its_attempt_its_error_and_its_time(shop: Db) 
     stored = row(shop, 1)
     assert settlement.waiting == 1
     assert (stored.attempts, stored.last_error, stored.unreachable_at) == (1, "oops", None)
-    assert before < stored.available_at < before + FIRST_RETRY + timedelta(seconds=2)
+    assert before < stored.available_at < before + Retries().first + timedelta(seconds=2)
 
 
 def test_a_wish_for_more_time_is_kept_to(shop: Db) -> None:

@@ -14,6 +14,7 @@ from standardwebhooks import WebhookVerificationError
 
 from domain.outbox import Delivered, Held, Outcome, Row
 from domain.outbox.routes import Route
+from tests.builders import some_settings
 from tests.servers import Server, a_server, saying
 from worker.destinations.webhook import Webhook
 
@@ -38,7 +39,8 @@ def post(server: Server) -> Iterator[Callable[..., Outcome]]:
 
 
 def a_webhook(url: str, **fields: Any) -> Webhook:
-    return Webhook(Route(name="partner", url=url, **fields), Event(), timeout_seconds=TIMEOUT_SECONDS)
+    settings = some_settings(webhook_timeout_seconds=TIMEOUT_SECONDS)
+    return Webhook(Route(name="partner", url=url, **fields), settings, Event())
 
 
 def a_row(row_id: int = 1, *, event_type: str = "booking.created", payload: str = '{"note": "Zoë\\n"}') -> Row:

@@ -6,11 +6,12 @@ from threading import Event
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import database, outbox, telemetry
-from domain.outbox import routes
+from domain.outbox import routes_file
 from domain.settings import Settings, refuse_to_start
 from worker.destinations import open_destination
 from worker.drain import Drain
 from worker.leases import Leases
+from worker.shares import Shares
 
 #: Each draining thread uses one connection at a time, the heartbeat another.
 SPARE_CONNECTIONS = 2
@@ -34,7 +35,7 @@ class App:
 def open_app(settings: Settings, *, threads: int, only: str | None = None) -> App:
     """Open the database and every destination, or only that one. Makes them known to the database."""
     telemetry.configure(settings.log_level)
-    wanted = routes.load(settings)
+    wanted = routes_file.load(settings)
     by_name = {route.name: route for route in wanted.destinations if only in (None, route.name)}
     if not by_name:
         names = ", ".join(route.name for route in wanted.destinations)
@@ -48,5 +49,12 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         outbox.register(session, by_name)
     stopping = Event()
     destinations = {name: open_destination(route, settings, db, stopping) for name, route in by_name.items()}
-    drain = Drain(db=db, routes=by_name, destinations=destinations, leases=Leases(db), stopping=stopping)
+    drain = Drain(
+        db=db,
+        routes=by_name,
+        destinations=destinations,
+        leases=Leases(db),
+        shares=Shares(by_name, threads),
+        stopping=stopping,
+    )
     return App(settings=settings, db=db, drain=drain)

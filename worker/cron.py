@@ -13,7 +13,7 @@ from rich.status import Status
 from sqlalchemy.exc import SQLAlchemyError
 
 from domain import database, telemetry
-from domain.outbox import routes
+from domain.outbox import routes_file
 from domain.settings import Settings
 from worker import sweep
 from worker.app import open_app
@@ -56,7 +56,7 @@ def _told(tally: Tally) -> str:
 
 def expire(settings: Settings, asked: argparse.Namespace) -> int:
     """Expire overdue holds and give their stock back."""
-    db = database.sessions(database.connect(settings, connections=1), routes=routes.load(settings))
+    db = database.sessions(database.connect(settings, connections=1), routes=routes_file.load(settings))
     stopping = threading.Event()
     with _stoppable(stopping), _progress("Expiring") as status:
         expired = sweep.expire(

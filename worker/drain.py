@@ -19,6 +19,7 @@ from domain.outbox.outcomes import Delivery
 from domain.outbox.routes import Route
 from worker.destinations import Destination, Step
 from worker.leases import Leases
+from worker.shares import Shares
 
 #: A lane is given back after this long, so that few workers serve many lanes fairly.
 SLICE_SECONDS = 1.0
@@ -49,6 +50,7 @@ class Drain:
     routes: Mapping[str, Route]
     destinations: Mapping[str, Destination]
     leases: Leases
+    shares: Shares
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def run(
@@ -64,7 +66,11 @@ class Drain:
             hold = Hold(self, tally, limit)
             if not hold.begin():
                 break
-            hold.deliver_all()
+            with self.shares.one(hold.destination) as has_room:
+                if has_room:
+                    hold.deliver_all()
+                else:
+                    hold.give_back()
             limit = hold.left
             progress(tally)
         return tally
@@ -85,7 +91,7 @@ class Hold:
     def begin(self) -> bool:
         """Claim a lane and fetch its first batch. Return False if there is none to claim."""
         with self._drain.db.begin() as session:
-            lane = outbox.claim(session, self._drain.destinations.keys(), _holder())
+            lane = outbox.claim(session, self._drain.shares.open(), _holder())
             if lane is None:
                 return False
             self._lane = lane
@@ -93,6 +99,16 @@ class Hold:
                 self._wake(session)
             self._fetch(session, after=0)
         return True
+
+    @property
+    def destination(self) -> str:
+        return self._lane.destination
+
+    def give_back(self) -> None:
+        """Release the lane with nothing sent."""
+        self._rows = ()
+        with self._drain.db.begin() as session:
+            outbox.release(session, self._lane)
 
     def deliver_all(self) -> None:
         # Not from the claim on: where that takes long, the first batch would never get its turn.
@@ -163,17 +179,15 @@ class Hold:
         for row, outcome in deliveries:
             if row.aggregate_id not in broken and not self._settle([(row, outcome)], goes_on=False):
                 broken.add(row.aggregate_id)
-        self._rows = ()
-        with self._drain.db.begin() as session:
-            outbox.release(session, self._lane)
+        self.give_back()
 
     def _commit(self, deliveries: Sequence[Delivery], goes_on: bool, *, applies: bool = True) -> None:
         """Settle a batch and, in the same transaction, fetch the next or release the lane."""
         destination = self._drain.destinations[self._lane.destination]
-        max_attempts = self._drain.routes[self._lane.destination].max_attempts
+        retries = self._drain.routes[self._lane.destination].retries
         is_last = goes_on and self._is_dry(deliveries)
         with self._drain.db.begin() as session:
-            settlement = outbox.settle(session, self._lane, deliveries, max_attempts=max_attempts, is_last=is_last)
+            settlement = outbox.settle(session, self._lane, deliveries, retries=retries, is_last=is_last)
             if settlement and applies and isinstance(destination, Step):
                 destination.apply(session, settlement)
             if settlement and goes_on and not is_last:

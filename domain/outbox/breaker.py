@@ -51,7 +51,8 @@ def trip(
     # What another lane was asked to wait stands: only a probe knows better.
     until = func.now() + pause if probing else func.greatest(destinations.c.open_until, func.now() + pause)
     opened = update(destinations).where(destinations.c.name == destination)
-    session.execute(opened.values(failures=failures, open_until=until, reason=excerpt(seen[0].error)))
+    since = func.coalesce(destinations.c.opened_at, func.now())
+    session.execute(opened.values(failures=failures, open_until=until, opened_at=since, reason=excerpt(seen[0].error)))
     return pause
 
 
@@ -61,7 +62,13 @@ def leave_half_open(session: Session, destination: str) -> None:
     session.execute(half_open.values(open_until=func.now()))
 
 
+def pause(session: Session, destination: str, *, reason: str) -> None:
+    """Send nothing more to a destination until it is resumed. What is recorded for it waits."""
+    paused = update(destinations).where(destinations.c.name == destination)
+    session.execute(paused.values(paused=True, reason=excerpt(reason)))
+
+
 def close(session: Session, destination: str) -> None:
     """Note that a destination which was down is up."""
     closed = update(destinations).where(destinations.c.name == destination)
-    session.execute(closed.values(failures=0, open_until=None, reason=None, recovered_at=func.now()))
+    session.execute(closed.values(failures=0, open_until=None, opened_at=None, reason=None, recovered_at=func.now()))

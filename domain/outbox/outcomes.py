@@ -8,12 +8,6 @@ from uuid import UUID
 from domain.backoff import delay
 from domain.outbox.table import Row
 
-#: The first retry comes at most this long after a failure.
-FIRST_RETRY = timedelta(seconds=1)
-
-#: No retry waits longer: who mends a consumer sees it work within this time.
-LONGEST_RETRY = timedelta(minutes=10)
-
 #: What is kept of an error, in characters: enough to recognise it by.
 ERROR_LENGTH = 1_000
 
@@ -58,6 +52,8 @@ class Unreachable:
     retry_after: timedelta | None = None
     #: It said that it is asked too much: however often it says so, no row is to blame.
     throttled: bool = False
+    #: It said that it wants nothing more: it is paused until an operator resumes it.
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +90,17 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retries:
+    """How hard to try: how often, how soon at first, and how seldom at last."""
+
+    max_attempts: int = 12
+    #: The first retry comes at most this long after a failure.
+    first: timedelta = timedelta(seconds=1)
+    #: No retry waits longer: who mends a consumer sees it work within this time.
+    longest: timedelta = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """How a destination's troubles are judged.
 
@@ -101,7 +108,7 @@ class Policy:
     again, `roll` the dice, from 0 up to 1.
     """
 
-    max_attempts: int
+    retries: Retries
     pause: timedelta
     recovered_at: datetime | None
     roll: Callable[[], float]
@@ -147,7 +154,7 @@ def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) 
     """
     if not isinstance(outcome, Unreachable) or outcome.throttled:
         return False
-    if row.unreachable_at is None or recovered_at is None:
+    if outcome.gone or row.unreachable_at is None or recovered_at is None:
         return False
     return recovered_at > row.unreachable_at
 
@@ -156,7 +163,7 @@ def _judge(row: Row, outcome: Rejected | Failed | Unreachable, policy: Policy) -
     attempts = row.attempts + 1
     down = isinstance(outcome, Unreachable)
     change = Change(row=row, attempts=attempts, error=outcome.error, unreachable=down, own_fault=down)
-    if isinstance(outcome, Rejected) or attempts >= policy.max_attempts:
+    if isinstance(outcome, Rejected) or attempts >= policy.retries.max_attempts:
         return replace(change, dead=True)
-    wait = delay(attempts, first=FIRST_RETRY, cap=LONGEST_RETRY, jitter=policy.roll())
+    wait = delay(attempts, first=policy.retries.first, cap=policy.retries.longest, jitter=policy.roll())
     return replace(change, wait=max(wait, outcome.retry_after or wait))

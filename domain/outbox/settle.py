@@ -28,7 +28,18 @@ from sqlalchemy.orm import Session
 
 from domain.outbox import breaker, outcomes
 from domain.outbox.lanes import Lane, fence, release
-from domain.outbox.outcomes import Change, Delivered, Delivery, Moot, Policy, Refused, Rejected, Unreachable, excerpt
+from domain.outbox.outcomes import (
+    Change,
+    Delivered,
+    Delivery,
+    Moot,
+    Policy,
+    Refused,
+    Rejected,
+    Retries,
+    Unreachable,
+    excerpt,
+)
 from domain.outbox.table import outbox, pending
 
 
@@ -52,7 +63,7 @@ class Settlement:
 
 
 def settle(
-    session: Session, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int, is_last: bool = False
+    session: Session, lane: Lane, deliveries: Sequence[Delivery], *, retries: Retries, is_last: bool = False
 ) -> Settlement | None:
     """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more.
 
@@ -66,7 +77,7 @@ def settle(
     is_up = any(isinstance(outcome, Delivered | Refused | Rejected) for _, outcome in deliveries)
     if lane.probing and is_up:
         breaker.close(session, lane.destination)
-    changes = [] if len(processed) == len(deliveries) else _rewrite(session, lane, deliveries, max_attempts)
+    changes = [] if len(processed) == len(deliveries) else _rewrite(session, lane, deliveries, retries)
     return Settlement(
         processed=processed,
         dead=[change for change in changes if change.dead],
@@ -92,16 +103,18 @@ _PROCESSED = (
 )
 
 
-def _rewrite(session: Session, lane: Lane, deliveries: Sequence[Delivery], max_attempts: int) -> Sequence[Change]:
+def _rewrite(session: Session, lane: Lane, deliveries: Sequence[Delivery], retries: Retries) -> Sequence[Change]:
     """Write down what did not leave, and open the breaker if the destination is down."""
     state = breaker.lock(session, lane.destination)
-    policy = Policy(max_attempts=max_attempts, pause=timedelta(0), recovered_at=state.recovered_at, roll=random.random)
+    policy = Policy(retries=retries, pause=timedelta(0), recovered_at=state.recovered_at, roll=random.random)
     down = [
         outcome
         for row, outcome in deliveries
         if isinstance(outcome, Unreachable) and not outcomes.is_its_own_fault(row, outcome, state.recovered_at)
     ]
-    if down:
+    if any(outcome.gone for outcome in down):
+        breaker.pause(session, lane.destination, reason=next(outcome.error for outcome in down if outcome.gone))
+    elif down:
         pause = breaker.trip(session, lane.destination, state, down, probing=lane.probing)
         policy = replace(policy, pause=pause)
     changes = outcomes.changes(deliveries, policy)

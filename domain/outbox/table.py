@@ -49,9 +49,12 @@ outbox = Table(
     Column("processed_at", DateTime(timezone=True)),
     Column("dead_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    Column("replayed_at", DateTime(timezone=True)),
+    Column("discarded_at", DateTime(timezone=True)),
     UniqueConstraint("event_id", "destination"),
     CheckConstraint(f"lane >= 0 AND lane < {LANES}", name="lane_in_range"),
     CheckConstraint("processed_at IS NULL OR dead_at IS NULL", name="delivered_or_dead"),
+    CheckConstraint("discarded_at IS NULL OR dead_at IS NOT NULL", name="discarded_is_dead"),
 )
 
 pending = and_(outbox.c.processed_at.is_(None), outbox.c.dead_at.is_(None))
@@ -83,10 +86,25 @@ destinations = Table(
     Column("name", String(64), primary_key=True),
     Column("paused", Boolean, nullable=False, server_default=text("false")),
     Column("open_until", DateTime(timezone=True)),
+    Column("opened_at", DateTime(timezone=True)),
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("recovered_at", DateTime(timezone=True)),
     Column("reason", Text),
     postgresql_with={"fillfactor": 50},
+)
+
+
+#: What operators did: who, why, to which rows, and to how many.
+operations = Table(
+    "outbox_operations",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("action", String(20), nullable=False),
+    Column("who", String(255), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("selection", JSONB, nullable=False),
+    Column("rows", BigInteger, nullable=False, server_default="0"),
+    Column("happened_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
 )
 
 

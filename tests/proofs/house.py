@@ -20,7 +20,7 @@ from api.views import render_reservation
 from deploy.embedded import PostgreSQL, RedisServer
 from domain import database, items, reservations
 from domain.lifecycle import Status
-from domain.outbox import routes
+from domain.outbox import routes_file
 from domain.outbox.table import lane_of, lanes
 from domain.reservations import Change, Reservation
 from domain.settings import Settings
@@ -281,7 +281,7 @@ def _migrated(environment: Mapping[str, str]) -> sessionmaker[Session]:
     try:
         migrate()
         settings = Settings.load()
-        return database.sessions(database.connect(settings, connections=CONNECTIONS), routes=routes.load(settings))
+        return database.sessions(database.connect(settings, connections=CONNECTIONS), routes=routes_file.load(settings))
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

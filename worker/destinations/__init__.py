@@ -1,8 +1,10 @@
 """Where promises go. One small file a kind, chosen by the scheme of the URL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
 from threading import Event
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -10,9 +12,6 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.outbox import Outcome, Row, Settlement
 from domain.outbox.routes import CONFIRMATION, Route
 from domain.settings import Settings, refuse_to_start
-from worker.destinations.log import Log
-from worker.destinations.null import Null
-from worker.destinations.webhook import Webhook
 from worker.gateways.confirmation import Confirmation
 
 
@@ -38,6 +37,33 @@ class Step(Destination, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Kind:
+    """Where a kind of destination is written, and the extra of the package that brings its library along."""
+
+    module: str
+    name: str
+    extra: str | None = None
+
+
+WEBHOOK = Kind("webhook", "Webhook")
+AMQP = Kind("amqp", "Amqp", "rabbitmq")
+REDIS = Kind("redis", "RedisStream")
+
+KINDS: Mapping[str, Kind] = {
+    "log": Kind("log", "Log"),
+    "null": Kind("null", "Null"),
+    "http": WEBHOOK,
+    "https": WEBHOOK,
+    "sqs": Kind("sqs", "Sqs", "sqs"),
+    "amqp": AMQP,
+    "amqps": AMQP,
+    "kafka": Kind("kafka", "Kafka", "kafka"),
+    "redis": REDIS,
+    "rediss": REDIS,
+}
+
+
 def open_destination(route: Route, settings: Settings, db: sessionmaker[Session], stopping: Event) -> Destination:
     """Return the destination of a route, or end the process and say why there is none.
 
@@ -45,15 +71,15 @@ def open_destination(route: Route, settings: Settings, db: sessionmaker[Session]
     """
     if route.name == CONFIRMATION and route.url == settings.confirmation_url:
         return Confirmation(route, db, stopping, timeout_seconds=settings.confirmation_timeout_seconds)
-    match urlsplit(route.url).scheme:
-        case "log":
-            return Log(route)
-        case "null":
-            return Null()
-        case "http" | "https":
-            return Webhook(route, stopping, timeout_seconds=settings.webhook_timeout_seconds)
-        case scheme:
-            return refuse_to_start(
-                f"HOLDFAST_ROUTES: destination {route.name!r} has a URL of an unknown kind, {scheme!r};"
-                " the kinds are log:, null:, http:// and https://."
-            )
+    scheme = urlsplit(route.url).scheme
+    kind = KINDS[scheme]
+    try:
+        module = import_module(f"worker.destinations.{kind.module}")
+    except ModuleNotFoundError as error:
+        if kind.extra is None:
+            raise
+        refuse_to_start(
+            f"HOLDFAST_ROUTES: destination {route.name!r} needs the package {error.name!r} for {scheme}://, and it is"
+            f" not installed. Run: pip install 'holdfast[{kind.extra}]'"
+        )
+    return cast(Destination, getattr(module, kind.name)(route, settings, stopping))

@@ -3,11 +3,12 @@
 import os
 import threading
 from collections.abc import Sequence
+from threading import Event
 
 from domain.outbox import Delivered, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import refuse_to_start
-from worker.envelope import wrap
+from domain.settings import Settings, refuse_to_start
+from worker.formats import format_of
 
 #: Standard output itself: a worker's `sys.stdout` belongs to Dramatiq's logging.
 STANDARD_OUTPUT = 1
@@ -16,8 +17,9 @@ STANDARD_OUTPUT = 1
 class Log:
     """A full disk is an outage: nothing is lost by it, and a line that it tore is written again whole."""
 
-    def __init__(self, route: Route) -> None:
+    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
         path = route.url.removeprefix("log:")
+        self._format = format_of(route)
         self._lock = threading.Lock()
         self._is_torn = False
         try:
@@ -30,7 +32,7 @@ class Log:
             outcomes: list[Outcome] = []
             for row in rows:
                 try:
-                    self._write(wrap(row))
+                    self._write(self._format(row).body)
                 except OSError as error:
                     down = Unreachable(f"can't write to the log: {error.strerror}")
                     return outcomes + [down] * (len(rows) - len(outcomes))

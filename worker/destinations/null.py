@@ -1,11 +1,17 @@
 """`null:` takes everything and keeps nothing. For benchmarks."""
 
 from collections.abc import Sequence
+from threading import Event
 
 from domain.outbox import Delivered, Outcome, Row
+from domain.outbox.routes import Route
+from domain.settings import Settings
 
 
 class Null:
+    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+        pass
+
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return [Delivered()] * len(rows)
 

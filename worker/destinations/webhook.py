@@ -10,9 +10,9 @@ from standardwebhooks import Webhook as Signer
 
 from domain.outbox import Outcome, Row
 from domain.outbox.routes import Route
-from domain.settings import refuse_to_start
+from domain.settings import Settings, refuse_to_start
 from worker.calls import Calls
-from worker.envelope import trace, wrap
+from worker.formats import Message, format_of
 from worker.http import Http
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
@@ -21,24 +21,27 @@ SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 class Webhook:
     """2xx is success. Redirects are not followed. `webhook-id` is the event's id, at every attempt."""
 
-    def __init__(self, route: Route, stopping: Event, *, timeout_seconds: float) -> None:
+    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+        timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
         self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
         self._calls = Calls(route.concurrency, stopping)
-        self._signer = _signer(route)
+        self._format = format_of(route)
+        self._signers = [_signer(route, secret) for secret in route.secret]
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return self._calls.deliver(rows, self._post)
 
     def _post(self, row: Row) -> Outcome:
-        body = wrap(row)
-        return self._http.post(body, self._headers(row, body))
+        message = self._format(row)
+        return self._http.post(message.body, self._headers(row, message))
 
-    def _headers(self, row: Row, body: str) -> Mapping[str, str]:
-        moment = datetime.now(UTC)
-        headers = trace(row)
-        headers |= {"webhook-id": str(row.event_id), "webhook-timestamp": str(int(moment.timestamp()))}
-        if self._signer:
-            headers["webhook-signature"] = self._signer.sign(str(row.event_id), moment, body)
+    def _headers(self, row: Row, message: Message) -> Mapping[str, str]:
+        moment, event_id = datetime.now(UTC), str(row.event_id)
+        headers = {"Content-Type": message.content_type, **message.attributes}
+        headers |= {"webhook-id": event_id, "webhook-timestamp": str(int(moment.timestamp()))}
+        if self._signers:
+            signatures = (signer.sign(event_id, moment, message.body) for signer in self._signers)
+            headers["webhook-signature"] = " ".join(signatures)
         return headers
 
     def close(self) -> None:
@@ -46,13 +49,11 @@ class Webhook:
         self._http.close()
 
 
-def _signer(route: Route) -> Signer | None:
-    if route.secret is None:
-        return None
+def _signer(route: Route, secret: str) -> Signer:
     # The library passes over what is no base64, and would sign with another secret.
-    if SECRET.fullmatch(route.secret):
+    if SECRET.fullmatch(secret):
         with suppress(ValueError):
-            return Signer(route.secret)
+            return Signer(secret)
     return refuse_to_start(
-        f"HOLDFAST_ROUTES: the secret of destination {route.name!r} must be whsec_ followed by base64."
+        f"HOLDFAST_ROUTES: each secret of destination {route.name!r} must be whsec_ followed by base64."
     )

@@ -10,7 +10,7 @@ from domain.outbox import Delivered, Moot, Outcome, Refused, Rejected, Row, Sett
 from domain.outbox.routes import RESERVATION_CONFIRM, Route
 from domain.reservations import confirmation
 from worker.calls import Calls
-from worker.envelope import trace, wrap
+from worker.formats.envelope import trace, wrap
 from worker.http import Http
 
 

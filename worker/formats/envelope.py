@@ -22,11 +22,13 @@ def wrap(row: Row) -> str:
     )
 
 
-#: What ties an event to the request that it came of, as recorded and as sent.
-TRACE = {"traceparent": "traceparent", "correlation_id": "X-Request-Id"}
+#: What ties an event to the request that it came of, and says that it was sent before: as recorded and as sent.
+TRACE = {"traceparent": "traceparent", "correlation_id": "X-Request-Id", "replayed": "replayed"}
 
 
 def trace(row: Row) -> dict[str, str]:
-    """Return the HTTP headers that tell of the request behind an event: its W3C trace context and its id."""
+    """Return the headers that tell of the request behind an event: its W3C trace context and its id."""
+    if row.headers == "{}":
+        return {}
     recorded = json.loads(row.headers)
     return {sent: recorded[name] for name, sent in TRACE.items() if name in recorded}
