@@ -59,10 +59,7 @@ class Leases:
     def _renew(self, held: list[Lane]) -> None:
         try:
             with self._db.begin() as session:
-                kept = outbox.renew(session, held)
+                outbox.renew(session, held)
         except SQLAlchemyError as error:
             # What can't be renewed is lost to us after the lease, and the fence says so.
             log.warning("leases.not_renewed", lanes=len(held), error=type(error).__name__)
-        else:
-            if kept < len(held):
-                log.warning("leases.lost", lanes=len(held) - kept)
