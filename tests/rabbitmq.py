@@ -119,7 +119,7 @@ class RabbitMQ:
 
     def taken(self, queue: str) -> list[Taken]:
         """Take all messages out of a queue."""
-        found = []
+        found: list[Taken] = []
         with self.channel() as channel:
             while True:
                 method, properties, body = channel.basic_get(queue, auto_ack=True)

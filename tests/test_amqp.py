@@ -127,8 +127,12 @@ def test_a_message_that_is_too_large_dies_alone(server: RabbitMQ, open_amqp: Ope
 def test_several_that_are_too_large_die_and_no_other_thread_suffers(server: RabbitMQ, open_amqp: Open) -> None:
     amqp = open_amqp(f"{server.url}?exchange={server.an_exchange()}")
     outcomes: list[Outcome] = []
-    innocent = Thread(target=lambda: [outcomes.extend(amqp.deliver([a_row()])) for _ in range(200)])
 
+    def deliver_others() -> None:
+        for _ in range(200):
+            outcomes.extend(amqp.deliver([a_row()]))
+
+    innocent = Thread(target=deliver_others)
     innocent.start()
     large = amqp.deliver([a_large_row(), *(a_row() for _ in range(20)), a_large_row(), a_large_row()])
     innocent.join()
