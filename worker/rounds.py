@@ -8,14 +8,21 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from threading import Event
+from typing import TypeVar
 from uuid import UUID
 
-from domain.outbox import Delivered, Held, Outcome, Rejected, Row, Unreachable
+import structlog
+
+from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
 
 #: No round of a batch begins later than this after its first one.
 BATCH_SECONDS = 1.0
 
 HELD = Held()
+
+Entry = TypeVar("Entry")
+
+log = structlog.get_logger()
 
 
 def in_rounds(
@@ -32,13 +39,45 @@ def in_rounds(
     ends = time.monotonic() + BATCH_SECONDS
     while queues and not stopping.is_set() and time.monotonic() < ends:
         turn = [queue.popleft() for queue in queues.values()]
-        answers = send(turn)
-        outcomes |= {row.id: answer for row, answer in zip(turn, answers, strict=True)}
+        answers = _guarded(send, turn)
+        outcomes.update((row.id, answer) for row, answer in zip(turn, answers, strict=True))
         if any(isinstance(answer, Unreachable) for answer in answers):
             break
         left = {row.aggregate_id for row in turn if _lets_go_on(outcomes[row.id])}
         queues = {aggregate: queue for aggregate, queue in queues.items() if queue and aggregate in left}
     return [outcomes.get(row.id, HELD) for row in rows]
+
+
+def written(
+    rows: Sequence[Row], write: Callable[[Row], Entry | Rejected]
+) -> tuple[Sequence[tuple[Row, Entry]], dict[int, Outcome]]:
+    """Write each row down as the broker wants it. Return what is to be sent, and the outcomes of the others by id.
+
+    A poisonous row fails alone: whatever it breaks, its neighbours go on.
+    """
+    entries: list[tuple[Row, Entry]] = []
+    outcomes: dict[int, Outcome] = {}
+    for row in rows:
+        try:
+            entry = write(row)
+        except Exception as error:
+            log.exception("delivery.broke", row=row.id)
+            outcomes[row.id] = Failed(f"{type(error).__name__}: {error}")
+            continue
+        if isinstance(entry, Rejected):
+            outcomes[row.id] = entry
+        else:
+            entries.append((row, entry))
+    return entries, outcomes
+
+
+def _guarded(send: Callable[[Sequence[Row]], Sequence[Outcome]], turn: Sequence[Row]) -> Sequence[Outcome]:
+    """Take what a broker's library did not foresee for an outage: nobody can tell which row is to blame, if any."""
+    try:
+        return send(turn)
+    except Exception as error:
+        log.exception("delivery.broke", rows=len(turn))
+        return [Unreachable(f"{type(error).__name__}: {error}")] * len(turn)
 
 
 def _by_aggregate(rows: Sequence[Row]) -> dict[UUID, deque[Row]]:

@@ -1,0 +1,17 @@
+"""All worlds, by name. `null:` has none: nobody can look at what it takes."""
+
+from collections.abc import Mapping
+
+from tests.conformance.log import LogWorld
+from tests.conformance.webhook import WebhookWorld
+from tests.conformance.world import Trouble, World
+
+WORLDS: Mapping[str, type[World]] = {
+    "log": LogWorld,
+    "webhook": WebhookWorld,
+}
+
+
+def able(*troubles: Trouble) -> list[tuple[str, Trouble]]:
+    """Return each world with each of these troubles that can happen to it."""
+    return [(name, trouble) for name, world in WORLDS.items() for trouble in troubles if trouble not in world.cannot]
