@@ -15,7 +15,7 @@ from domain.outbox.routes import Route
 from domain.settings import Settings, refuse_to_start
 from worker.destinations.amqp_link import Link, Publication
 from worker.formats import format_of
-from worker.rounds import in_rounds
+from worker.rounds import in_rounds, written
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
 
@@ -42,7 +42,12 @@ class Amqp:
         return in_rounds(rows, self._send, self._stopping)
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        messages = [self._written(row) for row in rows]
+        entries, outcomes = written(rows, self._written)
+        answers = self._published([publication for _, publication in entries])
+        outcomes.update((row.id, answer) for (row, _), answer in zip(entries, answers, strict=True))
+        return [outcomes[row.id] for row in rows]
+
+    def _published(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
         link = self._shared()
         outcomes = list(link.publish(messages, self._timeout_seconds))
         suspects = _suspects(link, outcomes)

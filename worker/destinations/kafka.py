@@ -1,21 +1,20 @@
 """`kafka://` produces to a topic, idempotently and acknowledged by all replicas; the key is the aggregate."""
 
 import re
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 from threading import Event, Lock
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaException, Producer
 
-from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
+from domain.outbox import Outcome, Rejected, Row
 from domain.outbox.routes import Route
 from domain.settings import Settings, refuse_to_start
-from worker.destinations.answers import Answers
+from worker.destinations.kafka_feed import Feed, Record
 from worker.formats import format_of
-from worker.rounds import in_rounds
+from worker.rounds import in_rounds, written
 
 #: What is not for a URL to say, as the promises hang on it.
 OURS = frozenset(
@@ -33,41 +32,15 @@ OURS = frozenset(
 
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
-#: librdkafka looks once a second for messages whose time is over.
-LATE_SECONDS = 2.0
-
-#: How long one call looks for answers. Those for this thread may reach another, which takes them in.
-LOOK_SECONDS = 0.005
-
-#: librdkafka writes to standard error by itself: emergencies only, as the drain tells of outages.
-EMERGENCIES = 0
-
-#: librdkafka's own limit of a message.
-MESSAGE_MAX_BYTES = 1_000_000
+#: librdkafka's own is 10 s: as long as a probe may take.
+RECONNECT = {"reconnect.backoff.max.ms": 2_000}
 
 #: One message a batch, as a broker refuses whole batches.
 ALONE = {"batch.num.messages": 1}
 
-#: What is wrong with a message, or with another one of its batch, and always will be.
-REJECTED = frozenset(
-    {
-        KafkaError.INVALID_RECORD,
-        KafkaError.INVALID_TIMESTAMP,
-        KafkaError.MSG_SIZE_TOO_LARGE,
-        KafkaError._INVALID_DIFFERENT_RECORD,
-    }
-)
-
-#: What happened to a message on its way.
-FAILED = frozenset({KafkaError.INVALID_MSG, KafkaError._BAD_MSG})
-
-DELIVERED = Delivered()
-
-Report = Callable[[KafkaError | None, Any], None]
-
 
 class Kafka:
-    """One producer for all threads, until it can't deliver; then a new one, which knows nothing of what is past.
+    """One producer for all threads, made when it is first needed.
 
     Options of the URL are librdkafka's properties, and librdkafka checks them.
     """
@@ -77,21 +50,18 @@ class Kafka:
         self._format = format_of(route)
         self._stopping = stopping
         self._topic = _topic(route)
-        self._trouble = ""
-        self._lock = Lock()
         self._properties = {
+            **RECONNECT,
             **_options(route),
             "bootstrap.servers": _brokers(route),
             "enable.idempotence": True,
             "acks": "all",
             "message.timeout.ms": int(self._timeout_seconds * 1_000),
-            "log_level": EMERGENCIES,
-            "error_cb": self._on_trouble,
         }
-        self._limit = self._properties.get("message.max.bytes", MESSAGE_MAX_BYTES)
-        self._producer: Producer | None
+        self._lock = Lock()
+        self._feed: Feed | None = None
         try:
-            self._producer = Producer(self._properties)
+            Producer({**self._properties, "log_level": 0}).close()
         except KafkaException as error:
             _refuse(route, error.args[0].str())
 
@@ -99,89 +69,44 @@ class Kafka:
         return in_rounds(rows, self._send, self._stopping)
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        try:
-            outcomes = list(self._round(self._shared(), rows))
-            suspects = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)]
-            if suspects:
-                alone = self._round(Producer(self._properties | ALONE), [rows[position] for position in suspects])
-                for position, outcome in zip(suspects, alone, strict=True):
-                    outcomes[position] = outcome
-        except KafkaException as error:
-            return [self._outcome(error.args[0])] * len(rows)
+        entries, outcomes = written(rows, self._written)
+        answers = self._produced([record for _, record in entries])
+        outcomes.update((row.id, answer) for (row, _), answer in zip(entries, answers, strict=True))
+        return [outcomes[row.id] for row in rows]
+
+    def _produced(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        outcomes = list(self._shared().send(records))
+        suspects = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)]
+        if suspects:
+            # Another message of the batch may be the one that was refused.
+            with closing(self._new(ALONE)) as feed:
+                alone = feed.send([records[position] for position in suspects])
+            for position, outcome in zip(suspects, alone, strict=True):
+                outcomes[position] = outcome
         return outcomes
 
-    def _shared(self) -> Producer:
+    def _shared(self) -> Feed:
         with self._lock:
-            if self._producer is None:
-                self._producer = Producer(self._properties)
-            return self._producer
+            if self._feed is None or self._feed.fault:
+                self._feed = self._new()
+            return self._feed
 
-    def _round(self, producer: Producer, rows: Sequence[Row]) -> Sequence[Outcome]:
-        """Produce rows and wait for what becomes of them."""
-        answers = Answers(len(rows))
-        ends = time.monotonic() + self._timeout_seconds + LATE_SECONDS
-        for position, row in enumerate(rows):
-            self._produce(producer, row, partial(self._on_report, answers, position), ends)
-        while not answers.are_complete() and time.monotonic() < ends:
-            producer.poll(LOOK_SECONDS)
-        answers.give_rest(Unreachable(f"no answer within {self._timeout_seconds:g} s{self._last_trouble()}"))
-        outcomes = answers.outcomes()
-        if any(isinstance(outcome, Unreachable) for outcome in outcomes):
-            self._discard(producer)
-        return outcomes
+    def _new(self, properties: Mapping[str, object] | None = None) -> Feed:
+        return Feed({**self._properties, **(properties or {})}, self._topic, self._timeout_seconds)
 
-    def _produce(self, producer: Producer, row: Row, report: Report, ends: float) -> None:
+    def _written(self, row: Row) -> Record:
         message = self._format(row)
         own = {"event_id": str(row.event_id), "event_type": row.type}
-        while time.monotonic() < ends:
-            try:
-                producer.produce(
-                    self._topic,
-                    value=message.body,
-                    key=str(row.aggregate_id),
-                    headers={**message.attributes, "content-type": message.content_type, **own},
-                    timestamp=int(row.created_at.timestamp() * 1_000),
-                    on_delivery=report,
-                )
-            except BufferError:
-                # Its queue is full, and gets empty as it delivers.
-                producer.poll(LOOK_SECONDS)
-            except KafkaException as error:
-                return report(error.args[0], None)
-            else:
-                return None
-        return None
-
-    def _on_report(self, answers: Answers, position: int, error: KafkaError | None, _: Any) -> None:
-        answers.give(position, self._outcome(error) if error else DELIVERED)
-
-    def _outcome(self, error: KafkaError) -> Outcome:
-        said = f"{error.name()}: {error.str()}"
-        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-            said += f" (message.max.bytes is {self._limit} here)"
-        if error.code() in REJECTED:
-            return Rejected(said)
-        return Failed(said) if error.code() in FAILED else Unreachable(f"{said}{self._last_trouble()}")
-
-    def _on_trouble(self, error: KafkaError) -> None:
-        # That all are down says less than why the last one is.
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._trouble = error.str()
-
-    def _last_trouble(self) -> str:
-        return f"; {self._trouble}" if self._trouble else f"; is there a topic {self._topic}?"
-
-    def _discard(self, producer: Producer) -> None:
-        """Give a producer up, with all that it has not sent: it would come after what is sent next."""
-        with self._lock:
-            if self._producer is producer:
-                self._producer = None
-            self._trouble = ""
-        producer.purge()
+        return {
+            "value": message.body.encode(),
+            "key": str(row.aggregate_id),
+            "headers": {**message.attributes, "content-type": message.content_type, **own},
+            "timestamp": int(row.created_at.timestamp() * 1_000),
+        }
 
     def close(self) -> None:
-        if self._producer is not None:
-            self._discard(self._producer)
+        if self._feed:
+            self._feed.close()
 
 
 def _topic(route: Route) -> str:
