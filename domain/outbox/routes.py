@@ -21,7 +21,7 @@ RESERVATION_RELEASE = "reservation_release"
 STEPS = frozenset({RESERVATION_CONFIRM, RESERVATION_RELEASE})
 
 #: Kinds of destinations, by the scheme of their URL.
-KINDS = ("log", "null", "http", "https", "sqs", "amqp", "amqps", "kafka", "redis", "rediss")
+KINDS = ("log", "null", "http", "https", "sqs", "amqp", "amqps", "kafka", "redis", "rediss", "unix")
 
 Format = Literal["envelope", "slot", "cloudevents", "cloudevents-binary", "standard-webhooks"]
 

@@ -3,12 +3,17 @@
 from collections.abc import Mapping
 
 from tests.conformance.log import LogWorld
+from tests.conformance.redis import RedisWorld
+from tests.conformance.sqs import FifoWorld, SqsWorld
 from tests.conformance.webhook import WebhookWorld
 from tests.conformance.world import Trouble, World
 
 WORLDS: Mapping[str, type[World]] = {
     "log": LogWorld,
     "webhook": WebhookWorld,
+    "redis": RedisWorld,
+    "sqs": SqsWorld,
+    "sqs-fifo": FifoWorld,
 }
 
 

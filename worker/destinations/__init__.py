@@ -61,6 +61,7 @@ KINDS: Mapping[str, Kind] = {
     "kafka": Kind("kafka", "Kafka", "kafka"),
     "redis": REDIS,
     "rediss": REDIS,
+    "unix": REDIS,
 }
 
 

@@ -1,0 +1,142 @@
+"""`sqs://host/account/queue` sends to a queue of Amazon SQS, ten messages a call; FIFO where its name ends in .fifo."""
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import Event
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from domain.outbox import Held, Outcome, Rejected, Row, Unreachable
+from domain.outbox.routes import Route
+from domain.settings import Settings, refuse_to_start
+from worker.destinations.sqs_answers import each, finds_fault_with_a_message, read, refused
+from worker.destinations.sqs_messages import Chunk, Entry, chunks, entry_of
+from worker.formats import format_of
+from worker.rounds import in_rounds, written
+
+#: A queue's URL: any path, and at its end a name.
+PATH = re.compile(r"/(?:[^/]+/)*[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
+
+#: Where the host of a queue names its region.
+REGION = re.compile(r"(?:^|\.)(?:sqs|sqs-fips)\.([a-z]{2,}(?:-[a-z]+)+-\d+)\.")
+
+#: Hosts that boto3 finds by the region alone.
+WELL_KNOWN = re.compile(r"sqs\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?")
+
+#: boto3's own variables, which send requests elsewhere, such as to a test's server.
+OVERRIDES = ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL")
+
+HELD = Held()
+
+
+class Sqs:
+    """The calls of a round go out at once, each answered for message by message. The row alone retries: boto3 never."""
+
+    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+        self._format = format_of(route)
+        self._stopping = stopping
+        self._concurrency = route.concurrency
+        self._timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        self._client = _client(route, self._timeout_seconds)
+        self._queue_url = "https://" + route.url.removeprefix("sqs://")
+        self._is_fifo = route.url.endswith(".fifo")
+        self._threads = ThreadPoolExecutor(route.concurrency, thread_name_prefix="sqs")
+
+    def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        return in_rounds(rows, self._send, self._stopping)
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        """Send rows of different aggregates, several calls at once."""
+        entries, outcomes = written(rows, self._entry)
+        calling, down = list(chunks(entry for _, entry in entries)), Event()
+        calls = [self._threads.submit(self._call, chunk, down) for chunk in calling]
+        # A server that answers drop by drop is waited for no longer than one that does not answer.
+        wait(calls, timeout=self._timeout_seconds * (1 + len(calls) // self._concurrency))
+        for chunk, call in zip(calling, calls, strict=True):
+            outcomes |= self._outcomes(chunk, call)
+        return [outcomes[row.id] for row in rows]
+
+    def _outcomes(self, chunk: Chunk, call: "Future[Mapping[int, Outcome]]") -> Mapping[int, Outcome]:
+        if call.cancel():
+            return each(chunk, HELD)
+        if not call.done():
+            return each(chunk, Unreachable(f"SQS did not answer within {self._timeout_seconds:g} s"))
+        if error := call.exception():
+            # Nonsense for an answer breaks boto3 in many ways.
+            return each(chunk, Unreachable(f"{type(error).__name__}: {error}"))
+        return call.result()
+
+    def _call(self, chunk: Chunk, down: Event) -> Mapping[int, Outcome]:
+        """Send a chunk, unless the queue was found to be down meanwhile."""
+        if down.is_set() or self._stopping.is_set():
+            return each(chunk, HELD)
+        try:
+            answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=_numbered(chunk))
+            outcomes = read(answer, chunk)
+        except ClientError as error:
+            if len(chunk) > 1 and finds_fault_with_a_message(error):
+                # The whole call fell for one message: alone, each is answered for itself.
+                return {row: outcome for entry in chunk for row, outcome in self._call([entry], down).items()}
+            outcomes = each(chunk, refused(error))
+        except BotoCoreError as error:
+            outcomes = each(chunk, Unreachable(f"{type(error).__name__}: {error}"))
+        if any(isinstance(outcome, Unreachable) for outcome in outcomes.values()):
+            down.set()
+        return outcomes
+
+    def _entry(self, row: Row) -> Entry | Rejected:
+        return entry_of(row, self._format(row), is_fifo=self._is_fifo)
+
+
+def _numbered(chunk: Chunk) -> Sequence[Mapping[str, Any]]:
+    return [{"Id": str(number), **entry.fields} for number, entry in enumerate(chunk)]
+
+
+def _client(route: Route, timeout_seconds: float) -> Any:
+    parts = urlsplit(route.url)
+    if not parts.hostname or not PATH.fullmatch(parts.path) or parts.query or parts.fragment:
+        _refuse(
+            route,
+            f"{route.url!r} names no queue. Write sqs:// and the queue's URL without its https://, with no options:"
+            " sqs://sqs.eu-west-1.amazonaws.com/123456789012/bookings.fifo",
+        )
+    config = Config(
+        connect_timeout=timeout_seconds,
+        read_timeout=timeout_seconds,
+        retries={"total_max_attempts": 1},
+        max_pool_connections=route.concurrency,
+    )
+    is_found_by_region = WELL_KNOWN.fullmatch(parts.hostname or "") or any(os.environ.get(name) for name in OVERRIDES)
+    endpoint = None if is_found_by_region else f"https://{parts.netloc}"
+    try:
+        session = boto3.session.Session()
+        return session.client("sqs", region_name=_region(route), endpoint_url=endpoint, config=config)
+    except (BotoCoreError, ValueError) as error:
+        _refuse(route, f"boto3 can't open it: {error}")
+
+
+def _region(route: Route) -> str:
+    """Return the region to sign for: AWS_REGION, or the one in the host's name.
+
+    Where requests really go to a host that names its region, that counts: no other can be right.
+    """
+    parts = urlsplit(route.url)
+    in_host, said = REGION.search(parts.hostname or ""), os.environ.get("AWS_REGION")
+    goes_there = not any(os.environ.get(name) for name in OVERRIDES)
+    if in_host and (goes_there or not said):
+        return in_host[1]
+    return said or _refuse(route, f"the host {parts.hostname} names no AWS region. Set AWS_REGION.")
+
+
+def _refuse(route: Route, reason: str) -> Any:
+    refuse_to_start(f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}")
