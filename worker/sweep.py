@@ -1,8 +1,9 @@
 """Tidying: lapsed holds, and rows and keys that have been kept long enough."""
 
 import threading
+import time
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
@@ -12,6 +13,10 @@ from domain import idempotency, outbox, reservations
 #: Holds expired in one transaction. Their items stay locked for about as long as a large
 #: set of new reservations would lock them.
 EXPIRE_BATCH = 500
+
+#: Rows and keys get so long each. Both end before the next ring, so that pruning a backlog
+#: never takes up more than one thread.
+PRUNE_SECONDS = 120.0
 
 log = structlog.get_logger()
 
@@ -38,27 +43,36 @@ def expire(
     return expired
 
 
-def prune(db: sessionmaker[Session], stopping: threading.Event, *, outbox_retention: timedelta) -> None:
-    """Delete what was delivered long ago, and the keys that clients may not repeat any more."""
-    rows = _prune_outbox(db, stopping, outbox_retention)
-    keys = _prune_keys(db, stopping)
+def prune(
+    db: sessionmaker[Session],
+    stopping: threading.Event,
+    *,
+    outbox_retention: timedelta,
+    seconds: float = PRUNE_SECONDS,
+) -> None:
+    """Delete what was delivered long ago, and the keys that clients may not repeat any more.
+
+    Each of the two ends after so many seconds; the next run goes on.
+    """
+    rows = _prune_outbox(db, stopping, outbox_retention, ends=time.monotonic() + seconds)
+    keys = _prune_keys(db, stopping, ends=time.monotonic() + seconds)
     if rows or keys:
         log.info("pruned", outbox_rows=rows, idempotency_keys=keys)
 
 
-def _prune_outbox(db: sessionmaker[Session], stopping: threading.Event, retention: timedelta) -> int:
+def _prune_outbox(db: sessionmaker[Session], stopping: threading.Event, retention: timedelta, ends: float) -> int:
     pruned = 0
-    after: int | None = 0
-    while after is not None and not stopping.is_set():
+    after: datetime | None = outbox.BEGINNING
+    while after is not None and time.monotonic() < ends and not stopping.is_set():
         with db.begin() as session:
             count, after = outbox.prune(session, older_than=retention, after=after)
         pruned += count
     return pruned
 
 
-def _prune_keys(db: sessionmaker[Session], stopping: threading.Event) -> int:
+def _prune_keys(db: sessionmaker[Session], stopping: threading.Event, ends: float) -> int:
     pruned = 0
-    while not stopping.is_set():
+    while time.monotonic() < ends and not stopping.is_set():
         with db.begin() as session:
             count = idempotency.prune(session)
         pruned += count
