@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Interval, any_, bindparam, delete, func, select
+from sqlalchemy import Interval, any_, bindparam, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from domain.outbox.table import outbox
@@ -31,7 +31,7 @@ _ended_at = outbox.c.processed_at
 # What is being replayed is locked, and left to its new delivery; two that prune at once share the work.
 _old = (
     select(outbox.c.id)
-    .where(_ended_at >= bindparam("after"), _ended_at < func.now() - bindparam("older_than", type_=Interval))
+    .where(_ended_at >= bindparam("after"), _ended_at < func.now() - cast(bindparam("older_than"), Interval))
     .order_by(_ended_at)
     .limit(PRUNE_BATCH)
     .with_for_update(skip_locked=True)
