@@ -12,7 +12,7 @@ import honcho.manager
 import httpx
 from honcho.environ import parse_procfile
 
-from api.app import insist_on_free
+from api.main import insist_on_free
 from deploy.demo import seed
 from deploy.embedded import PostgreSQL, RedisServer
 from domain.settings import HOME, ROOT, Settings, refuse_to_start

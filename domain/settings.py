@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     web_processes: int = Field(default=1, ge=1, le=64, alias="WEB_CONCURRENCY")
     #: More waiting requests than this are answered 503: "busy" is not "sold out".
     queue_limit: int = Field(default=4_096, ge=1, alias="QUEUE_LIMIT")
+    #: Where worker and scheduler show their metrics, at HOST; 0 for nowhere. The API shows its own at PORT.
+    worker_metrics_port: int = Field(default=9191, ge=0, le=65_535, alias="WORKER_METRICS_PORT")
+    scheduler_metrics_port: int = Field(default=9192, ge=0, le=65_535, alias="SCHEDULER_METRICS_PORT")
     outbox_retention_days: float = Field(default=7.0, gt=0, le=36_500, alias="OUTBOX_RETENTION_DAYS")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", alias="LOG_LEVEL")
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.outbox import Lane
+from worker import metrics
 
 #: Four renewals fit into one lease: three may fail.
 RENEW_SECONDS = 1.0
@@ -34,9 +35,11 @@ class Leases:
         """Renew the lease of a lane while the block runs."""
         with self._lock:
             self._held.add(lane)
+        metrics.HELD.labels(lane.destination).inc()
         try:
             yield
         finally:
+            metrics.HELD.labels(lane.destination).dec()
             with self._lock:
                 self._held.discard(lane)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
@@ -200,17 +200,17 @@ def _keep_probing(session: Session, names: Collection[str]) -> None:
     session.execute(permit.where(destinations.c.open_until < until).values(open_until=until))
 
 
-def fence(session: Session, lane: Lane) -> bool:
-    """Lock a lane that we hold and prolong its lease. Return False if it is not ours any more."""
-    return session.execute(_KEEP, _claimed(lane)).one_or_none() is not None
+def fence(session: Session, lane: Lane) -> datetime | None:
+    """Lock a lane that we hold and prolong its lease. Return the time, or None if it is not ours any more."""
+    return session.execute(_KEEP, _claimed(lane)).scalar_one_or_none()
 
 
-def release(session: Session, lane: Lane) -> bool:
-    """Give a lane back, and with it a probe that has shown nothing. Return False if it is not ours any more.
+def release(session: Session, lane: Lane) -> datetime | None:
+    """Give a lane back, and with it a probe that has shown nothing. Return the time, or None if it is not ours.
 
     Nobody can claim it before the transaction ends, so this fences what else is in it.
     """
-    given = session.execute(_GIVE_BACK, _claimed(lane)).one_or_none() is not None
+    given = session.execute(_GIVE_BACK, _claimed(lane)).scalar_one_or_none()
     if given and lane.probing:
         breaker.leave_half_open(session, lane.destination)
     return given
@@ -224,7 +224,7 @@ _ours = (
     update(lanes)
     .where(lanes.c.destination == bindparam("ours"), lanes.c.lane == bindparam("number"))
     .where(lanes.c.epoch == bindparam("claimed"), lanes.c.holder == bindparam("by"))
-    .returning(lanes.c.lane)
+    .returning(func.clock_timestamp())
 )
 _KEEP = _ours.values(leased_until=func.clock_timestamp() + LEASE)
 _GIVE_BACK = _ours.values(holder=None, leased_until=func.clock_timestamp())
