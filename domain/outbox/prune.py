@@ -15,13 +15,16 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 def prune(session: Session, *, older_than: timedelta, after: datetime = BEGINNING) -> tuple[int, datetime | None]:
-    """Delete up to PRUNE_BATCH rows that were delivered longer ago than that, the oldest first.
+    """Delete up to PRUNE_BATCH rows that were delivered longer ago than that, and as many discarded ones.
 
     Return how many, and the moment to go on from, or None when no more are that old: from there
-    the next batch need not walk over what this one has left in the index. Dead and pending rows stay.
+    the next batch need not walk over what this one has left in the index. Other dead rows, and
+    pending ones, stay.
     """
-    count, last, _ = session.execute(_DELIVERED, {"older_than": older_than, "after": after}).one()
-    return count, last if count == PRUNE_BATCH else None
+    delivered, last, _ = session.execute(_DELIVERED, {"older_than": older_than, "after": after}).one()
+    discarded, _, _ = session.execute(_DISCARDED, {"older_than": older_than, "after": BEGINNING}).one()
+    is_all = max(delivered, discarded) < PRUNE_BATCH
+    return delivered + discarded, None if is_all else last or after
 
 
 def _pruning(ended_at: Column[datetime]) -> Select[int, datetime, str]:
@@ -47,3 +50,4 @@ def _pruning(ended_at: Column[datetime]) -> Select[int, datetime, str]:
 
 
 _DELIVERED = _pruning(outbox.c.processed_at)
+_DISCARDED = _pruning(outbox.c.discarded_at)
