@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from domain import outbox, reservations
 from domain.database import sessions
-from domain.outbox import Lane
+from domain.outbox import Lane, standing
 from domain.reservations.expiry import take_back
 from tests.builders import Db
 from tests.conftest import empty
@@ -93,12 +93,22 @@ def take_two_back(session: Session) -> object:
     return take_back(session, [3, 4])
 
 
+def look(session: Session) -> object:
+    return session.execute(standing.LOOK)
+
+
 HOT = [
     (claim, {"ix_outbox_ready", "ix_outbox_waiting_due"}, 2 * 32 * DESCENT),
     (fetch, {"ix_outbox_ready", "ix_outbox_waiting_aggregate"}, READY * DESCENT),
     (wake, {"ix_outbox_waiting_due"}, DESCENT),
     (expire, {"ix_reservations_status_expires_at"}, DESCENT),
     (take_two_back, set(), 2 * DESCENT),
+    # What is counted is counted in an index, of which a page holds a hundred rows and more, and to a limit.
+    (
+        look,
+        {"ix_outbox_ready", "ix_outbox_waiting_aggregate", "ix_outbox_dead"},
+        standing.MOST // 50 + READY + 2 * 32 * DESCENT,
+    ),
 ]
 
 #: Every other hold is overdue, and nobody has swept.

@@ -29,6 +29,8 @@ WRONG = {
     "PORT": "http",
     "WEB_CONCURRENCY": "0",
     "QUEUE_LIMIT": "0",
+    "WORKER_METRICS_PORT": "-1",
+    "SCHEDULER_METRICS_PORT": "65536",
     "OUTBOX_RETENTION_DAYS": "-1",
     "LOG_LEVEL": "LOUD",
 }

@@ -1,0 +1,266 @@
+"""RabbitMQ as a destination: what it is told, and what its answers mean."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from threading import Event, Thread
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
+from domain.outbox.routes import Route
+from tests.builders import some_settings, wait_until
+from tests.proofs.processes import free_port
+from tests.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
+from worker.destinations.amqp import Amqp
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+Open = Callable[..., Amqp]
+
+
+def a_row(
+    event_type: str = "booking.created", payload: str = "{}", aggregate: UUID | None = None, headers: str = "{}"
+) -> Row:
+    event_id = uuid4()
+    return Row(event_id.int, event_id, aggregate or uuid4(), event_type, payload, headers, 0, NOON, None, None)
+
+
+def a_large_row() -> Row:
+    return a_row(payload=json.dumps("x" * MAX_MESSAGE_BYTES))
+
+
+@pytest.fixture
+def server() -> RabbitMQ:
+    return rabbitmq()
+
+
+@pytest.fixture
+def open_amqp() -> Iterator[Open]:
+    """Open destinations of these URLs. They are closed after the test."""
+    with ExitStack() as stack:
+
+        def opened(url: str, **route: object) -> Amqp:
+            destination = Amqp(Route.model_validate({"name": "bookings", "url": url} | route), some_settings(), Event())
+            stack.callback(destination.close)
+            return destination
+
+        yield opened
+
+
+def test_a_message_says_all_that_a_consumer_needs(server: RabbitMQ, open_amqp: Open) -> None:
+    name = server.an_exchange()
+    row = a_row("booking.confirmed", headers='{"correlation_id": "c-1"}')
+
+    outcomes = open_amqp(f"{server.url}?exchange={name}").deliver([row])
+
+    assert outcomes == [Delivered()]
+    (message,) = server.taken(name)
+    said = message.properties
+    assert message.routing_key == said.type == "booking.confirmed"
+    assert said.message_id == str(row.event_id)
+    assert said.headers == {"aggregate_id": str(row.aggregate_id), "X-Request-Id": "c-1"}
+    assert (said.content_type, said.delivery_mode, said.timestamp) == ("application/json", 2, int(NOON.timestamp()))
+    assert json.loads(message.body)["event_id"] == str(row.event_id)
+
+
+def test_messages_arrive_in_order_from_several_threads(server: RabbitMQ, open_amqp: Open) -> None:
+    name = server.an_exchange()
+    amqp = open_amqp(f"{server.url}?exchange={name}")
+    aggregates = [uuid4() for _ in range(40)]
+    batches = [[a_row(aggregate=one) for _ in range(5) for one in aggregates[number::4]] for number in range(4)]
+    outcomes: list[Outcome] = []
+    threads = [Thread(target=lambda rows=rows: outcomes.extend(amqp.deliver(rows))) for rows in batches]
+
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert outcomes == [Delivered()] * 200
+    taken = [message.properties.message_id for message in server.taken(name)]
+    for batch in batches:
+        for aggregate in aggregates:
+            events = [str(row.event_id) for row in batch if row.aggregate_id == aggregate]
+            assert [event for event in taken if event in events] == events
+    assert len(taken) == 200
+
+
+def test_what_no_queue_is_bound_for_is_returned_and_rejected(server: RabbitMQ, open_amqp: Open) -> None:
+    name = server.an_exchange("booking.created")
+    amqp = open_amqp(f"{server.url}?exchange={name}")
+
+    outcomes = amqp.deliver([a_row(), a_row("booking.lost"), a_row(), a_row("booking.lost"), a_row()])
+
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Rejected, Delivered, Rejected, Delivered]
+    assert "312 NO_ROUTE" in str(outcomes[1]) and "booking.lost" in str(outcomes[1])
+
+
+def test_what_a_full_queue_refuses_has_failed(server: RabbitMQ, open_amqp: Open) -> None:
+    name = server.an_exchange(max_length=2, overflow="reject-publish")
+    amqp = open_amqp(f"{server.url}?exchange={name}")
+    aggregate = uuid4()
+
+    outcomes = amqp.deliver([a_row(), a_row(), a_row(aggregate=aggregate), a_row(aggregate=aggregate)])
+
+    assert outcomes[:2] == [Delivered()] * 2
+    assert isinstance(outcomes[2], Failed)
+    assert outcomes[3] == Held()
+
+
+@pytest.mark.parametrize("position", range(6))
+def test_a_message_that_is_too_large_dies_alone(server: RabbitMQ, open_amqp: Open, position: int) -> None:
+    name = server.an_exchange()
+    rows = [a_row() for _ in range(5)]
+    rows.insert(position, a_large_row())
+
+    outcomes = open_amqp(f"{server.url}?exchange={name}").deliver(rows)
+
+    assert [type(outcome) for outcome in outcomes] == [
+        Rejected if number == position else Delivered for number in range(6)
+    ]
+    assert "406 PRECONDITION_FAILED" in str(outcomes[position]) and f"{MAX_MESSAGE_BYTES:d}" in str(outcomes[position])
+
+
+def test_several_that_are_too_large_die_and_no_other_thread_suffers(server: RabbitMQ, open_amqp: Open) -> None:
+    amqp = open_amqp(f"{server.url}?exchange={server.an_exchange()}")
+    outcomes: list[Outcome] = []
+
+    def deliver_others() -> None:
+        for _ in range(200):
+            outcomes.extend(amqp.deliver([a_row()]))
+
+    innocent = Thread(target=deliver_others)
+    innocent.start()
+    large = amqp.deliver([a_large_row(), *(a_row() for _ in range(20)), a_large_row(), a_large_row()])
+    innocent.join()
+
+    assert [type(outcome) for outcome in large] == [Rejected, *[Delivered] * 20, Rejected, Rejected]
+    assert outcomes == [Delivered()] * 200
+
+
+def test_a_missing_exchange_is_an_outage_until_it_is_there(server: RabbitMQ, open_amqp: Open) -> None:
+    amqp = open_amqp(f"{server.url}?exchange=not-yet")
+    (outcome,) = amqp.deliver([a_row()])
+    assert isinstance(outcome, Unreachable) and "no exchange 'not-yet'" in outcome.error
+
+    with server.channel() as channel:
+        channel.exchange_declare("not-yet", "fanout")
+        channel.queue_declare("not-yet")
+        channel.queue_bind("not-yet", "not-yet")
+
+    assert amqp.deliver([a_row()]) == [Delivered()]
+
+
+def test_an_exchange_that_goes_away_is_an_outage(server: RabbitMQ, open_amqp: Open) -> None:
+    name = server.an_exchange()
+    amqp = open_amqp(f"{server.url}?exchange={name}")
+    assert amqp.deliver([a_row()]) == [Delivered()]
+    with server.channel() as channel:
+        channel.exchange_delete(name)
+
+    outcomes = amqp.deliver([a_row(), a_row()])
+
+    assert [type(outcome) for outcome in outcomes] == [Unreachable] * 2
+
+
+def test_a_user_who_may_not_publish_is_an_outage(server: RabbitMQ, open_amqp: Open) -> None:
+    name = server.an_exchange()
+    server.control("add_user", "reader", "secret+word")
+    server.control("set_permissions", "reader", "^$", "^$", ".*")
+    url = f"amqp://reader:secret+word@127.0.0.1:{server.port}"
+
+    (outcome,) = open_amqp(f"{url}?exchange={name}").deliver([a_row()])
+
+    assert isinstance(outcome, Unreachable) and outcome.error.startswith("403 ACCESS_REFUSED")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("guest:wrong@127.0.0.1:{port}", "the user or the password"),
+        ("guest:guest@127.0.0.1:{port}/nowhere", "vhost nowhere not found"),
+        ("guest:guest@127.0.0.1:{free}", "Connection refused"),
+        ("guest:guest@nowhere.invalid", "can't connect"),
+    ],
+)
+def test_a_server_that_can_not_be_entered_is_an_outage_with_its_reason(
+    server: RabbitMQ, open_amqp: Open, address: str, reason: str
+) -> None:
+    amqp = open_amqp(f"amqp://{address.format(port=server.port, free=free_port())}?exchange=bookings")
+
+    first, second = amqp.deliver([a_row(), a_row()])
+
+    assert isinstance(first, Unreachable) and reason in first.error
+    assert first == second
+
+
+def test_a_blocked_server_is_waited_for_and_then_left_in_peace(server: RabbitMQ, open_amqp: Open) -> None:
+    name = server.an_exchange()
+    amqp = open_amqp(f"{server.url}?exchange={name}", timeout_seconds=0.5)
+    first, more = [a_row()], [a_row() for _ in range(20)]
+    with server.alarmed():
+        # The message that finds it blocked is still taken.
+        amqp.deliver(first)
+        outcomes = amqp.deliver(more)
+        assert all(isinstance(outcome, Unreachable) and "takes nothing" in outcome.error for outcome in outcomes)
+
+    wait_until(lambda: amqp.deliver(more) == [Delivered()] * 20)
+    assert {message.properties.message_id for message in server.taken(name)} == {
+        str(row.event_id) for row in first + more
+    }
+
+
+def test_a_server_that_comes_back_is_connected_to_again(server: RabbitMQ, open_amqp: Open) -> None:
+    name = server.an_exchange()
+    amqp = open_amqp(f"{server.url}?exchange={name}")
+    assert amqp.deliver([a_row()]) == [Delivered()]
+    rows: Sequence[Row] = [a_row(), a_row()]
+    server.stop()
+    try:
+        assert [type(outcome) for outcome in amqp.deliver(rows)] == [Unreachable] * 2
+    finally:
+        server.start()
+
+    assert amqp.deliver(rows) == [Delivered()] * 2
+
+
+def test_what_amqp_can_not_write_dies_alone(server: RabbitMQ, open_amqp: Open) -> None:
+    amqp = open_amqp(f"{server.url}?exchange={server.an_exchange()}")
+
+    outcomes = amqp.deliver([a_row(), a_row("x" * 300), a_row()])
+
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Rejected, Delivered]
+
+
+def test_a_destination_that_was_never_used_closes(open_amqp: Open) -> None:
+    open_amqp("amqp://127.0.0.1?exchange=bookings").close()
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("amqp://127.0.0.1/", "needs the exchange"),
+        ("amqp://127.0.0.1/?exchange=", "needs the exchange"),
+        ("amqp:///?exchange=bookings", "must name a host"),
+        ("amqp://127.0.0.1:port/?exchange=bookings", "address can't be read"),
+        ("amqp://127.0.0.1/?exchange=bookings&queue=x", "'queue' is no option"),
+        ("amqp://127.0.0.1/?exchange=bookings&exchange=x", "given twice"),
+        ("amqp://127.0.0.1/a/b?exchange=bookings", "a%2Fb"),
+        (f"amqp://127.0.0.1/?exchange={'x' * 128}", "127 bytes"),
+        ("amqp://127.0.0.1/?exchange=bookings&cacertfile=/x", "amqps:// only"),
+        ("amqps://127.0.0.1/?exchange=bookings&cacertfile=/nowhere", "No such file"),
+        ("amqps://127.0.0.1/?exchange=bookings&keyfile=/nowhere", "needs a certfile"),
+    ],
+)
+def test_a_url_that_can_not_be_meant_keeps_the_worker_from_starting(
+    open_amqp: Open, capsys: pytest.CaptureFixture[str], url: str, reason: str
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        open_amqp(url)
+
+    assert refused.value.code == 2
+    said = capsys.readouterr().err
+    assert "HOLDFAST_ROUTES: destination 'bookings'" in said and reason in said
