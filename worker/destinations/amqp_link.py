@@ -23,6 +23,7 @@ from pika.exceptions import (
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
     ShortStringTooLong,
+    StreamLostError,
     UnsupportedAMQPFieldException,
 )
 from pika.frame import Method
@@ -130,6 +131,9 @@ class Link:
             self._loop.close()
 
     def _on_open(self, connection: SelectConnection) -> None:
+        if self.fault:
+            self._leave(self.fault)
+            return
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         connection.channel(on_open_callback=self._on_channel)
@@ -241,9 +245,9 @@ class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no types 
             self._held = None
 
     def abort(self) -> None:
-        """Hang up without a word."""
-        if not self.is_closed:
-            self._adapter_disconnect_stream()
+        """Hang up without a word. A connection that is not open yet ends by its own time-out."""
+        if self._opened and not self.is_closed:
+            self._terminate_stream(StreamLostError("hung up"))
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if self._held is None:
