@@ -16,7 +16,7 @@ from benchmarks.stage import Stage, wait_until
 EVENTS = 200_000
 
 #: As a busy shop has it: a few events a reservation.
-AGGREGATES = EVENTS // 5
+EVENTS_PER_AGGREGATE = 5
 
 ROUNDS = 3
 
@@ -36,10 +36,10 @@ def draining(stage: Stage) -> Iterator[Measure]:
     """One worker process against a loop that only fetches and updates: no order, no fence, no lanes."""
     ours, bare, memory = [], [], 0
     for _ in range(ROUNDS):
-        _fill(stage)
-        rate, memory = _drain(stage)
+        fill(stage)
+        rate, memory = drain(stage)
         ours.append(rate)
-        _fill(stage)
+        fill(stage)
         bare.append(_loop(stage))
     ratio = median(ours) / median(bare)
     yield Measure(
@@ -57,13 +57,21 @@ def draining(stage: Stage) -> Iterator[Measure]:
     )
 
 
-def _fill(stage: Stage) -> None:
+def fill(stage: Stage, *, backlog: int = 0) -> None:
+    """Begin anew, with EVENTS recorded behind a backlog that waits for its retry."""
     stage.clear()
     with stage.connect() as connection:
         connection.execute("SELECT setseed(0.5)")
-        connection.execute(FILL, {"events": EVENTS, "aggregates": AGGREGATES})
+        record(connection, backlog)
+        connection.execute("UPDATE outbox SET attempts = 1, available_at = now() + interval '1 hour'")
+        record(connection, EVENTS)
         connection.execute("VACUUM (ANALYZE) outbox")
         connection.execute("CHECKPOINT")
+
+
+def record(connection: psycopg.Connection[tuple[object, ...]], events: int) -> None:
+    """Record that many events in one statement, of aggregates that are new."""
+    connection.execute(FILL, {"events": events, "aggregates": events // EVENTS_PER_AGGREGATE})
 
 
 #: Events as reservations record them, of aggregates in turn. The lane is `lane_of` in SQL.
@@ -77,20 +85,28 @@ FILL = """
 """
 
 
-def _drain(stage: Stage) -> tuple[float, int]:
-    """Let `bin/worker` drain what is recorded. Return events/s, by the database's clock, and its memory."""
-    worker = stage.running("bin/worker", "--processes", "1", "--threads", "4")
+def drain(stage: Stage, *, processes: int = 1) -> tuple[float, int]:
+    """Let `bin/worker` drain what is recorded. Return events/s, by the database's clock, and its largest memory."""
+    worker = stage.running("bin/worker", "--processes", str(processes), "--threads", "4")
     with worker as process, stage.running("bin/scheduler"), stage.connect() as connection:
-        wait_until(lambda: _pending(connection) == 0, seconds=120)
+        wait_until(lambda: pending(connection) == 0, seconds=120)
         memory = max(child.memory_info().rss for child in psutil.Process(process.pid).children(recursive=True))
-        took = connection.execute(
-            "SELECT extract(epoch FROM max(processed_at) - min(processed_at))::float FROM outbox"
-        ).fetchone()
-    assert took is not None
-    return EVENTS / float(str(took[0])), memory
+        return drained(connection), memory
 
 
-def _pending(connection: psycopg.Connection[tuple[object, ...]]) -> int:
+def drained(connection: psycopg.Connection[tuple[object, ...]], *, after: int = 0) -> float:
+    """Return the rate at which the events beyond that id were settled, from the first to the last one."""
+    found = connection.execute(
+        "SELECT count(*) / extract(epoch FROM max(processed_at) - min(processed_at))::float"
+        " FROM outbox WHERE processed_at IS NOT NULL AND id > %s",
+        [after],
+    ).fetchone()
+    assert found is not None
+    return float(str(found[0]))
+
+
+def pending(connection: psycopg.Connection[tuple[object, ...]]) -> int:
+    """Return whether ready events are left, as 1 or 0, after a short rest."""
     # The planner answers from the index of ready rows; counting them would slow the drain.
     found = connection.execute(
         "SELECT EXISTS (SELECT FROM outbox WHERE destination = 'null' AND processed_at IS NULL"
@@ -107,7 +123,7 @@ def _loop(stage: Stage) -> float:
         f" ORDER BY id LIMIT {BATCH}"
     )
     settle = "UPDATE outbox SET processed_at = clock_timestamp() WHERE id = ANY(%s)"
-    with psycopg.connect(stage.postgresql.url) as connection:
+    with psycopg.connect(stage.url) as connection:
         begun, last = time.monotonic(), 0
         while rows := connection.execute(fetch, [last]).fetchall():
             connection.execute(settle, [[row[0] for row in rows]])
@@ -126,7 +142,7 @@ def leaving(stage: Stage) -> Iterator[Measure]:
         stage_clock = time.time()
         asyncio.run(_reserve(seconds=LATENCY_SECONDS))
         with stage.connect() as connection:
-            wait_until(lambda: _pending(connection) == 0)
+            wait_until(lambda: pending(connection) == 0)
             found = connection.execute(
                 "SELECT percentile_cont(ARRAY[0.5, 0.99]) WITHIN GROUP"
                 " (ORDER BY extract(epoch FROM processed_at - created_at) * 1000)"

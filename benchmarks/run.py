@@ -8,16 +8,29 @@ from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.draining import draining, leaving
 from benchmarks.expiring import expiring
+from benchmarks.failing import failing
 from benchmarks.history import history
 from benchmarks.measure import Measure, insist_on_wrk
+from benchmarks.recovering import recovering
 from benchmarks.reserving import reserving, selling_out
+from benchmarks.rivals import rivals
+from benchmarks.scaling import idling, scaling
+from benchmarks.snapshot import snapshot
 from benchmarks.stage import Stage, stage
+from benchmarks.waiting import waiting
 
 BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {
     "reserving": reserving,
     "selling-out": selling_out,
     "draining": draining,
     "leaving": leaving,
+    "rivals": rivals,
+    "waiting": waiting,
+    "snapshot": snapshot,
+    "failing": failing,
+    "scaling": scaling,
+    "idling": idling,
+    "recovering": recovering,
     "expiring": expiring,
     "history": history,
 }

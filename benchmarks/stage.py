@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -21,6 +21,9 @@ from migrations.main import migrate
 STOCK = 2_000_000_000
 
 ITEMS = 10_000
+
+#: The Redis database of a stage that is set up beside the first one.
+BESIDE = 1
 
 #: One subscriber and the confirmation step, which nobody calls: two promises a reservation.
 ROUTES = """
@@ -39,8 +42,31 @@ class Stage:
     redis: RedisServer
     environment: Mapping[str, str]
 
+    @property
+    def url(self) -> str:
+        return self.environment["DATABASE_URL"]
+
     def connect(self) -> psycopg.Connection[tuple[object, ...]]:
-        return psycopg.connect(self.postgresql.url, autocommit=True)
+        return psycopg.connect(self.url, autocommit=True)
+
+    def beside(self, name: str) -> "Stage":
+        """Return a stage with a database and a doorbell of its own, on the same servers."""
+        environment = {**self.environment, "DATABASE_URL": self.postgresql.create(name)}
+        environment["REDIS_URL"] = f"{self.redis.url}?db={BESIDE}"
+        subprocess.run(["bin/migrate"], env={**os.environ, **environment}, cwd=ROOT, check=True, capture_output=True)
+        return replace(self, environment=environment)
+
+    def anew(self, name: str) -> str:
+        """Make an empty database of that name on the same server. Return its URL."""
+        with self.connect() as connection:
+            connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        return self.postgresql.create(name)
+
+    def routing(self, name: str, routes: str) -> "Stage":
+        """Return this stage with other destinations."""
+        path = Path(self.environment["HOLDFAST_HOME"]) / f"{name}.toml"
+        path.write_text(routes)
+        return replace(self, environment={**self.environment, "HOLDFAST_ROUTES": str(path)})
 
     def clear(self) -> None:
         """Begin anew: full stock, nothing reserved, statistics up to date."""
