@@ -1,6 +1,7 @@
 """The events of a reservation, by the names and in the terms of the booking contract."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from domain.lifecycle import Status
@@ -30,13 +31,15 @@ def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event
     ]
 
 
-def of_change(reservation: Reservation, from_status: Status, reason: str | None) -> list[Event]:
+def of_change(
+    reservation: Reservation, from_status: Status, reason: str | None, headers: Mapping[str, str]
+) -> list[Event]:
     """Return what is told when a reservation, as it is now, has left `from_status`."""
     facts = {"from_status": from_status, "to_status": reservation.status, "reason": reason}
     payload = json.dumps(_facts(reservation) | facts)
     own = OWN_EVENT.get(reservation.status)
     names = [STATUS_CHANGED, own] if own else [STATUS_CHANGED]
-    return [Event(name, reservation.id, payload) for name in names]
+    return [Event(name, reservation.id, payload, headers) for name in names]
 
 
 def release(reservation: Reservation) -> Event:
