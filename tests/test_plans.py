@@ -13,9 +13,9 @@ from domain import outbox, reservations
 from domain.database import sessions
 from domain.outbox import Lane, standing
 from domain.reservations.expiry import take_back
-from tests.builders import Db
+from tests.builders import Db, an_event, recorded
 from tests.conftest import empty
-from tests.promises import SHOP, an_aggregate, promised, with_shop
+from tests.promises import SHOP, an_aggregate, with_shop
 
 #: Rows of each kind around what the statements are after.
 BACKLOG = 100_000
@@ -65,7 +65,7 @@ def crowded(engine: Engine) -> Iterator[Db]:
     with db.begin() as session:
         for statement in FILL:
             session.execute(text(statement), {"shop": SHOP, "backlog": BACKLOG})
-    promised(db, *(an_aggregate(LANE.number) for _ in range(READY)))
+    recorded(db, *(an_event(an_aggregate(LANE.number)) for _ in range(READY)))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for table in ("outbox", "outbox_lanes", "reservations", "items"):
             connection.execute(text(f"VACUUM ANALYZE {table}"))

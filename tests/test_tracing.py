@@ -1,6 +1,7 @@
 """Traces: what a request promised is recorded with its span, and the span of the delivery links to it."""
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 from sqlalchemy import select, update
 
+from domain import telemetry
+from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.table import outbox as table
 from tests.builders import Db, a_hold, an_item
 from tests.conftest import OpenDrain
@@ -61,10 +64,12 @@ def test_the_span_of_a_delivery_links_to_each_request_once(drain_of: OpenDrain, 
 
 def test_what_is_sent_on_is_the_context_that_was_recorded(drain_of: OpenDrain, spans: InMemorySpanExporter) -> None:
     sent: list[Mapping[str, str]] = []
-    shop = Outside()
-    drain = drain_of(shop)
-    answer = shop.answer
-    shop.answer = lambda row: (sent.append(trace(row)), answer(row))[1]
+
+    def note(row: Row) -> Outcome:
+        sent.append(trace(row))
+        return Delivered()
+
+    drain = drain_of(Outside(note))
     traced(drain.db, PARENT)
 
     drain.run()
@@ -106,15 +111,11 @@ def environment(server: Server) -> dict[str, str]:
 def test_a_request_has_a_span_and_its_events_carry_it(db: Db, collector: Server) -> None:
     item, hold = an_item(db), a_hold(db, an_item(db))
     with serving(**environment(collector)) as served:
-        for path, body in (
-            ("/reservations", {"item_id": item.id, "quantity": 1}),
-            (f"/reservations/{hold.id}/cancel", {}),
-        ):
-            served.client.post(path, json=body, headers={"traceparent": PARENT}).raise_for_status()
-        served.client.post(
-            "/reservations", json={"item_id": item.id, "quantity": 10**9}, headers={"traceparent": OTHER}
-        )
-        served.client.get("/items", headers={"traceparent": OTHER})
+        ours, other = {"traceparent": PARENT}, {"traceparent": OTHER}
+        served.client.post("/reservations", json={"item_id": item.id, "quantity": 1}, headers=ours)
+        served.client.post(f"/reservations/{hold.id}/cancel", headers=ours)
+        served.client.post("/reservations", json={"item_id": item.id, "quantity": 10**9}, headers=other)
+        served.client.get("/items", headers=other)
         wait_until("three spans were sent", lambda: len(collected(collector)) >= 3)
 
     spans = {span.name if span.trace_id.hex() == TRACE else "refused": span for span in collected(collector)}
@@ -178,3 +179,38 @@ def test_a_collector_that_is_down_harms_no_request_and_no_exit(db: Db) -> None:
 
     assert [answer.status_code for answer in answers] == [201] * 3
     assert served.process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"), ("OTEL_TRACES_EXPORTER", "console")]
+)
+def test_without_the_extra_a_process_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
+
+    with pytest.raises(SystemExit) as refused:
+        telemetry.insist_on_tracing()
+
+    said = capsys.readouterr().err
+    assert refused.value.code == 2
+    assert variable in said and "pip install 'holdfast[tracing]'" in said
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": ""},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_TRACES_EXPORTER": "none"},
+        {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_SDK_DISABLED": "true"},
+    ],
+)
+def test_traces_go_nowhere_unless_the_environment_says_where(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+
+    assert not telemetry.wants_tracing()
