@@ -1,5 +1,6 @@
 """The application."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -20,6 +21,7 @@ from api import document, health, items, metrics, problems, reservations
 from api.bodies import MAX_BODY_BYTES
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
+from api.tracing import Tracing
 from api.views import render_reservation
 from domain import database, outbox, telemetry
 from domain.errors import HoldfastError
@@ -39,6 +41,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
     """Return the application for these settings, or for those of the environment."""
     settings = settings or Settings.load()
     telemetry.configure(settings.log_level)
+    telemetry.start_tracing("holdfast-api")
     wanted, doorbell = routes_file.load(settings), Doorbell(settings.broker())
     doors = database.connect(settings, connections=CONNECTIONS, statement_seconds=STATEMENT_SECONDS)
     db = database.sessions(doors, routes=wanted)
@@ -55,6 +58,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         dependencies={"db": _given(db), "doorbell": _given(doorbell)},
         exception_handlers=EXCEPTION_HANDLERS,
         before_send=[metrics.count],
+        middleware=[Tracing()] if telemetry.wants_tracing() else [],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=OPENAPI,
         logging_config=None,
@@ -115,6 +119,7 @@ def _running(
         yield
         await group_commit.close()
         doorbell.close()
+        await asyncio.to_thread(telemetry.stop_tracing)
         for db in dbs:
             db.kw["bind"].dispose()
 

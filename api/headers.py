@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 
+from api import tracing
 from domain.errors import Invalid
 from domain.idempotency import Key
 
@@ -54,7 +55,11 @@ def version_of(request: Request[Any, Any, Any]) -> int | None:
 
 
 def trace_of(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Return what ties the events of a request to it: its W3C trace context and its correlation id."""
+    """Return what ties the events of a request to it: its W3C trace context and its correlation id.
+
+    The context is that of our own span if traces are wanted, else the one that was sent.
+    """
     names = {"traceparent": "traceparent", "x-request-id": "correlation_id"}
     found = {ours: request.headers.get(theirs) for theirs, ours in names.items()}
+    found["traceparent"] = tracing.current() or found["traceparent"]
     return {name: value[:255] for name, value in found.items() if value and _PRINTABLE.fullmatch(value[:255])}

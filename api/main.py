@@ -18,7 +18,9 @@ def main() -> None:
     """Serve until SIGTERM, then finish what is in hand."""
     settings = Settings.load()
     insist_on_free(settings.host, settings.port)
-    routes_file.load(settings)  # here as well, as what ends a process that serves only has it started again
+    # Here as well, as what ends a process that serves only has it started again.
+    telemetry.insist_on_tracing()
+    routes_file.load(settings)
     server = Server(
         # By its name: nothing may import the library of metrics before it is known where they add up.
         "api.app:create_app",

@@ -180,6 +180,8 @@ def _change(
 ) -> Response[ReservationView]:
     key, if_match, changed_by = key_of(request, f"reservations.{to.lower()}"), version_of(request), client_of(request)
 
+    headers = trace_of(request)
+
     def change() -> Reservation | Refusal:
         return reservations.change(
             session,
@@ -189,6 +191,7 @@ def _change(
             changed_by=changed_by,
             if_match=if_match,
             expected_version=expected_version,
+            headers=headers,
         )
 
     with db.begin() as session:

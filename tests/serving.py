@@ -53,7 +53,7 @@ class Served:
 @contextmanager
 def serving(**environment: str) -> Iterator[Served]:
     """Serve the API with the settings of the tests, and these, until the block ends."""
-    port = _free_port()
+    port = free_port()
     log = HOME / f"api-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -72,7 +72,7 @@ def serving(**environment: str) -> Iterator[Served]:
         _stop(process)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain import database, outbox, telemetry
 from domain.outbox import routes_file
 from domain.settings import Settings, refuse_to_start
+from worker import metrics
 from worker.destinations import open_destination
 from worker.drain import Drain
 from worker.leases import Leases
@@ -30,11 +31,13 @@ class App:
         for destination in self.drain.destinations.values():
             destination.close()
         self.db.kw["bind"].dispose()
+        telemetry.stop_tracing()
 
 
 def open_app(settings: Settings, *, threads: int, only: str | None = None) -> App:
     """Open the database and every destination, or only that one. Makes them known to the database."""
     telemetry.configure(settings.log_level)
+    telemetry.start_tracing("holdfast-worker")
     wanted = routes_file.load(settings)
     by_name = {route.name: route for route in wanted.destinations if only in (None, route.name)}
     if not by_name:
@@ -47,6 +50,7 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     )
     with db.begin() as session:
         outbox.register(session, by_name)
+    metrics.begin(by_name)
     stopping = Event()
     destinations = {name: open_destination(route, settings, db, stopping) for name, route in by_name.items()}
     drain = Drain(

@@ -14,10 +14,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.database import trouble
-from domain.outbox import Delivered, Failed, Held, Lane, Row, Settlement
+from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Row, Settlement
 from domain.outbox.outcomes import Delivery
 from domain.outbox.routes import Route
-from worker import metrics
+from worker import metrics, tracing
 from worker.destinations import Destination, Step
 from worker.leases import Leases
 from worker.shares import Shares
@@ -142,9 +142,13 @@ class Hold:
     def _deliver(self) -> Sequence[Delivery]:
         """Send what may be sent, outside any transaction. Rows behind a waiting one are held."""
         sent = [row for row in self._rows if row.waits_until is None]
-        outcomes = iter(self._drain.destinations[self._lane.destination].deliver(sent) if sent else ())
+        outcomes = iter(self._send(sent) if sent else ())
         self.left -= len(self._rows)
         return [(row, HELD if row.waits_until else next(outcomes)) for row in self._rows]
+
+    def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        with tracing.delivering(self._lane.destination, rows):
+            return self._drain.destinations[self._lane.destination].deliver(rows)
 
     def _settle(self, deliveries: Sequence[Delivery], *, goes_on: bool = True) -> bool:
         """Settle a batch, or of it what can be. Return whether all its effects held."""

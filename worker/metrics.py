@@ -51,6 +51,14 @@ UNHEARD = Counter(
 )
 
 
+def begin(destinations: Iterable[str]) -> None:
+    """Show every count of these from 0 on: one that appears with its first event seems not to have grown."""
+    for name in destinations:
+        for metric in (DELIVERED, FAILED, REJECTED, UNREACHABLE, DIED, FENCED, HELD):
+            metric.labels(name)
+        _ages(name)
+
+
 def count(destination: str, deliveries: Sequence[Delivery], settlement: Settlement | None) -> None:
     """Count what became of a batch. It is called once a batch, and costs a row next to nothing."""
     if settlement is None:

@@ -1,5 +1,6 @@
 """The events of a reservation, by the names and in the terms of the booking contract."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from domain.lifecycle import Status
@@ -29,13 +30,15 @@ def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event
     ]
 
 
-def of_change(reservation: Reservation, from_status: Status, reason: str | None) -> list[Event]:
+def of_change(
+    reservation: Reservation, from_status: Status, reason: str | None, headers: Mapping[str, str]
+) -> list[Event]:
     """Return what is told when a reservation, as it is now, has left `from_status`."""
     change = {"from_status": from_status, "to_status": reservation.status, "reason": reason}
     payload = _facts(reservation) | change
     own = OWN_EVENT.get(reservation.status)
     names = [STATUS_CHANGED, own] if own else [STATUS_CHANGED]
-    return [Event(name, reservation.id, payload) for name in names]
+    return [Event(name, reservation.id, payload, headers) for name in names]
 
 
 def release(reservation: Reservation) -> Event:

@@ -1,8 +1,8 @@
 """Changing a status: the one way there is, for every door, step and sweeper."""
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -15,6 +15,7 @@ from domain import items, outbox
 from domain.database import copy, now
 from domain.errors import HoldLapsed, Refusal, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
 from domain.lifecycle import RELEASING, TRANSITIONS, Status
+from domain.outbox import Event
 from domain.reservations import events
 from domain.reservations.table import Reservation, history, read, reservations
 
@@ -34,12 +35,13 @@ REACHED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A locked reservation, where it is to go, why, and by whose wish."""
+    """A locked reservation, where it is to go, why, and by whose wish. `headers` tie its events to the request."""
 
     of: Reservation
     to: Status
     reason: str | None = None
     changed_by: str = SYSTEM
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def lock(session: Session, ids: Collection[UUID]) -> Sequence[Reservation]:
@@ -63,6 +65,7 @@ def change(
     changed_by: str = SYSTEM,
     if_match: int | None = None,
     expected_version: int | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Reservation | Refusal:
     """Lock one reservation and take it to another status. Raises UnknownReservation, StalePrecondition, StaleVersion.
 
@@ -76,7 +79,8 @@ def change(
         raise StalePrecondition(if_match, one.version)
     if expected_version is not None and expected_version != one.version:
         raise StaleVersion(expected_version, one.version)
-    return transition(session, [Change(of=one, to=to, reason=reason, changed_by=changed_by)])[0]
+    asked = Change(of=one, to=to, reason=reason, changed_by=changed_by, headers=headers or {})
+    return transition(session, [asked])[0]
 
 
 def transition(session: Session, changes: Sequence[Change]) -> Sequence[Reservation | Refusal]:
@@ -103,7 +107,7 @@ class _Move:
 def _decide(asked: Change, moment: datetime) -> _Move | None:
     """Return what a change comes to, or None if the lifecycle does not allow it."""
     if asked.to is not Status.EXPIRED and _is_overdue(asked.of, moment):
-        asked = Change(of=asked.of, to=Status.EXPIRED, reason=LAPSED)
+        asked = Change(of=asked.of, to=Status.EXPIRED, reason=LAPSED, headers=asked.headers)
     if asked.to not in TRANSITIONS.get(asked.of.status, ()):
         return None
     after = replace(asked.of, status=asked.to, version=asked.of.version + 1, updated_at=moment)
@@ -134,9 +138,13 @@ def _write(session: Session, moves: Sequence[_Move]) -> None:
     for to in {move.after.status for move in moves}:
         _rewrite(session, to, [move for move in moves if move.after.status is to])
     copy(session, history, _HISTORY_COLUMNS, map(_history, moves))
-    told = (events.of_change(move.after, move.change.of.status, move.change.reason) for move in moves)
+    told = (_told(move) for move in moves)
     outbox.record(session, (event for group in told for event in group))
     _give_back(session, [move.after for move in moves if move.after.status in RELEASING])
+
+
+def _told(move: _Move) -> Sequence[Event]:
+    return events.of_change(move.after, move.change.of.status, move.change.reason, move.change.headers)
 
 
 def _rewrite(session: Session, to: Status, moves: Sequence[_Move]) -> None:
