@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import Select, String, and_, case, cast, func, or_, select
+from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
 from domain.items import items
 from domain.lifecycle import CONSUMING, HOLDING
 from domain.outbox.lanes import LEASE
-from domain.outbox.table import LANES, destinations, lanes, outbox, pending, ready
+from domain.outbox.table import LANES, destinations, lanes, outbox, pending
 from domain.reservations.table import history, is_hold, reservations
 
 #: How many culprits are named; the rest is counted.
@@ -21,6 +22,10 @@ SWEPT_WITHIN_MINUTES = 10
 
 #: A promise that could leave and has not for longer than this has no worker behind it, in minutes.
 LEAVES_WITHIN_MINUTES = 10
+
+#: What a worker had in hand when an earlier promise was replayed has left after this, in minutes:
+#: a batch begins no call after its first second, and no call takes longer than one minute.
+IN_HAND_MINUTES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +79,17 @@ def _history() -> Select[str]:
 
 
 def _order() -> Select[str]:
-    """A row that left before an earlier one of its aggregate, which neither left nor died."""
+    """A row that left before an earlier one of its aggregate, which neither left nor died.
+
+    Before that one was replayed, others may have left; afterwards they may not.
+    """
     later = outbox.alias("later")
+    in_hand_until = outbox.c.replayed_at + _minutes(IN_HAND_MINUTES)
     overtaken = (
         select(later.c.id)
         .where(later.c.destination == outbox.c.destination, later.c.aggregate_id == outbox.c.aggregate_id)
         .where(later.c.id > outbox.c.id, later.c.processed_at.is_not(None))
+        .where(or_(outbox.c.replayed_at.is_(None), later.c.processed_at > in_hand_until))
         .exists()
     )
     return select(cast(outbox.c.id, String)).where(pending, overtaken)
@@ -108,13 +118,14 @@ def _leases() -> Select[str]:
 
 
 def _overdue() -> Select[str]:
-    limit = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, SWEPT_WITHIN_MINUTES)
+    limit = func.clock_timestamp() - _minutes(SWEPT_WITHIN_MINUTES)
     return select(cast(reservations.c.id, String)).where(is_hold, reservations.c.expires_at < limit)
 
 
 def _stuck() -> Select[str]:
     """What is ready and untried for long, though its destination is open and was so all the while."""
-    limit = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, LEAVES_WITHIN_MINUTES)
+    limit = func.clock_timestamp() - _minutes(LEAVES_WITHIN_MINUTES)
+    ready_since = func.greatest(outbox.c.created_at, outbox.c.replayed_at, outbox.c.available_at)
     is_open = and_(
         ~destinations.c.paused,
         destinations.c.failures == 0,
@@ -124,9 +135,13 @@ def _stuck() -> Select[str]:
     return (
         select(name)
         .join_from(outbox, destinations, destinations.c.name == outbox.c.destination)
-        .where(ready, outbox.c.attempts == 0, outbox.c.created_at < limit, is_open)
+        .where(pending, outbox.c.attempts == 0, ready_since < limit, is_open)
         .group_by(destinations.c.name)
     )
+
+
+def _minutes(minutes: int) -> ColumnElement[timedelta]:
+    return func.make_interval(0, 0, 0, 0, 0, minutes)
 
 
 LAWS = (

@@ -120,6 +120,28 @@ def test_a_promise_may_leave_before_one_that_died_or_one_of_another_aggregate(db
     assert findings(db) == {}
 
 
+REPLAYED_LATELY = "UPDATE outbox SET replayed_at = now() - interval '1 second' WHERE processed_at IS NULL"
+REPLAYED_LONG_AGO = "UPDATE outbox SET replayed_at = now() - interval '3 minutes' WHERE processed_at IS NULL"
+
+
+@pytest.mark.parametrize(("replayed", "broken_law"), [(REPLAYED_LATELY, []), (REPLAYED_LONG_AGO, [ORDER])])
+def test_what_left_before_an_earlier_promise_was_replayed_overtook_nothing(
+    house: Db, replayed: str, broken_law: list[str]
+) -> None:
+    broken(house, "UPDATE outbox SET processed_at = now() WHERE type = 'booking.cancelled'", replayed)
+
+    assert list(findings(house)) == broken_law
+
+
+def test_what_was_replayed_and_nobody_delivers_is_stuck_after_a_while(house: Db) -> None:
+    replayed = "UPDATE outbox SET created_at = '2020-01-01', replayed_at = now() - interval '{0}', available_at = {1}"
+    broken(house, replayed.format("9 minutes", "NULL"))
+    assert findings(house) == {}
+
+    broken(house, replayed.format("11 minutes", "now() - interval '11 minutes'"))
+    assert list(findings(house)) == [STUCK]
+
+
 @pytest.mark.parametrize(
     "excuse",
     [
