@@ -1,6 +1,6 @@
 """What must hold at any moment, in any database: each law one query that finds what breaks it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -30,10 +30,14 @@ IN_HAND_MINUTES = 2
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """`culprits` selects one text for each thing that breaks the law: none, if it holds."""
+    """`culprits` selects one text for each thing that breaks the law: none, if it holds.
+
+    `advice` says what to do about them, where the law itself does not.
+    """
 
     says: str
     culprits: Select[str]
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +47,21 @@ class Finding:
     says: str
     broken: int
     named: Sequence[str]
+    advice: str = ""
 
 
-def examine(session: Session) -> Sequence[Finding]:
-    """Check every law. Each is one query, so it sees one moment, whatever else is going on."""
-    return [_examine(session, law) for law in LAWS]
+def examine(session: Session, *, routed: Collection[str] | None = None) -> Sequence[Finding]:
+    """Check every law. Each is one query, so it sees one moment, whatever else is going on.
+
+    With the names of the destinations that are `routed`, no other one may have promises to keep.
+    """
+    laws = LAWS if routed is None else (*LAWS, served_by(routed))
+    return [_examine(session, law) for law in laws]
 
 
 def _examine(session: Session, law: Law) -> Finding:
     found = session.execute(law.culprits).scalars().all()
-    return Finding(law.says, len(found), found[:NAMED])
+    return Finding(law.says, len(found), found[:NAMED], law.advice)
 
 
 def _stock() -> Select[str]:
@@ -137,6 +146,18 @@ def _stuck() -> Select[str]:
         .join_from(outbox, destinations, destinations.c.name == outbox.c.destination)
         .where(pending, outbox.c.attempts == 0, ready_since < limit, is_open)
         .group_by(destinations.c.name)
+    )
+
+
+def served_by(routed: Collection[str]) -> Law:
+    """A destination that was taken out of the routes while it has promises: they stay, and nobody keeps them."""
+    name = func.concat(outbox.c.destination, " (", func.count(), " rows)")
+    unserved = select(name).where(pending, outbox.c.destination.not_in(routed)).group_by(outbox.c.destination)
+    return Law(
+        "every destination with pending promises is in the routes",
+        unserved.order_by(outbox.c.destination),
+        'Put it back into the file that HOLDFAST_ROUTES names until its rows have left; with url = "null:" and'
+        " events = [] they are let go of, unsent.",
     )
 
 

@@ -1,5 +1,7 @@
 """The doctor: silent about what is well, and loud about each law that is broken."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import text
 
@@ -7,7 +9,7 @@ from domain import conservation, reservations
 from domain.conservation import LAWS, NAMED
 from domain.lifecycle import Status
 from tests.builders import Db, a_hold, an_event, an_item, an_overdue_hold, recorded
-from tests.keys import turned
+from tests.keys import routed, turned
 from tests.promises import Outside, an_aggregate, draining, promised
 
 
@@ -37,15 +39,24 @@ def findings(db: Db) -> dict[str, int]:
         return {finding.says: finding.broken for finding in conservation.examine(session) if finding.broken}
 
 
+SERVED = conservation.served_by([]).says
+
+
+@pytest.fixture
+def routes(tmp_path: Path) -> str:
+    """A routes file with the destinations of these tests."""
+    return routed(tmp_path, "events", "confirmation")
+
+
 def test_an_empty_database_is_well(db: Db) -> None:
     run = turned("doctor")
 
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.splitlines() == [f"ok    {law.says}" for law in LAWS]
+    assert run.stdout.splitlines() == [f"ok    {law}" for law in (*(law.says for law in LAWS), SERVED)]
 
 
-def test_a_house_in_order_is_well(house: Db) -> None:
-    run = turned("doctor")
+def test_a_house_in_order_is_well(house: Db, routes: str) -> None:
+    run = turned("doctor", HOLDFAST_ROUTES=routes)
 
     assert run.returncode == 0, run.stdout
     assert findings(house) == {}
@@ -84,14 +95,45 @@ def test_a_law_that_is_broken_is_found_and_no_other(house: Db, law: str, stateme
 
 
 @pytest.mark.parametrize(("law", "statement"), dict(BREAKS).items())
-def test_a_law_that_is_broken_is_printed_and_the_exit_says_so(house: Db, law: str, statement: str) -> None:
+def test_a_law_that_is_broken_is_printed_and_the_exit_says_so(house: Db, routes: str, law: str, statement: str) -> None:
     broken(house, statement)
 
-    run = turned("doctor")
+    run = turned("doctor", HOLDFAST_ROUTES=routes)
 
     assert run.returncode == 1
     assert [line.split(": not ")[0] for line in run.stdout.splitlines() if line.startswith("FAIL")] == [f"FAIL  {law}"]
-    assert len(run.stdout.splitlines()) == len(LAWS)
+    assert len(run.stdout.splitlines()) == len(LAWS) + 1
+
+
+def test_a_destination_that_left_the_routes_with_promises_to_keep_is_named_with_what_to_do(
+    house: Db, tmp_path: Path
+) -> None:
+    run = turned("doctor", HOLDFAST_ROUTES=routed(tmp_path, "confirmation"))
+
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("FAIL")]
+    assert run.returncode == 1
+    assert line.startswith(f"FAIL  {SERVED}: not events (")
+    assert "HOLDFAST_ROUTES" in line and 'url = "null:"' in line
+
+
+def test_a_destination_that_left_the_routes_with_nothing_pending_is_well(house: Db, tmp_path: Path) -> None:
+    broken(
+        house,
+        "UPDATE outbox SET processed_at = now() WHERE destination = 'events' AND id % 2 = 0",
+        "UPDATE outbox SET dead_at = now() WHERE destination = 'events' AND id % 2 = 1",
+    )
+
+    assert turned("doctor", HOLDFAST_ROUTES=routed(tmp_path, "confirmation")).returncode == 0
+
+
+def test_what_left_the_routes_can_be_let_go_of_as_the_doctor_says(house: Db, tmp_path: Path) -> None:
+    put_back = Path(routed(tmp_path, "events", "confirmation"))
+    put_back.write_text(put_back.read_text().replace('"null:"', '"null:"\nevents = []'))
+
+    drained = turned("process-outbox", HOLDFAST_ROUTES=str(put_back))
+
+    assert drained.returncode == 0
+    assert turned("doctor", HOLDFAST_ROUTES=routed(tmp_path, "other")).returncode == 0
 
 
 def test_the_first_few_culprits_are_named_and_the_rest_counted(db: Db) -> None:

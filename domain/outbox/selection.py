@@ -62,7 +62,7 @@ class Selection:
     everything: bool = False
 
     def __post_init__(self) -> None:
-        if not self.facts() and not self.everything:
+        if not self._given() and not self.everything:
             raise Invalid("selection", "it names nothing; name what is meant, or ask for all")
         if any(moment and moment.tzinfo is None for moment in (self.since, self.until)):
             raise Invalid("since", "an instant needs its offset, such as 2030-01-31T12:00:00Z")
@@ -74,12 +74,10 @@ class Selection:
             raise Invalid("type", f"{self.type} is a step: its answer has changed the reservation and stands")
 
     def facts(self) -> dict[str, str]:
-        """Return what is given, as it is written down in the audit."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {
+        """Return the selection as it is written down in the audit."""
+        return {"among": self.among.value} | {
             name: value.isoformat() if isinstance(value, datetime) else str(value)
-            for name, value in given.items()
-            if value is not None and name not in {"among", "everything"}
+            for name, value in self._given().items()
         }
 
     def as_of_now(self, session: Session) -> Self:
@@ -107,6 +105,10 @@ class Selection:
         if self.group is not None:
             conditions.append(group_name == self.group)
         return conditions + self._identities()
+
+    def _given(self) -> dict[str, object]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value and name not in {"among", "everything"}}
 
     def _identities(self) -> list[ColumnElement[bool]]:
         asked = {
