@@ -60,8 +60,8 @@ WORDINGS: Mapping[type[HoldfastError], Wording] = {
     errors.NothingPromised: Wording(
         404,
         "Nothing promised",
-        "The outbox has no event and no reservation {id}. Delivered rows leave it after their retention, and what no"
-        " destination wants is never recorded.",
+        "The outbox has no event and no reservation {subject_id}. Delivered rows leave it after their retention, and"
+        " what no destination wants is never recorded.",
     ),
     errors.SoldOut: Wording(
         409,

@@ -89,11 +89,11 @@ class UnknownDestination(NotFound):
 
 @dataclass(eq=False)
 class NothingPromised(NotFound):
-    id: UUID
+    subject_id: UUID
 
     @property
     def field(self) -> str:
-        return "id"
+        return "subject_id"
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, String, cast, func, literal, null, or_, select, union_all, update
+from sqlalchemy import BigInteger, ColumnElement, String, cast, func, literal, null, or_, select, union_all, update
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
@@ -99,7 +99,7 @@ def _counts() -> Any:
         _counted(waiting, pending=1, waiting=1, dead=0),
         _counted(outbox.c.dead_at.is_not(None) & outbox.c.discarded_at.is_(None), pending=0, waiting=0, dead=1),
     ).subquery()
-    sums = [func.sum(parts.c[name]).label(name) for name in ("pending", "waiting", "dead")]
+    sums = [cast(func.sum(parts.c[name]), BigInteger).label(name) for name in ("pending", "waiting", "dead")]
     return (
         select(parts.c.name, *sums, func.min(parts.c.oldest).label("oldest_pending_at"))
         .group_by(parts.c.name)

@@ -72,7 +72,8 @@ def _remarks(one: Standing) -> Sequence[str]:
         remarks.append(f"paused{since}{said}\nbin/destinations resume {one.name} --why TEXT")
     elif one.state is State.DOWN:
         remarks.append(
-            f"down since {instant(one.opened_at)}, next probe at {instant(one.next_probe_at)}{said}\nbin/destinations probe {one.name} --why TEXT"
+            f"down since {instant(one.opened_at)}, next probe at {instant(one.next_probe_at)}{said}\n"
+            f"bin/destinations probe {one.name} --why TEXT"
         )
     if not one.is_routed and one.pending:
         remarks.append(

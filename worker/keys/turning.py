@@ -53,7 +53,7 @@ def _refused(error: HoldfastError) -> str:
             return f"{field}: {reason}. Nothing was changed."
         case UnknownDestination(destination=name, there_are=names):
             return f"There is no destination {name!r}; those that there are: {names}. Nothing was changed."
-        case NothingPromised(id=which):
+        case NothingPromised(subject_id=which):
             return (
                 f"Nothing is promised under {which}: no event and no reservation of that id is in the outbox."
                 " Delivered rows are kept for OUTBOX_RETENTION_DAYS; what no destination wants is never recorded."

@@ -77,14 +77,20 @@ def _hindered(obstacle: Obstacle, destination: str) -> str:
         case Homeless():
             return f"Pending: no worker has ever served {destination}, so it has no lanes. Start one that has it."
         case Paused(reason=reason):
-            return f"Waiting: {destination} is paused{_of(reason)}.\nGo on: bin/destinations resume {destination} --why TEXT"
+            return (
+                f"Waiting: {destination} is paused{_of(reason)}.\n"
+                f"Go on: bin/destinations resume {destination} --why TEXT"
+            )
         case BreakerOpen(since=since, until=until, reason=reason):
             return (
                 f"Waiting: {destination} has been down since {instant(since)}{_of(reason)}. It costs no attempts. Next"
                 f" probe: {_from(until)}."
             )
         case Behind(event_id=event_id, type=event_type):
-            return f"Waiting behind {event_type} of the same reservation, which leaves first.\nAnd why that has not left: bin/why {event_id}"
+            return (
+                f"Waiting behind {event_type} of the same reservation, which leaves first.\n"
+                f"And why that has not left: bin/why {event_id}"
+            )
         case BackingOff(until=until, attempts=attempts, error=error):
             return f"Waiting for another try at {instant(until)}, after {rows(attempts, 'failed attempt')}{_of(error)}."
         case InHand(holder=holder, until=until):
