@@ -1,5 +1,6 @@
 """Replaying: the same events again, in their order, whatever else is going on."""
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from threading import Thread
 from typing import Any
@@ -15,8 +16,9 @@ from domain.outbox.selection import Among, Selection
 from domain.outbox.table import outbox
 from tests.builders import Db, a_hold, an_event, an_item, recorded
 from tests.conftest import OpenDrain
+from tests.operating import left
 from tests.promises import NOT_NOW, Outside, Troubled, an_aggregate, promised, row, rows, standing, time_passes
-from tests.serving import wait_until
+from tests.serving import wait_until, wait_until_blocked
 from worker.formats.envelope import trace
 
 DEAD = Selection(among=Among.DEAD, everything=True)
@@ -25,14 +27,16 @@ DELIVERED = Selection(among=Among.DELIVERED, everything=True)
 
 def replayed(db: Db, selection: Selection, *, limit: int = 500) -> int:
     """Replay a selection to its end, batch by batch. Return how many rows."""
-    done, after = 0, None if limit == 0 else 0
+    done, after = 0, 0
     with db.begin() as session:
         selection = selection.as_of_now(session)
-    while after is not None:
+    while True:
         with db.begin() as session:
             batch = replay.batch(session, selection, after=after, limit=limit)
-        done, after = done + batch.done, batch.after
-    return done
+        done += batch.done
+        if batch.after is None:
+            return done
+        after = batch.after
 
 
 def counted(db: Db, selection: Selection) -> Count:
@@ -200,7 +204,8 @@ def test_a_replay_beside_workers_loses_nothing_and_repeats_each_row_once(drain_o
 def test_a_replay_goes_on_from_where_it_stopped_and_never_meets_its_own_rows(drain_of: OpenDrain) -> None:
     drain = drain_of(Outside())
     ids = promised(drain.db, *(an_aggregate() for _ in range(5)))
-    drain.run()
+    for row_id in reversed(ids):
+        left(drain.db, row_id)  # as the last one left last, they are not in order on the disk
     with drain.db.begin() as session:
         selection = DELIVERED.as_of_now(session)
     batches, after = [], 0
@@ -254,6 +259,20 @@ def test_two_replays_of_the_same_rows_take_each_once(drain_of: OpenDrain) -> Non
         other.join()
 
     assert sum(done) == 300
+
+
+def test_a_replay_waits_for_another_one_so_that_neither_overtakes_within_a_reservation(db: Db) -> None:
+    aggregate = an_aggregate()
+    ids = promised(db, *[aggregate] * 4)
+    left(db, *ids)
+    with ThreadPoolExecutor(1) as elsewhere, db() as first:
+        replay.batch(first, DELIVERED, limit=2)
+        second = elsewhere.submit(replayed, db, DELIVERED)
+        wait_until_blocked(db)
+        assert standing(db) == ["processed"] * 4
+        first.commit()
+
+        assert second.result() == 2
 
 
 def test_an_answered_step_is_left_out_and_counted(db: Db) -> None:
