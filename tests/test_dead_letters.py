@@ -1,5 +1,7 @@
 """Dead letters: grouped by what they died of, shown, sent again, given up; each with who and why."""
 
+import os
+import pty
 import signal
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -257,6 +259,8 @@ def test_a_dry_run_counts_and_changes_nothing(shop: Db, work: str) -> None:
         (["replay", "--since=yesterday", WHY], "--since"),
         (["replay", "--since=2030-01-31T12:00:00", WHY], "with its offset"),
         (["replay", "--since=2230-01-31T12:00:00Z", WHY], "future"),
+        (["replay", "--destination=shop", "--type=", WHY], "type: it is empty"),
+        (["discard", "--destination=shop", "--error=", WHY], "error: it is empty"),
         (["replay", "--all", "--rate=0", WHY], "--rate"),
         (["show", "no-id"], "EVENT_ID|ROW"),
         ([], "list"),
@@ -314,6 +318,20 @@ def test_no_more_rows_a_second_go_than_asked_for(shop: Db) -> None:
         times = list(session.execute(select(outbox.c.replayed_at).order_by(outbox.c.id)).scalars())
     assert times[-1] - times[0] > timedelta(seconds=1)
     assert times == sorted(times)
+
+
+def test_progress_is_shown_on_a_terminal_only(shop: Db) -> None:
+    died(shop, *promised(shop, an_aggregate()))
+    end, terminal = pty.openpty()
+
+    key = turning("dead-letters", "discard", "--all", WHY, stderr=terminal, TERM="xterm")
+    said, _ = key.communicate(timeout=PATIENCE_SECONDS)
+    os.close(terminal)
+    shown = os.read(end, 10_000)
+    os.close(end)
+
+    assert b"Discard" in shown and b"1/1" in shown
+    assert said.startswith(b"1 dead letter discarded.")
 
 
 def test_a_database_that_is_down_is_trouble_and_said_so() -> None:

@@ -64,6 +64,9 @@ class Selection:
     def __post_init__(self) -> None:
         if not self._given() and not self.everything:
             raise Invalid("selection", "it names nothing; name what is meant, or ask for all")
+        for name, value in self._given().items():
+            if value == "":
+                raise Invalid(name, "it is empty; leave it out, or say what is meant")
         if any(moment and moment.tzinfo is None for moment in (self.since, self.until)):
             raise Invalid("since", "an instant needs its offset, such as 2030-01-31T12:00:00Z")
         if self.since and self.until and self.since >= self.until:
@@ -108,7 +111,9 @@ class Selection:
 
     def _given(self) -> dict[str, object]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: value for name, value in values.items() if value and name not in {"among", "everything"}}
+        return {
+            name: value for name, value in values.items() if value is not None and name not in {"among", "everything"}
+        }
 
     def _identities(self) -> list[ColumnElement[bool]]:
         asked = {

@@ -5,25 +5,15 @@ import getpass
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
 
 from domain.outbox.audit import Deed
 from domain.outbox.selection import Among, Selection
 
-#: Options of a selection, by the field that each gives.
-FIELDS: Mapping[str, str] = {
-    "row_id": "id",
-    "event_id": "event",
-    "reservation_id": "reservation",
-    "type": "type",
-    "destination": "destination",
-    "since": "since",
-    "until": "until",
-    "error": "error",
-    "group": "group",
-    "everything": "all",
-}
+#: What the options of a selection are stored under: the fields that they give.
+FIELDS = tuple(field.name for field in fields(Selection) if field.name != "among")
 
 
 def add_selection(parser: argparse.ArgumentParser, moment: str) -> None:
@@ -57,7 +47,7 @@ def add_deed(parser: argparse.ArgumentParser, *, counts: bool = True) -> None:
 def selection(asked: argparse.Namespace, among: Among) -> Selection:
     """Return what the options select. Raises Invalid."""
     given = {field: getattr(asked, field, None) for field in FIELDS}
-    return Selection(among=among, **{name: value for name, value in given.items() if value})
+    return Selection(among=among, **{name: value for name, value in given.items() if value is not None})
 
 
 def deed(asked: argparse.Namespace, action: str, selected: Mapping[str, str]) -> Deed:

@@ -65,8 +65,8 @@ def told(run: batches.Run, total: int, what: str, done: str, selection: Selectio
 
 NEXT = {
     "replayed": (
-        "Workers send them again within a second or two, in their order, under the same event ids and with the header"
-        " replayed.\nSee them leave: bin/destinations list"
+        "Workers send them again as soon as nothing is in the way, in their order, under the same event ids and with"
+        " the header replayed.\nSee them leave: bin/destinations list"
     ),
     "discarded": "They can't be replayed any more, and are deleted with what was delivered, after its retention.",
 }
