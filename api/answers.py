@@ -15,7 +15,7 @@ from domain.idempotency import Answered
 class _Head(msgspec.Struct):
     """The part of an answer that its headers repeat."""
 
-    id: str | int
+    id: str | int | None = None
     version: int | None = None
 
 

@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from api import document, health, items, metrics, problems, reservations
+from api import outbox as operators
 from api.bodies import MAX_BODY_BYTES
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
@@ -102,6 +103,16 @@ def _doors(group_commit: GroupCommit, settings: Settings) -> list[HTTPRouteHandl
         reservations.get_reservation,
         reservations.confirm_reservation,
         reservations.cancel_reservation,
+        operators.list_destinations,
+        operators.pause_destination,
+        operators.resume_destination,
+        operators.probe_destination,
+        operators.list_dead_letters,
+        operators.group_dead_letters,
+        operators.replay_dead_letters,
+        operators.discard_dead_letters,
+        operators.replay_delivered,
+        operators.explain_delivery,
         health.live,
         health.ready,
     ]

@@ -20,6 +20,23 @@ from litestar.openapi.spec import (
 from msgspec.structs import replace
 
 from api.health import Life, Readiness
+from api.outbox_views import (
+    DeliveryView,
+    DestinationList,
+    DestinationView,
+    GroupList,
+    GroupView,
+    LetterChange,
+    LetterPage,
+    LetterView,
+    Progress,
+    Reason,
+    ReplayOrder,
+    Selected,
+    SelectedLetters,
+    Stand,
+    Whys,
+)
 from api.views import (
     Cancellation,
     Confirmation,
@@ -33,6 +50,7 @@ from api.views import (
     ReservationView,
 )
 from domain.lifecycle import Status
+from domain.outbox.destinations import State
 
 _MADE = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 _CHANGED = _MADE + timedelta(minutes=2)
@@ -76,6 +94,57 @@ _CANCELLED = replace(
     cancellation_reason="The guest's plans changed",
     cancelled_at=_CHANGED,
 )
+
+_DOWN = DestinationView(
+    name="shop",
+    state=State.DOWN,
+    routed=True,
+    reason="503 Service Unavailable",
+    paused_at=None,
+    down_since=_MADE,
+    next_probe_at=_CHANGED,
+    pending=1_204,
+    waiting=32,
+    dead=3,
+    oldest_pending_at=_MADE,
+    lanes_in_hand=0,
+)
+_PAUSED = replace(_DOWN, state=State.PAUSED, paused_at=_CHANGED, reason="Stocktaking (OPS-7) (ann@ops)")
+_LETTER = LetterView(
+    id=17,
+    event_id=UUID("01943bb1-8a01-7c1d-8f6e-0d8a1b2c3d4e"),
+    reservation_id=_HOLD.id,
+    destination=_DOWN.name,
+    type="booking.created",
+    group="3fa9c1d2",
+    attempts=1,
+    error="422 Unprocessable Entity: no room 101",
+    created_at=_MADE,
+    dead_at=_CHANGED,
+    replayed_at=None,
+)
+_GROUP = GroupView(
+    group=_LETTER.group,
+    destination=_LETTER.destination,
+    type=_LETTER.type,
+    error="# Unprocessable Entity: no room #",
+    rows=3,
+    oldest=_MADE,
+    newest=_CHANGED,
+    example_event_id=_LETTER.event_id,
+)
+_DELIVERY = DeliveryView(
+    event_id=_LETTER.event_id,
+    reservation_id=_HOLD.id,
+    type=_LETTER.type,
+    destination=_DOWN.name,
+    created_at=_MADE,
+    replayed_at=None,
+    stands=[Stand(kind="breaker_open", since=_MADE, until=_CHANGED, reason=_DOWN.reason)],
+)
+_WHY = "The shop is back (OPS-7)"
+_DONE = Progress(rows=3, dry_run=False, answered_steps=0, until=_CHANGED, next_cursor=None)
+_LETTERS = LetterChange(selection=SelectedLetters(group=_GROUP.group), why=_WHY)
 
 _KEY = Parameter(
     name="Idempotency-Key",
@@ -150,13 +219,40 @@ OPERATIONS: Mapping[str, Shown] = {
         reads=(_KEY, _CLIENT, _IF_MATCH),
         writes=_ETAG | _REPLAYED,
     ),
+    "list_destinations": Shown(answer=DestinationList([_DOWN])),
+    "pause_destination": Shown(body=Reason(_WHY), answer=_PAUSED, reads=(_KEY, _CLIENT), writes=_REPLAYED),
+    "resume_destination": Shown(body=Reason(_WHY), answer=_DOWN, reads=(_KEY, _CLIENT), writes=_REPLAYED),
+    "probe_destination": Shown(body=Reason(_WHY), answer=_DOWN, reads=(_KEY, _CLIENT), writes=_REPLAYED),
+    "list_dead_letters": Shown(answer=LetterPage([_LETTER], None)),
+    "group_dead_letters": Shown(answer=GroupList([_GROUP])),
+    "replay_dead_letters": Shown(body=_LETTERS, answer=_DONE, reads=(_KEY, _CLIENT), writes=_REPLAYED),
+    "discard_dead_letters": Shown(body=_LETTERS, answer=_DONE, reads=(_KEY, _CLIENT), writes=_REPLAYED),
+    "replay_delivered": Shown(
+        body=ReplayOrder(selection=Selected(type="booking.*", since=_MADE), why=_WHY),
+        answer=_DONE,
+        reads=(_KEY, _CLIENT),
+        writes=_REPLAYED,
+    ),
+    "explain_delivery": Shown(answer=Whys([_DELIVERY])),
     "live": Shown(answer=Life("ok")),
     "ready": Shown(answer=Readiness("ok", "ok", "ok")),
 }
 
 
 #: They refuse fields that they do not know, which the generated schemas do not say.
-STRICT = (NewItem, ItemChange, NewReservation, Guest, Confirmation, Cancellation)
+STRICT = (
+    NewItem,
+    ItemChange,
+    NewReservation,
+    Guest,
+    Confirmation,
+    Cancellation,
+    Reason,
+    LetterChange,
+    ReplayOrder,
+    Selected,
+    SelectedLetters,
+)
 
 
 def complete(document: OpenAPI) -> None:

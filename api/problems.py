@@ -52,6 +52,17 @@ WORDINGS: Mapping[type[HoldfastError], Wording] = {
     ),
     errors.UnknownItem: Wording(404, "Unknown item", "There is no item {item}. GET /items lists those that there are."),
     errors.UnknownReservation: Wording(404, "Unknown reservation", "There is no reservation {reservation_id}."),
+    errors.UnknownDestination: Wording(
+        404,
+        "Unknown destination",
+        "There is no destination {destination}; those that there are: {there_are}. Nothing was changed.",
+    ),
+    errors.NothingPromised: Wording(
+        404,
+        "Nothing promised",
+        "The outbox has no event and no reservation {subject_id}. Delivered rows leave it after their retention, and"
+        " what no destination wants is never recorded.",
+    ),
     errors.SoldOut: Wording(
         409,
         "Sold out",

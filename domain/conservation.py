@@ -1,16 +1,17 @@
 """What must hold at any moment, in any database: each law one query that finds what breaks it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from sqlalchemy import Select, String, and_, case, cast, func, or_, select
+from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, or_, select
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
 from domain.items import items
 from domain.lifecycle import CONSUMING, HOLDING
 from domain.outbox.lanes import LEASE
-from domain.outbox.table import LANES, destinations, lanes, outbox, pending, ready
+from domain.outbox.table import LANES, destinations, lanes, outbox, pending
 from domain.reservations.table import history, is_hold, reservations
 
 #: How many culprits are named; the rest is counted.
@@ -22,13 +23,21 @@ SWEPT_WITHIN_MINUTES = 10
 #: A promise that could leave and has not for longer than this has no worker behind it, in minutes.
 LEAVES_WITHIN_MINUTES = 10
 
+#: What a worker had in hand when an earlier promise was replayed has left after this, in minutes:
+#: a batch begins no call after its first second, and no call takes longer than one minute.
+IN_HAND_MINUTES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Law:
-    """`culprits` selects one text for each thing that breaks the law: none, if it holds."""
+    """`culprits` selects one text for each thing that breaks the law: none, if it holds.
+
+    `advice` says what to do about them, where the law itself does not.
+    """
 
     says: str
     culprits: Select[str]
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +47,21 @@ class Finding:
     says: str
     broken: int
     named: Sequence[str]
+    advice: str = ""
 
 
-def examine(session: Session) -> Sequence[Finding]:
-    """Check every law. Each is one query, so it sees one moment, whatever else is going on."""
-    return [_examine(session, law) for law in LAWS]
+def examine(session: Session, *, routed: Collection[str] | None = None) -> Sequence[Finding]:
+    """Check every law. Each is one query, so it sees one moment, whatever else is going on.
+
+    With the names of the destinations that are `routed`, no other one may have promises to keep.
+    """
+    laws = LAWS if routed is None else (*LAWS, served_by(routed))
+    return [_examine(session, law) for law in laws]
 
 
 def _examine(session: Session, law: Law) -> Finding:
     found = session.execute(law.culprits).scalars().all()
-    return Finding(law.says, len(found), found[:NAMED])
+    return Finding(law.says, len(found), found[:NAMED], law.advice)
 
 
 def _stock() -> Select[str]:
@@ -74,12 +88,17 @@ def _history() -> Select[str]:
 
 
 def _order() -> Select[str]:
-    """A row that left before an earlier one of its aggregate, which neither left nor died."""
+    """A row that left before an earlier one of its aggregate, which neither left nor died.
+
+    Before that one was replayed, others may have left; afterwards they may not.
+    """
     later = outbox.alias("later")
+    in_hand_until = outbox.c.replayed_at + _minutes(IN_HAND_MINUTES)
     overtaken = (
         select(later.c.id)
         .where(later.c.destination == outbox.c.destination, later.c.aggregate_id == outbox.c.aggregate_id)
         .where(later.c.id > outbox.c.id, later.c.processed_at.is_not(None))
+        .where(or_(outbox.c.replayed_at.is_(None), later.c.processed_at > in_hand_until))
         .exists()
     )
     return select(cast(outbox.c.id, String)).where(pending, overtaken)
@@ -108,13 +127,14 @@ def _leases() -> Select[str]:
 
 
 def _overdue() -> Select[str]:
-    limit = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, SWEPT_WITHIN_MINUTES)
+    limit = func.clock_timestamp() - _minutes(SWEPT_WITHIN_MINUTES)
     return select(cast(reservations.c.id, String)).where(is_hold, reservations.c.expires_at < limit)
 
 
 def _stuck() -> Select[str]:
     """What is ready and untried for long, though its destination is open and was so all the while."""
-    limit = func.clock_timestamp() - func.make_interval(0, 0, 0, 0, 0, LEAVES_WITHIN_MINUTES)
+    limit = func.clock_timestamp() - _minutes(LEAVES_WITHIN_MINUTES)
+    ready_since = func.greatest(outbox.c.created_at, outbox.c.replayed_at, outbox.c.available_at)
     is_open = and_(
         ~destinations.c.paused,
         destinations.c.failures == 0,
@@ -124,9 +144,25 @@ def _stuck() -> Select[str]:
     return (
         select(name)
         .join_from(outbox, destinations, destinations.c.name == outbox.c.destination)
-        .where(ready, outbox.c.attempts == 0, outbox.c.created_at < limit, is_open)
+        .where(pending, outbox.c.attempts == 0, ready_since < limit, is_open)
         .group_by(destinations.c.name)
     )
+
+
+def served_by(routed: Collection[str]) -> Law:
+    """A destination that was taken out of the routes while it has promises: they stay, and nobody keeps them."""
+    name = func.concat(outbox.c.destination, " (", func.count(), " rows)")
+    unserved = select(name).where(pending, outbox.c.destination.not_in(routed)).group_by(outbox.c.destination)
+    return Law(
+        "every destination with pending promises is in the routes",
+        unserved.order_by(outbox.c.destination),
+        'Put it back into the file that HOLDFAST_ROUTES names until its rows have left; with url = "null:" and'
+        " events = [] they are let go of, unsent.",
+    )
+
+
+def _minutes(minutes: int) -> ColumnElement[timedelta]:
+    return func.make_interval(0, 0, 0, 0, 0, minutes)
 
 
 LAWS = (

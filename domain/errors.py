@@ -5,7 +5,9 @@ HoldfastError
 │   ├── Invalid             one field of the request can't be
 │   ├── NotFound
 │   │   ├── UnknownItem
-│   │   └── UnknownReservation
+│   │   ├── UnknownReservation
+│   │   ├── UnknownDestination
+│   │   └── NothingPromised  under this id, which may be an event's or a reservation's
 │   └── Conflict            what is asked for does not fit what is true now
 │       ├── SoldOut
 │       ├── SkuTaken
@@ -73,6 +75,25 @@ class UnknownReservation(NotFound):
     @property
     def field(self) -> str:
         return "reservation_id"
+
+
+@dataclass(eq=False)
+class UnknownDestination(NotFound):
+    destination: str
+    there_are: str
+
+    @property
+    def field(self) -> str:
+        return "name"
+
+
+@dataclass(eq=False)
+class NothingPromised(NotFound):
+    subject_id: UUID
+
+    @property
+    def field(self) -> str:
+        return "subject_id"
 
 
 @dataclass(eq=False)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Mapping
+from pathlib import Path
 from typing import IO
 
 from domain.settings import HOME, ROOT
@@ -24,9 +25,20 @@ def turned(key: str, *arguments: str, **environment: str) -> subprocess.Complete
     )
 
 
-def turning(key: str, *, stderr: IO[bytes] | int | None = None, **environment: str) -> subprocess.Popen[bytes]:
+def turning(
+    key: str, *arguments: str, stderr: IO[bytes] | int | None = None, **environment: str
+) -> subprocess.Popen[bytes]:
     """Turn a key and do not wait."""
-    return subprocess.Popen([ROOT / "bin" / key], cwd="/", env=bare(environment), stdout=subprocess.PIPE, stderr=stderr)
+    return subprocess.Popen(
+        [ROOT / "bin" / key, *arguments], cwd="/", env=bare(environment), stdout=subprocess.PIPE, stderr=stderr
+    )
+
+
+def routed(directory: Path, *names: str, url: str = "null:") -> str:
+    """Write a routes file with these destinations. Return where it is."""
+    path = directory / "routes.toml"
+    path.write_text("".join(f'[[destination]]\nname = "{name}"\nurl = "{url}"\n' for name in names))
+    return str(path)
 
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:

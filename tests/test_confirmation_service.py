@@ -12,8 +12,10 @@ from sqlalchemy import func, select, update
 from domain import reservations
 from domain.database import now, sessions
 from domain.lifecycle import Status
+from domain.outbox import replay
 from domain.outbox.lanes import claim
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes
+from domain.outbox.selection import Among, Selection
 from domain.outbox.table import destinations, outbox
 from domain.reservations import Reservation
 from domain.reservations.table import history
@@ -277,3 +279,48 @@ def test_a_lost_lease_confirms_nothing(drain: Drain, service: Server) -> None:
     with drain.db.begin() as session:
         assert session.execute(select(func.count()).select_from(history)).scalar_one() == 1
         assert session.execute(select(destinations.c.failures).where(destinations.c.name == CONFIRMATION)).scalar() == 0
+
+
+def gave_up(drain: Drain, service: Server) -> Reservation:
+    """A hold for which no answer was to be had: its row is dead, it is cancelled, and the service was told."""
+    hold = a_hold(drain.db, an_item(drain.db))
+    service.answer = saying(408)
+    for _ in range(MAX_ATTEMPTS):
+        drain.run(limit=1)
+        time_passes(drain.db)
+    service.answer = saying(200)
+    drain.run()
+    service.heard.clear()
+    return hold
+
+
+def replayed(drain: Drain) -> int:
+    with drain.db.begin() as session:
+        return replay.batch(session, Selection(among=Among.DEAD, everything=True)).done
+
+
+def test_the_replay_of_a_question_that_was_given_up_asks_nothing_and_lets_go_once_more(
+    drain: Drain, service: Server
+) -> None:
+    hold = gave_up(drain, service)
+    before = stands(drain, hold)
+    assert before.status is Status.CANCELLED
+
+    assert replayed(drain) == 1
+    assert drain.run() == Tally(delivered=2)
+
+    assert asked(service) == [("reservation_release", str(hold.id))]
+    assert stands(drain, hold) == before
+
+
+def test_the_replay_of_a_question_whose_hold_still_stands_asks_it(drain: Drain, service: Server) -> None:
+    """It died without its compensation, as something was wrong with the house."""
+    hold = a_hold(drain.db, an_item(drain.db))
+    with drain.db.begin() as session:
+        session.execute(update(outbox).values(dead_at=func.now()))
+
+    assert replayed(drain) == 1
+    drain.run()
+
+    assert asked(service) == [("reservation_confirm", str(hold.id))]
+    assert stands(drain, hold).status is Status.CONFIRMED

@@ -1,5 +1,7 @@
 """The doctor: silent about what is well, and loud about each law that is broken."""
 
+from pathlib import Path
+
 import pytest
 from sqlalchemy import text
 
@@ -7,7 +9,7 @@ from domain import conservation, reservations
 from domain.conservation import LAWS, NAMED
 from domain.lifecycle import Status
 from tests.builders import Db, a_hold, an_event, an_item, an_overdue_hold, recorded
-from tests.keys import turned
+from tests.keys import routed, turned
 from tests.promises import Outside, an_aggregate, draining, promised
 
 
@@ -37,15 +39,24 @@ def findings(db: Db) -> dict[str, int]:
         return {finding.says: finding.broken for finding in conservation.examine(session) if finding.broken}
 
 
+SERVED = conservation.served_by([]).says
+
+
+@pytest.fixture
+def routes(tmp_path: Path) -> str:
+    """A routes file with the destinations of these tests."""
+    return routed(tmp_path, "events", "confirmation")
+
+
 def test_an_empty_database_is_well(db: Db) -> None:
     run = turned("doctor")
 
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.splitlines() == [f"ok    {law.says}" for law in LAWS]
+    assert run.stdout.splitlines() == [f"ok    {law}" for law in (*(law.says for law in LAWS), SERVED)]
 
 
-def test_a_house_in_order_is_well(house: Db) -> None:
-    run = turned("doctor")
+def test_a_house_in_order_is_well(house: Db, routes: str) -> None:
+    run = turned("doctor", HOLDFAST_ROUTES=routes)
 
     assert run.returncode == 0, run.stdout
     assert findings(house) == {}
@@ -84,14 +95,45 @@ def test_a_law_that_is_broken_is_found_and_no_other(house: Db, law: str, stateme
 
 
 @pytest.mark.parametrize(("law", "statement"), dict(BREAKS).items())
-def test_a_law_that_is_broken_is_printed_and_the_exit_says_so(house: Db, law: str, statement: str) -> None:
+def test_a_law_that_is_broken_is_printed_and_the_exit_says_so(house: Db, routes: str, law: str, statement: str) -> None:
     broken(house, statement)
 
-    run = turned("doctor")
+    run = turned("doctor", HOLDFAST_ROUTES=routes)
 
     assert run.returncode == 1
     assert [line.split(": not ")[0] for line in run.stdout.splitlines() if line.startswith("FAIL")] == [f"FAIL  {law}"]
-    assert len(run.stdout.splitlines()) == len(LAWS)
+    assert len(run.stdout.splitlines()) == len(LAWS) + 1
+
+
+def test_a_destination_that_left_the_routes_with_promises_to_keep_is_named_with_what_to_do(
+    house: Db, tmp_path: Path
+) -> None:
+    run = turned("doctor", HOLDFAST_ROUTES=routed(tmp_path, "confirmation"))
+
+    (line,) = [line for line in run.stdout.splitlines() if line.startswith("FAIL")]
+    assert run.returncode == 1
+    assert line.startswith(f"FAIL  {SERVED}: not events (")
+    assert "HOLDFAST_ROUTES" in line and 'url = "null:"' in line
+
+
+def test_a_destination_that_left_the_routes_with_nothing_pending_is_well(house: Db, tmp_path: Path) -> None:
+    broken(
+        house,
+        "UPDATE outbox SET processed_at = now() WHERE destination = 'events' AND id % 2 = 0",
+        "UPDATE outbox SET dead_at = now() WHERE destination = 'events' AND id % 2 = 1",
+    )
+
+    assert turned("doctor", HOLDFAST_ROUTES=routed(tmp_path, "confirmation")).returncode == 0
+
+
+def test_what_left_the_routes_can_be_let_go_of_as_the_doctor_says(house: Db, tmp_path: Path) -> None:
+    put_back = Path(routed(tmp_path, "events", "confirmation"))
+    put_back.write_text(put_back.read_text().replace('"null:"', '"null:"\nevents = []'))
+
+    drained = turned("process-outbox", HOLDFAST_ROUTES=str(put_back))
+
+    assert drained.returncode == 0
+    assert turned("doctor", HOLDFAST_ROUTES=routed(tmp_path, "other")).returncode == 0
 
 
 def test_the_first_few_culprits_are_named_and_the_rest_counted(db: Db) -> None:
@@ -118,6 +160,28 @@ def test_a_promise_may_leave_before_one_that_died_or_one_of_another_aggregate(db
         "UPDATE outbox SET processed_at = now() WHERE id = 4",
     )
     assert findings(db) == {}
+
+
+REPLAYED_LATELY = "UPDATE outbox SET replayed_at = now() - interval '1 second' WHERE processed_at IS NULL"
+REPLAYED_LONG_AGO = "UPDATE outbox SET replayed_at = now() - interval '3 minutes' WHERE processed_at IS NULL"
+
+
+@pytest.mark.parametrize(("replayed", "broken_law"), [(REPLAYED_LATELY, []), (REPLAYED_LONG_AGO, [ORDER])])
+def test_what_left_before_an_earlier_promise_was_replayed_overtook_nothing(
+    house: Db, replayed: str, broken_law: list[str]
+) -> None:
+    broken(house, "UPDATE outbox SET processed_at = now() WHERE type = 'booking.cancelled'", replayed)
+
+    assert list(findings(house)) == broken_law
+
+
+def test_what_was_replayed_and_nobody_delivers_is_stuck_after_a_while(house: Db) -> None:
+    replayed = "UPDATE outbox SET created_at = '2020-01-01', replayed_at = now() - interval '{0}', available_at = {1}"
+    broken(house, replayed.format("9 minutes", "NULL"))
+    assert findings(house) == {}
+
+    broken(house, replayed.format("11 minutes", "now() - interval '11 minutes'"))
+    assert list(findings(house)) == [STUCK]
 
 
 @pytest.mark.parametrize(

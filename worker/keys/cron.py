@@ -1,8 +1,6 @@
 """The keys for cron: the same work as the workers', once, with PostgreSQL alone."""
 
 import argparse
-import os
-import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -18,9 +16,7 @@ from domain.settings import Settings
 from worker import sweep
 from worker.app import open_app
 from worker.drain import Tally
-
-#: Every process ends within 10 s of SIGTERM.
-STOP_SECONDS = 8.0
+from worker.keys.turning import failed, stoppable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,17 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return process_outbox(settings, asked) if asked.work == "process-outbox" else expire(settings, asked)
     except SQLAlchemyError as error:
-        what = "The database can't be reached" if database.trouble(error) else "The database refused"
-        said = str(error).splitlines()[0]
-        print(f"{what} ({said}). Nothing is lost; what is not done yet is done by the next run.", file=sys.stderr)
-        return 1
+        return failed(error, "Nothing is lost; what is not done yet is done by the next run.")
 
 
 def process_outbox(settings: Settings, asked: argparse.Namespace) -> int:
     """Deliver what is due."""
     app = open_app(settings, threads=1, only=asked.destination)
     try:
-        with _stoppable(app.drain.stopping), _progress("Delivering") as status:
+        with stoppable(app.drain.stopping), _progress("Delivering") as status:
             tally = app.drain.run(limit=asked.limit, progress=lambda so_far: status.update(_told(so_far)))
     finally:
         app.close()
@@ -58,29 +51,12 @@ def expire(settings: Settings, asked: argparse.Namespace) -> int:
     """Expire overdue holds and give their stock back."""
     db = database.sessions(database.connect(settings, connections=1), routes=routes_file.load(settings))
     stopping = threading.Event()
-    with _stoppable(stopping), _progress("Expiring") as status:
+    with stoppable(stopping), _progress("Expiring") as status:
         expired = sweep.expire(
             db, stopping, limit=asked.limit, progress=lambda so_far: status.update(f"{so_far} holds expired")
         )
     print(f"{expired} holds expired")
     return 0
-
-
-@contextmanager
-def _stoppable(stopping: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C end the work after the batch in hand."""
-    # A call that outlasts this goes out again, under the next lease.
-    last_call = threading.Timer(STOP_SECONDS, os._exit, [1])
-    last_call.daemon = True
-
-    def stop(*_: object) -> None:
-        if not stopping.is_set():
-            stopping.set()
-            last_call.start()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    yield
 
 
 @contextmanager

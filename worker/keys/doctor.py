@@ -6,15 +6,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from domain import conservation, database
 from domain.conservation import Finding
+from domain.outbox import routes_file
 from domain.settings import Settings
 
 
 def main() -> int:
     """Print a line for each law, and return 1 if one is broken."""
-    engine = database.connect(Settings.load(), connections=1)
+    settings = Settings.load()
+    routed = [route.name for route in routes_file.load(settings).destinations]
+    engine = database.connect(settings, connections=1)
     try:
         with database.sessions(engine).begin() as session:
-            findings = conservation.examine(session)
+            findings = conservation.examine(session, routed=routed)
     except SQLAlchemyError as error:
         print(f"The database can't be examined: {str(error).splitlines()[0]}", file=sys.stderr)
         return 1
@@ -27,7 +30,8 @@ def _told(finding: Finding) -> str:
     if not finding.broken:
         return f"ok    {finding.says}"
     more = finding.broken - len(finding.named)
-    return f"FAIL  {finding.says}: not {', '.join(finding.named)}" + (f" and {more} more" if more else "")
+    named = ", ".join(finding.named) + (f" and {more} more" if more else "")
+    return f"FAIL  {finding.says}: not {named}" + (f". {finding.advice}" if finding.advice else "")
 
 
 if __name__ == "__main__":

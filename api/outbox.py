@@ -1,0 +1,235 @@
+"""The outbox over HTTP, for operators: how destinations fare, dead letters, replay, and why something is not delivered.
+
+Each change is written down with the client that X-Client-Id names, and why.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response, get, post
+from litestar.params import Parameter
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.answers import answered, problems
+from api.bodies import Strict
+from api.headers import client_of, hash_of, key_of
+from api.outbox_views import (
+    DeliveryView,
+    DestinationList,
+    DestinationView,
+    GroupList,
+    GroupView,
+    LetterChange,
+    LetterPage,
+    LetterView,
+    Progress,
+    Reason,
+    ReplayOrder,
+    Whys,
+)
+from api.views import NO_NUL
+from domain import idempotency
+from domain.outbox import audit, dead_letters, destinations, replay
+from domain.outbox.audit import Deed
+from domain.outbox.replay import Batch, Count
+from domain.outbox.selection import Among, Selection
+from domain.outbox.why import why
+
+Db = sessionmaker[Session]
+Asked = Request[Any, Any, Any]
+Name = Annotated[str, Parameter(pattern="^[a-z][a-z0-9_-]{0,63}$", description="The name of a destination")]
+Wanted = Annotated[str | None, Parameter(min_length=1, max_length=64, pattern=NO_NUL)]
+EventType = Annotated[str | None, Parameter(min_length=1, max_length=50, pattern=NO_NUL)]
+GroupName = Annotated[str | None, Parameter(pattern="^[0-9a-f]{8}$")]
+Limit = Annotated[int, Parameter(ge=1, le=1_000, description="How many at the most")]
+Cursor = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
+
+
+@get("/outbox/destinations", sync_to_thread=True, responses=problems(), tags=["outbox"])
+def list_destinations(db: Db) -> DestinationList:
+    """List destinations and how they fare."""
+    with db.begin() as session:
+        return DestinationList(_views(session))
+
+
+def _views(session: Session, *, only: str | None = None) -> list[DestinationView]:
+    return [DestinationView.of(one) for one in destinations.standings(session, _routed(session), only=only)]
+
+
+def _routed(session: Session) -> Sequence[str]:
+    return [route.name for route in session.info["routes"].destinations]
+
+
+@post(
+    "/outbox/destinations/{name:str}/pause",
+    dto=Strict[Reason],
+    sync_to_thread=True,
+    status_code=200,
+    responses=problems(404, 409, 413, 415),
+    tags=["outbox"],
+)
+def pause_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationView]:
+    """Send nothing more to a destination, until it is resumed. What is recorded for it waits."""
+    return _change(request, name, data, db, "pause", destinations.pause)
+
+
+@post(
+    "/outbox/destinations/{name:str}/resume",
+    dto=Strict[Reason],
+    sync_to_thread=True,
+    status_code=200,
+    responses=problems(404, 409, 413, 415),
+    tags=["outbox"],
+)
+def resume_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationView]:
+    """Send again to a destination that is paused."""
+    return _change(request, name, data, db, "resume", destinations.resume)
+
+
+@post(
+    "/outbox/destinations/{name:str}/probe",
+    dto=Strict[Reason],
+    sync_to_thread=True,
+    status_code=200,
+    responses=problems(404, 409, 413, 415),
+    tags=["outbox"],
+)
+def probe_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationView]:
+    """Try a destination that is down at once, instead of when its time comes."""
+    return _change(request, name, data, db, "probe", destinations.probe)
+
+
+def _change(
+    request: Asked, name: str, data: Reason, db: Db, action: str, verb: Callable[..., bool]
+) -> Response[DestinationView]:
+    key, deed = key_of(request, f"outbox.{action}"), Deed(action=action, who=client_of(request), why=data.why)
+
+    def change() -> DestinationView:
+        verb(session, name, who=deed.who, why=deed.why)
+        (view,) = _views(session, only=name)
+        return view
+
+    with db.begin() as session:
+        outcome = idempotency.once(session, key, hash_of(name, data), change, _rendered)
+    return answered(outcome, status=200, at="/outbox/destinations")
+
+
+def _rendered(view: msgspec.Struct) -> str:
+    return msgspec.json.encode(view).decode()
+
+
+@get("/outbox/dead-letters/groups", sync_to_thread=True, responses=problems(), tags=["outbox"])
+def group_dead_letters(
+    db: Db,
+    destination: Wanted = None,
+    type: EventType = None,  # noqa: A002  # the name that clients know
+) -> GroupList:
+    """List dead letters in groups of one destination, one type and like errors."""
+    wanted = Selection(among=Among.DEAD, destination=destination, type=type, everything=True)
+    with db.begin() as session:
+        return GroupList([GroupView.of(one) for one in dead_letters.grouped(session, wanted)])
+
+
+@get("/outbox/dead-letters", sync_to_thread=True, responses=problems(), tags=["outbox"])
+def list_dead_letters(
+    db: Db,
+    destination: Wanted = None,
+    type: EventType = None,  # noqa: A002
+    group: GroupName = None,
+    limit: Limit = 100,
+    cursor: Cursor = 0,
+) -> LetterPage:
+    """List dead letters in order of id, without their payloads."""
+    wanted = Selection(among=Among.DEAD, destination=destination, type=type, group=group, everything=True)
+    with db.begin() as session:
+        found = dead_letters.find(session, wanted, after=cursor, limit=limit)
+    return LetterPage([LetterView.of(one) for one in found], str(found[-1].id) if len(found) == limit else None)
+
+
+@post(
+    "/outbox/dead-letters/replay",
+    dto=Strict[LetterChange],
+    sync_to_thread=True,
+    status_code=200,
+    responses=problems(409, 413, 415),
+    tags=["outbox"],
+)
+def replay_dead_letters(request: Asked, data: LetterChange, db: Db) -> Response[Progress]:
+    """Send dead letters again: the same events, under the same ids, in their order."""
+    return _batch(request, data, db, "replay", Among.DEAD, replay.batch)
+
+
+@post(
+    "/outbox/dead-letters/discard",
+    dto=Strict[LetterChange],
+    sync_to_thread=True,
+    status_code=200,
+    responses=problems(409, 413, 415),
+    tags=["outbox"],
+)
+def discard_dead_letters(request: Asked, data: LetterChange, db: Db) -> Response[Progress]:
+    """Give dead letters up for good."""
+    return _batch(request, data, db, "discard", Among.DEAD, dead_letters.discard)
+
+
+@post(
+    "/outbox/replay",
+    dto=Strict[ReplayOrder],
+    sync_to_thread=True,
+    status_code=200,
+    responses=problems(409, 413, 415),
+    tags=["outbox"],
+)
+def replay_delivered(request: Asked, data: ReplayOrder, db: Db) -> Response[Progress]:
+    """Send again what was delivered: the same events, under the same ids, marked as replayed, in their order."""
+    return _batch(request, data, db, "replay", Among.DELIVERED, replay.batch)
+
+
+def _batch(
+    request: Asked,
+    data: LetterChange | ReplayOrder,
+    db: Db,
+    action: str,
+    among: Among,
+    verb: Callable[..., Batch],
+) -> Response[Progress]:
+    key = key_of(request, f"outbox.{action}.{among}")
+    selection = data.selection.means(among)
+    deed = Deed(action=action, who=client_of(request), why=data.why)
+
+    def change() -> Progress:
+        asked = selection.as_of_now(session)
+        there = replay.count(session, asked)
+        if data.dry_run:
+            return _progress(asked, there, Batch(done=there.rows, after=None), is_dry=True)
+        batch = verb(session, asked, after=data.cursor, limit=data.limit)
+        if batch.done:
+            audit.note(session, replace(deed, selection=asked.facts()), rows=batch.done)
+        return _progress(asked, there, batch, is_dry=False)
+
+    with db.begin() as session:
+        outcome = idempotency.once(session, key, hash_of(data), change, _rendered)
+    return answered(outcome, status=200, at="/outbox")
+
+
+def _progress(selection: Selection, there: Count, batch: Batch, *, is_dry: bool) -> Progress:
+    assert selection.until is not None
+    return Progress(
+        rows=batch.done,
+        dry_run=is_dry,
+        answered_steps=there.answered_steps,
+        until=selection.until,
+        next_cursor=batch.after,
+    )
+
+
+@get("/outbox/why/{subject_id:str}", sync_to_thread=True, responses=problems(404), tags=["outbox"])
+def explain_delivery(
+    subject_id: Annotated[UUID, Parameter(description="The id of an event, or of a reservation")], db: Db
+) -> Whys:
+    """Say where each delivery of an event or of a reservation stands, and why it is not delivered."""
+    with db.begin() as session:
+        return Whys([DeliveryView.of(one) for one in why(session, subject_id, _routed(session))])

@@ -1,0 +1,129 @@
+"""Which rows an operator means."""
+
+import re
+from dataclasses import dataclass, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func
+from sqlalchemy.orm import Session
+
+from domain import database
+from domain.errors import Invalid
+from domain.outbox.routes import STEPS
+from domain.outbox.table import outbox
+
+#: What differs between errors of one kind: UUIDs, hexadecimal words with a digit in them, numbers.
+VARIABLE = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\m(0x)?(?=[a-f]*[0-9])[0-9a-f]{6,}\M|[0-9]+"
+
+#: What an error is grouped by: itself, with `#` for all that varies.
+error_kind: ColumnElement[str] = func.regexp_replace(func.coalesce(outbox.c.last_error, ""), VARIABLE, "#", "gi")
+
+#: The name of a group: what its rows have in common, as short as an operator can type it.
+group_name: ColumnElement[str] = func.left(
+    func.encode(
+        func.sha256(
+            func.convert_to(func.concat_ws("\x1f", outbox.c.destination, outbox.c.type, error_kind), "UTF8"),
+        ),
+        "hex",
+    ),
+    8,
+)
+
+
+class Among(StrEnum):
+    """Where the rows stand that are selected from. Pending ones never are: a worker may have them in hand."""
+
+    DEAD = "dead"
+    DELIVERED = "delivered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """All that is given must fit. One that names nothing must say `everything`.
+
+    `type` may have `*` for any run of characters. `since` (inclusive) and `until`
+    (exclusive) bound the time of death or of delivery. `error` is a part of the last
+    error, `group` the name of a group of dead letters.
+    """
+
+    among: Among
+    row_id: int | None = None
+    event_id: UUID | None = None
+    reservation_id: UUID | None = None
+    type: str | None = None
+    destination: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    error: str | None = None
+    group: str | None = None
+    everything: bool = False
+
+    def __post_init__(self) -> None:
+        if not self._given() and not self.everything:
+            raise Invalid("selection", "it names nothing; name what is meant, or ask for all")
+        for name, value in self._given().items():
+            if value == "":
+                raise Invalid(name, "it is empty; leave it out, or say what is meant")
+        if any(moment and moment.tzinfo is None for moment in (self.since, self.until)):
+            raise Invalid("since", "an instant needs its offset, such as 2030-01-31T12:00:00Z")
+        if self.since and self.until and self.since >= self.until:
+            raise Invalid("until", "it must be later than since")
+        if self.group is not None and not re.fullmatch("[0-9a-f]{8}", self.group):
+            raise Invalid("group", "it has 8 hexadecimal digits, as the list of dead letters shows it")
+        if self.among is Among.DELIVERED and self.type in STEPS:
+            raise Invalid("type", f"{self.type} is a step: its answer has changed the reservation and stands")
+
+    def facts(self) -> dict[str, str]:
+        """Return the selection as it is written down in the audit."""
+        return {"among": self.among.value} | {
+            name: value.isoformat() if isinstance(value, datetime) else str(value)
+            for name, value in self._given().items()
+        }
+
+    def as_of_now(self, session: Session) -> Self:
+        """Return the same selection without what dies or leaves from now on.
+
+        A replay that goes on batch by batch would otherwise meet its own rows again.
+        """
+        now = database.now(session)
+        if self.since and self.since >= now:
+            raise Invalid("since", "it is in the future, where nothing has happened yet")
+        return replace(self, until=min(self.until or now, now))
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """Return what a row of the outbox must fulfil, its standing included."""
+        moment = outbox.c.dead_at if self.among is Among.DEAD else outbox.c.processed_at
+        conditions: list[ColumnElement[bool]] = [moment.is_not(None), outbox.c.discarded_at.is_(None)]
+        if self.type is not None:
+            conditions.append(outbox.c.type.like(_pattern(self.type), escape="\\"))
+        if self.since is not None:
+            conditions.append(moment >= self.since)
+        if self.until is not None:
+            conditions.append(moment < self.until)
+        if self.error is not None:
+            conditions.append(func.strpos(outbox.c.last_error, self.error) > 0)
+        if self.group is not None:
+            conditions.append(group_name == self.group)
+        return conditions + self._identities()
+
+    def _given(self) -> dict[str, object]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {
+            name: value for name, value in values.items() if value is not None and name not in {"among", "everything"}
+        }
+
+    def _identities(self) -> list[ColumnElement[bool]]:
+        asked = {
+            outbox.c.id: self.row_id,
+            outbox.c.event_id: self.event_id,
+            outbox.c.aggregate_id: self.reservation_id,
+            outbox.c.destination: self.destination,
+        }
+        return [column == value for column, value in asked.items() if value is not None]
+
+
+def _pattern(event_type: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", event_type).replace("*", "%")

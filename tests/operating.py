@@ -1,0 +1,32 @@
+"""What operators' tests are given: rows that died or left, and what was written down of what was done."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Row as Record
+from sqlalchemy import func, select, update
+
+from domain.outbox.table import operations, outbox
+from tests.builders import Db
+
+ZERO = timedelta(0)
+
+
+def died(db: Db, *ids: int, of: str = "503 Service Unavailable", ago: timedelta = ZERO) -> None:
+    """Let these rows be dead since so long ago, after 12 attempts, with this error."""
+    values = {"dead_at": func.now() - ago, "attempts": 12, "last_error": of, "available_at": None}
+    with db.begin() as session:
+        session.execute(update(outbox).where(outbox.c.id.in_(ids)).values(values))
+
+
+def left(db: Db, *ids: int, ago: timedelta = ZERO) -> None:
+    """Let these rows have been delivered so long ago."""
+    with db.begin() as session:
+        session.execute(update(outbox).where(outbox.c.id.in_(ids)).values(processed_at=func.now() - ago))
+
+
+def audited(db: Db) -> Sequence[Record[Any]]:
+    """All that operators did, in order."""
+    with db.begin() as session:
+        return session.execute(select(operations).order_by(operations.c.id)).all()

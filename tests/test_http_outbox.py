@@ -1,0 +1,236 @@
+"""The outbox over HTTP: the same as the keys do, in bounded steps, with who and why."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.builders import Db, a_hold, an_event, an_item, recorded
+from tests.operating import audited, died, left
+from tests.promises import an_aggregate, destination, promised, row, rows, standing
+from tests.refusing import House, a_house, everything
+
+ANN = {"X-Client-Id": "ann@ops"}
+WHY = {"why": "the shop is back"}
+
+
+def answer_to(api: httpx.Client, path: str, **body: Any) -> Any:
+    """Ask for a change as Ann, and return what is answered."""
+    return api.post(path, json=WHY | body, headers=ANN).raise_for_status().json()
+
+
+def letters(db: Db, count: int, of: str = "422 no room 101") -> list[int]:
+    ids = promised(db, *(an_aggregate(number % 32) for number in range(count)))
+    died(db, *ids, of=of)
+    return list(ids)
+
+
+def test_destinations_and_how_they_fare_are_listed(api: httpx.Client, db: Db) -> None:
+    letters(db, 2)
+    promised(db, an_aggregate())
+
+    (fares,) = [one for one in api.get("/outbox/destinations").json()["destinations"] if one["name"] == "events"]
+
+    assert (fares["state"], fares["pending"], fares["dead"], fares["lanes_in_hand"]) == ("up", 1, 2, 0)
+    assert not fares["routed"], "the API of these tests has the default routes"
+
+
+def test_a_destination_is_paused_and_resumed_with_who_and_why(api: httpx.Client, db: Db) -> None:
+    paused = answer_to(api, "/outbox/destinations/events/pause")
+
+    assert (paused["state"], paused["reason"]) == ("paused", "the shop is back (ann@ops)")
+    assert destination(db, "events").paused
+    assert answer_to(api, "/outbox/destinations/events/resume")["state"] == "up"
+    assert [(one.action, one.who, one.why) for one in audited(db)] == [
+        ("pause", "ann@ops", "the shop is back"),
+        ("resume", "ann@ops", "the shop is back"),
+    ]
+
+
+def test_a_probe_where_nothing_is_down_changes_nothing(api: httpx.Client, db: Db) -> None:
+    before = everything(db)
+
+    assert answer_to(api, "/outbox/destinations/events/probe")["state"] == "up"
+    assert everything(db) == before
+
+
+def test_a_change_sent_twice_with_one_key_is_made_once(api: httpx.Client, db: Db) -> None:
+    headers = ANN | {"Idempotency-Key": "k-1"}
+    letters(db, 3)
+    body = WHY | {"selection": {"all": True}}
+
+    first, second = (api.post("/outbox/dead-letters/discard", json=body, headers=headers) for _ in range(2))
+    other = api.post("/outbox/dead-letters/discard", json=body | {"limit": 7}, headers=headers)
+
+    assert first.content == second.content and first.json()["rows"] == 3
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert other.status_code == 409
+    assert [one.rows for one in audited(db)] == [3]
+
+
+def test_dead_letters_are_grouped(api: httpx.Client, db: Db) -> None:
+    letters(db, 3)
+    letters(db, 1, of="oops")
+
+    groups = api.get("/outbox/dead-letters/groups").json()["groups"]
+
+    assert [(one["error"], one["rows"]) for one in groups] == [("# no room #", 3), ("oops", 1)]
+    assert api.get("/outbox/dead-letters/groups", params={"type": "no.such"}).json() == {"groups": []}
+
+
+def test_dead_letters_are_listed_page_by_page_without_their_payloads(api: httpx.Client, db: Db) -> None:
+    recorded(db, an_event(guest="Ann Archer"), an_event(), an_event())
+    died(db, 1, 2, 3)
+
+    first = api.get("/outbox/dead-letters", params={"limit": 2})
+    second = api.get("/outbox/dead-letters", params={"limit": 2, "cursor": first.json()["next_cursor"]})
+
+    listed = [one["id"] for page in (first, second) for one in page.json()["dead_letters"]]
+    assert (listed, second.json()["next_cursor"]) == ([1, 2, 3], None)
+    assert "Ann Archer" not in first.text
+
+
+def test_the_letters_of_a_group_are_listed_and_replayed_by_its_name(api: httpx.Client, db: Db) -> None:
+    letters(db, 2)
+    letters(db, 1, of="oops")
+    name = api.get("/outbox/dead-letters/groups").json()["groups"][0]["group"]
+
+    listed = api.get("/outbox/dead-letters", params={"group": name}).json()["dead_letters"]
+    done = answer_to(api, "/outbox/dead-letters/replay", selection={"group": name})
+
+    assert [one["id"] for one in listed] == [1, 2]
+    assert (done["rows"], done["next_cursor"]) == (2, None)
+    assert standing(db) == ["waiting", "waiting", "dead"]
+    (noted,) = audited(db)
+    assert (noted.action, noted.who, noted.rows, noted.selection["group"]) == ("replay", "ann@ops", 2, name)
+
+
+def test_a_replay_goes_on_where_the_last_request_ended(api: httpx.Client, db: Db) -> None:
+    ids = promised(db, *(an_aggregate() for _ in range(5)))
+    left(db, *ids)
+    asked: dict[str, Any] = {"selection": {"all": True}, "limit": 2}
+
+    first = answer_to(api, "/outbox/replay", **asked)
+    left(db, *ids[:2])  # what was replayed has left once more
+    asked["selection"]["until"] = first["until"]
+    second = answer_to(api, "/outbox/replay", **asked, cursor=first["next_cursor"])
+    third = answer_to(api, "/outbox/replay", **asked, cursor=second["next_cursor"])
+
+    assert [one["rows"] for one in (first, second, third)] == [2, 2, 1]
+    assert third["next_cursor"] is None
+    assert standing(db) == ["processed"] * 2 + ["waiting"] * 3
+
+
+@pytest.mark.parametrize("path", ["/outbox/replay", "/outbox/dead-letters/replay", "/outbox/dead-letters/discard"])
+def test_a_dry_run_counts_and_changes_nothing(api: httpx.Client, db: Db, path: str) -> None:
+    letters(db, 3)
+    left(db, *promised(db, an_aggregate(), an_aggregate(), an_aggregate()))
+    before = everything(db)
+
+    done = answer_to(api, path, selection={"all": True}, dry_run=True, limit=2)
+
+    assert (done["rows"], done["dry_run"], done["next_cursor"]) == (3, True, None)
+    assert everything(db) == before
+
+
+def test_an_answered_step_is_left_out_and_said_so(api: httpx.Client, db: Db) -> None:
+    a_hold(db, an_item(db))
+    left(db, *(one.id for one in rows(db)))
+
+    done = answer_to(api, "/outbox/replay", selection={"since": "2020-01-01T00:00:00Z"})
+
+    assert (done["rows"], done["answered_steps"]) == (1, 1)
+
+
+def test_what_was_discarded_can_not_be_replayed(api: httpx.Client, db: Db) -> None:
+    letters(db, 2)
+    answer_to(api, "/outbox/dead-letters/discard", selection={"id": 1})
+
+    assert answer_to(api, "/outbox/dead-letters/replay", selection={"all": True})["rows"] == 1
+    assert standing(db) == ["dead", "waiting"]
+
+
+def test_why_something_is_not_delivered_is_told(api: httpx.Client, db: Db) -> None:
+    aggregate = an_aggregate()
+    promised(db, aggregate, aggregate)
+    died(db, 1, of="422 no room 101")
+    answer_to(api, "/outbox/destinations/events/pause")
+
+    of_both = api.get(f"/outbox/why/{aggregate}").json()["deliveries"]
+    of_one = api.get(f"/outbox/why/{row(db, 2).event_id}").json()["deliveries"]
+
+    dead, pending = of_both
+    assert of_one == [pending]
+    assert [(one["kind"], one["error"], one["attempts"]) for one in dead["stands"]] == [("dead", "422 no room 101", 12)]
+    assert [one["kind"] for one in pending["stands"]] == ["unrouted", "paused"]
+
+
+@pytest.fixture
+def house(api: httpx.Client, db: Db) -> Iterator[House]:
+    with a_house(api, db) as house:
+        yield house
+
+
+ALL = '"selection": {"all": true}'
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/outbox/replay", '{"why": "w", "selection": {}}', "selection"),
+        ("/outbox/dead-letters/discard", '{"why": "w", "selection": {}}', "selection"),
+        ("/outbox/replay", f"{{{ALL}}}", "why"),
+        ("/outbox/replay", f'{{{ALL}, "why": ""}}', "why"),
+        ("/outbox/replay", f'{{{ALL}, "why": " "}}', "why"),
+        ("/outbox/replay", f'{{{ALL}, "why": "w", "limit": 1001}}', "limit"),
+        ("/outbox/replay", f'{{{ALL}, "why": "w", "colour": "red"}}', "colour"),
+        ("/outbox/replay", '{"why": "w", "selection": {"error": "oops"}}', "selection.error"),
+        ("/outbox/replay", '{"why": "w", "selection": {"type": "reservation_confirm"}}', "type"),
+        ("/outbox/replay", '{"why": "w", "selection": {"since": "2030-01-31T12:00:00"}}', "selection.since"),
+        ("/outbox/replay", f'{{"why": "w", "selection": {{"since": "{TOMORROW}"}}}}', "since"),
+        ("/outbox/dead-letters/replay", '{"why": "w", "selection": {"group": "no group"}}', "selection.group"),
+        ("/outbox/dead-letters/replay", '{"why": "w", "selection": {"error": "a\\u0000b"}}', "selection.error"),
+        ("/outbox/destinations/events/pause", "{}", "why"),
+        ("/outbox/destinations/No such/pause", '{"why": "w"}', "name"),
+        ("/outbox/destinations/nowhere/pause", '{"why": "w"}', "name"),
+        ("/outbox/destinations/nowhere/resume", '{"why": "w"}', "name"),
+        ("/outbox/destinations/nowhere/probe", '{"why": "w"}', "name"),
+    ],
+)
+def test_what_can_not_be_is_refused_by_the_name_of_the_field(house: House, path: str, body: str, field: str) -> None:
+    assert house.refuses_body(body, path)["field"] == field
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/outbox/why/no-id", "subject_id"),
+        (f"/outbox/why/{uuid4()}", "subject_id"),
+        ("/outbox/dead-letters?cursor=-1", "cursor"),
+        ("/outbox/dead-letters?limit=1001", "limit"),
+        ("/outbox/dead-letters?group=x", "group"),
+        ("/outbox/dead-letters?destination=%00", "destination"),
+        ("/outbox/dead-letters/groups?type=%00", "type"),
+    ],
+)
+def test_a_parameter_that_can_not_be_is_refused_by_its_name(house: House, path: str, field: str) -> None:
+    assert house.refuses("GET", path)["field"] == field
+
+
+def test_a_destination_that_is_not_there_is_told_with_those_that_are(house: House) -> None:
+    problem = house.refuses_body('{"why": "w"}', "/outbox/destinations/nowhere/pause")
+
+    assert problem["there_are"] == "confirmation, events"
+
+
+def test_no_more_rows_change_than_the_limit(api: httpx.Client, db: Db) -> None:
+    letters(db, 5)
+
+    done = answer_to(api, "/outbox/dead-letters/discard", selection={"all": True}, limit=3)
+
+    assert (done["rows"], done["next_cursor"]) == (3, 3)
+    assert sum(one.discarded_at is not None for one in rows(db)) == 3

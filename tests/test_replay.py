@@ -1,0 +1,312 @@
+"""Replaying: the same events again, in their order, whatever else is going on."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from threading import Thread
+from typing import Any
+
+import pytest
+from sqlalchemy import text, update
+
+from domain import conservation
+from domain.errors import Invalid
+from domain.outbox import Delivered, Outcome, Rejected, Row, replay
+from domain.outbox.replay import Batch, Count
+from domain.outbox.selection import Among, Selection
+from domain.outbox.table import outbox
+from tests.builders import Db, a_hold, an_event, an_item, recorded
+from tests.conftest import OpenDrain
+from tests.operating import left
+from tests.promises import NOT_NOW, Outside, Troubled, an_aggregate, promised, row, rows, standing, time_passes
+from tests.serving import wait_until, wait_until_blocked
+from worker.formats.envelope import trace
+
+DEAD = Selection(among=Among.DEAD, everything=True)
+DELIVERED = Selection(among=Among.DELIVERED, everything=True)
+
+
+def replayed(db: Db, selection: Selection, *, limit: int = 500) -> int:
+    """Replay a selection to its end, batch by batch. Return how many rows."""
+    done, after = 0, 0
+    with db.begin() as session:
+        selection = selection.as_of_now(session)
+    while True:
+        with db.begin() as session:
+            batch = replay.batch(session, selection, after=after, limit=limit)
+        done += batch.done
+        if batch.after is None:
+            return done
+        after = batch.after
+
+
+def counted(db: Db, selection: Selection) -> Count:
+    with db.begin() as session:
+        return replay.count(session, selection)
+
+
+def laws_broken(db: Db) -> list[str]:
+    with db.begin() as session:
+        return [finding.says for finding in conservation.examine(session) if finding.broken]
+
+
+def test_nothing_to_replay_is_replayed_at_once(db: Db) -> None:
+    assert counted(db, DEAD) == Count(rows=0)
+    assert replayed(db, DEAD) == 0
+
+
+def test_dead_letters_go_out_again_in_order_as_the_same_events_and_marked(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    aggregate = an_aggregate()
+    ids = promised(drain.db, aggregate, aggregate, aggregate)
+    shop.trouble = {ids[0]: Rejected("no"), ids[1]: Rejected("no")}
+    drain.run()
+    before = rows(drain.db)
+    shop.trouble.clear()
+    shop.called.clear()
+
+    assert replayed(drain.db, DEAD) == 2
+    assert laws_broken(drain.db) == []
+    drain.run()
+
+    assert shop.called == ids[:2]
+    assert [one.event_id for one in rows(drain.db)] == [one.event_id for one in before]
+    assert standing(drain.db) == ["processed"] * 3
+    assert [one.headers.get("replayed") for one in rows(drain.db)] == ["true", "true", None]
+    assert laws_broken(drain.db) == []
+
+
+def test_who_gets_a_replayed_event_is_told_so_and_by_which_request_it_was(drain_of: OpenDrain) -> None:
+    sent: list[dict[str, str]] = []
+
+    def answer(row: Row) -> Outcome:
+        sent.append(trace(row))
+        return Delivered()
+
+    drain = drain_of(Outside(answer))
+    recorded(drain.db, an_event())
+    with drain.db.begin() as session:
+        session.execute(update(outbox).values(headers={"correlation_id": "r-1"}))
+    drain.run()
+    replayed(drain.db, DELIVERED)
+    drain.run()
+
+    assert sent == [{"X-Request-Id": "r-1"}, {"X-Request-Id": "r-1", "replayed": "true"}]
+
+
+def test_a_replayed_row_begins_anew_and_remembers_what_ailed_it(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    (row_id,) = promised(drain.db, an_aggregate())
+    shop.trouble[row_id] = Rejected("too large")
+    drain.run()
+
+    replayed(drain.db, DEAD)
+
+    again = row(drain.db, row_id)
+    assert (again.attempts, again.dead_at, again.unreachable_at, again.last_error) == (0, None, None, "too large")
+    assert again.replayed_at is not None
+
+
+def test_a_replayed_row_that_fails_makes_the_later_ones_wait(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    aggregate = an_aggregate()
+    first, second = promised(drain.db, aggregate, aggregate)
+    drain.run()
+    shop.called.clear()
+    shop.trouble[first] = NOT_NOW
+
+    replayed(drain.db, DELIVERED)
+    (third,) = promised(drain.db, aggregate)
+    drain.run()
+
+    assert (shop.called, standing(drain.db)) == ([first], ["waiting"] * 3)
+    shop.trouble.clear()
+    time_passes(drain.db)
+    drain.run()
+    assert shop.called == [first, first, second, third]
+
+
+def test_what_is_replayed_under_a_worker_keeps_its_order(drain_of: OpenDrain) -> None:
+    """The hold has read past the first of the two replayed rows, and not past the second."""
+    shop = Outside()
+    drain = drain_of(shop, batch_size=1)
+    aggregate, other = an_aggregate(), an_aggregate()
+    first, between, second = promised(drain.db, aggregate, other, aggregate)
+    with drain.db.begin() as session:
+        session.execute(update(outbox).where(outbox.c.id != between).values(dead_at=text("now()")))
+
+    def meanwhile(_: Row) -> Outcome:
+        if len(shop.called) == 1:
+            assert replayed(drain.db, DEAD) == 2
+        return Delivered()
+
+    shop.answer = meanwhile
+    drain.run()
+
+    assert shop.called == [between, first, second]
+
+
+def test_what_follows_a_row_that_is_replayed_under_a_worker_waits_for_it(drain_of: OpenDrain) -> None:
+    shop = Outside()
+    drain = drain_of(shop, batch_size=1)
+    aggregate, other = an_aggregate(), an_aggregate()
+    first, between, second = promised(drain.db, aggregate, other, aggregate)
+    with drain.db.begin() as session:
+        session.execute(update(outbox).where(outbox.c.id == first).values(dead_at=text("now()")))
+
+    def meanwhile(_: Row) -> Outcome:
+        if len(shop.called) == 1:
+            replayed(drain.db, DEAD)
+        return Delivered()
+
+    shop.answer = meanwhile
+    drain.run()
+    drain.run()
+
+    assert shop.called == [between, first, second]
+
+
+def test_a_replay_beside_workers_loses_nothing_and_repeats_each_row_once(drain_of: OpenDrain) -> None:
+    shop = Outside(concurrency=4)
+    drain = drain_of(shop, batch_size=20)
+    aggregates = [an_aggregate(number % 32) for number in range(64)]
+    ids = promised(drain.db, *(aggregates * 10))
+    drain.run()
+    shop.called.clear()
+    stopped = False
+
+    def keep_draining() -> None:
+        while not stopped:
+            drain.run()
+
+    workers = [Thread(target=keep_draining) for _ in range(3)]
+    for worker in workers:
+        worker.start()
+    done = replayed(drain.db, DELIVERED, limit=30)
+    try:
+        wait_until("everything has left", lambda: set(standing(drain.db)) == {"processed"})
+    finally:
+        stopped = True
+        for worker in workers:
+            worker.join()
+
+    assert done == len(ids)
+    assert sorted(shop.called) == ids
+    by_id = {one.id: one.aggregate_id for one in rows(drain.db)}
+    for aggregate in aggregates:
+        sent = [row_id for row_id in shop.called if by_id[row_id] == aggregate]
+        assert sent == sorted(sent)
+    assert laws_broken(drain.db) == []
+
+
+def test_a_replay_goes_on_from_where_it_stopped_and_never_meets_its_own_rows(drain_of: OpenDrain) -> None:
+    drain = drain_of(Outside())
+    ids = promised(drain.db, *(an_aggregate() for _ in range(5)))
+    for row_id in reversed(ids):
+        left(drain.db, row_id)  # as the last one left last, they are not in order on the disk
+    with drain.db.begin() as session:
+        selection = DELIVERED.as_of_now(session)
+    batches, after = [], 0
+    for _ in range(3):
+        with drain.db.begin() as session:
+            batches.append(replay.batch(session, selection, after=after, limit=2))
+        after = batches[-1].after or 0
+        drain.run()
+
+    assert batches == [Batch(done=2, after=ids[1]), Batch(done=2, after=ids[3]), Batch(done=1, after=None)]
+    with drain.db.begin() as session:
+        assert replay.batch(session, selection).done == 0
+
+
+def test_pending_rows_are_never_replayed(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    waiting, _ = promised(drain.db, an_aggregate(), an_aggregate())
+    shop.trouble[waiting] = NOT_NOW
+    drain.run(limit=1)
+    before = rows(drain.db)
+
+    assert [replayed(drain.db, one) for one in (DEAD, DELIVERED)] == [0, 0]
+
+    assert rows(drain.db) == before
+
+
+def test_what_is_being_pruned_is_not_waited_for(drain_of: OpenDrain) -> None:
+    drain = drain_of(Outside())
+    first, second = promised(drain.db, an_aggregate(), an_aggregate())
+    drain.run()
+    with drain.db() as pruning:
+        pruning.execute(text("DELETE FROM outbox WHERE id = :id"), {"id": first})
+
+        assert replayed(drain.db, DELIVERED) == 1
+        pruning.commit()
+
+    assert [one.id for one in rows(drain.db)] == [second]
+
+
+def test_two_replays_of_the_same_rows_take_each_once(drain_of: OpenDrain) -> None:
+    drain = drain_of(Outside())
+    promised(drain.db, *(an_aggregate(number % 32) for number in range(300)))
+    drain.run()
+    done: list[int] = []
+
+    others = [Thread(target=lambda: done.append(replayed(drain.db, DELIVERED, limit=7))) for _ in range(3)]
+    for other in others:
+        other.start()
+    for other in others:
+        other.join()
+
+    assert sum(done) == 300
+
+
+def test_a_replay_waits_for_another_one_so_that_neither_overtakes_within_a_reservation(db: Db) -> None:
+    aggregate = an_aggregate()
+    ids = promised(db, *[aggregate] * 4)
+    left(db, *ids)
+    with ThreadPoolExecutor(1) as elsewhere, db() as first:
+        replay.batch(first, DELIVERED, limit=2)
+        second = elsewhere.submit(replayed, db, DELIVERED)
+        wait_until_blocked(db)
+        assert standing(db) == ["processed"] * 4
+        first.commit()
+
+        assert second.result() == 2
+
+
+def test_an_answered_step_is_left_out_and_counted(db: Db) -> None:
+    a_hold(db, an_item(db))
+    with db.begin() as session:
+        session.execute(update(outbox).values(processed_at=text("now()")))
+
+    assert counted(db, DELIVERED) == Count(rows=1, answered_steps=1)
+    assert replayed(db, DELIVERED) == 1
+    assert {one.type for one in rows(db) if one.processed_at} == {"reservation_confirm"}
+
+
+def test_an_answered_step_that_is_named_is_refused() -> None:
+    with pytest.raises(Invalid, match="is a step"):
+        Selection(among=Among.DELIVERED, type="reservation_confirm")
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({}, "selection"),
+        ({"group": "no"}, "group"),
+    ],
+)
+def test_a_selection_that_can_not_be_is_refused(fields: dict[str, Any], field: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        Selection(among=Among.DEAD, **fields)
+
+    assert refused.value.field == field
+
+
+def test_in_a_time_that_has_not_come_nothing_has_happened(db: Db) -> None:
+    with db.begin() as session:
+        now = session.execute(text("SELECT now()")).scalar_one()
+        future = Selection(among=Among.DEAD, since=now + timedelta(days=1))
+        with pytest.raises(Invalid, match="future"):
+            future.as_of_now(session)

@@ -1,0 +1,78 @@
+"""What every key does alike: opens the database, says in a line what went wrong, and stops when it is told to."""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain import database, telemetry
+from domain.errors import HoldfastError, Invalid, NothingPromised, UnknownDestination
+from domain.outbox import routes_file
+from domain.outbox.routes import Routes
+from domain.settings import Settings
+
+#: How a key ends: what was asked is done; it is not; it can't be.
+DONE, TROUBLE, WRONG_USAGE = 0, 1, 2
+
+#: Every process ends within 10 s of SIGTERM.
+STOP_SECONDS = 8.0
+
+
+def turned(work: Callable[[sessionmaker[Session], Routes], int]) -> int:
+    """Do the work of a key on the database and the routes of the settings. Return how it ends."""
+    settings = Settings.load()
+    telemetry.configure(settings.log_level)
+    routes = routes_file.load(settings)
+    engine = database.connect(settings, connections=1)
+    try:
+        return work(database.sessions(engine, routes=routes), routes)
+    except SQLAlchemyError as error:
+        return failed(error, "Run it again; what is done is done and written down.")
+    except HoldfastError as error:
+        print(_refused(error), file=sys.stderr)
+        return TROUBLE if isinstance(error, NothingPromised) else WRONG_USAGE
+    finally:
+        engine.dispose()
+
+
+def failed(error: SQLAlchemyError, comfort: str) -> int:
+    """Say what the database said, and what it means."""
+    what = "The database can't be reached" if database.trouble(error) else "The database refused"
+    print(f"{what} ({str(error).splitlines()[0]}). {comfort}", file=sys.stderr)
+    return TROUBLE
+
+
+def _refused(error: HoldfastError) -> str:
+    match error:
+        case Invalid(field=field, reason=reason):
+            return f"{field}: {reason}. Nothing was changed."
+        case UnknownDestination(destination=name, there_are=names):
+            return f"There is no destination {name!r}; those that there are: {names}. Nothing was changed."
+        case NothingPromised(subject_id=which):
+            return (
+                f"Nothing is promised under {which}: no event and no reservation of that id is in the outbox."
+                " Delivered rows are kept for OUTBOX_RETENTION_DAYS; what no destination wants is never recorded."
+            )
+    return str(error)
+
+
+@contextmanager
+def stoppable(stopping: threading.Event) -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end the work after the batch in hand."""
+    # A call that outlasts this goes out again, under the next lease.
+    last_call = threading.Timer(STOP_SECONDS, os._exit, [TROUBLE])
+    last_call.daemon = True
+
+    def stop(*_: object) -> None:
+        if not stopping.is_set():
+            stopping.set()
+            last_call.start()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    yield
