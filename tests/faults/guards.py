@@ -37,7 +37,7 @@ SETTLE, LANES, FETCH = "domain/outbox/settle.py", "domain/outbox/lanes.py", "dom
 NOW = "__import__('domain.database').database.now(session)"
 
 #: An id that no earlier delivery had.
-ANOTHER_ID = "__import__('uuid').uuid4()"
+ANOTHER_ID = '__import__("uuid").uuid4()'
 
 MUTANTS = (
     Mutant(
