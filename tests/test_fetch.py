@@ -13,6 +13,7 @@ from domain.outbox.fetch import WAKE_LIMIT
 from domain.outbox.table import outbox as table
 from tests.builders import Db, an_event, recorded
 from tests.promises import (
+    NOT_NOW,
     a_lane,
     an_aggregate,
     fetched,
@@ -117,6 +118,21 @@ def test_a_held_row_is_made_to_wait_with_its_head_and_is_ready_together_with_it(
     time_passes(shop)
     assert woken(shop, lane) == 2
     assert ids(shop, lane) == [1, 2]
+
+
+def test_a_row_does_not_wait_for_a_later_one(shop: Db) -> None:
+    """A backlog wakes in bites, so a part of an aggregate may be awake before the rest: it goes first."""
+    aggregate = an_aggregate()
+    first, _ = promised(shop, aggregate, aggregate)
+    lane = a_lane(shop)
+    settled(shop, lane, [(one, NOT_NOW if one.id == first else Held()) for one in fetched(shop, lane)])
+    with shop.begin() as session:
+        session.execute(update(table).where(table.c.id == first).values(available_at=None))
+
+    (awake,) = fetched(shop, lane)
+
+    assert standing(shop) == ["ready", "waiting"]
+    assert (awake.id, awake.waits_until) == (first, None)
 
 
 def test_only_what_is_due_wakes(shop: Db) -> None:

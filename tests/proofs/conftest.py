@@ -1,8 +1,12 @@
 """What every proof is given: dice that can be thrown the same way again."""
 
 import os
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,3 +37,18 @@ def open_house(postgresql: PostgreSQL) -> Iterator[Open]:
             return houses.enter_context(a_house(options.pop("on", postgresql), **options))
 
         yield opened
+
+
+@contextmanager
+def a_postgresql() -> Iterator[PostgreSQL]:
+    """A server that may be crashed, as nobody else uses it."""
+    # Not in a folder of pytest's: each session that starts makes those private again, and
+    # PostgreSQL, whose user is another, finds its own files no more.
+    home = Path(tempfile.mkdtemp(prefix="proof-"))
+    server = PostgreSQL(home)
+    try:
+        yield server
+    finally:
+        with suppress(subprocess.CalledProcessError):  # a proof that failed may have left it stopped
+            server.stop("immediate")
+        shutil.rmtree(home, ignore_errors=True)

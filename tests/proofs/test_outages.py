@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -16,7 +15,7 @@ from deploy.embedded import PostgreSQL
 from domain import reservations
 from domain.outbox.table import destinations
 from tests.proofs.checker import check, check_laws, count, statuses, wait_until_drained
-from tests.proofs.conftest import Open
+from tests.proofs.conftest import Open, a_postgresql
 from tests.proofs.customers import Customers, Door
 from tests.proofs.house import House
 from tests.proofs.receiver import Rule, a_receiver, healthy
@@ -30,12 +29,9 @@ NOTICED_WITHIN_SECONDS = 16.0
 
 
 @pytest.fixture
-def own_postgresql(tmp_path: Path) -> Iterator[PostgreSQL]:
-    """A server that may be crashed, as nobody else uses it."""
-    server = PostgreSQL(tmp_path / "postgresql")
-    yield server
-    with suppress(subprocess.CalledProcessError):  # a proof that failed may have left it stopped
-        server.stop("immediate")
+def own_postgresql() -> Iterator[PostgreSQL]:
+    with a_postgresql() as server:
+        yield server
 
 
 def test_nothing_is_lost_with_a_redis_that_forgets_everything(open_house: Open, seed: int) -> None:
