@@ -25,7 +25,7 @@ def a_row(
     event_type: str = "booking.created", payload: str = "{}", aggregate: UUID | None = None, headers: str = "{}"
 ) -> Row:
     event_id = uuid4()
-    return Row(event_id.int, event_id, aggregate or uuid4(), event_type, payload, headers, 0, NOON, None, None)
+    return Row(event_id.int, event_id, aggregate or uuid4(), event_type, payload, headers, 0, NOON, None, None, NOON)
 
 
 def a_large_row() -> Row:

@@ -20,7 +20,7 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 def some_rows(*aggregates: UUID) -> Sequence[Row]:
     return [
-        Row(row_id, uuid4(), aggregate, "booking.created", "{}", "{}", 0, NOON, None, None)
+        Row(row_id, uuid4(), aggregate, "booking.created", "{}", "{}", 0, NOON, None, None, NOON)
         for row_id, aggregate in enumerate(aggregates, start=1)
     ]
 

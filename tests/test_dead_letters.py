@@ -89,7 +89,7 @@ def test_a_group_has_one_destination_and_one_type_and_tells_its_time_and_its_new
 
 
 def test_a_list_tells_each_group_and_how_to_go_on_and_nothing_of_a_payload(shop: Db) -> None:
-    recorded(shop, an_event(guest="Ann Archer"))
+    recorded(shop, an_event(guest_id="Ann Archer"))
     died(shop, 1, of="422 bad\x1b[31m date")
     (group,) = groups(shop)
 
@@ -104,7 +104,7 @@ def test_a_list_tells_each_group_and_how_to_go_on_and_nothing_of_a_payload(shop:
 
 
 def test_a_letter_is_shown_with_its_error_and_its_payload_only_if_asked_for(shop: Db) -> None:
-    recorded(shop, an_event(guest="Ann Archer"))
+    recorded(shop, an_event(guest_id="Ann Archer"))
     died(shop, 1, of="422 bad date")
     event_id = str(row(shop, 1).event_id)
 
@@ -128,7 +128,10 @@ def test_what_is_no_dead_letter_is_not_shown_and_said_so(shop: Db) -> None:
 def some_letters(shop: Db) -> list[int]:
     """Three dead letters with little in common, and what is no dead letter."""
     recorded(shop, an_event(event_type="booking.created"), an_event(event_type="booking.cancelled"))
-    recorded(shop, an_event(event_type="bookings"), an_event(), an_event())
+    recorded(shop, *(an_event() for _ in range(3)))
+    with shop.begin() as session:
+        # Of a type that an earlier version may have had, and the pattern booking.* must not match.
+        session.execute(update(outbox).where(outbox.c.id == 3).values(type="bookings"))
     for row_id, error, days in ((1, "oops 1", 3), (2, "oops 2", 2), (3, "100% wrong", 1)):
         died(shop, row_id, of=error, ago=timedelta(days=days))
     left(shop, 4)

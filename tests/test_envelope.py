@@ -23,7 +23,7 @@ documents = st.recursive(
 
 
 def a_row(event_type: str = "booking.created", payload: str = "{}") -> Row:
-    return Row(1, uuid4(), uuid4(), event_type, payload, "{}", 0, MOMENT, None, None)
+    return Row(1, uuid4(), uuid4(), event_type, payload, "{}", 0, MOMENT, None, None, MOMENT)
 
 
 def test_it_has_what_the_contract_names_and_the_id_of_the_event() -> None:

@@ -26,7 +26,7 @@ TYPES = [path.name.removesuffix(".v1.json") for path in SCHEMAS.iterdir()]
 
 def a_row(event_type: str = "booking.created", headers: dict[str, str] | None = None, **payload: object) -> Row:
     told = json.dumps(an_event(BOOKING, event_type, **payload).payload)
-    return Row(1, EVENT, BOOKING, event_type, told, json.dumps(headers or {}), 0, MOMENT, None, None)
+    return Row(1, EVENT, BOOKING, event_type, told, json.dumps(headers or {}), 0, MOMENT, None, None, MOMENT)
 
 
 def written(row: Row, format_name: str, url: str = "https://shop.example/hook") -> Message:

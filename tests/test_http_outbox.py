@@ -82,7 +82,7 @@ def test_dead_letters_are_grouped(api: httpx.Client, db: Db) -> None:
 
 
 def test_dead_letters_are_listed_page_by_page_without_their_payloads(api: httpx.Client, db: Db) -> None:
-    recorded(db, an_event(guest="Ann Archer"), an_event(), an_event())
+    recorded(db, an_event(guest_id="Ann Archer"), an_event(), an_event())
     died(db, 1, 2, 3)
 
     first = api.get("/outbox/dead-letters", params={"limit": 2})

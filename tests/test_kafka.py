@@ -35,7 +35,9 @@ Open = Callable[..., Kafka]
 
 def a_row(payload: str = "{}", aggregate: UUID | None = None, headers: str = "{}") -> Row:
     event_id = uuid4()
-    return Row(event_id.int, event_id, aggregate or uuid4(), "booking.created", payload, headers, 0, NOON, None, None)
+    return Row(
+        event_id.int, event_id, aggregate or uuid4(), "booking.created", payload, headers, 0, NOON, None, None, NOON
+    )
 
 
 @pytest.fixture

@@ -26,7 +26,8 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 def some_rows(count: int, payload: str = '{"note": "Zoë\\n"}') -> Sequence[Row]:
     return [
-        Row(number, uuid4(), uuid4(), "booking.created", payload, "{}", 0, NOON, None, None) for number in range(count)
+        Row(number, uuid4(), uuid4(), "booking.created", payload, "{}", 0, NOON, None, None, NOON)
+        for number in range(count)
     ]
 
 

@@ -26,7 +26,9 @@ def a_row(
     unreachable_at: datetime | None = None,
     waits_until: datetime | None = None,
 ) -> Row:
-    return Row(row_id, uuid4(), aggregate, "booking.created", "{}", "{}", attempts, NOON, unreachable_at, waits_until)
+    return Row(
+        row_id, uuid4(), aggregate, "booking.created", "{}", "{}", attempts, NOON, unreachable_at, waits_until, NOON
+    )
 
 
 def a_policy(*, max_attempts: int = 12, recovered_at: datetime | None = None, roll: float = 1.0) -> Policy:

@@ -28,7 +28,9 @@ TIMEOUT_SECONDS = 20.0
 
 
 def a_row(row_id: int = 1, **headers: str) -> Row:
-    return Row(row_id, uuid4(), uuid4(), "booking.created", '{"note": "Zoë"}', json.dumps(headers), 0, NOON, None, None)
+    return Row(
+        row_id, uuid4(), uuid4(), "booking.created", '{"note": "Zoë"}', json.dumps(headers), 0, NOON, None, None, NOON
+    )
 
 
 def some_rows(count: int) -> Sequence[Row]:

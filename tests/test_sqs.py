@@ -31,7 +31,7 @@ TIMEOUT_SECONDS = 20.0
 
 
 def a_row(row_id: int = 1, *, payload: str = '{"note": "Zoë"}', **headers: str) -> Row:
-    return Row(row_id, uuid4(), uuid4(), "booking.created", payload, json.dumps(headers), 0, NOON, None, None)
+    return Row(row_id, uuid4(), uuid4(), "booking.created", payload, json.dumps(headers), 0, NOON, None, None, NOON)
 
 
 def some_rows(count: int, payload: str = "{}") -> Sequence[Row]:

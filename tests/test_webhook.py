@@ -51,7 +51,7 @@ def a_webhook(url: str, **fields: Any) -> Webhook:
 
 def a_row(row_id: int = 1, *, event_type: str = "booking.created", payload: str = '{"note": "Zoë\\n"}') -> Row:
     moment = datetime(2030, 1, 1, 12, tzinfo=UTC)
-    return Row(row_id, uuid4(), uuid4(), event_type, payload, "{}", 0, moment, None, None)
+    return Row(row_id, uuid4(), uuid4(), event_type, payload, "{}", 0, moment, None, None, datetime.now(UTC))
 
 
 def test_a_webhook_is_signed_so_that_the_library_of_the_standard_verifies_it(

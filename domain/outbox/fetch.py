@@ -70,6 +70,7 @@ _FETCH = (
         outbox.c.created_at,
         outbox.c.unreachable_at,
         _waits_until.label("waits_until"),
+        CLOCK.label("fetched_at"),
     )
     .where(ready, outbox.c.destination == bindparam("destination"), outbox.c.lane == bindparam("lane"))
     .where(outbox.c.id > bindparam("after", type_=BigInteger), outbox.c.id <= bindparam("newest", type_=BigInteger))

@@ -17,9 +17,6 @@ BATCH = 500
 #: What PostgreSQL knows the turn of replaying by: "replay" in ASCII.
 TURN = 0x7265706C6179
 
-#: The header that says so to who gets the event.
-REPLAYED = {"replayed": "true"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
@@ -68,7 +65,8 @@ _AGAIN: dict[ColumnElement[Any], Any] = {
     outbox.c.unreachable_at: None,
     outbox.c.attempts: 0,
     outbox.c.replayed_at: func.now(),
-    outbox.c.headers: outbox.c.headers.op("||", return_type=JSONB())(literal(REPLAYED, JSONB())),
+    # The header tells who gets it that it was sent before, and one replay from the next.
+    outbox.c.headers: outbox.c.headers.op("||", return_type=JSONB())(func.jsonb_build_object("replayed", func.now())),
 }
 
 

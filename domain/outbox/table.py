@@ -116,7 +116,11 @@ operations = Table(
 
 
 class Row(NamedTuple):
-    """One promise to one destination, as fetched. `payload` and `headers` are JSON text."""
+    """One promise to one destination, as fetched. `payload` and `headers` are JSON text.
+
+    `fetched_at` is the database's time: whoever tells a consumer the time of a delivery tells this
+    one, as a consumer may refuse what a worker's wrong clock has stamped.
+    """
 
     id: int
     event_id: UUID
@@ -128,6 +132,7 @@ class Row(NamedTuple):
     created_at: datetime
     unreachable_at: datetime | None
     waits_until: datetime | None
+    fetched_at: datetime
 
 
 def lane_of(aggregate_id: UUID) -> int:

@@ -13,9 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.outbox import Row
+from domain.outbox import Row, replay
+from domain.outbox.selection import Among, Selection
+from domain.outbox.table import outbox as table
 from worker import sweep
 from worker.app import App
 from worker.destinations.log import Log
@@ -28,6 +32,9 @@ ENOUGH_ROWS = 2
 
 #: Older rows are pruned, as long as they have left.
 RETENTION = timedelta(days=7)
+
+#: How many rows are replayed.
+REPLAYED = 5
 
 #: How each destination sends one row.
 SENDS = {Log: "_write", Webhook: "_post", Confirmation: "_call"}
@@ -42,20 +49,20 @@ class Gate:
     go: Path
     backends: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _is_passed: bool = False
+    is_passed: bool = False
 
     def stop_with(self, rows: Sequence[Row]) -> None:
         """Stop, if these rows in hand are enough to show something."""
         if len(rows) >= ENOUGH_ROWS:
-            self.stop(rows)
+            self.stop([row.id for row in rows])
 
-    def stop(self, rows: Sequence[Row] = ()) -> None:
-        """Tell what is in hand, and wait to be let go."""
+    def stop(self, ids: Sequence[int] = ()) -> None:
+        """Tell which rows are in hand, and wait to be let go."""
         with self._lock:
-            if self._is_passed:
+            if self.is_passed:
                 return
-            self._is_passed = True
-        log.info("gate.reached", rows=[row.id for row in rows], backends=sorted(self.backends), clock=time.time())
+            self.is_passed = True
+        log.info("gate.reached", rows=ids, backends=sorted(self.backends), clock=time.time())
         # Not `time.sleep`, which libfaketime breaks when it leaves the monotonic clock alone
         # (wolfcw/libfaketime#426).
         while not self.go.exists():
@@ -175,12 +182,35 @@ def in_pruning(gate: Gate) -> None:
     _wrap(outbox, "prune", prune)
 
 
+def in_replay(gate: Gate) -> None:
+    """Rows that had left are pending again, in a transaction that is still open. It replays once."""
+
+    def batch(inner: Callable[..., replay.Batch], session: Session, *args: Any, **options: Any) -> replay.Batch:
+        if gate.is_passed:
+            return replay.Batch(done=0, after=None)
+        done = inner(session, *args, **options)
+        again = select(table.c.id).where(table.c.replayed_at == func.now())
+        gate.stop([row.id for row in session.execute(again)])
+        return done
+
+    _wrap(replay, "batch", batch)
+
+
 def drains(app: App) -> None:
     app.drain.run()
 
 
 def prunes(app: App) -> None:
     sweep.prune(app.db, app.drain.stopping, outbox_retention=RETENTION)
+
+
+def replays(app: App) -> None:
+    """Replay a few of the rows that have left, as soon as there are as many."""
+    (destination,) = app.drain.routes
+    selection = Selection(among=Among.DELIVERED, destination=destination)
+    with app.db.begin() as session:
+        if replay.count(session, selection).rows >= REPLAYED:
+            replay.batch(session, selection, limit=REPLAYED)
 
 
 POINTS: Mapping[str, Point] = {
@@ -190,4 +220,5 @@ POINTS: Mapping[str, Point] = {
     "before-settle": Point(put=before_settle, work=drains, holds_lane=True, has_sent=True),
     "in-mid-settle": Point(put=in_mid_settle, work=drains, has_sent=True),
     "in-pruning": Point(put=in_pruning, work=prunes),
+    "in-replay": Point(put=in_replay, work=replays),
 }

@@ -11,13 +11,7 @@ from tests.proofs.conftest import Open
     "fault_name",
     [
         "clock-ahead",
-        pytest.param(
-            "clock-behind",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="webhook-timestamp is the worker's clock: what it signs is refused as too old (401), and dies",
-            ),
-        ),
+        "clock-behind",
     ],
 )
 def test_what_it_signs_is_believed(open_house: Open, fault_name: str) -> None:

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
 from threading import Event
 
 from standardwebhooks import Webhook as Signer
@@ -45,7 +44,7 @@ class Webhook:
         return self._http.post(message.body, self._headers(row, message))
 
     def _headers(self, row: Row, message: Message) -> Mapping[str, str]:
-        moment, event_id = datetime.now(UTC), str(row.event_id)
+        moment, event_id = row.fetched_at, str(row.event_id)
         headers = {"Content-Type": message.content_type, **message.attributes}
         headers |= {"webhook-id": event_id, "webhook-timestamp": str(int(moment.timestamp()))}
         if self._signers:
