@@ -11,6 +11,7 @@ from benchmarks.expiring import expiring
 from benchmarks.history import history
 from benchmarks.measure import Measure, insist_on_wrk
 from benchmarks.reserving import reserving, selling_out
+from benchmarks.sinks import sinks
 from benchmarks.stage import Stage, stage
 
 BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {
@@ -20,6 +21,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {
     "leaving": leaving,
     "expiring": expiring,
     "history": history,
+    "sinks": sinks,
 }
 
 
