@@ -4,6 +4,7 @@ import atexit
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -148,7 +149,7 @@ class RabbitMQ:
             self.control("eval", f"rabbit_alarm:clear_alarm({alarm}).")
 
     def _is_ready(self) -> bool:
-        with suppress(AMQPError, OSError), self.channel():
+        with suppress(AMQPError, OSError), socket.create_connection(("127.0.0.1", self.port)), self.channel():
             return True
         return False
 

@@ -1,8 +1,7 @@
 """CloudEvents, read back with the SDK that the field reads them with."""
 
 import json
-from datetime import UTC, datetime
-from uuid import UUID
+from dataclasses import replace
 
 import pytest
 from cloudevents.core.base import BaseCloudEvent
@@ -11,10 +10,13 @@ from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 
-from domain.outbox import Row
-from tests.builders import an_event
+from domain.outbox import Delivered, Row
+from tests.builders import Db, an_event, recorded
+from tests.promises import a_lane, fetched, with_shop
+from tests.servers import a_server
 from tests.test_envelope import texts
 from tests.test_formats import HEADERS, a_row, written
+from tests.test_webhook import a_webhook
 from worker.formats import Message
 
 JSON = JSONFormat()
@@ -120,12 +122,19 @@ def test_text_that_the_specification_shows_is_encoded_as_it_shows_it() -> None:
     assert message.attributes["ce-type"] == "Euro%20%E2%82%AC%20%F0%9F%98%80"
 
 
-def test_two_events_of_one_moment_differ_by_their_id_alone() -> None:
-    moment = datetime(2030, 1, 1, tzinfo=UTC)
-    first = a_row()._replace(created_at=moment)
-    second = first._replace(event_id=UUID(int=first.event_id.int + 1))
+@pytest.mark.parametrize("format_name", ["cloudevents", "cloudevents-binary"])
+def test_a_recorded_event_is_read_with_the_sdk_at_the_other_end_of_a_webhook(db: Db, format_name: str) -> None:
+    shop = with_shop(db)
+    recorded(shop, replace(an_event(guest_id="Zoë\u2028"), headers=HEADERS))
+    (row,) = fetched(shop, a_lane(shop))
 
-    one, other = (JSON.read(CloudEvent, written(row, "cloudevents").body) for row in (first, second))
+    with a_server() as server:
+        webhook = a_webhook(server.url, format=format_name)
+        assert webhook.deliver([row]) == [Delivered()]
+        webhook.close()
 
-    assert one.get_id() != other.get_id()
-    assert one.get_data() == other.get_data() == an_event(first.aggregate_id).payload
+    (heard,) = server.heard
+    event = http.from_http(http.HTTPMessage(dict(heard.headers), heard.body), JSON, CloudEvent)
+    insist(event, row, traceparent=HEADERS["traceparent"])
+    # As the extension for tracing demands where there is one hop.
+    assert heard.headers["traceparent"] == HEADERS["traceparent"]

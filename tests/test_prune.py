@@ -169,3 +169,14 @@ def test_a_prune_that_is_cut_off_is_made_up_for_by_the_next(shop: Db) -> None:
 
     assert left == 3
     assert pruned(shop) == (3, None)
+
+
+def test_what_was_discarded_long_ago_goes_and_other_dead_letters_stay(shop: Db) -> None:
+    some_rows(shop, "dead", days=30, count=PRUNE_BATCH + 2)
+    with shop.begin() as session:
+        session.execute(text("UPDATE outbox SET discarded_at = now() - interval '8 days' WHERE id > 1"))
+        session.execute(text("UPDATE outbox SET discarded_at = now() - interval '6 days' WHERE id = 2"))
+
+    sweep.prune(shop, threading.Event(), outbox_retention=WEEK)
+
+    assert [one.id for one in rows(shop)] == [1, 2]

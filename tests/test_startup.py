@@ -21,6 +21,7 @@ WRONG = {
     "REDIS_URL": "redis://127.0.0.1:port",
     "BROKER_URL": "kafka://127.0.0.1",
     "HOLDFAST_ROUTES": "/nowhere/routes.toml",
+    "WEBHOOK_PRIVATE_NETWORKS": "10.1.0.0/99",
     "CONFIRMATION_URL": "ftp://127.0.0.1/",
     "CONFIRMATION_TIMEOUT_SECONDS": "0",
     "WEBHOOK_TIMEOUT_SECONDS": "soon",

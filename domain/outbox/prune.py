@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Interval, any_, bindparam, cast, delete, func, select
+from sqlalchemy import Column, Interval, Select, any_, bindparam, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from domain.outbox.table import outbox
@@ -15,35 +15,39 @@ BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 def prune(session: Session, *, older_than: timedelta, after: datetime = BEGINNING) -> tuple[int, datetime | None]:
-    """Delete up to PRUNE_BATCH rows that were delivered longer ago than that, the oldest first.
+    """Delete up to PRUNE_BATCH rows that were delivered longer ago than that, and as many discarded ones.
 
     Return how many, and the moment to go on from, or None when no more are that old: from there
-    the next batch need not walk over what this one has left in the index. Dead and pending rows stay.
+    the next batch need not walk over what this one has left in the index. Other dead rows, and
+    pending ones, stay.
     """
-    count, last, _ = session.execute(_PRUNE, {"older_than": older_than, "after": after}).one()
-    return count, last if count == PRUNE_BATCH else None
+    delivered, last, _ = session.execute(_DELIVERED, {"older_than": older_than, "after": after}).one()
+    discarded, _, _ = session.execute(_DISCARDED, {"older_than": older_than, "after": BEGINNING}).one()
+    is_all = max(delivered, discarded) < PRUNE_BATCH
+    return delivered + discarded, None if is_all else last or after
 
 
-#: When a row came to its end. It stands in an index of its own, so that neither the young rows
-#: nor the dead ones, however many, are looked at.
-_ended_at = outbox.c.processed_at
+def _pruning(ended_at: Column[datetime]) -> Select[int, datetime, str]:
+    """Return the statement that deletes by the moment of that column, which has an index of its own."""
+    # What is being replayed is locked, and left to its new delivery; two that prune at once share the work.
+    old = (
+        select(outbox.c.id)
+        .where(ended_at >= bindparam("after"), ended_at < func.now() - cast(bindparam("older_than"), Interval))
+        .order_by(ended_at)
+        .limit(PRUNE_BATCH)
+        .with_for_update(skip_locked=True)
+    )
+    # As an array, so that the rows are always found by their keys: joined, a plan for any
+    # parameters might read the whole table.
+    by_id = outbox.c.id == any_(func.array(old.scalar_subquery()))
+    gone = delete(outbox).where(by_id).returning(ended_at.label("ended_at")).cte("gone")
+    return select(
+        func.count(),
+        func.max(gone.c.ended_at),
+        # The commit need not wait for the disk: what a crash brings back is pruned again.
+        func.set_config("synchronous_commit", "off", True),
+    ).select_from(gone)
 
-# What is being replayed is locked, and left to its new delivery; two that prune at once share the work.
-_old = (
-    select(outbox.c.id)
-    .where(_ended_at >= bindparam("after"), _ended_at < func.now() - cast(bindparam("older_than"), Interval))
-    .order_by(_ended_at)
-    .limit(PRUNE_BATCH)
-    .with_for_update(skip_locked=True)
-)
-# As an array, so that the rows are always found by their keys: joined, a plan for any
-# parameters might read the whole table.
-_gone = (
-    delete(outbox).where(outbox.c.id == any_(func.array(_old.scalar_subquery()))).returning(_ended_at.label("ended_at"))
-).cte("gone")
-_PRUNE = select(
-    func.count(),
-    func.max(_gone.c.ended_at),
-    # The commit need not wait for the disk: what a crash brings back is pruned again.
-    func.set_config("synchronous_commit", "off", True),
-)
+
+_DELIVERED = _pruning(outbox.c.processed_at)
+_DISCARDED = _pruning(outbox.c.discarded_at)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from tests.conformance.amqp import AmqpWorld
 from tests.conformance.log import LogWorld
 from tests.conformance.redis import RedisWorld
 from tests.conformance.sqs import FifoWorld, SqsWorld
@@ -14,6 +15,7 @@ WORLDS: Mapping[str, type[World]] = {
     "redis": RedisWorld,
     "sqs": SqsWorld,
     "sqs-fifo": FifoWorld,
+    "amqp": AmqpWorld,
 }
 
 

@@ -6,7 +6,7 @@ hundred times slower.
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from pika.exceptions import (
     ProbableAccessDeniedError,
     ProbableAuthenticationError,
     ShortStringTooLong,
+    StreamLostError,
     UnsupportedAMQPFieldException,
 )
 from pika.frame import Method
@@ -100,9 +101,7 @@ class Link:
         return answers.outcomes()
 
     def close(self) -> None:
-        with self._lock:
-            if not self.fault:
-                self._loop.add_callback_threadsafe(partial(self._leave, Unreachable("the destination was closed")))
+        self._end(Unreachable("the destination was closed"), self._leave)
         self._thread.join(2 * FAREWELL_SECONDS)
 
     def _give_up(self, answers: Answers, timeout_seconds: float) -> None:
@@ -110,9 +109,8 @@ class Link:
         # sent stays in line before all that follows, so it can be repeated but not overtaken.
         blocked = self._blocked
         silent = Unreachable(blocked or f"no answer within {timeout_seconds:g} s")
-        with self._lock:
-            if not self.fault and not blocked:
-                self._loop.add_callback_threadsafe(partial(self._abort, silent))
+        if not blocked:
+            self._end(silent, self._abort)
         answers.give_rest(silent)
 
     def _run(self) -> None:
@@ -130,6 +128,9 @@ class Link:
             self._loop.close()
 
     def _on_open(self, connection: SelectConnection) -> None:
+        if self.fault:
+            self._leave()
+            return
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
         connection.channel(on_open_callback=self._on_channel)
@@ -199,26 +200,27 @@ class Link:
 
     def _on_channel_closed(self, _: Channel, reason: Exception) -> None:
         self.is_refused = isinstance(reason, ChannelClosed) and reason.reply_code == PRECONDITION_FAILED
-        self._leave(Unreachable(_told(reason)))
+        self._end(Unreachable(_told(reason)), self._leave)
 
     def _on_closed(self, _: object, reason: BaseException) -> None:
         self._end(Unreachable(_told(reason)))
         self._loop.stop()
 
-    def _leave(self, fault: Unreachable) -> None:
+    def _leave(self) -> None:
         """Take leave of RabbitMQ, which may not hold it up."""
-        self._end(fault)
         if self._connection.is_open:
             self._connection.close()
         self._loop.call_later(FAREWELL_SECONDS, self._connection.abort)
 
-    def _abort(self, fault: Unreachable) -> None:
+    def _abort(self) -> None:
         """Drop the connection, with all that has not been sent: it would come after what is sent next."""
-        self._end(fault)
         self._connection.abort()
 
-    def _end(self, fault: Unreachable) -> None:
+    def _end(self, fault: Unreachable, then: Callable[[], None] | None = None) -> None:
+        """Publish nothing any more, from this moment on, and then do in its own thread what is to be done."""
         with self._lock:
+            if then and not self.fault:
+                self._loop.add_callback_threadsafe(then)
             self.fault = self.fault or fault
             rounds, self._rounds = self._rounds, set()
         for answers in rounds:
@@ -241,9 +243,9 @@ class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no types 
             self._held = None
 
     def abort(self) -> None:
-        """Hang up without a word."""
-        if not self.is_closed:
-            self._adapter_disconnect_stream()
+        """Hang up without a word. A connection that is not open yet ends by its own time-out."""
+        if self._opened and not self.is_closed:
+            self._terminate_stream(StreamLostError("hung up"))
 
     def _adapter_emit_data(self, data: bytes) -> None:
         if self._held is None:

@@ -13,7 +13,7 @@ from domain.outbox.schemas import schema_id
 from worker.formats.envelope import trace
 from worker.formats.message import Formatter, Message
 
-#: A URI-reference. With it an id is unique, as it is without.
+#: A URI-reference, the same for every installation: ids are unique by themselves.
 SOURCE = "/holdfast"
 
 #: What of the headers is an attribute of the event itself. Source: the distributed tracing extension.
