@@ -15,6 +15,7 @@ from benchmarks.recovering import recovering
 from benchmarks.reserving import reserving, selling_out
 from benchmarks.rivals import rivals
 from benchmarks.scaling import idling, scaling
+from benchmarks.sinks import sinks
 from benchmarks.snapshot import snapshot
 from benchmarks.stage import Stage, stage
 from benchmarks.waiting import waiting
@@ -33,6 +34,7 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {
     "recovering": recovering,
     "expiring": expiring,
     "history": history,
+    "sinks": sinks,
 }
 
 

@@ -216,6 +216,22 @@ def test_what_was_left_unread_is_no_answer_to_what_is_sent_next(door: RespDoor, 
     assert isinstance(outcome, Unreachable)
 
 
+def test_the_library_tries_nothing_again(door: RespDoor) -> None:
+    added: list[bytes] = []
+
+    def hang_up(command: Sequence[bytes]) -> None:
+        if command[0] == b"XADD":
+            added.append(command[0])
+            raise ConnectionResetError
+
+    door.answer = hang_up
+
+    (outcome,) = delivered([a_row()], url_of(door))
+
+    assert isinstance(outcome, Unreachable)
+    assert len(added) == 1
+
+
 def test_nothing_more_is_sent_to_a_redis_that_is_full(server: RedisServer, client: Redis) -> None:
     client.config_set("maxmemory", 1)
 

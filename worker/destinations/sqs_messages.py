@@ -63,15 +63,15 @@ def _attributes(row: Row, message: Message) -> Mapping[str, str]:
 
 
 def _deduplication_id(row: Row) -> str:
-    """Return the event's id; for a replay, that and when it was asked for.
+    """Return the event's id; for a replay, that and what its header says.
 
     Within five minutes SQS drops what comes again under the same id, and says that it has it: right for a retry,
-    and for a replay it would be a lie.
+    and for a replay it would be a lie. Retries of a replay are repeats again, as their header is the same.
     """
     if '"replayed"' not in row.headers:
         return str(row.event_id)
-    asked = re.sub(r"[^0-9A-Za-z:.+-]", "-", str(json.loads(row.headers)["replayed"]))
-    return f"{row.event_id}.{asked}"[:128]
+    said = re.sub(r"[^0-9A-Za-z:.+-]", "-", str(json.loads(row.headers)["replayed"]))
+    return f"{row.event_id}.{said}"[:128]
 
 
 def chunks(entries: Iterable[Entry]) -> Iterator[Chunk]:
