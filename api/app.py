@@ -1,17 +1,11 @@
-"""The application, and the process that serves it."""
+"""The application."""
 
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from errno import EADDRNOTAVAIL
 from functools import partial
-from socket import AF_INET, AF_INET6
 from typing import Any
 
-from granian.constants import Interfaces
-from granian.log import LogLevels
-from granian.server import Server
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
@@ -22,7 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from api import document, health, items, problems, reservations
+from api import document, health, items, metrics, problems, reservations
 from api.bodies import MAX_BODY_BYTES
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
@@ -30,8 +24,9 @@ from api.views import render_reservation
 from domain import database, outbox, telemetry
 from domain.errors import HoldfastError
 from domain.outbox import routes_file
+from domain.outbox.standing import Watch
 from domain.reservations import reserve
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 
 #: What the doors other than POST /reservations have between them.
 CONNECTIONS = 7
@@ -55,10 +50,11 @@ def create_app(settings: Settings | None = None) -> Litestar:
     )
     app = Litestar(
         # Given one by one, doors at the same address would be registered twice, and then wrapped in a thread twice.
-        route_handlers=[Router("/", route_handlers=_doors(group_commit, settings))],
+        route_handlers=[Router("/", route_handlers=[*_doors(group_commit, settings), metrics.show(Watch(db))])],
         lifespan=[_running(doorbell, group_commit, db, writer)],
         dependencies={"db": _given(db), "doorbell": _given(doorbell)},
         exception_handlers=EXCEPTION_HANDLERS,
+        before_send=[metrics.count],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=OPENAPI,
         logging_config=None,
@@ -132,37 +128,3 @@ def _given(value: object) -> Provide:
         return value
 
     return Provide(provide, use_cache=True, sync_to_thread=False)
-
-
-def main() -> None:
-    """Serve until SIGTERM, then finish what is in hand."""
-    settings = Settings.load()
-    insist_on_free(settings.host, settings.port)
-    routes_file.load(settings)  # here as well, as what ends a process that serves only has it started again
-    Server(
-        "api.app:create_app",
-        factory=True,
-        interface=Interfaces.ASGI,
-        address=settings.host,
-        port=settings.port,
-        workers=settings.web_processes,
-        log_level=LogLevels.warning,
-        respawn_failed_workers=True,
-        workers_kill_timeout=10,
-    ).serve()
-
-
-def insist_on_free(host: str, port: int) -> None:
-    """End the process if it can't listen there, or if something else does: the server would share the port."""
-    with socket.socket(AF_INET6 if ":" in host else AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == EADDRNOTAVAIL:
-                refuse_to_start(f"HOST: {host} is no address of this machine.")
-            refuse_to_start(f"PORT: {port} can't be used ({error.strerror}). Stop what uses it, or choose another.")
-
-
-if __name__ == "__main__":
-    main()

@@ -8,6 +8,8 @@ from dramatiq import Broker, Message
 from dramatiq.errors import ConnectionClosed, DramatiqError
 from redis import RedisError
 
+from api import metrics
+
 #: A worker that was just woken finds what commits in the next moment as well.
 REST_SECONDS = 0.02
 
@@ -66,6 +68,7 @@ class Doorbell:
                 self._ring()
             except _UNHEARD as error:
                 self.failures += 1
+                metrics.UNHEARD.inc()
                 log.warning("doorbell.unheard", failures=self.failures, error=type(error).__name__)
             self._closed.wait(REST_SECONDS)
 

@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
+from api import metrics
 from domain import outbox
 from domain.database import commit_without_waiting, trouble
 from domain.errors import Busy, Refusal
@@ -65,9 +66,12 @@ class GroupCommit:
 
     async def submit(self, request: Reserve) -> Answered:
         """Return the answer once it is committed. Raises the refusal, Busy, or what went wrong."""
-        if self._queue.qsize() >= self._queue_limit:
+        waiting = self._queue.qsize()
+        if waiting >= self._queue_limit:
+            metrics.BUSY.inc()
             raise Busy
         member = _Member(request, self._loop.create_future())
+        metrics.QUEUED.set(waiting + 1)  # first, as the writer sets it to what it leaves
         self._queue.put(member)
         return await member.future
 
@@ -80,7 +84,10 @@ class GroupCommit:
         open_for_more = True
         while open_for_more:
             members, open_for_more = self._next_set()
-            outcomes = self._decide([member.request for member in members])
+            metrics.QUEUED.set(self._queue.qsize())
+            metrics.SET_SIZE.observe(len(members))
+            with metrics.SET_SECONDS.time():
+                outcomes = self._decide([member.request for member in members])
             self._loop.call_soon_threadsafe(_answer, members, outcomes)
 
     def _next_set(self) -> tuple[Sequence[_Member], bool]:

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.draining import draining, leaving
 from benchmarks.expiring import expiring
+from benchmarks.history import history
 from benchmarks.measure import Measure, insist_on_wrk
 from benchmarks.reserving import reserving, selling_out
+from benchmarks.sinks import sinks
 from benchmarks.stage import Stage, stage
 
 BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {
@@ -18,6 +20,8 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {
     "draining": draining,
     "leaving": leaving,
     "expiring": expiring,
+    "history": history,
+    "sinks": sinks,
 }
 
 

@@ -89,6 +89,7 @@ def stage() -> Iterator[Stage]:
             "REDIS_URL": redis.url,
             "HOLDFAST_ROUTES": str(routes),
             "CONFIRMATION_URL": "http://127.0.0.1:1/",
+            "WEBHOOK_PRIVATE_NETWORKS": "127.0.0.0/8",
             "LOG_LEVEL": "ERROR",
         }
         os.environ.update(environment)

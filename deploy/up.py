@@ -12,7 +12,7 @@ import honcho.manager
 import httpx
 from honcho.environ import parse_procfile
 
-from api.app import insist_on_free
+from api.main import insist_on_free
 from deploy.demo import seed
 from deploy.embedded import PostgreSQL, RedisServer
 from domain.settings import HOME, ROOT, Settings, refuse_to_start
@@ -73,6 +73,7 @@ def _partners(port: int) -> dict[str, str]:
         "PARTNERS_PORT": str(port),
         "CONFIRMATION_URL": f"http://127.0.0.1:{port}/confirmations",
         "HOLDFAST_ROUTES": str(ROOT / "examples" / "partners" / "routes.toml"),
+        "WEBHOOK_PRIVATE_NETWORKS": "127.0.0.0/8",
     }
     return {name: os.environ.get(name, default) for name, default in defaults.items()}
 

@@ -2,14 +2,14 @@
 
 import os
 import sys
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import NoReturn, Self
+from typing import Annotated, NoReturn, Self
 from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -17,6 +17,9 @@ ROOT = Path(__file__).resolve().parent.parent
 
 #: Where `bin/up` keeps the servers that it embeds, and says where they are.
 HOME = Path(os.environ.get("HOLDFAST_HOME") or ROOT / ".holdfast").absolute()
+
+
+Network = IPv4Network | IPv6Network
 
 
 class Settings(BaseSettings):
@@ -32,6 +35,11 @@ class Settings(BaseSettings):
     confirmation_url: str | None = Field(default=None, alias="CONFIRMATION_URL")
     confirmation_timeout_seconds: float = Field(default=5.0, gt=0, le=60, alias="CONFIRMATION_TIMEOUT_SECONDS")
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60, alias="WEBHOOK_TIMEOUT_SECONDS")
+    #: Webhooks go to public addresses, and into these networks: whoever may write a webhook's URL
+    #: could otherwise have Holdfast call what only Holdfast can reach.
+    webhook_private_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
+        default=(), alias="WEBHOOK_PRIVATE_NETWORKS"
+    )
     #: A hold outlives one payment page (10 minutes at most providers) and one retry.
     hold_seconds: int = Field(default=900, ge=1, le=604_800, alias="HOLD_SECONDS")
     host: str = Field(default="127.0.0.1", alias="HOST")
@@ -39,6 +47,9 @@ class Settings(BaseSettings):
     web_processes: int = Field(default=1, ge=1, le=64, alias="WEB_CONCURRENCY")
     #: More waiting requests than this are answered 503: "busy" is not "sold out".
     queue_limit: int = Field(default=4_096, ge=1, alias="QUEUE_LIMIT")
+    #: Where worker and scheduler show their metrics, at HOST; 0 for nowhere. The API shows its own at PORT.
+    worker_metrics_port: int = Field(default=9191, ge=0, le=65_535, alias="WORKER_METRICS_PORT")
+    scheduler_metrics_port: int = Field(default=9192, ge=0, le=65_535, alias="SCHEDULER_METRICS_PORT")
     outbox_retention_days: float = Field(default=7.0, gt=0, le=36_500, alias="OUTBOX_RETENTION_DAYS")
     log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", alias="LOG_LEVEL")
 
@@ -73,6 +84,11 @@ class Settings(BaseSettings):
         if url and (_scheme(url) not in {"http", "https"} or not urlsplit(url).hostname):
             raise ValueError("must begin with http:// or https:// and a host")
         return url or None
+
+    @field_validator("webhook_private_networks", mode="before")
+    @classmethod
+    def _are_networks(cls, networks: object) -> object:
+        return [one.strip() for one in networks.split(",") if one.strip()] if isinstance(networks, str) else networks
 
     @field_validator("host")
     @classmethod

@@ -4,6 +4,8 @@ import json
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import cache
+from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import text, update
@@ -15,6 +17,7 @@ from domain.errors import Refusal
 from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Event, record
+from domain.outbox.schemas import SCHEMAS, VERSION
 from domain.reservations import Reservation, Reserve
 from domain.reservations.table import reservations as table
 from domain.settings import Settings
@@ -71,7 +74,16 @@ def available(db: Db, item: Item) -> int:
 
 
 def an_event(aggregate_id: UUID | None = None, event_type: str = "booking.created", **payload: object) -> Event:
-    return Event(event_type, aggregate_id or uuid4(), json.dumps(payload))
+    """An event as its schema shows one, but for what is given."""
+    aggregate_id = aggregate_id or uuid4()
+    return Event(event_type, aggregate_id, _example(event_type) | {"booking_id": str(aggregate_id)} | payload)
+
+
+@cache
+def _example(event_type: str) -> dict[str, Any]:
+    schema = json.loads((SCHEMAS / f"{event_type}.{VERSION}.json").read_text())
+    (example,) = schema["examples"]
+    return dict(example)
 
 
 def recorded(db: Db, *events: Event) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 # Before anything reads the settings: no test sees what `bin/up` wrote on this machine.
 HOME = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
 os.environ["HOLDFAST_HOME"] = str(HOME)
+# The servers out there are on this machine.
+os.environ["WEBHOOK_PRIVATE_NETWORKS"] = "127.0.0.0/8"
 
 import httpx  # noqa: E402
 import pytest  # noqa: E402

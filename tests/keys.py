@@ -31,5 +31,6 @@ def turning(key: str, *, stderr: IO[bytes] | int | None = None, **environment: s
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:
     """All that a key finds in its environment."""
-    home = {"PATH": "/usr/bin:/bin", "DATABASE_URL": os.environ["DATABASE_URL"], "HOLDFAST_HOME": str(HOME)}
-    return home | dict(environment)
+    home = {"PATH": "/usr/bin:/bin", "HOLDFAST_HOME": str(HOME)}
+    ours = {name: os.environ[name] for name in ("DATABASE_URL", "WEBHOOK_PRIVATE_NETWORKS")}
+    return home | ours | dict(environment)

@@ -113,7 +113,7 @@ def test_what_could_not_be_delivered_is_trouble(db: Db, routes: Callable[..., st
 def test_what_died_is_trouble(db: Db, routes: Callable[..., str]) -> None:
     promised(with_shop(db), an_aggregate())
     with a_server() as server:
-        server.answer = saying(410)
+        server.answer = saying(404)
         run = turned("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
 
     assert (run.returncode, run.stdout) == (1, "0 delivered, 0 waiting for another try, 1 dead\n")

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
-from domain.outbox import Lane
-from domain.outbox.table import lanes
+from domain.outbox import Lane, breaker
+from domain.outbox.table import destinations, lanes
 from tests.builders import Db
-from tests.promises import a_lane, an_aggregate, claimed, promised, with_shop
+from tests.promises import SHOP, a_lane, an_aggregate, claimed, destination, promised, with_shop
 from tests.serving import wait_until
 from worker.leases import Leases
 
@@ -59,6 +59,42 @@ def test_a_lease_that_was_lost_is_not_taken_back(shop: Db, leases: Leases) -> No
         wait_until("the lease is renewed", lambda: leased_until(shop, kept) > before)
 
     assert leased_until(shop, new) == until
+
+
+def test_a_lane_that_is_being_settled_does_not_keep_the_others_from_being_renewed(shop: Db, leases: Leases) -> None:
+    settling, other = a_lane(shop), a_lane(shop)
+    before = leased_until(shop, other)
+
+    with shop.begin() as session, leases.holding(settling), leases.holding(other):
+        session.execute(select(lanes).where(lanes.c.lane == settling.number).with_for_update())
+        wait_until("the other lease is renewed", lambda: leased_until(shop, other) > before)
+
+
+def test_a_probe_that_takes_long_keeps_its_permit(shop: Db, leases: Leases) -> None:
+    with shop.begin() as session:
+        session.execute(update(destinations).values(failures=1, open_until=func.now()))
+    probe = a_lane(shop)
+    before = destination(shop).open_until
+
+    with leases.holding(probe):
+        wait_until("the permit is renewed", lambda: destination(shop).open_until > before)
+        assert claimed(shop) is None
+
+    assert probe.probing
+
+
+def test_a_probe_that_has_ended_keeps_nobody_waiting(shop: Db, leases: Leases) -> None:
+    with shop.begin() as session:
+        session.execute(update(destinations).values(failures=1, open_until=func.now()))
+    probe = a_lane(shop)
+    before = leased_until(shop, probe)
+    with shop.begin() as session:
+        breaker.close(session, SHOP)
+
+    with leases.holding(probe):
+        wait_until("the lease is renewed", lambda: leased_until(shop, probe) > before)
+
+    assert destination(shop).open_until is None
 
 
 def test_a_block_that_breaks_lets_go(shop: Db, leases: Leases) -> None:

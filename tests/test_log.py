@@ -2,11 +2,11 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event
@@ -98,24 +98,17 @@ def test_a_full_disk_is_an_outage() -> None:
     assert outcomes == [Unreachable("can't write to the log: No space left on device")] * 3
 
 
-def test_a_log_whose_disk_has_room_again_goes_on(log: Log, path: Path) -> None:
+def test_a_log_whose_disk_has_room_again_goes_on(path: Path) -> None:
     rows = some_rows(4)
-    with _full_disk(log):
-        assert isinstance(log.deliver(rows)[0], Unreachable)
+    path.symlink_to("/dev/full")
+    log = a_log(path)
+    assert isinstance(log.deliver(rows)[0], Unreachable)
+
+    path.unlink()
 
     assert log.deliver(rows) == [Delivered()] * 4
     assert len(lines(path)) == 4
-
-
-@contextmanager
-def _full_disk(log: Log) -> Iterator[None]:
-    """Point the open file at a full device for a while, and back."""
-    kept, full = os.dup(log._file), os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, log._file)
-    yield
-    os.dup2(kept, log._file)
-    os.close(kept)
-    os.close(full)
+    log.close()
 
 
 #: Delivers three rows to a file that has room for one and a half, then to one with room for all.
@@ -149,6 +142,23 @@ def test_a_line_that_a_full_disk_tore_is_written_again_whole(path: Path) -> None
     whole, torn, *rest = path.read_bytes().splitlines()
     assert len(whole) == length - 1 and len(torn) == length // 2
     assert all(json.loads(line) for line in (whole, *rest)) and len(rest) == 2
+
+
+def test_a_file_that_was_rotated_away_is_followed_by_a_new_one(log: Log, path: Path) -> None:
+    log.deliver(some_rows(2))
+    path.rename(path.with_suffix(".1"))
+
+    assert log.deliver(some_rows(3)) == [Delivered()] * 3
+
+    assert (len(lines(path.with_suffix(".1"))), len(lines(path))) == (2, 3)
+
+
+def test_a_path_that_went_away_altogether_is_an_outage(log: Log, path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+    (outcome,) = log.deliver(some_rows(1))
+
+    assert outcome == Unreachable("can't write to the log: No such file or directory")
 
 
 def test_lines_of_several_threads_and_processes_do_not_mix(path: Path) -> None:

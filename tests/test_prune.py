@@ -1,7 +1,7 @@
 """Pruning: what was delivered long ago goes, and nothing else does."""
 
 import threading
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
@@ -9,7 +9,7 @@ from sqlalchemy import text
 from domain import outbox
 from domain.outbox.prune import PRUNE_BATCH
 from tests.builders import Db
-from tests.promises import rows, with_shop
+from tests.promises import rows, standing, with_shop
 from worker import sweep
 
 WEEK = timedelta(days=7)
@@ -37,7 +37,7 @@ def some_rows(db: Db, state: str, *, days: float, since: float | None = None, co
         session.execute(text(INSERT), values)
 
 
-def pruned(db: Db, after: int = 0) -> tuple[int, int | None]:
+def pruned(db: Db, after: datetime = outbox.BEGINNING) -> tuple[int, datetime | None]:
     with db.begin() as session:
         return outbox.prune(session, older_than=WEEK, after=after)
 
@@ -68,16 +68,49 @@ def test_what_was_not_delivered_stays_for_ever(shop: Db, state: str) -> None:
     assert len(rows(shop)) == 1
 
 
-def test_it_goes_on_where_it_stopped_and_ends_at_what_is_young(shop: Db) -> None:
-    some_rows(shop, "dead", days=9, count=PRUNE_BATCH - 1)
-    some_rows(shop, "processed", days=8, count=PRUNE_BATCH)
-    some_rows(shop, "processed", days=1, count=PRUNE_BATCH)
+def test_the_oldest_go_first_and_the_next_batch_goes_on_from_there(shop: Db) -> None:
+    some_rows(shop, "processed", days=8, count=PRUNE_BATCH - 1)
+    some_rows(shop, "processed", days=9, count=PRUNE_BATCH)
+    (oldest,) = {one.processed_at for one in rows(shop)[PRUNE_BATCH:]}
 
-    first, second = pruned(shop), pruned(shop, after=PRUNE_BATCH)
+    first = pruned(shop)
+    left = len(rows(shop))
+    second = pruned(shop, after=oldest)
 
-    assert first == (1, PRUNE_BATCH)
+    assert first == (PRUNE_BATCH, oldest)
+    assert left == PRUNE_BATCH - 1
     assert second == (PRUNE_BATCH - 1, None)
-    assert len(rows(shop)) == 2 * PRUNE_BATCH - 1
+
+
+def test_what_lies_before_the_moment_to_go_on_from_is_not_looked_at(shop: Db) -> None:
+    some_rows(shop, "processed", days=9)
+    some_rows(shop, "processed", days=8)
+    _, newer = rows(shop)
+
+    assert pruned(shop, after=newer.processed_at) == (1, None)
+    assert [one.id for one in rows(shop)] == [1]
+
+
+def test_what_is_being_replayed_stays_and_is_not_waited_for(shop: Db) -> None:
+    some_rows(shop, "processed", days=8, count=3)
+
+    with shop.begin() as replay:
+        replay.execute(text("UPDATE outbox SET processed_at = NULL WHERE id = 2"))
+        meanwhile = pruned(shop)
+
+    assert meanwhile == (2, None)
+    assert standing(shop) == ["ready"]
+
+
+def test_two_that_prune_at_once_share_the_work(shop: Db) -> None:
+    some_rows(shop, "processed", days=8, count=PRUNE_BATCH + 7)
+
+    with shop.begin() as one:
+        first, _ = outbox.prune(one, older_than=WEEK)
+        second, _ = pruned(shop)
+
+    assert (first, second) == (PRUNE_BATCH, 7)
+    assert rows(shop) == []
 
 
 def test_pruning_again_finds_nothing_more(shop: Db) -> None:
@@ -113,3 +146,37 @@ def test_a_sweep_that_was_stopped_prunes_nothing(shop: Db) -> None:
     sweep.prune(shop, stopping, outbox_retention=WEEK)
 
     assert len(rows(shop)) == 1
+
+
+def test_a_sweep_whose_time_is_over_leaves_the_rest_to_the_next(shop: Db) -> None:
+    some_rows(shop, "processed", days=8)
+
+    sweep.prune(shop, threading.Event(), outbox_retention=WEEK, seconds=0)
+    left = len(rows(shop))
+    sweep.prune(shop, threading.Event(), outbox_retention=WEEK)
+
+    assert left == 1
+    assert rows(shop) == []
+
+
+def test_a_prune_that_is_cut_off_is_made_up_for_by_the_next(shop: Db) -> None:
+    some_rows(shop, "processed", days=8, count=3)
+
+    with shop() as session:
+        outbox.prune(session, older_than=WEEK)
+        session.connection().invalidate()
+    left = len(rows(shop))
+
+    assert left == 3
+    assert pruned(shop) == (3, None)
+
+
+def test_what_was_discarded_long_ago_goes_and_other_dead_letters_stay(shop: Db) -> None:
+    some_rows(shop, "dead", days=30, count=PRUNE_BATCH + 2)
+    with shop.begin() as session:
+        session.execute(text("UPDATE outbox SET discarded_at = now() - interval '8 days' WHERE id > 1"))
+        session.execute(text("UPDATE outbox SET discarded_at = now() - interval '6 days' WHERE id = 2"))
+
+    sweep.prune(shop, threading.Event(), outbox_retention=WEEK)
+
+    assert [one.id for one in rows(shop)] == [1, 2]

@@ -53,6 +53,8 @@ def test_a_database_is_all_that_must_be_set() -> None:
         ("PORT", "65535", "port"),
         ("WEB_CONCURRENCY", "64", "web_processes"),
         ("QUEUE_LIMIT", "1", "queue_limit"),
+        ("WORKER_METRICS_PORT", "0", "worker_metrics_port"),
+        ("SCHEDULER_METRICS_PORT", "65535", "scheduler_metrics_port"),
         ("OUTBOX_RETENTION_DAYS", "0.5", "outbox_retention_days"),
         ("LOG_LEVEL", "DEBUG", "log_level"),
         ("HOLDFAST_ROUTES", str(ROOT / "examples" / "partners" / "routes.toml"), "routes_file"),

@@ -21,6 +21,7 @@ WRONG = {
     "REDIS_URL": "redis://127.0.0.1:port",
     "BROKER_URL": "kafka://127.0.0.1",
     "HOLDFAST_ROUTES": "/nowhere/routes.toml",
+    "WEBHOOK_PRIVATE_NETWORKS": "10.1.0.0/99",
     "CONFIRMATION_URL": "ftp://127.0.0.1/",
     "CONFIRMATION_TIMEOUT_SECONDS": "0",
     "WEBHOOK_TIMEOUT_SECONDS": "soon",
@@ -29,6 +30,8 @@ WRONG = {
     "PORT": "http",
     "WEB_CONCURRENCY": "0",
     "QUEUE_LIMIT": "0",
+    "WORKER_METRICS_PORT": "-1",
+    "SCHEDULER_METRICS_PORT": "65536",
     "OUTBOX_RETENTION_DAYS": "-1",
     "LOG_LEVEL": "LOUD",
 }

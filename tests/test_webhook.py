@@ -2,6 +2,7 @@
 
 import json
 import time
+from base64 import b64decode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from threading import Event
@@ -9,16 +10,21 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import update
 from standardwebhooks import Webhook as Signature
 from standardwebhooks import WebhookVerificationError
 
 from domain.outbox import Delivered, Held, Outcome, Row
 from domain.outbox.routes import Route
+from domain.outbox.table import destinations
 from tests.builders import some_settings
+from tests.conftest import OpenDrain
+from tests.promises import an_aggregate, destination, promised, rows, standing, time_passes
 from tests.servers import Server, a_server, saying
 from worker.destinations.webhook import Webhook
 
 SECRET = "whsec_aG9sZGZhc3QgdGVzdHMsIGtub3duIHRvIGV2ZXJ5b25l"
+NEW_SECRET = "whsec_dGhlIG5leHQgb25lLCBrbm93biB0byBldmVyeW9uZQ=="
 
 #: What the posts of these tests may take.
 TIMEOUT_SECONDS = 5.0
@@ -138,3 +144,48 @@ def test_a_delivery_tells_of_the_request_that_it_came_of(server: Server, post: C
     (heard,) = server.heard
     assert (heard.headers["traceparent"], heard.headers["x-request-id"]) == (traceparent, "request-1")
     assert "kept to ourselves" not in heard.headers.values()
+
+
+def test_while_a_secret_changes_both_the_old_and_the_new_one_verify(server: Server) -> None:
+    webhook = a_webhook(server.url, secret=(SECRET, NEW_SECRET))
+    webhook.deliver([a_row()])
+    webhook.close()
+
+    (heard,) = server.heard
+    for secret in (SECRET, NEW_SECRET):
+        Signature(secret).verify(heard.body, dict(heard.headers))
+    with pytest.raises(WebhookVerificationError):
+        Signature("whsec_c29tZWJvZHkgZWxzZQ==").verify(heard.body, dict(heard.headers))
+
+
+def test_who_is_gone_is_paused_and_nothing_is_lost_by_it(drain_of: OpenDrain, server: Server) -> None:
+    server.answer = saying(410, b"moved away")
+    drain = drain_of(a_webhook(server.url, concurrency=1))
+    ids = promised(drain.db, *(an_aggregate(lane) for lane in (0, 0, 1)))
+
+    drain.run()
+
+    assert len(server.heard) == 1
+    paused = destination(drain.db)
+    assert paused.paused and "410" in paused.reason and "moved away" in paused.reason
+    assert "dead" not in standing(drain.db) and {row.attempts for row in rows(drain.db)} == {0}
+    time_passes(drain.db)
+    drain.run()
+    assert len(server.heard) == 1, "it is left alone until it is resumed"
+
+    server.answer = saying(204)
+    with drain.db.begin() as session:
+        session.execute(update(destinations).values(paused=False))
+    drain.run()
+    assert set(standing(drain.db, *ids)) == {"processed"}
+
+
+@pytest.mark.parametrize("userinfo", ["user:pass%21", "user"])
+def test_credentials_in_the_url_are_sent_as_such(server: Server, userinfo: str) -> None:
+    webhook = a_webhook(server.url.replace("127.0.0.1", f"{userinfo}@127.0.0.1"))
+    assert webhook.deliver([a_row()]) == [Delivered()]
+    webhook.close()
+
+    (heard,) = server.heard
+    assert b64decode(heard.headers["authorization"].removeprefix("Basic ")).decode().startswith("user:")
+    assert "user" not in heard.headers["host"]

@@ -1,16 +1,18 @@
 """Connections that end on time: each read and write may take what is left of one deadline, and no more.
 
-httpx bounds each of them alone, so a server that sends a byte now and then would be listened to for ever.
+httpcore bounds each of them alone, so a server that sends a byte now and then would be listened to for ever.
 """
 
 import ssl
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import httpcore
-import httpx
+
+from domain.settings import Network
+from worker import addresses
 
 
 class Deadline(threading.local):
@@ -26,17 +28,15 @@ class Deadline(threading.local):
         return left
 
 
-def transport(deadline: Deadline, limits: httpx.Limits) -> httpx.HTTPTransport:
-    """Return a pool of connections that keep to the deadline of the thread that uses them."""
-    bounded = httpx.HTTPTransport(limits=limits, trust_env=False)
-    # httpcore takes a backend from its callers, but httpx does not hand it on.
-    bounded._pool._network_backend = _Backend(deadline)
-    return bounded
+class Backend(httpcore.SyncBackend):
+    """Opens connections that keep to the deadline of the thread that uses them.
 
+    With `allowed`, only to public addresses and into those networks; with None, to any.
+    """
 
-class _Backend(httpcore.SyncBackend):
-    def __init__(self, deadline: Deadline) -> None:
+    def __init__(self, deadline: Deadline, allowed: Sequence[Network] | None) -> None:
         self._deadline = deadline
+        self._allowed = allowed
 
     def connect_tcp(
         self,
@@ -46,8 +46,15 @@ class _Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        connected = super().connect_tcp(host, port, self._deadline.left(), local_address, socket_options)
-        return _Stream(connected, self._deadline)
+        hosts = [host] if self._allowed is None else addresses.resolve(host, port, self._allowed)
+        for attempt, address in enumerate(hosts, start=1):
+            try:
+                stream = super().connect_tcp(address, port, self._deadline.left(), local_address, socket_options)
+                return _Stream(stream, self._deadline)
+            except httpcore.ConnectError:
+                if attempt == len(hosts):
+                    raise
+        raise AssertionError("there is always a host")
 
 
 class _Stream(httpcore.NetworkStream):

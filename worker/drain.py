@@ -17,6 +17,7 @@ from domain.database import trouble
 from domain.outbox import Delivered, Failed, Held, Lane, Row, Settlement
 from domain.outbox.outcomes import Delivery
 from domain.outbox.routes import Route
+from worker import metrics
 from worker.destinations import Destination, Step
 from worker.leases import Leases
 from worker.shares import Shares
@@ -214,6 +215,7 @@ class Hold:
 
     def _count(self, deliveries: Sequence[Delivery], settlement: Settlement | None) -> None:
         lane = {"destination": self._lane.destination, "lane": self._lane.number}
+        metrics.count(self._lane.destination, deliveries, settlement)
         if settlement is None:
             self._rows = ()
             self._tally.fenced += len(deliveries)

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.outbox import Lane
+from worker import metrics
 
 #: Four renewals fit into one lease: three may fail.
 RENEW_SECONDS = 1.0
@@ -34,9 +35,11 @@ class Leases:
         """Renew the lease of a lane while the block runs."""
         with self._lock:
             self._held.add(lane)
+        metrics.HELD.labels(lane.destination).inc()
         try:
             yield
         finally:
+            metrics.HELD.labels(lane.destination).dec()
             with self._lock:
                 self._held.discard(lane)
 
@@ -59,10 +62,7 @@ class Leases:
     def _renew(self, held: list[Lane]) -> None:
         try:
             with self._db.begin() as session:
-                kept = outbox.renew(session, held)
+                outbox.renew(session, held)
         except SQLAlchemyError as error:
             # What can't be renewed is lost to us after the lease, and the fence says so.
             log.warning("leases.not_renewed", lanes=len(held), error=type(error).__name__)
-        else:
-            if kept < len(held):
-                log.warning("leases.lost", lanes=len(held) - kept)

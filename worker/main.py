@@ -18,6 +18,9 @@ def main() -> int:
     from dramatiq.cli import main as dramatiq_main
     from dramatiq.cli import make_argument_parser
 
+    from domain import telemetry
+    from domain.settings import Settings
+
     command = ["worker.actors:broker", "--processes", str(arguments.processes), "--threads", str(arguments.threads)]
     # SIGTERM is answered within 10 s: calls that have begun get 6 s to be answered, which with
     # Dramatiq's own second of looking up, twice, leaves time to give the lanes back.
@@ -25,7 +28,10 @@ def main() -> int:
     # Dramatiq's parent hears no signal while it waits for its children to be ready, and they
     # wait for the database.
     command += ["--worker-fork-timeout", "3000"]
-    status: int = dramatiq_main(make_argument_parser().parse_args(command))
+    if Settings.load().worker_metrics_port:
+        command += ["--fork-function", "worker.exposition:show_workers"]
+    with telemetry.sharing_metrics():
+        status: int = dramatiq_main(make_argument_parser().parse_args(command))
     return status
 
 

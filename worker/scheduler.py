@@ -10,6 +10,7 @@ from dramatiq import Broker, Message
 
 from domain import telemetry
 from domain.settings import Settings
+from worker import exposition, metrics
 from worker.broker import DOWN, DRAINS, ENOUGH, SWEEPS, connect
 
 #: How often each actor is rung, in seconds. Retries become due by the outbox's clock, so
@@ -25,6 +26,7 @@ def main() -> None:
     """Ring until SIGTERM or Ctrl-C."""
     settings = Settings.load()
     telemetry.configure(settings.log_level)
+    exposition.show_scheduler(settings)
     broker, waiting = connect(settings.broker(), [])
     scheduler = BlockingScheduler()
     for actor, seconds in EVERY.items():
@@ -45,7 +47,9 @@ def ring(broker: Broker, waiting: Callable[[str], int], actor: str) -> None:
     try:
         if waiting(QUEUES[actor]) < ENOUGH:
             broker.enqueue(Message(queue_name=QUEUES[actor], actor_name=actor, args=(), kwargs={}, options={}))
+            metrics.RINGS.labels(actor).inc()
     except DOWN as error:
+        metrics.UNHEARD.labels(actor).inc()
         log.warning("scheduler.unheard", actor=actor, error=type(error).__name__)
 
 

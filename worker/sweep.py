@@ -1,6 +1,7 @@
 """Tidying: lapsed holds, and rows and keys that have been kept long enough."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -12,6 +13,13 @@ from domain import idempotency, outbox, reservations
 #: Holds expired in one transaction. Their items stay locked for about as long as a large
 #: set of new reservations would lock them.
 EXPIRE_BATCH = 500
+
+#: It ends before the next ring, so that a backlog never takes up more than one thread.
+PRUNE_SECONDS = 240.0
+
+#: After each batch it rests so many times as long as the batch took: who records meanwhile
+#: hardly feels it, and it is still several times as fast as rows and keys can come.
+REST = 3
 
 log = structlog.get_logger()
 
@@ -38,30 +46,49 @@ def expire(
     return expired
 
 
-def prune(db: sessionmaker[Session], stopping: threading.Event, *, outbox_retention: timedelta) -> None:
-    """Delete what was delivered long ago, and the keys that clients may not repeat any more."""
-    rows = _prune_outbox(db, stopping, outbox_retention)
-    keys = _prune_keys(db, stopping)
+def prune(
+    db: sessionmaker[Session],
+    stopping: threading.Event,
+    *,
+    outbox_retention: timedelta,
+    seconds: float = PRUNE_SECONDS,
+) -> None:
+    """Delete the keys that clients may not repeat any more, and what was delivered long ago.
+
+    Ends after so many seconds; the next run goes on.
+    """
+    ends = time.monotonic() + seconds
+    keys = _prune_keys(db, stopping, ends)
+    rows = _prune_outbox(db, stopping, ends, outbox_retention)
     if rows or keys:
         log.info("pruned", outbox_rows=rows, idempotency_keys=keys)
 
 
-def _prune_outbox(db: sessionmaker[Session], stopping: threading.Event, retention: timedelta) -> int:
+def _prune_keys(db: sessionmaker[Session], stopping: threading.Event, ends: float) -> int:
     pruned = 0
-    after: int | None = 0
-    while after is not None and not stopping.is_set():
-        with db.begin() as session:
-            count, after = outbox.prune(session, older_than=retention, after=after)
-        pruned += count
-    return pruned
-
-
-def _prune_keys(db: sessionmaker[Session], stopping: threading.Event) -> int:
-    pruned = 0
-    while not stopping.is_set():
+    while not stopping.is_set() and (begun := time.monotonic()) < ends:
         with db.begin() as session:
             count = idempotency.prune(session)
         pruned += count
         if count == 0:
             break
+        _rest(stopping, begun)
     return pruned
+
+
+def _prune_outbox(db: sessionmaker[Session], stopping: threading.Event, ends: float, retention: timedelta) -> int:
+    pruned = 0
+    after = outbox.BEGINNING
+    while not stopping.is_set() and (begun := time.monotonic()) < ends:
+        with db.begin() as session:
+            count, more_after = outbox.prune(session, older_than=retention, after=after)
+        pruned += count
+        if more_after is None:
+            break
+        after = more_after
+        _rest(stopping, begun)
+    return pruned
+
+
+def _rest(stopping: threading.Event, begun: float) -> None:
+    stopping.wait(REST * (time.monotonic() - begun))

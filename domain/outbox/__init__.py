@@ -3,12 +3,13 @@
 from domain.outbox.fetch import fetch, wake
 from domain.outbox.lanes import Lane, claim, fence, register, release, renew
 from domain.outbox.outcomes import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Unreachable
-from domain.outbox.prune import prune
+from domain.outbox.prune import BEGINNING, prune
 from domain.outbox.record import Event, has_recorded, record
 from domain.outbox.settle import Settlement, settle
 from domain.outbox.table import Row
 
 __all__ = [
+    "BEGINNING",
     "Delivered",
     "Event",
     "Failed",

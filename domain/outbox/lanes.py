@@ -2,12 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import (
     BigInteger,
     SmallInteger,
     String,
+    and_,
     any_,
     bindparam,
     cast,
@@ -29,8 +30,8 @@ from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiti
 #: had in hand is delivered again within 6 s.
 LEASE = timedelta(seconds=4)
 
-#: A probe of a destination that was down may take this long before another one may start.
-PROBE = timedelta(seconds=30)
+#: Who probes a destination that was down keeps others from it for as long as the lease of its lane lasts.
+PROBE = LEASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +144,11 @@ def _may_probe(session: Session, lane: Lane) -> bool:
 
 
 def renew(session: Session, held: Collection[Lane]) -> int:
-    """Prolong the leases of the lanes that are still ours. Return how many are."""
+    """Prolong the leases of the lanes that are still ours, and the permits of those that probe. Return how many.
+
+    It waits for nobody: a lane that is locked is being settled, which prolongs its lease
+    as well, or is lost.
+    """
     commit_without_waiting(session)
     parameters = {
         "destinations": [lane.destination for lane in held],
@@ -151,7 +156,11 @@ def renew(session: Session, held: Collection[Lane]) -> int:
         "epochs": [lane.epoch for lane in held],
         "holders": [lane.holder for lane in held],
     }
-    return len(session.execute(_RENEW, parameters).all())
+    renewed = set(map(tuple, session.execute(_RENEW, parameters).all()))
+    probing = {lane.destination for lane in held if lane.probing and (lane.destination, lane.number) in renewed}
+    if probing:
+        _keep_probing(session, probing)
+    return len(renewed)
 
 
 _held = (
@@ -169,26 +178,39 @@ _held = (
     )
     .render_derived("held")
 )
+_mine = (
+    select(lanes.c.destination, lanes.c.lane)
+    .join(_held, and_(lanes.c.destination == _held.c.destination, lanes.c.lane == _held.c.lane))
+    .where(lanes.c.epoch == _held.c.epoch, lanes.c.holder == _held.c.holder)
+    .with_for_update(of=lanes, skip_locked=True)
+    .cte("mine")
+)
 _RENEW = (
     update(lanes)
-    .where(lanes.c.destination == _held.c.destination, lanes.c.lane == _held.c.lane)
-    .where(lanes.c.epoch == _held.c.epoch, lanes.c.holder == _held.c.holder)
+    .where(lanes.c.destination == _mine.c.destination, lanes.c.lane == _mine.c.lane)
     .values(leased_until=func.clock_timestamp() + LEASE)
-    .returning(lanes.c.lane)
+    .returning(lanes.c.destination, lanes.c.lane)
 )
 
 
-def fence(session: Session, lane: Lane) -> bool:
-    """Lock a lane that we hold and prolong its lease. Return False if it is not ours any more."""
-    return session.execute(_KEEP, _claimed(lane)).one_or_none() is not None
+def _keep_probing(session: Session, names: Collection[str]) -> None:
+    """Prolong the permits of probes that are under way. One that has ended has left its own time, which stands."""
+    until = func.clock_timestamp() + PROBE
+    permit = update(destinations).where(destinations.c.name.in_(names), destinations.c.failures > 0)
+    session.execute(permit.where(destinations.c.open_until < until).values(open_until=until))
 
 
-def release(session: Session, lane: Lane) -> bool:
-    """Give a lane back, and with it a probe that has shown nothing. Return False if it is not ours any more.
+def fence(session: Session, lane: Lane) -> datetime | None:
+    """Lock a lane that we hold and prolong its lease. Return the time, or None if it is not ours any more."""
+    return session.execute(_KEEP, _claimed(lane)).scalar_one_or_none()
+
+
+def release(session: Session, lane: Lane) -> datetime | None:
+    """Give a lane back, and with it a probe that has shown nothing. Return the time, or None if it is not ours.
 
     Nobody can claim it before the transaction ends, so this fences what else is in it.
     """
-    given = session.execute(_GIVE_BACK, _claimed(lane)).one_or_none() is not None
+    given = session.execute(_GIVE_BACK, _claimed(lane)).scalar_one_or_none()
     if given and lane.probing:
         breaker.leave_half_open(session, lane.destination)
     return given
@@ -202,7 +224,7 @@ _ours = (
     update(lanes)
     .where(lanes.c.destination == bindparam("ours"), lanes.c.lane == bindparam("number"))
     .where(lanes.c.epoch == bindparam("claimed"), lanes.c.holder == bindparam("by"))
-    .returning(lanes.c.lane)
+    .returning(func.clock_timestamp())
 )
 _KEEP = _ours.values(leased_until=func.clock_timestamp() + LEASE)
 _GIVE_BACK = _ours.values(holder=None, leased_until=func.clock_timestamp())

@@ -1,7 +1,7 @@
 """Recording promises: rows in the transaction that makes them true."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from domain.database import copy
 from domain.identity import new_id
+from domain.outbox import schemas
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
 
@@ -18,12 +19,12 @@ from domain.outbox.table import lane_of, outbox
 class Event:
     """Something that happened to one aggregate, or that must be done for it.
 
-    `type` has up to 50 characters; `payload` is JSON text, as several events may share it.
+    `payload` fits the schema of its type. Several events may share one.
     """
 
     type: str
     aggregate_id: UUID
-    payload: str
+    payload: Mapping[str, Any]
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -32,10 +33,11 @@ def record(session: Session, events: Iterable[Event]) -> int:
 
     The caller holds the lock on each aggregate, so the order of ids within one
     aggregate is the order in which its events happened. All rows of an event share
-    its `event_id`.
+    its `event_id`. Raises UnfitEvent, with no row written, if one of them does not fit
+    its schema, whether or not anyone wants it.
     """
     routes = session.info["routes"]
-    rows = [row for event in events for row in _rows(routes, event)]
+    rows = [row for event, payload in _checked(events) for row in _rows(routes, event, payload)]
     if rows:
         copy(session, outbox, _COLUMNS, rows)
         session.info[_RECORDED] = True
@@ -54,10 +56,22 @@ def has_recorded(session: Session) -> bool:
 _COLUMNS = ("event_id", "destination", "lane", "aggregate_id", "type", "payload", "headers")
 
 
-def _rows(routes: Routes, event: Event) -> Sequence[tuple[Any, ...]]:
+def _checked(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
+    """Give each event with its payload as JSON text."""
+    payload: Mapping[str, Any] | None = None
+    text = ""
+    for event in events:
+        schemas.check(event.type, event.payload)
+        # Events that share a payload come one after the other.
+        if event.payload is not payload:
+            payload, text = event.payload, json.dumps(event.payload)
+        yield event, text
+
+
+def _rows(routes: Routes, event: Event, payload: str) -> Sequence[tuple[Any, ...]]:
     wanted_by = routes.wanting(event.type)
     if not wanted_by:
         return ()
     event_id, lane = new_id(), lane_of(event.aggregate_id)
     headers = json.dumps(event.headers) if event.headers else "{}"
-    return [(event_id, name, lane, event.aggregate_id, event.type, event.payload, headers) for name in wanted_by]
+    return [(event_id, name, lane, event.aggregate_id, event.type, payload, headers) for name in wanted_by]

@@ -3,7 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -50,9 +50,10 @@ class Settlement:
     `is_up` and `is_down` say what the batch has shown of the destination; it may be neither.
     `is_in_doubt`: a row took the blame for finding it down, and the next may show otherwise.
     `read_on_after` is the id from beyond which this hold may fetch: not beyond a row that was
-    held and is still ready, or a later one of its aggregate would overtake it.
+    held and is still ready, or a later one of its aggregate would overtake it. `at` is the database's time.
     """
 
+    at: datetime
     processed: Sequence[Delivery]
     dead: Sequence[Change]
     waiting: int
@@ -69,7 +70,8 @@ def settle(
 
     With `is_last` the lane is given back along with it.
     """
-    if not (release if is_last else fence)(session, lane):
+    at = (release if is_last else fence)(session, lane)
+    if at is None:
         return None
     processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused | Moot)]
     if processed:
@@ -79,6 +81,7 @@ def settle(
         breaker.close(session, lane.destination)
     changes = [] if len(processed) == len(deliveries) else _rewrite(session, lane, deliveries, retries)
     return Settlement(
+        at=at,
         processed=processed,
         dead=[change for change in changes if change.dead],
         waiting=sum(not change.dead for change in changes),

@@ -1,6 +1,5 @@
 """The events of a reservation, by the names and in the terms of the booking contract."""
 
-import json
 from typing import Any
 
 from domain.lifecycle import Status
@@ -23,7 +22,7 @@ OWN_EVENT = {
 
 def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event]:
     """Return what is told when a hold is made, and the request to have it confirmed."""
-    payload = json.dumps(_facts(reservation))
+    payload = _facts(reservation)
     return [
         Event(CREATED, reservation.id, payload, headers),
         Event(RESERVATION_CONFIRM, reservation.id, payload, headers),
@@ -32,8 +31,8 @@ def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event
 
 def of_change(reservation: Reservation, from_status: Status, reason: str | None) -> list[Event]:
     """Return what is told when a reservation, as it is now, has left `from_status`."""
-    facts = {"from_status": from_status, "to_status": reservation.status, "reason": reason}
-    payload = json.dumps(_facts(reservation) | facts)
+    change = {"from_status": from_status, "to_status": reservation.status, "reason": reason}
+    payload = _facts(reservation) | change
     own = OWN_EVENT.get(reservation.status)
     names = [STATUS_CHANGED, own] if own else [STATUS_CHANGED]
     return [Event(name, reservation.id, payload) for name in names]
@@ -41,7 +40,7 @@ def of_change(reservation: Reservation, from_status: Status, reason: str | None)
 
 def release(reservation: Reservation) -> Event:
     """Return the request that the confirmation service let go of what it may have confirmed."""
-    return Event(RESERVATION_RELEASE, reservation.id, json.dumps(_facts(reservation)))
+    return Event(RESERVATION_RELEASE, reservation.id, _facts(reservation))
 
 
 def _facts(reservation: Reservation) -> dict[str, Any]:

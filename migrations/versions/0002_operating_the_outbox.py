@@ -1,4 +1,4 @@
-"""What operators need: replays, discarded dead letters, since when a breaker is open, and who did what."""
+"""What operators need: replays, discarded dead letters, since when a breaker is open, who did what; quick pruning."""
 
 from alembic import op
 
@@ -14,6 +14,12 @@ def upgrade() -> None:
             ADD COLUMN replayed_at timestamptz,
             ADD COLUMN discarded_at timestamptz,
             ADD CONSTRAINT ck_outbox_discarded_is_dead CHECK (discarded_at IS NULL OR dead_at IS NOT NULL);
+
+        CREATE INDEX ix_outbox_processed_at ON outbox (processed_at) WHERE processed_at IS NOT NULL;
+
+        CREATE INDEX ix_outbox_discarded_at ON outbox (discarded_at) WHERE discarded_at IS NOT NULL;
+
+        ALTER TABLE outbox SET (autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 10000);
 
         ALTER TABLE outbox_destinations ADD COLUMN opened_at timestamptz;
 
@@ -34,6 +40,8 @@ def downgrade() -> None:
     op.execute("""
         DROP TABLE outbox_operations;
         ALTER TABLE outbox_destinations DROP COLUMN opened_at;
+        ALTER TABLE outbox RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
+        DROP INDEX ix_outbox_processed_at;
         ALTER TABLE outbox
             DROP CONSTRAINT ck_outbox_discarded_is_dead,
             DROP COLUMN replayed_at,

@@ -31,7 +31,7 @@ class Scene:
 
     def records(self, *, each: int = 3) -> Sequence[str]:
         """Record so many events of each aggregate, in turn. Return their ids in order."""
-        events = [an_event(aggregate, aggregate=str(aggregate)) for _ in range(each) for aggregate in self.aggregates]
+        events = [an_event(aggregate) for _ in range(each) for aggregate in self.aggregates]
         recorded(self.db, *events)
         return [str(row.event_id) for row in rows(self.db)[-len(events) :]]
 

@@ -162,4 +162,4 @@ def event_id(body: str) -> str:
 
 def aggregate_id(body: str) -> str:
     """Return the aggregate that an event of the suite is about."""
-    return str(json.loads(body)["payload"]["aggregate"])
+    return str(json.loads(body)["payload"]["booking_id"])

@@ -270,6 +270,7 @@ def _settings(postgresql: PostgreSQL, home: Path, redis: RedisServer, partners: 
         "REDIS_URL": redis.url,
         "HOLDFAST_ROUTES": str(home / "routes.toml"),
         "CONFIRMATION_URL": f"http://127.0.0.1:{partners.port}/confirmations",
+        "WEBHOOK_PRIVATE_NETWORKS": "127.0.0.0/8",
     }
 
 

@@ -1,6 +1,7 @@
 """`log:` writes one line of JSON an event: to standard output, or to the file `log:/path`."""
 
 import os
+import stat
 import threading
 from collections.abc import Sequence
 from threading import Event
@@ -15,29 +16,50 @@ STANDARD_OUTPUT = 1
 
 
 class Log:
-    """A full disk is an outage: nothing is lost by it, and a line that it tore is written again whole."""
+    """A full disk is an outage: nothing is lost by it, and a line that it tore is written again whole.
+
+    A file that was moved away, as log rotation does, is followed by a new one at the same path. What is
+    said to be delivered is on the disk.
+    """
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        path = route.url.removeprefix("log:")
+        self._path = route.url.removeprefix("log:")
         self._format = format_of(route)
         self._lock = threading.Lock()
         self._is_torn = False
         try:
-            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if path else STANDARD_OUTPUT
+            self._file = self._open() if self._path else STANDARD_OUTPUT
         except OSError as error:
-            refuse_to_start(f"HOLDFAST_ROUTES: destination {route.name!r} can't write to {path}: {error.strerror}.")
+            refuse_to_start(
+                f"HOLDFAST_ROUTES: destination {route.name!r} can't write to {self._path}: {error.strerror}."
+            )
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         with self._lock:
-            outcomes: list[Outcome] = []
-            for row in rows:
-                try:
+            written = 0
+            try:
+                self._follow()
+                for row in rows:
                     self._write(self._format(row).body)
-                except OSError as error:
-                    down = Unreachable(f"can't write to the log: {error.strerror}")
-                    return outcomes + [down] * (len(rows) - len(outcomes))
-                outcomes.append(Delivered())
-            return outcomes
+                    written += 1
+                self._sync()
+            except OSError as error:
+                # What was written and may not be on the disk goes out again: twice is better than never.
+                kept = written if self._can_sync() else 0
+                down = Unreachable(f"can't write to the log: {error.strerror}")
+                return [Delivered()] * kept + [down] * (len(rows) - kept)
+            return [Delivered()] * len(rows)
+
+    def _follow(self) -> None:
+        """Open the file at the path again if it is another one by now."""
+        if not self._path or _is_at(self._file, self._path):
+            return
+        moved, self._file = self._file, self._open()
+        self._is_torn = False
+        os.close(moved)
 
     def _write(self, line: str) -> None:
         """Write a line in one go, so that lines of several processes do not mix."""
@@ -47,6 +69,25 @@ class Log:
             left = left[os.write(self._file, left) :]
             self._is_torn = bool(left)
 
+    def _sync(self) -> None:
+        if stat.S_ISREG(os.fstat(self._file).st_mode):
+            os.fdatasync(self._file)
+
+    def _can_sync(self) -> bool:
+        try:
+            self._sync()
+        except OSError:
+            return False
+        return True
+
     def close(self) -> None:
         if self._file != STANDARD_OUTPUT:
             os.close(self._file)
+
+
+def _is_at(file: int, path: str) -> bool:
+    """Tell whether an open file is the one at that path."""
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -120,12 +120,12 @@ def _client(route: Route, timeout_seconds: float) -> Any:
     endpoint = None if is_found_by_region else f"https://{parts.netloc}"
     try:
         session = boto3.session.Session()
-        return session.client("sqs", region_name=_region(route), endpoint_url=endpoint, config=config)
+        return session.client("sqs", region_name=region_of(route), endpoint_url=endpoint, config=config)
     except (BotoCoreError, ValueError) as error:
         _refuse(route, f"boto3 can't open it: {error}")
 
 
-def _region(route: Route) -> str:
+def region_of(route: Route) -> str:
     """Return the region to sign for: AWS_REGION, or the one in the host's name.
 
     Where requests really go to a host that names its region, that counts: no other can be right.

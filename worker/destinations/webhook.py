@@ -8,12 +8,12 @@ from threading import Event
 
 from standardwebhooks import Webhook as Signer
 
-from domain.outbox import Outcome, Row
+from domain.outbox import Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings, refuse_to_start
 from worker.calls import Calls
 from worker.formats import Message, format_of
-from worker.http import Http
+from worker.http import Answer, Http, judged
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 
@@ -23,7 +23,16 @@ class Webhook:
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
         timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
-        self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
+        try:
+            self._http = Http(
+                route.url,
+                timeout_seconds=timeout_seconds,
+                connections=route.concurrency,
+                allowed=settings.webhook_private_networks,
+                judge=_judged,
+            )
+        except ValueError as error:
+            refuse_to_start(f"HOLDFAST_ROUTES: the URL of destination {route.name!r} can't be used: {error}.")
         self._calls = Calls(route.concurrency, stopping)
         self._format = format_of(route)
         self._signers = [_signer(route, secret) for secret in route.secret]
@@ -47,6 +56,11 @@ class Webhook:
     def close(self) -> None:
         self._calls.close()
         self._http.close()
+
+
+def _judged(answer: Answer) -> Outcome:
+    """410 says that nothing more is wanted: the destination is paused. Source: Standard Webhooks."""
+    return Unreachable(answer.told(), gone=True) if answer.status == 410 else judged(answer)
 
 
 def _signer(route: Route, secret: str) -> Signer:

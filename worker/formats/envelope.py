@@ -3,11 +3,16 @@
 import json
 
 from domain.outbox import Row
+from worker.formats.message import Message
 
 SOURCE = "booking-reservation-service"
 
 #: The version of the envelope, not of the reservation.
 VERSION = "1.0"
+
+
+def write(row: Row) -> Message:
+    return Message(wrap(row), attributes=trace(row))
 
 
 def wrap(row: Row) -> str:

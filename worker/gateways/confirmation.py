@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.outbox import Delivered, Moot, Outcome, Refused, Rejected, Row, Settlement
 from domain.outbox.routes import RESERVATION_CONFIRM, Route
 from domain.reservations import confirmation
+from domain.settings import refuse_to_start
 from worker.calls import Calls
 from worker.formats.envelope import trace, wrap
 from worker.http import Http
@@ -19,7 +20,10 @@ class Confirmation:
 
     def __init__(self, route: Route, db: sessionmaker[Session], stopping: Event, *, timeout_seconds: float) -> None:
         self._db = db
-        self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
+        try:
+            self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
+        except ValueError as error:
+            refuse_to_start(f"CONFIRMATION_URL: it can't be used: {error}.")
         self._calls = Calls(route.concurrency, stopping)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:

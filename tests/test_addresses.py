@@ -1,0 +1,132 @@
+"""Webhooks go to public addresses, and into the private networks that the settings name: nowhere else."""
+
+import socket
+from collections.abc import Iterator
+from ipaddress import ip_network
+from threading import Event
+
+import pytest
+
+from domain.outbox import Delivered, Outcome, Unreachable
+from domain.outbox.routes import Route
+from tests.builders import some_settings
+from tests.servers import Server, a_server, saying
+from tests.test_webhook import a_row
+from worker import addresses
+from worker.addresses import may_be_called
+from worker.destinations.webhook import Webhook
+
+
+@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:93.184.215.14"])
+def test_a_public_address_may_be_called(address: str) -> None:
+    assert may_be_called(address, [])
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "127.255.255.254",
+        "0.0.0.0",
+        "10.1.2.3",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.169.254",  # where clouds tell machines their credentials
+        "100.64.0.1",
+        "224.0.1.1",
+        "255.255.255.255",
+        "::1",
+        "::",
+        "fe80::1%eth0",
+        "fd00::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+    ],
+)
+def test_one_that_leads_inside_may_not(address: str) -> None:
+    assert not may_be_called(address, [])
+
+
+def test_a_network_that_is_named_is_allowed_and_no_other() -> None:
+    allowed = [ip_network("10.1.0.0/16"), ip_network("::1/128")]
+
+    assert may_be_called("10.1.255.1", allowed) and may_be_called("::1", allowed)
+    assert may_be_called("::ffff:10.1.0.1", allowed)
+    assert not may_be_called("10.2.0.1", allowed)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with a_server() as server:
+        yield server
+
+
+def posted(url: str, *, allowed: str = "") -> Outcome:
+    settings = some_settings(webhook_private_networks=allowed, webhook_timeout_seconds=2)
+    webhook = Webhook(Route(name="partner", url=url), settings, Event())
+    (outcome,) = webhook.deliver([a_row()])
+    webhook.close()
+    return outcome
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"])
+def test_this_machine_is_not_called_however_it_is_written(server: Server, host: str) -> None:
+    outcome = posted(f"http://{host}:{server.server_port}/hook")
+
+    assert isinstance(outcome, Unreachable)
+    assert "private address" in outcome.error and "WEBHOOK_PRIVATE_NETWORKS" in outcome.error
+    assert server.heard == []
+
+
+def test_it_is_called_where_the_settings_allow_it(server: Server) -> None:
+    assert posted(f"http://localhost:{server.server_port}/hook", allowed="127.0.0.0/8") == Delivered()
+
+
+def test_a_name_that_resolves_differently_the_next_time_leads_nowhere_else(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wire's resolver is replaced, not our code: public when it is checked, private when it is asked again."""
+    answers = iter(["93.184.215.14", "127.0.0.1"])
+    asked: list[str] = []
+
+    def resolving(host: str, port: int, *_: object, **__: object) -> list[object]:
+        asked.append(host)
+        address = host if host[0].isdigit() else next(answers)
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolving)
+
+    found = addresses.resolve("rebinding.example", server.server_port, [])
+
+    assert list(found) == ["93.184.215.14"]
+    assert asked == ["rebinding.example"]
+
+
+def test_a_redirect_into_a_private_network_is_not_followed(server: Server) -> None:
+    with a_server() as inside:
+        server.answer = saying(307, Location=inside.url)
+        outcome = posted(server.url, allowed="127.0.0.0/8")
+
+        assert not isinstance(outcome, Delivered)
+        assert inside.heard == []
+
+
+def test_a_name_that_there_is_not_is_an_outage() -> None:
+    outcome = posted("http://nowhere.invalid/hook")
+
+    assert isinstance(outcome, Unreachable) and "can't be resolved" in outcome.error
+
+
+def test_a_host_that_can_be_none_keeps_the_worker_from_starting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        posted("http://xn--\u00fc.example/hook")
+
+    assert refused.value.code == 2
+    assert "'partner'" in capsys.readouterr().err
+
+
+def test_a_name_that_is_too_long_for_one_is_an_outage() -> None:
+    assert isinstance(posted(f"http://{'a' * 70}.example/hook"), Unreachable)

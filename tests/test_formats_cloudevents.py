@@ -1,0 +1,140 @@
+"""CloudEvents, read back with the SDK that the field reads them with."""
+
+import json
+from dataclasses import replace
+
+import pytest
+from cloudevents.core.base import BaseCloudEvent
+from cloudevents.core.bindings import amqp, http, kafka
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+from hypothesis import given
+
+from domain.outbox import Delivered, Row
+from tests.builders import Db, an_event, recorded
+from tests.promises import a_lane, fetched, with_shop
+from tests.servers import a_server
+from tests.test_envelope import texts
+from tests.test_formats import HEADERS, a_row, written
+from tests.test_webhook import a_webhook
+from worker.formats import Message
+
+JSON = JSONFormat()
+URLS = {
+    "http": "https://shop.example/hook",
+    "kafka": "kafka://broker/topic",
+    "amqp": "amqp://broker/exchange",
+    "amqps": "amqps://broker/exchange",
+    "sqs": "sqs://queue",
+    "redis": "redis://server/0",
+}
+
+
+def read(message: Message, transport: str) -> BaseCloudEvent:
+    """Read a message in binary mode as the consumers of that transport do."""
+    attributes, body = dict(message.attributes), message.body.encode()
+    if transport == "kafka":
+        headers = {name: value.encode() for name, value in attributes.items()}
+        headers |= {"content-type": message.content_type.encode()}
+        return kafka.from_binary(kafka.KafkaMessage(headers, None, body), JSON, CloudEvent)
+    if transport.startswith("amqp"):
+        properties = {"content-type": message.content_type}
+        return amqp.from_binary(amqp.AMQPMessage(properties, attributes, body), JSON, CloudEvent)
+    headers_too = attributes | {"Content-Type": message.content_type}
+    return http.from_binary(http.HTTPMessage(headers_too, body), JSON, CloudEvent)
+
+
+def insist(event: BaseCloudEvent, row: Row, **extensions: str) -> None:
+    """Fail unless the event says all that the row does, and nothing else."""
+    assert event.get_attributes() == {
+        "specversion": "1.0",
+        "id": str(row.event_id),
+        "source": "/holdfast",
+        "type": row.type,
+        "subject": str(row.aggregate_id),
+        "time": row.created_at,
+        "datacontenttype": "application/json",
+        "dataschema": f"urn:holdfast:event:{row.type}:v1",
+        **extensions,
+    }
+    assert event.get_data() == json.loads(row.payload)
+
+
+def test_a_structured_event_says_all_that_there_is_to_say() -> None:
+    row = a_row(guest_id="Zoë\u2028")
+
+    message = written(row, "cloudevents")
+
+    assert message.content_type == "application/cloudevents+json"
+    told = http.HTTPMessage({"content-type": message.content_type}, message.body.encode())
+    insist(http.from_structured(told, JSON, CloudEvent), row)
+
+
+@pytest.mark.parametrize("transport", URLS)
+def test_a_binary_event_says_all_that_there_is_to_say_on_every_transport(transport: str) -> None:
+    row = a_row("booking.cancelled", reason="Zoë\u2028")
+
+    message = written(row, "cloudevents-binary", URLS[transport])
+
+    assert (message.content_type, message.body) == ("application/json", row.payload)
+    insist(read(message, transport), row)
+
+
+@pytest.mark.parametrize(("transport", "name"), [
+    ("http", "ce-id"), ("sqs", "ce-id"), ("redis", "ce-id"),
+    ("kafka", "ce_id"), ("amqp", "cloudEvents_id"), ("amqps", "cloudEvents_id"),
+])  # fmt: skip
+def test_a_header_has_the_name_that_the_binding_of_its_transport_gives_it(transport: str, name: str) -> None:
+    attributes = written(a_row(), "cloudevents-binary", URLS[transport]).attributes
+
+    prefix = name.removesuffix("id")
+    assert {one.removeprefix(prefix) for one in attributes if one.startswith(prefix)} == {
+        "specversion", "id", "source", "type", "subject", "time", "dataschema"
+    }  # fmt: skip
+    assert all(one.startswith(prefix) for one in attributes)
+
+
+@pytest.mark.parametrize("transport", ["structured", *URLS])
+def test_the_trace_and_the_mark_of_a_replay_are_attributes_of_the_event_itself(transport: str) -> None:
+    row = a_row(headers=HEADERS | {"replayed": "true"})
+
+    if transport == "structured":
+        event: BaseCloudEvent = JSON.read(CloudEvent, written(row, "cloudevents").body)
+    else:
+        event = read(written(row, "cloudevents-binary", URLS[transport]), transport)
+
+    insist(event, row, traceparent=HEADERS["traceparent"], replayed="true")
+
+
+@given(texts.filter(bool))
+def test_a_header_of_http_is_encoded_so_that_any_text_gets_through(text: str) -> None:
+    row = a_row()._replace(type=text)
+
+    message = written(row, "cloudevents-binary")
+
+    assert all("!" <= character <= "~" and character != '"' for character in message.attributes["ce-type"])
+    insist(read(message, "http"), row)
+
+
+def test_text_that_the_specification_shows_is_encoded_as_it_shows_it() -> None:
+    message = written(a_row()._replace(type="Euro € 😀"), "cloudevents-binary")
+
+    assert message.attributes["ce-type"] == "Euro%20%E2%82%AC%20%F0%9F%98%80"
+
+
+@pytest.mark.parametrize("format_name", ["cloudevents", "cloudevents-binary"])
+def test_a_recorded_event_is_read_with_the_sdk_at_the_other_end_of_a_webhook(db: Db, format_name: str) -> None:
+    shop = with_shop(db)
+    recorded(shop, replace(an_event(guest_id="Zoë\u2028"), headers=HEADERS))
+    (row,) = fetched(shop, a_lane(shop))
+
+    with a_server() as server:
+        webhook = a_webhook(server.url, format=format_name)
+        assert webhook.deliver([row]) == [Delivered()]
+        webhook.close()
+
+    (heard,) = server.heard
+    event = http.from_http(http.HTTPMessage(dict(heard.headers), heard.body), JSON, CloudEvent)
+    insist(event, row, traceparent=HEADERS["traceparent"])
+    # As the extension for tracing demands where there is one hop.
+    assert heard.headers["traceparent"] == HEADERS["traceparent"]

@@ -1,0 +1,281 @@
+"""Redis streams: what an entry holds, what the URL says, and what each of Redis's answers means for a row."""
+
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis import Redis
+
+from deploy.embedded import RedisServer
+from domain.outbox import Delivered, Failed, Held, Outcome, Row, Unreachable
+from domain.outbox.routes import Route
+from tests.builders import some_settings
+from tests.conformance.resp import RespDoor
+from worker import formats
+from worker.destinations.redis import PIPELINE, RedisStream
+from worker.formats import Message
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+#: More than any answer here takes.
+TIMEOUT_SECONDS = 20.0
+
+
+def a_row(row_id: int = 1, **headers: str) -> Row:
+    return Row(row_id, uuid4(), uuid4(), "booking.created", '{"note": "Zoë"}', json.dumps(headers), 0, NOON, None, None)
+
+
+def some_rows(count: int) -> Sequence[Row]:
+    return [a_row(row_id) for row_id in range(1, count + 1)]
+
+
+def a_sink(url: str, *, stopping: Event | None = None, **fields: Any) -> RedisStream:
+    options = {"timeout_seconds": TIMEOUT_SECONDS} | fields
+    return RedisStream(Route(name="stream", url=url, **options), some_settings(), stopping or Event())
+
+
+def delivered(rows: Sequence[Row], url: str, **fields: Any) -> Sequence[Outcome]:
+    sink = a_sink(url, **fields)
+    try:
+        return sink.deliver(rows)
+    finally:
+        sink.close()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[RedisServer]:
+    with tempfile.TemporaryDirectory() as folder:
+        server = RedisServer(Path(folder))
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Redis]:
+    """A client of an empty Redis."""
+    with Redis.from_url(server.url, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+def entries(client: Redis, stream: str = "bookings") -> list[Mapping[str, str]]:
+    found: Any = client.xrange(stream)
+    return [fields for _, fields in found]
+
+
+@pytest.fixture
+def door(server: RedisServer) -> Iterator[RespDoor]:
+    """Before the Redis stands a door. What it is to answer is set by the test."""
+    door = RespDoor(server.url.removeprefix("unix://"), lambda _: None)
+    yield door
+    door.close()
+
+
+def url_of(door: RespDoor) -> str:
+    return f"redis://127.0.0.1:{door.server_address[1]}/0?stream=bookings"
+
+
+def saying(*answers: bytes) -> Callable[[Sequence[bytes]], bytes | None]:
+    """Answer entries so, one after the other, and let Redis answer the rest."""
+    left = list(answers)
+    return lambda command: left.pop(0) if command[0] == b"XADD" and left else None
+
+
+def test_an_entry_is_the_event_in_fields(server: RedisServer, client: Redis) -> None:
+    row = a_row(traceparent="00-1-2-01")
+
+    assert delivered([row], f"{server.url}?stream=bookings") == [Delivered()]
+
+    (entry,) = entries(client)
+    body = json.loads(entry["body"])
+    assert (body["event_id"], body["payload"]) == (str(row.event_id), {"note": "Zoë"})
+    assert {name: value for name, value in entry.items() if name != "body"} == {
+        "event_id": str(row.event_id),
+        "event_type": "booking.created",
+        "aggregate_id": str(row.aggregate_id),
+        "content_type": "application/json",
+        "traceparent": "00-1-2-01",
+    }
+
+
+def test_no_attribute_takes_the_place_of_a_field(
+    server: RedisServer, client: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = Message("the body", attributes={"body": "another", "event_id": "another"})
+    monkeypatch.setattr(formats, "FORMATS", {"envelope": lambda _: message})
+    row = a_row()
+
+    delivered([row], f"{server.url}?stream=bookings")
+
+    (entry,) = entries(client)
+    assert (entry["body"], entry["event_id"]) == ("the body", str(row.event_id))
+
+
+def test_more_rows_than_fit_into_one_go_are_all_added_in_order(server: RedisServer, client: Redis) -> None:
+    rows = some_rows(2 * PIPELINE + 1)
+
+    assert delivered(rows, f"{server.url}?stream=bookings") == [Delivered()] * len(rows)
+    assert [entry["event_id"] for entry in entries(client)] == [str(row.event_id) for row in rows]
+
+
+def test_a_stream_keeps_about_as_many_entries_as_the_url_says(server: RedisServer, client: Redis) -> None:
+    delivered(some_rows(2_000), f"{server.url}?stream=bookings&maxlen=300")
+
+    # Redis takes whole nodes away, of 100 entries each.
+    assert 300 <= len(entries(client)) <= 400
+
+
+def test_without_a_length_a_stream_keeps_all(server: RedisServer, client: Redis) -> None:
+    delivered(some_rows(2_000), f"{server.url}?stream=bookings")
+
+    assert len(entries(client)) == 2_000
+
+
+def test_a_row_that_can_not_be_written_fails_alone(server: RedisServer, client: Redis) -> None:
+    rows = [a_row(1), a_row(2)._replace(headers="no JSON"), a_row(3)]
+
+    outcomes = delivered(rows, f"{server.url}?stream=bookings")
+
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered]
+    assert len(entries(client)) == 2
+
+
+def test_a_name_that_something_else_has_is_an_outage_and_said_so(server: RedisServer, client: Redis) -> None:
+    client.set("bookings", "mine")
+
+    (outcome,) = delivered([a_row()], f"{server.url}?stream=bookings")
+
+    assert isinstance(outcome, Unreachable)
+    assert outcome.error.startswith("'bookings' is no stream: another kind of value has that name.")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"-OOM command not allowed when used memory > 'maxmemory'.",
+        b"-READONLY You can't write against a read only replica.",
+        b"-LOADING Redis is loading the dataset in memory",
+        b"-CLUSTERDOWN Hash slot not served",
+        b"-NOAUTH Authentication required.",
+        b"-NOPERM this user has no permissions to run the 'xadd' command",
+        b"-MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to disk.",
+        b"-NOREPLICAS Not enough good replicas to write.",
+        b"-MASTERDOWN Link with MASTER is down",
+        b"-BUSY Redis is busy running a script.",
+        b"-MOVED 3999 127.0.0.1:6381",
+        b"-TRYAGAIN Multiple keys request during rehashing of slot",
+        b"-ERR unknown command 'XADD', with args beginning with: 'bookings'",
+        b"-ERR max number of clients reached",
+        # No error, and no entry either.
+        b"+OK",
+        b":1",
+        b"$-1",
+        b"*0",
+        b"$2\r\nOK",
+        # No answer in Redis's protocol.
+        b"$x",
+        b"*x",
+        b"HTTP/1.1 400 Bad Request",
+    ],
+)
+def test_what_redis_says_of_itself_is_an_outage(door: RespDoor, answer: bytes) -> None:
+    door.answer = saying(answer + b"\r\n")
+
+    (outcome,) = delivered([a_row()], url_of(door))
+
+    assert isinstance(outcome, Unreachable)
+
+
+def test_what_redis_says_of_one_entry_fails_that_entry_alone(door: RespDoor, client: Redis) -> None:
+    sink = a_sink(url_of(door))
+    rows = some_rows(3)
+    door.answer = saying(b"$3\r\n1-1\r\n", b"-ERR not this one\r\n", b"$3\r\n1-2\r\n")
+
+    assert sink.deliver(rows) == [Delivered(), Failed("not this one"), Delivered()]
+    assert sink.deliver(rows) == [Delivered()] * 3
+    sink.close()
+
+
+def test_what_was_left_unread_is_no_answer_to_what_is_sent_next(door: RespDoor, client: Redis) -> None:
+    sink = a_sink(url_of(door))
+    door.answer = saying(b"$3\r\n1-1\r\n$3\r\n1-2\r\n$3\r\n1-3\r\n")
+    assert sink.deliver([a_row()]) == [Delivered()]
+    door.answer = saying(b"-OOM full\r\n")
+
+    (outcome,) = sink.deliver([a_row()])
+
+    sink.close()
+    assert isinstance(outcome, Unreachable)
+
+
+def test_nothing_more_is_sent_to_a_redis_that_is_full(server: RedisServer, client: Redis) -> None:
+    client.config_set("maxmemory", 1)
+
+    outcomes = delivered(some_rows(PIPELINE + 10), f"{server.url}?stream=bookings")
+
+    client.config_set("maxmemory", 0)
+    assert [type(outcome) for outcome in outcomes] == [Unreachable] * PIPELINE + [Held] * 10
+    assert entries(client) == []
+
+
+def test_nobody_there_is_an_outage(tmp_path: Path) -> None:
+    (outcome,) = delivered([a_row()], f"unix://{tmp_path}/redis.sock?stream=bookings")
+
+    assert isinstance(outcome, Unreachable)
+
+
+def test_no_round_begins_when_the_process_stops(server: RedisServer, client: Redis) -> None:
+    stopping = Event()
+    stopping.set()
+
+    assert delivered([a_row()], f"{server.url}?stream=bookings", stopping=stopping) == [Held()]
+    assert entries(client) == []
+
+
+def test_user_password_and_database_are_those_of_the_url(door: RespDoor, server: RedisServer, client: Redis) -> None:
+    client.acl_setuser("clerk", enabled=True, passwords=["+se cret"], keys=["*"], commands=["+@all"])
+    host = f"127.0.0.1:{door.server_address[1]}"
+
+    assert delivered([a_row()], f"redis://clerk:se%20cret@{host}/3?stream=bookings") == [Delivered()]
+    (refused,) = delivered([a_row()], f"redis://clerk:wrong@{host}/3?stream=bookings")
+
+    assert isinstance(refused, Unreachable) and "se cret" not in refused.error
+    with Redis.from_url(server.url, db=3) as third:
+        assert third.xlen("bookings") == 1
+    assert delivered([a_row()], f"{server.url}?stream=bookings&db=4") == [Delivered()]
+    with Redis.from_url(server.url, db=4) as fourth:
+        assert fourth.xlen("bookings") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis://127.0.0.1:6379/0", "names no stream"),
+        ("redis://127.0.0.1:6379/0?stream=", "names no stream"),
+        ("redis://127.0.0.1:6379/0?stream=bookings&maxlen=0", "maxlen is '0'"),
+        ("redis://127.0.0.1:6379/0?stream=bookings&maxlen=", "maxlen is ''"),
+        ("redis://127.0.0.1:6379/0?stream=bookings&maxlen=many", "maxlen is 'many'"),
+        ("redis://127.0.0.1:6379/0?stream=bookings&stream=others", "twice"),
+        ("redis://127.0.0.1:6379/0?stream=bookings&socket_timeout=1", "unknown option 'socket_timeout'"),
+        ("redis://127.0.0.1:6379/first?stream=bookings", "'first'"),
+        ("redis://127.0.0.1:port/0?stream=bookings", "ort"),
+        ("redis://127.0.0.1:6379/0?stream=bookings&ssl_ca_certs=ca.pem", "ssl_ca_certs"),
+        ("redis://127.0.0.1:6379/0?stream=bookings&db=1", "unknown option 'db'"),
+    ],
+)
+def test_a_url_that_says_something_wrong_keeps_the_worker_from_starting(
+    capsys: pytest.CaptureFixture[str], url: str, said: str
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        a_sink(url)
+
+    assert refused.value.code == 2
+    complaint = capsys.readouterr().err
+    assert "HOLDFAST_ROUTES" in complaint and "'stream'" in complaint and said in complaint
+    assert "stream: the name of the stream" in complaint, "it says what options there are"

@@ -1,0 +1,85 @@
+"""CloudEvents 1.0, by its SDK: in structured mode, and in binary mode as each transport writes it."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from cloudevents.core.bindings import amqp, http, kafka
+from cloudevents.core.formats.json import JSONFormat
+from cloudevents.core.v1.event import CloudEvent
+
+from domain.outbox import Row
+from domain.outbox.schemas import schema_id
+from worker.formats.envelope import trace
+from worker.formats.message import Formatter, Message
+
+#: A URI-reference, the same for every installation: ids are unique by themselves.
+SOURCE = "/holdfast"
+
+#: What of the headers is an attribute of the event itself. Source: the distributed tracing extension.
+EXTENSIONS = ("traceparent", "replayed")
+
+JSON = JSONFormat()
+
+CONTENT_TYPE = "application/json"
+
+
+def structured(row: Row) -> Message:
+    """Write the whole event as one JSON document. The payload is JSON already and goes in as it is."""
+    attributes = JSON.write(CloudEvent(_attributes(row))).decode()
+    return Message(f'{attributes[:-1]}, "data": {row.payload}}}', JSON.get_content_type(), trace(row))
+
+
+def binary(scheme: str) -> Formatter:
+    """Return what writes the payload as the body and the rest as headers, named as that transport's binding says."""
+    headers = _HEADERS.get(scheme, _http)
+    # SQS takes ten attributes a message, and nine may be the event's own.
+    beside = _nothing if scheme == "sqs" else trace
+
+    def write(row: Row) -> Message:
+        named = headers(CloudEvent(_attributes(row)))
+        return Message(row.payload, CONTENT_TYPE, {**beside(row), **named})
+
+    return write
+
+
+def _attributes(row: Row) -> dict[str, Any]:
+    recorded = {} if row.headers == "{}" else json.loads(row.headers)
+    return {
+        "id": str(row.event_id),
+        "source": SOURCE,
+        "type": row.type,
+        "subject": str(row.aggregate_id),
+        "time": row.created_at,
+        "datacontenttype": CONTENT_TYPE,
+        "dataschema": schema_id(row.type),
+    } | {name: recorded[name] for name in EXTENSIONS if name in recorded}
+
+
+def _http(event: CloudEvent) -> Mapping[str, str]:
+    """`ce-id`, percent-encoded. It is also how the events go where there is no binding: SQS and Redis."""
+    return _without_content_type(http.to_binary(event, JSON).headers)
+
+
+def _kafka(event: CloudEvent) -> Mapping[str, str]:
+    """`ce_id`, in UTF-8."""
+    headers = kafka.to_binary(event, JSON).headers
+    return _without_content_type({name: value.decode() for name, value in headers.items()})
+
+
+def _amqp(event: CloudEvent) -> Mapping[str, str]:
+    """`cloudEvents_id`. The time is in its string form: as a number, as the SDK has it, it loses microseconds."""
+    time = http.to_binary(event, JSON).headers["ce-time"]
+    return amqp.to_binary(event, JSON).application_properties | {"cloudEvents_time": time}
+
+
+def _without_content_type(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Leave out what each destination sends as the content type of the message."""
+    return {name: value for name, value in headers.items() if name != "content-type"}
+
+
+def _nothing(_: Row) -> Mapping[str, str]:
+    return {}
+
+
+_HEADERS = {"kafka": _kafka, "amqp": _amqp, "amqps": _amqp}

@@ -1,0 +1,17 @@
+"""The body that the Standard Webhooks specification recommends in "Payload structure".
+
+Its headers and signatures are the webhook destination's, whatever the format.
+"""
+
+import json
+
+from domain.outbox import Row
+from worker.formats.envelope import trace
+from worker.formats.message import Message
+
+
+def write(row: Row) -> Message:
+    """Return type, timestamp and data. The payload is JSON already and goes in as it is."""
+    timestamp = row.created_at.isoformat().replace("+00:00", "Z")
+    body = f'{{"type":{json.dumps(row.type)},"timestamp":"{timestamp}","data":{row.payload}}}'
+    return Message(body, attributes=trace(row))
