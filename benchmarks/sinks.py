@@ -16,6 +16,8 @@ from benchmarks import draining
 from benchmarks.measure import Measure, median
 from benchmarks.stage import Stage, wait_until
 from deploy.embedded import RedisServer
+from tests.kafka import MockCluster
+from tests.rabbitmq import RabbitMQ, is_installed
 
 NAME = "sink"
 
@@ -140,6 +142,28 @@ def _sqs(stage: Stage) -> Iterator[Place]:
             yield Place(url=url, arrived=arrived, environment=environment)
 
 
+@contextmanager
+def _rabbitmq(_: Stage) -> Iterator[Place]:
+    server = RabbitMQ()
+    try:
+        server.start()
+        # A queue as RabbitMQ 3.12 and later make it by themselves: what nobody consumes is not kept in memory.
+        name = server.an_exchange(queue_mode="lazy")
+        yield Place(url=f"{server.url}?exchange={name}", arrived=lambda: server.waiting(name))
+    finally:
+        server.close()
+
+
+@contextmanager
+def _kafka(_: Stage) -> Iterator[Place]:
+    cluster = MockCluster()
+    cluster.a_topic("bookings")
+    try:
+        yield Place(url=f"kafka://{cluster.address}/bookings", arrived=lambda: cluster.produced("bookings"))
+    finally:
+        cluster.close()
+
+
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
@@ -154,7 +178,12 @@ def _listens(port: int) -> bool:
     return True
 
 
+#: Its server comes from Debian, not with Holdfast.
+RABBITMQ = Sink(what="RabbitMQ with confirms", opened=_rabbitmq, events=100_000, rounds=3, budget=10_000)
+
 SINKS = (
     Sink(what="a Redis stream", opened=_redis, events=100_000, rounds=3, budget=15_000),
+    Sink(what="Kafka (librdkafka's mock)", opened=_kafka, events=100_000, rounds=1),
     Sink(what="SQS (moto)", opened=_sqs, events=1_000, rounds=1),
+    *([RABBITMQ] if is_installed() else []),
 )

@@ -88,6 +88,15 @@ class MockCluster:
         finally:
             consumer.close()
 
+    def produced(self, topic: str) -> int:
+        """Return how many messages have been written to a topic, whether it still has them or not."""
+        consumer = Consumer({"bootstrap.servers": self.address, "group.id": "tests", "log_level": 0})
+        try:
+            parts = [TopicPartition(topic, number) for number in range(PARTITIONS)]
+            return sum(consumer.get_watermark_offsets(part, PATIENCE_SECONDS)[1] for part in parts)
+        finally:
+            consumer.close()
+
     def close(self) -> None:
         self._library.rd_kafka_mock_cluster_destroy(self._cluster)
         self._library.rd_kafka_destroy(self._handle)

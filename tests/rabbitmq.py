@@ -36,8 +36,12 @@ CONFIGURATION = f"max_message_size = {MAX_MESSAGE_BYTES}\n"
 
 def rabbitmq() -> "RabbitMQ":
     """Return the RabbitMQ of this run. Skips the test on a machine that has none."""
-    required("RabbitMQ", (PROGRAMS / "rabbitmq-server").exists(), "rabbitmq-server")
+    required("RabbitMQ", is_installed(), "rabbitmq-server")
     return _started()
+
+
+def is_installed() -> bool:
+    return (PROGRAMS / "rabbitmq-server").exists()
 
 
 @cache
@@ -127,6 +131,12 @@ class RabbitMQ:
                 if method is None:
                     return found
                 found.append(Taken(body.decode(), method.routing_key, properties))
+
+    def waiting(self, queue: str) -> int:
+        """Return how many messages are in a queue."""
+        with self.channel() as channel:
+            count: int = channel.queue_declare(queue, passive=True).method.message_count
+        return count
 
     def control(self, *command: str) -> None:
         """Run `rabbitmqctl`."""

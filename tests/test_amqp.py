@@ -1,6 +1,7 @@
 """RabbitMQ as a destination: what it is told, and what its answers mean."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ import pytest
 from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
 from tests.builders import some_settings, wait_until
+from tests.conformance.gate import Answers, Gate
 from tests.proofs.processes import free_port
 from tests.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
 from worker.destinations.amqp import Amqp
@@ -197,20 +199,39 @@ def test_a_server_that_can_not_be_entered_is_an_outage_with_its_reason(
     assert first == second
 
 
-def test_a_blocked_server_is_waited_for_and_then_left_in_peace(server: RabbitMQ, open_amqp: Open) -> None:
+def test_a_blocked_server_is_left_in_peace_until_it_takes_messages_again(server: RabbitMQ, open_amqp: Open) -> None:
     name = server.an_exchange()
-    amqp = open_amqp(f"{server.url}?exchange={name}", timeout_seconds=0.5)
-    first, more = [a_row()], [a_row() for _ in range(20)]
+    amqp = open_amqp(f"{server.url}?exchange={name}", timeout_seconds=2)
+    rows = [a_row() for _ in range(20)]
+
+    def is_told() -> bool:
+        (outcome,) = amqp.deliver([a_row()])
+        return isinstance(outcome, Unreachable) and "takes nothing" in outcome.error
+
     with server.alarmed():
         # The message that finds it blocked is still taken.
-        amqp.deliver(first)
-        outcomes = amqp.deliver(more)
-        assert all(isinstance(outcome, Unreachable) and "takes nothing" in outcome.error for outcome in outcomes)
+        wait_until(is_told)
+        for _ in range(2):
+            assert {type(outcome) for outcome in amqp.deliver(rows)} == {Unreachable}
 
-    wait_until(lambda: amqp.deliver(more) == [Delivered()] * 20)
-    assert {message.properties.message_id for message in server.taken(name)} == {
-        str(row.event_id) for row in first + more
-    }
+    wait_until(lambda: amqp.deliver(rows) == [Delivered()] * 20)
+    taken = [message.properties.message_id for message in server.taken(name)]
+    assert [taken.count(str(row.event_id)) for row in rows] == [1] * 20
+
+
+def test_a_server_that_says_nothing_is_hung_up_on(server: RabbitMQ, open_amqp: Open) -> None:
+    gate = Gate(("127.0.0.1", server.port))
+    url = f"amqp://guest:guest@127.0.0.1:{gate.port}?exchange={server.an_exchange()}"
+    amqp = open_amqp(url, timeout_seconds=2)
+    assert amqp.deliver([a_row()]) == [Delivered()]
+    (connection,) = [thread for thread in threading.enumerate() if thread.name == "amqp"]
+    gate.answers = Answers.SILENCE
+
+    (outcome,) = amqp.deliver([a_row()])
+
+    assert outcome == Unreachable("no answer within 2 s")
+    wait_until(lambda: not connection.is_alive())
+    gate.close()
 
 
 def test_a_server_that_comes_back_is_connected_to_again(server: RabbitMQ, open_amqp: Open) -> None:

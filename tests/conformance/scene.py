@@ -18,9 +18,6 @@ from worker.drain import Drain
 #: How often time passes until all must have been delivered.
 PATIENCE = 20
 
-#: What a call may take where nothing hangs: more than a busy machine needs.
-TIMEOUT_SECONDS = 20.0
-
 
 @dataclass(frozen=True)
 class Scene:
@@ -94,7 +91,7 @@ class Scene:
 @contextmanager
 def a_scene(db: Db, world: World, *, aggregates: Sequence[UUID] = (), **route: Any) -> Iterator[Scene]:
     """A drain of this world. `route` are options of its route."""
-    options = {"timeout_seconds": TIMEOUT_SECONDS} | route
+    options = {"timeout_seconds": world.timeout_seconds} | route
     destination = open_destination(Route(name=SHOP, url=world.url, **options), some_settings(), db, Event())
     with draining(db, destination, **route) as drain:
         yield Scene(world, drain, aggregates) if aggregates else Scene(world, drain)

@@ -18,9 +18,6 @@ from tests.promises import an_aggregate, rows, standing, time_passes
 #: Each message of a batch of three aggregates with three events each.
 POSITIONS = range(1, 10)
 
-#: Short, as a silent server is waited for; nothing here says that an answer must come within it.
-SHORT_SECONDS = 0.5
-
 Play = Callable[..., Scene]
 
 
@@ -117,7 +114,7 @@ def test_after_its_last_attempt_a_message_dies_and_its_aggregate_goes_on(
 
 @pytest.mark.parametrize(("name", "trouble"), able(*AMBIGUOUS))
 def test_what_nobody_can_know_is_sent_again_under_the_same_id(play: Play, name: str, trouble: Trouble) -> None:
-    scene = play(name, max_attempts=1, timeout_seconds=SHORT_SECONDS)
+    scene = play(name, max_attempts=1, timeout_seconds=WORLDS[name].short_seconds)
     scene.opens()
     events = scene.records()
     scene.world.suffers(trouble)

@@ -95,6 +95,12 @@ class World(ABC):
     #: It drops by itself what comes in again under the same event id.
     drops_repeats: ClassVar[bool] = False
 
+    #: What it is waited for where it says nothing. Long enough to connect in, and short for the test's sake.
+    short_seconds: ClassVar[float] = 0.5
+
+    #: What it is waited for elsewhere: more than a busy machine needs.
+    timeout_seconds: ClassVar[float] = 20.0
+
     #: Where the destination is found, as in a routes file.
     url: str
 

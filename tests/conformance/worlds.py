@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tests.conformance.amqp import AmqpWorld
+from tests.conformance.kafka import KafkaWorld
 from tests.conformance.log import LogWorld
 from tests.conformance.redis import RedisWorld
 from tests.conformance.sqs import FifoWorld, SqsWorld
@@ -16,6 +17,7 @@ WORLDS: Mapping[str, type[World]] = {
     "sqs": SqsWorld,
     "sqs-fifo": FifoWorld,
     "amqp": AmqpWorld,
+    "kafka": KafkaWorld,
 }
 
 
