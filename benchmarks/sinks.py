@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import boto3
+import httpx
 from redis import Redis
 
 from benchmarks import draining
@@ -181,7 +182,17 @@ def _listens(port: int) -> bool:
 #: Its server comes from Debian, not with Holdfast.
 RABBITMQ = Sink(what="RabbitMQ with confirms", opened=_rabbitmq, events=100_000, rounds=3, budget=10_000)
 
+
+@contextmanager
+def _webhook(stage: Stage) -> Iterator[Place]:
+    port = _free_port()
+    url = f"http://127.0.0.1:{port}/"
+    with stage.serving("benchmarks.receiver:create_app", port):
+        yield Place(url=url, arrived=lambda: int(httpx.get(url).text))
+
+
 SINKS = (
+    Sink(what="a webhook on keep-alive", opened=_webhook, events=10_000, rounds=3, budget=1_500),
     Sink(what="a Redis stream", opened=_redis, events=100_000, rounds=3, budget=15_000),
     Sink(what="Kafka (librdkafka's mock)", opened=_kafka, events=100_000, rounds=1),
     Sink(what="SQS (moto)", opened=_sqs, events=1_000, rounds=1),
