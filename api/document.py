@@ -143,7 +143,7 @@ _DELIVERY = DeliveryView(
     stands=[Stand(kind="breaker_open", since=_MADE, until=_CHANGED, reason=_DOWN.reason)],
 )
 _WHY = "The shop is back (OPS-7)"
-_DONE = Progress(rows=3, dry_run=False, answered_steps=0, until=_CHANGED, next_cursor=None)
+_DONE = Progress(rows=3, dry_run=False, answered_steps=None, until=_CHANGED, next_cursor=None)
 _LETTERS = LetterChange(selection=SelectedLetters(group=_GROUP.group), why=_WHY)
 
 _KEY = Parameter(

@@ -84,12 +84,12 @@ class ReplayOrder(msgspec.Struct, forbid_unknown_fields=True):
 class Progress(msgspec.Struct):
     """How many rows were changed, or by a dry run would be. With a `next_cursor` there may be more.
 
-    `answered_steps` were left out: their answers have changed reservations, and stand.
+    `answered_steps` would be left out, as a dry run counts them: their answers have changed reservations, and stand.
     """
 
     rows: int
     dry_run: bool
-    answered_steps: int
+    answered_steps: int | None
     until: datetime
     next_cursor: int | None
 

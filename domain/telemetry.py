@@ -100,7 +100,7 @@ def insist_on_tracing() -> None:
         named = next((name for name in ENDPOINTS if name in os.environ), "OTEL_TRACES_EXPORTER")
         refuse_to_start(
             f"{named}: to send traces takes the package {error.name!r}, and it is not installed."
-            " Run: pip install 'holdfast[tracing]'"
+            " Run: bin/install tracing (that is: pip install -e '.[tracing]')"
         )
 
 

@@ -170,5 +170,5 @@ def test_without_the_package_a_worker_does_not_start_and_says_what_to_install(
 
     assert refused.value.code == 2
     said = capsys.readouterr().err
-    assert "'shop'" in said and "package 'cloudevents" in said and "pip install 'holdfast[cloudevents]'" in said
+    assert "'shop'" in said and "package 'cloudevents" in said and "pip install -e '.[cloudevents]'" in said
     assert written(a_row(), "standard-webhooks").body

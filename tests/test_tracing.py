@@ -195,7 +195,7 @@ def test_without_the_extra_a_process_says_what_to_install(
 
     said = capsys.readouterr().err
     assert refused.value.code == 2
-    assert variable in said and "pip install 'holdfast[tracing]'" in said
+    assert variable in said and "pip install -e '.[tracing]'" in said
 
 
 @pytest.mark.parametrize(

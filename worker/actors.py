@@ -24,6 +24,9 @@ RUN_SECONDS = 5.0
 #: A worker that came up before its database begins this long after it at the latest.
 OPEN_AGAIN_SECONDS = 1.0
 
+#: How the names of threads begin that may be waiting for an answer.
+CALLING = ("calls", "sqs")
+
 log = structlog.get_logger()
 
 
@@ -48,7 +51,7 @@ class Running(Middleware):
             self.app.close()
         finally:
             # What is still being called is given back and goes out again; it may not hold up the exit.
-            if any(thread.name.startswith("calls") for thread in threading.enumerate()):
+            if any(thread.name.startswith(CALLING) for thread in threading.enumerate()):
                 os._exit(0)
 
 

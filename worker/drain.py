@@ -231,7 +231,7 @@ class Hold:
         if settlement.is_down:
             log.warning("destination.down", **lane, waiting=settlement.waiting)
         for change in settlement.dead:
-            log.error("outbox.dead", **lane, row=change.row.id, type=change.row.type, error=change.error)
+            log.error("outbox.dead", **lane, row=change.row.id, type=change.row.type)
 
 
 def _holder() -> str:

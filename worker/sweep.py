@@ -61,7 +61,7 @@ def prune(
     keys = _prune_keys(db, stopping, ends)
     rows = _prune_outbox(db, stopping, ends, outbox_retention)
     if rows or keys:
-        log.info("pruned", outbox_rows=rows, idempotency_keys=keys)
+        log.info("outbox.pruned", outbox_rows=rows, idempotency_keys=keys)
 
 
 def _prune_keys(db: sessionmaker[Session], stopping: threading.Event, ends: float) -> int:

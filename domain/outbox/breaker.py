@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
 from domain.backoff import delay
@@ -69,6 +69,7 @@ def pause(session: Session, destination: str, *, reason: str) -> None:
 
 
 def close(session: Session, destination: str) -> None:
-    """Note that a destination which was down is up."""
+    """Note that a destination which was down is up. One that was paused meanwhile stays so, for its own reason."""
     closed = update(destinations).where(destinations.c.name == destination)
-    session.execute(closed.values(failures=0, open_until=None, opened_at=None, reason=None, recovered_at=func.now()))
+    reason = case((destinations.c.paused, destinations.c.reason))
+    session.execute(closed.values(failures=0, open_until=None, opened_at=None, reason=reason, recovered_at=func.now()))

@@ -6,7 +6,20 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, cast, func, literal, null, or_, select, union_all, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    String,
+    cast,
+    func,
+    literal,
+    null,
+    or_,
+    select,
+    true,
+    union_all,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
@@ -60,16 +73,13 @@ class Standing:
 
 def standings(session: Session, routed: Collection[str], *, only: str | None = None) -> Sequence[Standing]:
     """Return how all destinations fare, those that only old rows know included, by name."""
-    return [
-        Standing(is_routed=found.name in routed, **found._mapping)
-        for found in session.execute(_standings())
-        if only in (None, found.name)
-    ]
+    return [Standing(is_routed=found.name in routed, **found._mapping) for found in session.execute(_standings(only))]
 
 
-def _standings() -> Any:
-    counts, held = _counts(), _held()
-    named = union_all(select(destinations.c.name), select(counts.c.name)).subquery()
+def _standings(only: str | None) -> Any:
+    counts, held = _counts(only), _held()
+    known = select(destinations.c.name).where(true() if only is None else destinations.c.name == only)
+    named = union_all(known, select(counts.c.name)).subquery()
     names = select(named.c.name).distinct().subquery()
     return (
         select(
@@ -92,12 +102,12 @@ def _standings() -> Any:
     )
 
 
-def _counts() -> Any:
+def _counts(only: str | None) -> Any:
     """What there is of each kind, each kind read from an index of its own: the rest of the table costs nothing."""
     parts = union_all(
-        _counted(ready, pending=1, waiting=0, dead=0),
-        _counted(waiting, pending=1, waiting=1, dead=0),
-        _counted(outbox.c.dead_at.is_not(None) & outbox.c.discarded_at.is_(None), pending=0, waiting=0, dead=1),
+        _counted(only, ready, pending=1, waiting=0, dead=0),
+        _counted(only, waiting, pending=1, waiting=1, dead=0),
+        _counted(only, outbox.c.dead_at.is_not(None) & outbox.c.discarded_at.is_(None), pending=0, waiting=0, dead=1),
     ).subquery()
     sums = [cast(func.sum(parts.c[name]), BigInteger).label(name) for name in ("pending", "waiting", "dead")]
     return (
@@ -107,10 +117,15 @@ def _counts() -> Any:
     )
 
 
-def _counted(condition: ColumnElement[bool], **weights: int) -> Any:
+def _counted(only: str | None, condition: ColumnElement[bool], **weights: int) -> Any:
     counts = [(func.count() * literal(weight)).label(name) for name, weight in weights.items()]
-    oldest = func.min(outbox.c.created_at) if weights["pending"] else null()
-    return select(outbox.c.destination.label("name"), *counts, oldest.label("oldest")).where(condition).group_by("name")
+    since = func.coalesce(outbox.c.replayed_at, outbox.c.created_at)
+    oldest = func.min(since) if weights["pending"] else null()
+    return (
+        select(outbox.c.destination.label("name"), *counts, oldest.label("oldest"))
+        .where(condition, true() if only is None else outbox.c.destination == only)
+        .group_by("name")
+    )
 
 
 def _held() -> Any:

@@ -81,6 +81,6 @@ def open_destination(route: Route, settings: Settings, db: sessionmaker[Session]
             raise
         refuse_to_start(
             f"HOLDFAST_ROUTES: destination {route.name!r} needs the package {error.name!r} for {scheme}://, and it is"
-            f" not installed. Run: pip install 'holdfast[{kind.extra}]'"
+            f" not installed. Run: bin/install {kind.extra} (that is: pip install -e '.[{kind.extra}]')"
         )
     return cast(Destination, getattr(module, kind.name)(route, settings, stopping))

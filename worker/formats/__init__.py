@@ -28,6 +28,7 @@ def _cloudevents(route: Route) -> Formatter:
     except ModuleNotFoundError as error:
         refuse_to_start(
             f"HOLDFAST_ROUTES: destination {route.name!r} needs the package {error.name!r} for its format"
-            f" {route.format!r}, and it is not installed. Run: pip install 'holdfast[cloudevents]'"
+            f" {route.format!r}, and it is not installed. Run: bin/install cloudevents"
+            " (that is: pip install -e '.[cloudevents]')"
         )
     return cloudevents.structured if route.format == "cloudevents" else cloudevents.binary(urlsplit(route.url).scheme)
