@@ -1,6 +1,8 @@
 """A real PostgreSQL and a real Redis for the whole run, and an empty database for each test."""
 
+import faulthandler
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -33,6 +35,14 @@ ROUTES = Routes(
         Route(name=CONFIRMATION, url="null:", events=tuple(STEPS)),
     ]
 )
+
+
+#: A run that is over ends: a thread that still hangs is shown, and the run fails.
+EXIT_SECONDS = 60.0
+
+
+def pytest_unconfigure() -> None:
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=sys.__stderr__)
 
 
 @pytest.fixture(scope="session")

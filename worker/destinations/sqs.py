@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -17,6 +18,7 @@ from domain.outbox.routes import Route
 from domain.settings import Settings, refuse_to_start
 from worker.destinations.sqs_answers import each, finds_fault_with_a_message, read, refused
 from worker.destinations.sqs_messages import Chunk, Entry, chunks, entry_of
+from worker.destinations.sqs_wire import Wire
 from worker.formats import format_of
 from worker.rounds import in_rounds, written
 
@@ -41,9 +43,8 @@ class Sqs:
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
         self._format = format_of(route)
         self._stopping = stopping
-        self._concurrency = route.concurrency
-        self._timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
-        self._client = _client(route, self._timeout_seconds)
+        timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        self._client, self._wire = _client(route, timeout_seconds)
         self._queue_url = "https://" + route.url.removeprefix("sqs://")
         self._is_fifo = route.url.endswith(".fifo")
         self._threads = ThreadPoolExecutor(route.concurrency, thread_name_prefix="sqs")
@@ -54,27 +55,16 @@ class Sqs:
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
         self._client.close()
+        self._wire.close()
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         """Send rows of different aggregates, several calls at once."""
         entries, outcomes = written(rows, self._entry)
         calling, down = list(chunks(entry for _, entry in entries)), Event()
         calls = [self._threads.submit(self._call, chunk, down) for chunk in calling]
-        # A server that answers drop by drop is waited for no longer than one that does not answer.
-        wait(calls, timeout=self._timeout_seconds * (1 + len(calls) // self._concurrency))
         for chunk, call in zip(calling, calls, strict=True):
-            outcomes |= self._outcomes(chunk, call)
+            outcomes |= _answered(chunk, call)
         return [outcomes[row.id] for row in rows]
-
-    def _outcomes(self, chunk: Chunk, call: "Future[Mapping[int, Outcome]]") -> Mapping[int, Outcome]:
-        if call.cancel():
-            return each(chunk, HELD)
-        if not call.done():
-            return each(chunk, Unreachable(f"SQS did not answer within {self._timeout_seconds:g} s"))
-        if error := call.exception():
-            # Nonsense for an answer breaks boto3 in many ways.
-            return each(chunk, Unreachable(f"{type(error).__name__}: {error}"))
-        return call.result()
 
     def _call(self, chunk: Chunk, down: Event) -> Mapping[int, Outcome]:
         """Send a chunk, unless the queue was found to be down meanwhile."""
@@ -98,11 +88,18 @@ class Sqs:
         return entry_of(row, self._format(row), is_fifo=self._is_fifo)
 
 
+def _answered(chunk: Chunk, call: "Future[Mapping[int, Outcome]]") -> Mapping[int, Outcome]:
+    if error := call.exception():
+        # Nonsense for an answer breaks boto3 in many ways.
+        return each(chunk, Unreachable(f"{type(error).__name__}: {error}"))
+    return call.result()
+
+
 def _numbered(chunk: Chunk) -> Sequence[Mapping[str, Any]]:
     return [{"Id": str(number), **entry.fields} for number, entry in enumerate(chunk)]
 
 
-def _client(route: Route, timeout_seconds: float) -> Any:
+def _client(route: Route, timeout_seconds: float) -> tuple[Any, Wire]:
     parts = urlsplit(route.url)
     if not parts.hostname or not PATH.fullmatch(parts.path) or parts.query or parts.fragment:
         _refuse(
@@ -110,19 +107,23 @@ def _client(route: Route, timeout_seconds: float) -> Any:
             f"{route.url!r} names no queue. Write sqs:// and the queue's URL without its https://, with no options:"
             " sqs://sqs.eu-west-1.amazonaws.com/123456789012/bookings.fifo",
         )
-    config = Config(
-        connect_timeout=timeout_seconds,
-        read_timeout=timeout_seconds,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=route.concurrency,
-    )
+    config = Config(retries={"total_max_attempts": 1})
     is_found_by_region = WELL_KNOWN.fullmatch(parts.hostname or "") or any(os.environ.get(name) for name in OVERRIDES)
     endpoint = None if is_found_by_region else f"https://{parts.netloc}"
     try:
-        session = boto3.session.Session()
-        return session.client("sqs", region_name=region_of(route), endpoint_url=endpoint, config=config)
-    except (BotoCoreError, ValueError) as error:
+        session = botocore.session.get_session()
+        client = boto3.session.Session(botocore_session=session).client(
+            "sqs", region_name=region_of(route), endpoint_url=endpoint, config=config
+        )
+        wire = Wire(
+            client,
+            timeout_seconds=timeout_seconds,
+            connections=route.concurrency,
+            ca_bundle=session.get_config_variable("ca_bundle"),
+        )
+    except (BotoCoreError, ValueError, OSError) as error:
         _refuse(route, f"boto3 can't open it: {error}")
+    return client, wire
 
 
 def region_of(route: Route) -> str:

@@ -1,0 +1,87 @@
+"""How boto3's requests travel: each one with its answer bounded in time and size.
+
+boto3's own transport bounds each read alone, so it would listen for ever to a server that
+sends a byte now and then, and its thread would outlive a worker that is told to stop.
+"""
+
+import time
+from io import BytesIO
+from typing import Any
+
+import httpcore
+import urllib3
+from botocore.awsrequest import AWSPreparedRequest, AWSResponse
+from botocore.exceptions import HTTPClientError
+from botocore.utils import get_environ_proxies
+
+from worker.deadline import Backend, Deadline
+from worker.http import BROKEN, KEEPALIVE_SECONDS
+
+#: What is read of an answer, in bytes. Ten messages are answered for in less than a tenth of it.
+ANSWER_BYTES = 262_144
+
+
+class ConnectionBroke(HTTPClientError):  # type: ignore[misc]
+    """What boto3 passes on to its caller."""
+
+    fmt = "{error}"
+
+
+class Wire:
+    """A keep-alive connection pool, by way of the proxy that the environment names. Safe for threads.
+
+    `ca_bundle` is the path of further certificates to trust, as boto3 is configured.
+    """
+
+    def __init__(self, client: Any, *, timeout_seconds: float, connections: int, ca_bundle: str | None) -> None:
+        self._timeout_seconds = timeout_seconds
+        self._deadline = Deadline()
+        context = httpcore.default_ssl_context()
+        if ca_bundle:
+            context.load_verify_locations(ca_bundle)
+        self._pool = httpcore.ConnectionPool(
+            ssl_context=context,
+            proxy=_proxy(client.meta.endpoint_url),
+            max_connections=connections,
+            keepalive_expiry=KEEPALIVE_SECONDS,
+            network_backend=Backend(self._deadline, allowed=None),
+        )
+        client.meta.events.register("before-send", self._send)
+
+    def close(self) -> None:
+        self._pool.close()
+
+    def _send(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
+        """Send a request. What an event handler returns is boto3's answer. Raises ConnectionBroke."""
+        self._deadline.at = time.monotonic() + self._timeout_seconds
+        try:
+            with self._pool.stream(
+                request.method, request.url, headers=dict(request.headers), content=request.body
+            ) as response:
+                body = _read(response)
+        except httpcore.TimeoutException as error:
+            raise ConnectionBroke(error=f"SQS did not answer within {self._timeout_seconds:g} s") from error
+        except BROKEN as error:
+            raise ConnectionBroke(error=f"{type(error).__name__}: {error}") from error
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
+        raw = urllib3.HTTPResponse(BytesIO(body), preload_content=False)
+        return AWSResponse(request.url, response.status, headers, raw)
+
+
+def _read(response: httpcore.Response) -> bytes:
+    body = b""
+    for chunk in response.iter_stream():
+        body += chunk
+        if len(body) > ANSWER_BYTES:
+            raise httpcore.ReadError(f"the answer has more than {ANSWER_BYTES:,} bytes")
+    return body
+
+
+def _proxy(url: str) -> httpcore.Proxy | None:
+    found = get_environ_proxies(url).get(url.partition(":")[0])
+    if not found:
+        return None
+    parsed = urllib3.util.parse_url(found if "://" in found else f"http://{found}")
+    credentials = parsed.auth.split(":", 1) if parsed.auth else None
+    auth = (credentials[0], credentials[-1]) if credentials else None
+    return httpcore.Proxy(parsed._replace(auth=None).url, auth)
