@@ -42,7 +42,8 @@ class KafkaWorld(Gated):
         self._cluster = MockCluster()
         self._cluster.a_topic(TOPIC)
         super().__init__(_Gate(self))
-        self.url = f"kafka://127.0.0.1:{self.gate.port}/{TOPIC}"
+        # One request after the other, so that the one that was decided upon gets the answer.
+        self.url = f"kafka://127.0.0.1:{self.gate.port}/{TOPIC}?max.in.flight=1"
 
     @property
     def address(self) -> tuple[str, int]:
