@@ -9,8 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, select, text, update
 
 from domain import outbox
-from domain.outbox import Delivered, Horizon, Lane, Outcome, Row, replay
-from domain.outbox.floor import View
+from domain.outbox import Delivered, Lane, Outcome, Row, replay
 from domain.outbox.outcomes import Retries
 from domain.outbox.selection import Among, Selection
 from domain.outbox.table import lanes
@@ -281,34 +280,3 @@ def _held(drain: Drain, aggregate: UUID) -> tuple[Lane, list[Row]]:
         lane = outbox.claim(session, [SHOP], "me", drain.horizon)
     assert lane is not None
     return lane, list(fetched(drain.db, lane, after=lane.settled_to))
-
-
-def view(newest: int, *, ended_below: int, begun_below: int) -> View:
-    return View(newest=newest, ended_below=ended_below, begun_below=begun_below)
-
-
-def test_rows_are_complete_when_all_that_had_begun_have_ended() -> None:
-    horizon = Horizon()
-
-    assert horizon.complete_to(view(10, ended_below=5, begun_below=8)) == 0
-    assert horizon.complete_to(view(20, ended_below=7, begun_below=9)) == 0, "the 7th may still commit"
-    assert horizon.complete_to(view(30, ended_below=8, begun_below=9)) == 10
-    assert horizon.complete_to(view(40, ended_below=8, begun_below=12)) == 10
-    assert horizon.complete_to(view(50, ended_below=9, begun_below=12)) == 30
-
-
-def test_a_view_that_is_older_than_what_another_thread_has_noted_is_not_taken_for_complete() -> None:
-    horizon = Horizon()
-    horizon.complete_to(view(10, ended_below=8, begun_below=8))
-    assert horizon.complete_to(view(10, ended_below=9, begun_below=9)) == 10
-
-    assert horizon.complete_to(view(10, ended_below=7, begun_below=9)) == 0
-
-
-def test_ids_that_go_backwards_are_learned_anew() -> None:
-    horizon = Horizon()
-    horizon.complete_to(view(10, ended_below=8, begun_below=8))
-    assert horizon.complete_to(view(10, ended_below=8, begun_below=8)) == 10
-
-    assert horizon.complete_to(view(3, ended_below=9, begun_below=9)) == 0
-    assert horizon.complete_to(view(12, ended_below=9, begun_below=9)) == 3
