@@ -74,6 +74,9 @@ class Stage:
             connection.execute("""
                 TRUNCATE items, reservations, reservation_history, idempotency_requests, outbox RESTART IDENTITY
             """)
+            # The ids begin anew, and so must all that was noted of them.
+            connection.execute("UPDATE outbox_lanes SET settled_to = 0, leased_until = NULL")
+            connection.execute("UPDATE outbox_destinations SET failures = 0, open_until = NULL, recovered_at = NULL")
             connection.execute(
                 "INSERT INTO items (sku, name, available_quantity, stock_quantity)"
                 " SELECT 'sku-' || n, 'Item', %s, %s FROM generate_series(1, %s) n",

@@ -2,7 +2,6 @@
 
 import faulthandler
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -42,7 +41,7 @@ EXIT_SECONDS = 60.0
 
 
 def pytest_unconfigure() -> None:
-    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=2)
 
 
 @pytest.fixture(scope="session")

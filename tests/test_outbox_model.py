@@ -74,6 +74,7 @@ class Outbox(RuleBasedStateMachine):
         empty(self.db.kw["bind"])
         self.db = with_shop(self.db, max_attempts=MAX_ATTEMPTS)
         self.model = Model()
+        self.horizon = outbox.Horizon()
         self.holders: list[Holder] = []
         #: What the outside world got, in order, what it never takes, and what was settled as delivered.
         self.got: list[int] = []
@@ -114,7 +115,7 @@ class Outbox(RuleBasedStateMachine):
         """Claim a lane, wake what is due, and fetch: one transaction, as a worker does it."""
         claimable, model = self.model.claimable(), self.model
         with self.db.begin() as session:
-            lane = outbox.claim(session, [SHOP], uuid4().hex)
+            lane = outbox.claim(session, [SHOP], uuid4().hex, self.horizon)
             assert (lane.number in claimable) if lane else not claimable
             if lane is None:
                 return
@@ -123,7 +124,7 @@ class Outbox(RuleBasedStateMachine):
             model.is_open = lane.probing
             model.holders[lane.number] = lane.holder
             model.leased.add(lane.number)
-            holder = Holder(lane)
+            holder = Holder(lane, after=lane.settled_to)
             self._wake(session, holder)
             self._fetch(session, holder, dice.randint(1, 4))
             self._stop_the_clock(session)
@@ -132,6 +133,8 @@ class Outbox(RuleBasedStateMachine):
     def _wake(self, session: Session, holder: Holder) -> None:
         due = self.model.due_in(holder.lane.number)
         assert outbox.wake(session, holder.lane) == len(due)
+        if due:
+            holder.lane, holder.after = replace(holder.lane, settled_to=0), 0
         for one in due:
             self.model.promises[one].state, self.model.promises[one].is_due = "ready", False
 
@@ -228,7 +231,8 @@ class Outbox(RuleBasedStateMachine):
     def _give_back(self, holder: Holder, *, probing: bool) -> None:
         is_ours = self._is_ours(holder)
         with self.db.begin() as session:
-            given_back = outbox.release(session, replace(holder.lane, probing=probing))
+            lane = replace(holder.lane, probing=probing)
+            given_back = outbox.release(session, lane, settled_to=holder.after)
             assert (given_back is not None) == is_ours
         self.holders.remove(holder)
         if is_ours:

@@ -151,6 +151,13 @@ def test_an_item_takes_back_its_own_holds_without_walking_over_those_of_others(c
     assert plan.pages <= 2 * DESCENT
 
 
+def test_a_claim_reads_the_lanes_from_end_to_end_however_tempting_an_index_is(crowded: Db) -> None:
+    """Under an old snapshot their versions pile up, and an index leads from one to the other, here and there."""
+    plan = carried_out(crowded, claim, given=["SET LOCAL enable_seqscan = off"])
+
+    assert ("Seq Scan", "outbox_lanes") in plan.scans
+
+
 def carried_out(db: Db, act: Callable[[Session], object], given: Sequence[str] = ()) -> Plan:
     """Carry out the first statement of `act` once more, explained, and roll everything back."""
     statement, parameters = emitted(db, act)

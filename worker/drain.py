@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.database import trouble
-from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Row, Settlement
+from domain.outbox import Delivered, Failed, Held, Horizon, Lane, Outcome, Row, Settlement
 from domain.outbox.outcomes import Delivery
 from domain.outbox.routes import Route
 from worker import metrics, tracing
@@ -53,6 +53,7 @@ class Drain:
     leases: Leases
     shares: Shares
     stopping: threading.Event = field(default_factory=threading.Event)
+    horizon: Horizon = field(default_factory=Horizon)
 
     def run(
         self,
@@ -92,13 +93,13 @@ class Hold:
     def begin(self) -> bool:
         """Claim a lane and fetch its first batch. Return False if there is none to claim."""
         with self._drain.db.begin() as session:
-            lane = outbox.claim(session, self._drain.shares.open(), _holder())
+            lane = outbox.claim(session, self._drain.shares.open(), _holder(), self._drain.horizon)
             if lane is None:
                 return False
             self._lane = lane
             if lane.rows_to_wake and not lane.probing:
                 self._wake(session)
-            self._fetch(session, after=0)
+            self._fetch(session, after=self._lane.settled_to)
         return True
 
     @property
@@ -120,7 +121,7 @@ class Hold:
 
     def _wake(self, session: Session) -> None:
         outbox.wake(session, self._lane)
-        self._lane = replace(self._lane, rows_to_wake=False)
+        self._lane = replace(self._lane, rows_to_wake=False, settled_to=0)
 
     def _fetch(self, session: Session, after: int) -> None:
         """Fetch the next batch, or release the lane if there is none or no time for it."""
@@ -129,9 +130,10 @@ class Hold:
             # A probe tries those first that have not met the outage: one that has may be what
             # makes the destination ill, and probing with it for ever would starve its neighbours.
             self._wake(session)
-            self._rows = self._read(session, after=0)
+            after = self._lane.settled_to
+            self._rows = self._read(session, after)
         if not self._rows:
-            outbox.release(session, self._lane)
+            outbox.release(session, self._lane, settled_to=after)
 
     def _read(self, session: Session, after: int) -> Sequence[Row]:
         route = self._drain.routes[self._lane.destination]
@@ -210,7 +212,7 @@ class Hold:
         if settlement.is_down:
             self._rows = ()
             # The breaker is open now, so there is no probe to hand on.
-            outbox.release(session, replace(self._lane, probing=False))
+            outbox.release(session, replace(self._lane, probing=False), settled_to=settlement.read_on_after)
             return
         # After a row that took the blame the next one goes alone: it shows whether that was right.
         probing = settlement.is_in_doubt or (self._lane.probing and not settlement.is_up)

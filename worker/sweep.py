@@ -55,13 +55,21 @@ def prune(
 ) -> None:
     """Delete the keys that clients may not repeat any more, and what was delivered long ago.
 
-    Ends after so many seconds; the next run goes on.
+    Ends after so many seconds; the next run goes on. It begins with what would be stuck.
     """
     ends = time.monotonic() + seconds
+    _mend(db)
     keys = _prune_keys(db, stopping, ends)
     rows = _prune_outbox(db, stopping, ends, outbox_retention)
     if rows or keys:
         log.info("outbox.pruned", outbox_rows=rows, idempotency_keys=keys)
+
+
+def _mend(db: sessionmaker[Session]) -> None:
+    with db.begin() as session:
+        wrong = outbox.take_away_wrong_ones(session)
+    if wrong:
+        log.warning("outbox.floors_taken_away", lanes=wrong)
 
 
 def _prune_keys(db: sessionmaker[Session], stopping: threading.Event, ends: float) -> int:

@@ -1,6 +1,7 @@
 """The outbox: promises recorded with what they are about, kept later, in order, once at least."""
 
 from domain.outbox.fetch import fetch, wake
+from domain.outbox.floor import Horizon, take_away_wrong_ones
 from domain.outbox.lanes import Lane, claim, fence, register, release, renew
 from domain.outbox.outcomes import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Unreachable
 from domain.outbox.prune import BEGINNING, prune
@@ -14,6 +15,7 @@ __all__ = [
     "Event",
     "Failed",
     "Held",
+    "Horizon",
     "Lane",
     "Moot",
     "Outcome",
@@ -32,5 +34,6 @@ __all__ = [
     "release",
     "renew",
     "settle",
+    "take_away_wrong_ones",
     "wake",
 ]

@@ -6,6 +6,7 @@ from sqlalchemy import BigInteger, Text, bindparam, cast, select, update
 from sqlalchemy.orm import Session
 
 from domain.database import CLOCK
+from domain.outbox import floor
 from domain.outbox.lanes import Lane
 from domain.outbox.table import Row, outbox, ready, waiting
 
@@ -15,7 +16,10 @@ WAKE_LIMIT = 10_000
 
 
 def wake(session: Session, lane: Lane) -> int:
-    """Make the rows ready whose time to wait has passed, earliest first. Return how many."""
+    """Make the rows ready whose time to wait has passed, earliest first. Return how many.
+
+    They may be anywhere, so the lane has no floor then.
+    """
     due = (
         select(outbox.c.id)
         .where(waiting, outbox.c.destination == lane.destination, outbox.c.lane == lane.number)
@@ -24,18 +28,22 @@ def wake(session: Session, lane: Lane) -> int:
         .limit(WAKE_LIMIT)
     )
     woken = update(outbox).where(outbox.c.id.in_(due)).values(available_at=None)
-    return len(session.execute(woken.returning(outbox.c.id)).all())
+    count = len(session.execute(woken.returning(outbox.c.id)).all())
+    if count:
+        floor.take_away(session, lane)
+    return count
 
 
 def fetch(session: Session, lane: Lane, *, after: int, limit: int) -> Sequence[Row]:
     """Return up to `limit` ready rows in order, from beyond the id `after`.
 
     `after` is the last id that this hold of the lane has fetched, so that what is
-    settled is not walked over again; a new hold starts at 0, so that a row that
-    committed late is not skipped. Nor is it overtaken: the next row of its aggregate gets
-    its id after that commit, so it is newer than all that were there when a hold that
-    missed the first one began, and is left to the next hold. A row behind a waiting one
-    of its aggregate comes with `waits_until` and must not be delivered.
+    settled is not walked over again; a new hold starts at the floor of the lane, which is
+    below all that may yet commit, so that a row that committed late is not skipped. Nor is
+    it overtaken: the next row of its aggregate gets its id after that commit, so it is newer
+    than all that were there when a hold that missed the first one began, and is left to the
+    next hold. A row behind a waiting one of its aggregate comes with `waits_until` and must
+    not be delivered.
     """
     parameters = {
         "destination": lane.destination,

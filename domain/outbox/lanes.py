@@ -1,16 +1,20 @@
 """Lanes: claiming one, keeping it, giving it back. Every time is the database's."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    ColumnElement,
     SmallInteger,
     String,
+    Text,
     and_,
     any_,
     bindparam,
+    case,
     cast,
     column,
     func,
@@ -23,6 +27,7 @@ from sqlalchemy.orm import Session
 
 from domain.database import CLOCK, commit_without_waiting
 from domain.outbox import breaker
+from domain.outbox.floor import Horizon, View
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 
 #: A killed worker's lanes are free again after this long at most. Long enough that three
@@ -39,7 +44,8 @@ class Lane:
     """A lane that we hold. `epoch` is the fence: whoever claims it next has a higher one.
 
     `newest` is the id of the newest row at the time of the claim; this hold reads no
-    further (see `fetch`).
+    further (see `fetch`). It need not read what is not beyond `settled_to`, the floor; and when
+    it has settled more, the floor may rise to `complete_to` at the most (see `floor`).
     """
 
     destination: str
@@ -49,6 +55,8 @@ class Lane:
     probing: bool
     rows_to_wake: bool
     newest: int = 2**63 - 1
+    settled_to: int = 0
+    complete_to: int = 0
 
 
 def register(session: Session, names: Collection[str]) -> None:
@@ -59,28 +67,33 @@ def register(session: Session, names: Collection[str]) -> None:
         session.execute(insert(lanes).values(rows).on_conflict_do_nothing())
 
 
-def claim(session: Session, names: Collection[str], holder: str) -> Lane | None:
+def claim(session: Session, names: Collection[str], holder: str, horizon: Horizon | None = None) -> Lane | None:
     """Take the lane that has rested longest among those that are free and have due rows.
 
-    `holder` must be new for each claim. Returns None when there is nothing to do.
+    `holder` must be new for each claim. Without a horizon this hold leaves the floor of the
+    lane where it is. Returns None when there is nothing to do.
     """
     taken = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
     if taken is None:
         return None
-    *facts, _ = taken
+    *facts, ended_below, begun_below, _ = taken
     lane = Lane(**dict(zip(_FACTS, facts, strict=True)))
+    if horizon:
+        view = View(newest=lane.newest, ended_below=ended_below, begun_below=begun_below)
+        lane = replace(lane, complete_to=horizon.complete_to(view))
     if lane.probing and not _may_probe(session, lane):
         session.rollback()
         return None
     return lane
 
 
-_FACTS = ("destination", "number", "epoch", "holder", "probing", "rows_to_wake", "newest")
+_FACTS = ("destination", "number", "epoch", "holder", "probing", "rows_to_wake", "newest", "settled_to")
 
 
 _has_ready = (
     select(outbox.c.id)
     .where(ready, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
+    .where(outbox.c.id > lanes.c.settled_to)
     .limit(1)
     .correlate(lanes)
     .scalar_subquery()
@@ -95,6 +108,10 @@ _has_due = (
     .scalar_subquery()
     .is_not(None)
 )
+# As no index has it, so that the few pages of the lanes are read from end to end. Under an old
+# snapshot each claim and each release leaves a version that stays, and an index would lead from
+# one to the other, here and there.
+_destination = lanes.c.destination.concat("")
 _is_closed = or_(destinations.c.open_until.is_(None), destinations.c.open_until <= func.clock_timestamp())
 _free = (
     select(
@@ -103,8 +120,8 @@ _free = (
         (destinations.c.failures > 0).label("probing"),
         _has_due.label("rows_to_wake"),
     )
-    .join(destinations, destinations.c.name == lanes.c.destination)
-    .where(lanes.c.destination == any_(cast(bindparam("names"), ARRAY(String))))
+    .join(destinations, destinations.c.name == _destination)
+    .where(_destination == any_(cast(bindparam("names"), ARRAY(String))))
     .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))
     .where(~destinations.c.paused, _is_closed)
     .where(or_(_has_ready, _has_due))
@@ -113,6 +130,13 @@ _free = (
     .with_for_update(of=lanes, skip_locked=True)
     .cte("free")
 )
+
+
+def _number(transaction: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the id of a transaction, in 64 bits and so never given twice, as a number."""
+    return cast(cast(transaction, Text), BigInteger)
+
+
 _CLAIM = (
     update(lanes)
     .where(lanes.c.destination == _free.c.destination, lanes.c.lane == _free.c.lane)
@@ -124,7 +148,10 @@ _CLAIM = (
         lanes.c.holder,
         _free.c.probing,
         _free.c.rows_to_wake,
-        select(func.max(outbox.c.id)).scalar_subquery().label("newest"),
+        func.coalesce(select(func.max(outbox.c.id)).scalar_subquery(), 0).label("newest"),
+        lanes.c.settled_to,
+        _number(func.pg_snapshot_xmin(func.pg_current_snapshot())),
+        _number(func.pg_snapshot_xmax(func.pg_current_snapshot())),
         # The commit need not wait for the disk. A claim that PostgreSQL forgets in a crash
         # does no harm: the fence names the holder as well as the epoch, and no two claims
         # have the same holder.
@@ -205,12 +232,14 @@ def fence(session: Session, lane: Lane) -> datetime | None:
     return session.execute(_KEEP, _claimed(lane)).scalar_one_or_none()
 
 
-def release(session: Session, lane: Lane) -> datetime | None:
+def release(session: Session, lane: Lane, *, settled_to: int = 0) -> datetime | None:
     """Give a lane back, and with it a probe that has shown nothing. Return the time, or None if it is not ours.
 
-    Nobody can claim it before the transaction ends, so this fences what else is in it.
+    Nobody can claim it before the transaction ends, so this fences what else is in it. From its
+    floor up to the id `settled_to`, this hold has left no row ready that it could see.
     """
-    given = session.execute(_GIVE_BACK, _claimed(lane)).scalar_one_or_none()
+    floors = {"found": lane.settled_to, "left": max(lane.settled_to, min(settled_to, lane.complete_to))}
+    given = session.execute(_GIVE_BACK, _claimed(lane) | floors).scalar_one_or_none()
     if given and lane.probing:
         breaker.leave_half_open(session, lane.destination)
     return given
@@ -227,4 +256,9 @@ _ours = (
     .returning(func.clock_timestamp())
 )
 _KEEP = _ours.values(leased_until=func.clock_timestamp() + LEASE)
-_GIVE_BACK = _ours.values(holder=None, leased_until=func.clock_timestamp())
+_floor = case(
+    # A floor that was taken away meanwhile stays away.
+    (lanes.c.settled_to == bindparam("found", type_=BigInteger), bindparam("left", type_=BigInteger)),
+    else_=lanes.c.settled_to,
+)
+_GIVE_BACK = _ours.values(holder=None, leased_until=func.clock_timestamp(), settled_to=_floor)

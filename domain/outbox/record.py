@@ -32,7 +32,8 @@ def record(session: Session, events: Iterable[Event]) -> int:
     """Write one row for each destination that wants each event. Return how many.
 
     The caller holds the lock on each aggregate, so the order of ids within one
-    aggregate is the order in which its events happened. All rows of an event share
+    aggregate is the order in which its events happened, and the transaction has its id
+    before the rows have theirs (which `floor` relies on). All rows of an event share
     its `event_id`. Raises UnfitEvent, with no row written, if one of them does not fit
     its schema, whether or not anyone wants it.
     """

@@ -70,10 +70,11 @@ def settle(
 
     With `is_last` the lane is given back along with it.
     """
-    at = (release if is_last else fence)(session, lane)
+    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused | Moot)]
+    settled_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0
+    at = release(session, lane, settled_to=settled_to) if is_last else fence(session, lane)
     if at is None:
         return None
-    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused | Moot)]
     if processed:
         session.execute(_PROCESSED, {"ids": [row.id for row, _ in processed]})
     is_up = any(isinstance(outcome, Delivered | Refused | Rejected) for _, outcome in deliveries)

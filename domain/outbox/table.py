@@ -83,6 +83,8 @@ lanes = Table(
     Column("epoch", BigInteger, nullable=False, server_default="0"),
     Column("holder", String(64)),
     Column("leased_until", DateTime(timezone=True)),
+    # None of its rows up to this id is ready; see `floor`.
+    Column("settled_to", BigInteger, nullable=False, server_default="0"),
     # A lane is rewritten at each claim; with room on its page that touches no index.
     postgresql_with={"fillfactor": 50},
 )

@@ -23,6 +23,8 @@ def upgrade() -> None:
 
         ALTER TABLE outbox_destinations ADD COLUMN opened_at timestamptz;
 
+        ALTER TABLE outbox_lanes ADD COLUMN settled_to BIGINT DEFAULT 0 NOT NULL;
+
         CREATE TABLE outbox_operations (
             id BIGINT GENERATED ALWAYS AS IDENTITY,
             action VARCHAR(20) NOT NULL,
@@ -39,6 +41,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.execute("""
         DROP TABLE outbox_operations;
+        ALTER TABLE outbox_lanes DROP COLUMN settled_to;
         ALTER TABLE outbox_destinations DROP COLUMN opened_at;
         ALTER TABLE outbox RESET (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold);
         DROP INDEX ix_outbox_processed_at;

@@ -1,0 +1,35 @@
+"""The horizon: how far the rows of the outbox are complete, as claims have shown."""
+
+from domain.outbox import Horizon
+from domain.outbox.floor import View
+
+
+def view(newest: int, *, ended_below: int, begun_below: int) -> View:
+    return View(newest=newest, ended_below=ended_below, begun_below=begun_below)
+
+
+def test_rows_are_complete_when_all_that_had_begun_have_ended() -> None:
+    horizon = Horizon()
+
+    assert horizon.complete_to(view(10, ended_below=5, begun_below=8)) == 0
+    assert horizon.complete_to(view(20, ended_below=7, begun_below=9)) == 0, "the 7th may still commit"
+    assert horizon.complete_to(view(30, ended_below=8, begun_below=9)) == 10
+    assert horizon.complete_to(view(40, ended_below=8, begun_below=12)) == 10
+    assert horizon.complete_to(view(50, ended_below=9, begun_below=12)) == 30
+
+
+def test_a_view_that_is_older_than_what_another_thread_has_noted_is_not_taken_for_complete() -> None:
+    horizon = Horizon()
+    horizon.complete_to(view(10, ended_below=8, begun_below=8))
+    assert horizon.complete_to(view(10, ended_below=9, begun_below=9)) == 10
+
+    assert horizon.complete_to(view(10, ended_below=7, begun_below=9)) == 0
+
+
+def test_ids_that_go_backwards_are_learned_anew() -> None:
+    horizon = Horizon()
+    horizon.complete_to(view(10, ended_below=8, begun_below=8))
+    assert horizon.complete_to(view(10, ended_below=8, begun_below=8)) == 10
+
+    assert horizon.complete_to(view(3, ended_below=9, begun_below=9)) == 0
+    assert horizon.complete_to(view(12, ended_below=9, begun_below=9)) == 3
