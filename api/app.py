@@ -27,7 +27,7 @@ from api.views import render_reservation
 from domain import database, outbox, telemetry
 from domain.errors import HoldfastError
 from domain.outbox import routes_file
-from domain.outbox.standing import Watch
+from domain.outbox.watch import Watch
 from domain.reservations import reserve
 from domain.settings import Settings
 

@@ -23,6 +23,7 @@ from api.health import Life, Readiness
 from api.outbox_views import (
     DeliveryView,
     DestinationList,
+    DestinationState,
     DestinationView,
     GroupList,
     GroupView,
@@ -51,6 +52,7 @@ from api.views import (
 )
 from domain.lifecycle import Status
 from domain.outbox.destinations import State
+from domain.outbox.standing import MOST
 
 _MADE = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 _CHANGED = _MADE + timedelta(minutes=2)
@@ -95,7 +97,7 @@ _CANCELLED = replace(
     cancelled_at=_CHANGED,
 )
 
-_DOWN = DestinationView(
+_DOWN = DestinationState(
     name="shop",
     state=State.DOWN,
     routed=True,
@@ -103,9 +105,13 @@ _DOWN = DestinationView(
     paused_at=None,
     down_since=_MADE,
     next_probe_at=_CHANGED,
-    pending=1_204,
+)
+_FARES = DestinationView(
+    **msgspec.structs.asdict(_DOWN),
+    pending=MOST + 32,
     waiting=32,
     dead=3,
+    lower_bounds=["pending"],
     oldest_pending_at=_MADE,
     lanes_in_hand=0,
 )
@@ -219,7 +225,7 @@ OPERATIONS: Mapping[str, Shown] = {
         reads=(_KEY, _CLIENT, _IF_MATCH),
         writes=_ETAG | _REPLAYED,
     ),
-    "list_destinations": Shown(answer=DestinationList([_DOWN])),
+    "list_destinations": Shown(answer=DestinationList([_FARES])),
     "pause_destination": Shown(body=Reason(_WHY), answer=_PAUSED, reads=(_KEY, _CLIENT), writes=_REPLAYED),
     "resume_destination": Shown(body=Reason(_WHY), answer=_DOWN, reads=(_KEY, _CLIENT), writes=_REPLAYED),
     "probe_destination": Shown(body=Reason(_WHY), answer=_DOWN, reads=(_KEY, _CLIENT), writes=_REPLAYED),

@@ -19,6 +19,7 @@ from api.headers import client_of, hash_of, key_of
 from api.outbox_views import (
     DeliveryView,
     DestinationList,
+    DestinationState,
     DestinationView,
     GroupList,
     GroupView,
@@ -36,6 +37,7 @@ from domain.outbox import audit, dead_letters, destinations, replay
 from domain.outbox.audit import Deed
 from domain.outbox.replay import Batch, Count
 from domain.outbox.selection import Among, Selection
+from domain.outbox.standing import look
 from domain.outbox.why import why
 
 Db = sessionmaker[Session]
@@ -52,11 +54,7 @@ Cursor = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
 def list_destinations(db: Db) -> DestinationList:
     """List destinations and how they fare."""
     with db.begin() as session:
-        return DestinationList(_views(session))
-
-
-def _views(session: Session, *, only: str | None = None) -> list[DestinationView]:
-    return [DestinationView.of(one) for one in destinations.standings(session, _routed(session), only=only)]
+        return DestinationList([DestinationView.standing(one, _routed(session)) for one in look(session)])
 
 
 def _routed(session: Session) -> Sequence[str]:
@@ -71,7 +69,7 @@ def _routed(session: Session) -> Sequence[str]:
     responses=problems(404, 409, 413, 415),
     tags=["outbox"],
 )
-def pause_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationView]:
+def pause_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationState]:
     """Send nothing more to a destination, until it is resumed. What is recorded for it waits."""
     return _change(request, name, data, db, "pause", destinations.pause)
 
@@ -84,7 +82,7 @@ def pause_destination(request: Asked, name: Name, data: Reason, db: Db) -> Respo
     responses=problems(404, 409, 413, 415),
     tags=["outbox"],
 )
-def resume_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationView]:
+def resume_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationState]:
     """Send again to a destination that is paused."""
     return _change(request, name, data, db, "resume", destinations.resume)
 
@@ -97,20 +95,20 @@ def resume_destination(request: Asked, name: Name, data: Reason, db: Db) -> Resp
     responses=problems(404, 409, 413, 415),
     tags=["outbox"],
 )
-def probe_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationView]:
+def probe_destination(request: Asked, name: Name, data: Reason, db: Db) -> Response[DestinationState]:
     """Try a destination that is down at once, instead of when its time comes."""
     return _change(request, name, data, db, "probe", destinations.probe)
 
 
 def _change(
     request: Asked, name: str, data: Reason, db: Db, action: str, verb: Callable[..., bool]
-) -> Response[DestinationView]:
+) -> Response[DestinationState]:
     key, deed = key_of(request, f"outbox.{action}"), Deed(action=action, who=client_of(request), why=data.why)
 
-    def change() -> DestinationView:
+    def change() -> DestinationState:
         verb(session, name, who=deed.who, why=deed.why)
-        (view,) = _views(session, only=name)
-        return view
+        # Nothing is counted: a backlog is no reason for a pause to come late, or not at all.
+        return DestinationState.of(destinations.lock(session, name), _routed(session))
 
     with db.begin() as session:
         outcome = idempotency.once(session, key, hash_of(name, data), change, _rendered)

@@ -1,6 +1,7 @@
 """What operators see of the outbox, and the shapes of what they ask for."""
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Self
@@ -11,8 +12,9 @@ from msgspec import Meta
 
 from domain.outbox.audit import WHY_LENGTH
 from domain.outbox.dead_letters import Group, Letter
-from domain.outbox.destinations import Standing, State
+from domain.outbox.destinations import Destination, State
 from domain.outbox.selection import Among, Selection
+from domain.outbox.standing import MOST, Count, Standing
 from domain.outbox.why import Delivery, End, Obstacle
 
 #: No request changes more rows: it is answered within a second, and the next one goes on.
@@ -94,8 +96,8 @@ class Progress(msgspec.Struct):
     next_cursor: int | None
 
 
-class DestinationView(msgspec.Struct):
-    """How a destination fares. `routed`: the present routes know it; nobody delivers what others have pending."""
+class DestinationState(msgspec.Struct):
+    """What is known of a destination itself. `routed`: the present routes know it; nobody serves others."""
 
     name: str
     state: State
@@ -104,25 +106,47 @@ class DestinationView(msgspec.Struct):
     paused_at: datetime | None
     down_since: datetime | None
     next_probe_at: datetime | None
-    pending: int
-    waiting: int
-    dead: int
-    oldest_pending_at: datetime | None
-    lanes_in_hand: int
 
     @classmethod
-    def of(cls, one: Standing) -> Self:
+    def of(cls, one: Destination, routed: Collection[str]) -> Self:
         return cls(
             name=one.name,
             state=one.state,
-            routed=one.is_routed,
+            routed=one.name in routed,
             reason=one.reason,
             paused_at=one.paused_at,
             down_since=one.opened_at,
             next_probe_at=one.next_probe_at,
+        )
+
+
+LowerBounds = Annotated[
+    list[Count],
+    Meta(description=f"The counts that may be higher: none is counted further than {MOST:,} rows of one kind"),
+]
+
+
+class DestinationView(DestinationState):
+    """How a destination fares. `pending` rows have neither left nor died; `waiting` ones of them wait for a time.
+
+    `lower_bounds` names the counts that may be higher, as counting ends at a bound.
+    """
+
+    pending: int
+    waiting: int
+    dead: int
+    lower_bounds: LowerBounds
+    oldest_pending_at: datetime | None
+    lanes_in_hand: int
+
+    @classmethod
+    def standing(cls, one: Standing, routed: Collection[str]) -> Self:
+        return cls(
+            **msgspec.structs.asdict(DestinationState.of(one, routed)),
             pending=one.pending,
             waiting=one.waiting,
             dead=one.dead,
+            lower_bounds=list(one.lower_bounds),
             oldest_pending_at=one.oldest_pending_at,
             lanes_in_hand=len(one.holders),
         )

@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row as Record
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select, text, update
 
 from domain.outbox.table import operations, outbox
 from tests.builders import Db
@@ -24,6 +24,17 @@ def left(db: Db, *ids: int, ago: timedelta = ZERO) -> None:
     """Let these rows have been delivered so long ago."""
     with db.begin() as session:
         session.execute(update(outbox).where(outbox.c.id.in_(ids)).values(processed_at=func.now() - ago))
+
+
+def a_backlog(db: Db, count: int, *, to: str = "shop") -> None:
+    """Let so many rows be ready for a destination, recorded by nobody."""
+    rows = """
+        INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload)
+        SELECT gen_random_uuid(), :to, n % 32, gen_random_uuid(), 'booking.created', '{}'
+        FROM generate_series(1, :count) AS n
+    """
+    with db.begin() as session:
+        session.execute(text(rows), {"to": to, "count": count})
 
 
 def audited(db: Db) -> Sequence[Record[Any]]:

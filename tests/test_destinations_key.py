@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, update
 
-from domain.outbox import Unreachable, destinations
-from domain.outbox.destinations import Standing, State
+from domain.outbox import Unreachable
+from domain.outbox.destinations import State
+from domain.outbox.standing import MOST, Standing, look
 from domain.outbox.table import outbox
-from tests.builders import Db
+from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
 from tests.keys import routed, turned
-from tests.operating import audited, died, left
+from tests.operating import a_backlog, audited, died, left
 from tests.promises import (
     NOT_NOW,
     SHOP,
@@ -42,9 +43,9 @@ def shop(db: Db) -> Db:
     return with_shop(db)
 
 
-def fares(db: Db, name: str = SHOP, *routes: str) -> Standing:
+def fares(db: Db, name: str = SHOP) -> Standing:
     with db.begin() as session:
-        (found,) = destinations.standings(session, routes or (name,), only=name)
+        (found,) = [one for one in look(session) if one.name == name]
     return found
 
 
@@ -94,6 +95,18 @@ def test_what_is_pending_waiting_and_dead_is_counted_and_the_oldest_told(drain_o
     )
 
 
+def test_a_backlog_is_counted_to_a_bound_and_said_to_be_more(shop: Db, tmp_path: Path) -> None:
+    a_backlog(shop, MOST)
+    recorded(shop, an_event(), an_event())
+    died(shop, MOST + 1)
+
+    found = fares(shop)
+
+    assert (found.pending, found.waiting, found.dead, found.lower_bounds) == (MOST, 0, 1, ["pending"])
+    assert "shop          up     20,000+        0     1  2" in listed(tmp_path)
+    assert "nobody delivers at least 20,000 rows." in " ".join(listed(tmp_path, "events").split())
+
+
 def test_who_has_lanes_in_hand_is_told(shop: Db, tmp_path: Path) -> None:
     promised(shop, an_aggregate())
     lane = a_lane(shop)
@@ -126,8 +139,7 @@ def test_one_that_left_the_routes_is_told_with_what_is_pending_and_nothing_is_dr
     said = " ".join(listed(tmp_path, "events").split())
 
     assert said.count("not in the routes: nobody delivers 1 row.") == 2
-    unknown = fares(shop, "rolled-back", "events")
-    assert (unknown.is_routed, unknown.is_registered, unknown.pending) == (False, False, 1)
+    assert fares(shop, "rolled-back").pending == 1
     assert turned("process-outbox", HOLDFAST_ROUTES=routed(tmp_path, "events")).returncode == 0
     assert rows(shop) == before
 

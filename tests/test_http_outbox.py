@@ -7,9 +7,12 @@ from uuid import uuid4
 
 import httpx
 import pytest
+from sqlalchemy import func, text, update
 
+from domain.outbox.standing import MOST
+from domain.outbox.table import outbox
 from tests.builders import Db, a_hold, an_event, an_item, recorded
-from tests.operating import audited, died, left
+from tests.operating import a_backlog, audited, died, left
 from tests.promises import an_aggregate, destination, promised, row, rows, standing
 from tests.refusing import House, a_house, everything
 
@@ -36,6 +39,27 @@ def test_destinations_and_how_they_fare_are_listed(api: httpx.Client, db: Db) ->
 
     assert (fares["state"], fares["pending"], fares["dead"], fares["lanes_in_hand"]) == ("up", 1, 2, 0)
     assert not fares["routed"], "the API of these tests has the default routes"
+
+
+def test_a_count_that_ended_at_its_bound_is_said_to_be_a_lower_bound(api: httpx.Client, db: Db) -> None:
+    def counted() -> Any:
+        (fares,) = [one for one in api.get("/outbox/destinations").json()["destinations"] if one["name"] == "events"]
+        return fares["pending"], fares["waiting"], fares["lower_bounds"]
+
+    a_backlog(db, MOST + 2, to="events")
+    assert counted() == (MOST, 0, ["pending"])
+
+    with db.begin() as session:
+        session.execute(update(outbox).where(outbox.c.id <= 3).values(available_at=func.now()))
+    assert counted() == (MOST + 2, 3, [])
+
+
+def test_a_destination_is_paused_however_long_it_takes_to_count_what_it_has(api: httpx.Client, db: Db) -> None:
+    with db.begin() as session:
+        session.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
+        paused = answer_to(api, "/outbox/destinations/events/pause")
+
+    assert paused["state"] == "paused"
 
 
 def test_a_destination_is_paused_and_resumed_with_who_and_why(api: httpx.Client, db: Db) -> None:

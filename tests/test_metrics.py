@@ -8,9 +8,10 @@ from prometheus_client import REGISTRY
 from sqlalchemy import update
 
 from domain.outbox import Delivered, Outcome, Rejected, Row, breaker, standing
-from domain.outbox.standing import Standing, Watch
+from domain.outbox.standing import Standing
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
+from domain.outbox.watch import FIGURES, Watch
 from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
 from tests.promises import (
@@ -32,7 +33,7 @@ NOTHING = {"pending": 0, "waiting": 0, "dead": 0, "oldest_pending_age_seconds": 
 
 def seen(db: Db, destination: str = SHOP) -> Standing:
     with db.begin() as session:
-        (found,) = [one for one in standing.look(session) if one.destination == destination]
+        (found,) = [one for one in standing.look(session) if one.name == destination]
     return found
 
 
@@ -46,7 +47,7 @@ def test_a_destination_with_nothing_to_do_is_shown_all_the_same(db: Db) -> None:
 
     found = seen(shop)
 
-    assert {figure: getattr(found, figure) for figure in standing.FIGURES} == NOTHING
+    assert {figure: getattr(found, figure) for figure in FIGURES} == NOTHING
 
 
 def test_what_is_pending_waits_or_is_dead_is_counted(drain_of: OpenDrain) -> None:

@@ -12,7 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from prometheus_client.registry import Collector
 
 from domain import database, telemetry
-from domain.outbox.standing import FIGURES, UP, Watch
+from domain.outbox.watch import FIGURES, UP, Watch
 from domain.settings import Settings
 
 #: A port that another process has is tried again after so many seconds: that one may be on its way out.
@@ -56,7 +56,7 @@ class Outbox(Collector):
         for figure, meaning in FIGURES.items():
             gauge = GaugeMetricFamily(f"holdfast_outbox_{figure}", meaning, labels=["destination"])
             for one in seen or ():
-                gauge.add_metric([one.destination], getattr(one, figure))
+                gauge.add_metric([one.name], getattr(one, figure))
             yield gauge
 
 

@@ -1,30 +1,30 @@
 """How the outbox stands, by destination: what is pending, since when, and what is in its way."""
 
-import threading
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
 
-import structlog
 from sqlalchemy import (
     CTE,
     ColumnElement,
     FromClause,
     ScalarSelect,
     Select,
-    case,
+    String,
     column,
-    extract,
     func,
     select,
     text,
     true,
     union,
 )
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
 
-from domain.outbox.table import LANES, destinations, outbox, ready, waiting
+from domain.database import CLOCK
+from domain.outbox.destinations import FACTS, Destination
+from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 
 #: Nothing is counted further than this, of one kind and for one destination. Before its first
 #: vacuum a backlog takes 2 to 15 µs a row to count: a million would make itself larger by being counted.
@@ -33,42 +33,49 @@ MOST = 20_000
 #: A look that takes longer is given up: whoever looks is no reason for the outbox to be late.
 LOOK_SECONDS = 3
 
-#: Whoever asks again within this time, in seconds, gets the same answer.
-FRESH_SECONDS = 5.0
 
-#: And within so many times what the look took: looking keeps no more than a twentieth of one connection busy.
-REST = 19
-
-log = structlog.get_logger()
+Count = Literal["pending", "waiting", "dead"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """Of one destination, whether it is known here or not: an older release may meet rows of a newer one."""
+class Standing(Destination):
+    """How a destination fares, known here or not: an older release may meet rows of a newer one.
 
-    destination: str
-    pending: int
+    `ready` rows could leave, `waiting` ones have their time still to come, and `dead` leaves out
+    what was discarded: each is counted up to MOST. `oldest_pending_at` is when the oldest of the
+    others was promised, or promised again. `holders` are the workers that have lanes of it.
+    """
+
+    ready: int
     waiting: int
     dead: int
-    oldest_pending_age_seconds: float
-    breaker_open: bool
-    paused: bool
+    oldest_pending_at: datetime | None
+    looked_at: datetime
+    holders: Sequence[str]
 
+    @property
+    def pending(self) -> int:
+        return self.ready + self.waiting
 
-#: What the figures of a Standing mean, and when to worry about them.
-FIGURES: Mapping[str, str] = {
-    "pending": f"Rows not delivered yet and not dead, counted up to {MOST:,} ready and as many waiting ones."
-    " It may be high for a while; alert on their age.",
-    "waiting": "Pending rows that wait for their next attempt, or behind one that does."
-    " Alert if it stays above 0 while the breaker is closed.",
-    "dead": "Rows given up and not discarded. Alert above 0: each needs a person, to replay or to discard it.",
-    "oldest_pending_age_seconds": "How long the oldest pending row has been pending, 0 if there is none."
-    " The first metric to alert on: above 60 s nothing leaves, or not fast enough.",
-    "breaker_open": "1 from when the destination was found down until it is found up. Alert if it lasts for 5 minutes.",
-    "paused": "1 while an operator, or a destination that said it is gone, keeps everything back. Alert if forgotten.",
-}
+    @property
+    def lower_bounds(self) -> Sequence[Count]:
+        """The counts that may be higher, as counting ended at MOST."""
+        parts: Mapping[Count, Sequence[int]] = {
+            "pending": (self.ready, self.waiting),
+            "waiting": (self.waiting,),
+            "dead": (self.dead,),
+        }
+        return [count for count, counted in parts.items() if MOST in counted]
 
-UP = "1 if the database said how the outbox stands; if 0 the other figures of the database are missing. Alert on 0."
+    @property
+    def oldest_pending_age_seconds(self) -> float:
+        """How old it was by the database's clock, and 0 if nothing is pending."""
+        since = self.oldest_pending_at or self.looked_at
+        return max((self.looked_at - since).total_seconds(), 0.0)
+
+    @property
+    def breaker_open(self) -> bool:
+        return self.failures > 0
 
 
 def look(session: Session) -> Sequence[Standing]:
@@ -79,34 +86,6 @@ def look(session: Session) -> Sequence[Standing]:
     """
     session.execute(_CAREFULLY)
     return [Standing(**row) for row in session.execute(LOOK).mappings()]
-
-
-class Watch:
-    """Looks when it is asked to, and remembers what it saw. It only reads, so the transactions are its own."""
-
-    def __init__(self, db: sessionmaker[Session]) -> None:
-        self._db = db
-        self._lock = threading.Lock()
-        self._stale_at = 0.0
-        self._seen: Sequence[Standing] | None = None
-
-    def seen(self) -> Sequence[Standing] | None:
-        """Return how the outbox stood a moment ago, or None if the database does not tell."""
-        with self._lock:
-            began = time.monotonic()
-            if began >= self._stale_at:
-                self._seen = self._look()
-                ended = time.monotonic()
-                self._stale_at = ended + max(FRESH_SECONDS, REST * (ended - began))
-            return self._seen
-
-    def _look(self) -> Sequence[Standing] | None:
-        try:
-            with self._db.begin() as session:
-                return look(session)
-        except SQLAlchemyError as error:
-            log.warning("outbox.unseen", error=str(error).splitlines()[0])
-            return None
 
 
 #: Without statistics, or just after a large insert, the planner may prefer to read the whole table.
@@ -162,16 +141,26 @@ def _oldest_ready() -> ScalarSelect[object]:
 
 
 _oldest_waiting = select(_since).where(outbox.c.id == _waiting.c.first).correlate(_waiting).scalar_subquery()
-_age = func.greatest(extract("epoch", func.clock_timestamp() - func.least(_oldest_ready(), _oldest_waiting)), 0)
+
+#: Whose leases last, lane by lane.
+_holders = (
+    select(lanes.c.holder)
+    .where(lanes.c.destination == _names.c.name, lanes.c.holder.is_not(None), lanes.c.leased_until > CLOCK)
+    .order_by(lanes.c.lane)
+    .correlate(_names)
+    .scalar_subquery()
+)
+
 LOOK = (
     select(
-        _names.c.name.label("destination"),
-        (_ready.c.rows + _waiting.c.rows).label("pending"),
+        _names.c.name,
+        *FACTS,
+        _ready.c.rows.label("ready"),
         _waiting.c.rows.label("waiting"),
         _given_up.c.rows.label("dead"),
-        case((_ready.c.rows + _waiting.c.rows == 0, 0.0), else_=_age).label("oldest_pending_age_seconds"),
-        func.coalesce(destinations.c.failures > 0, False).label("breaker_open"),
-        func.coalesce(destinations.c.paused, False).label("paused"),
+        func.least(_oldest_ready(), _oldest_waiting).label("oldest_pending_at"),
+        func.clock_timestamp().label("looked_at"),
+        func.array(_holders, type_=ARRAY(String)).label("holders"),
     )
     .select_from(_names)
     .join(_ready, true())

@@ -3,13 +3,14 @@
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.outbox import destinations
-from domain.outbox.destinations import Standing, State
+from domain.outbox.destinations import State
 from domain.outbox.routes import Routes
+from domain.outbox.standing import Standing, look
 from worker.keys import asking
 from worker.keys.turning import DONE, turned
 from worker.keys.words import instant, plain, rows, table, wrapped
@@ -48,11 +49,11 @@ def show(db: sessionmaker[Session], routes: Routes) -> int:
     """List all destinations: those of the routes, and those that only old rows know."""
     routed = [route.name for route in routes.destinations]
     with db.begin() as session:
-        standings = destinations.standings(session, routed)
+        standings = look(session)
     first, *lines = table(HEAD, [_cells(one) for one in standings])
     print(first)
     for one, line in zip(standings, lines, strict=True):
-        print("\n".join([line, *(wrapped(remark, "  ") for remark in _remarks(one))]))
+        print("\n".join([line, *(wrapped(remark, "  ") for remark in _remarks(one, routed))]))
     fresh = sorted({*routed} - {one.name for one in standings})
     if fresh:
         print(wrapped(f"In the routes, and not served yet by any worker: {', '.join(fresh)}."))
@@ -60,11 +61,12 @@ def show(db: sessionmaker[Session], routes: Routes) -> int:
 
 
 def _cells(one: Standing) -> Sequence[str]:
-    numbers = [f"{number:,}" for number in (one.pending, one.waiting, one.dead)]
+    counts = {"pending": one.pending, "waiting": one.waiting, "dead": one.dead}
+    numbers = [f"{number:,}" + "+" * (name in one.lower_bounds) for name, number in counts.items()]
     return one.name, one.state, *numbers, instant(one.oldest_pending_at), f"{len(one.holders):,}"
 
 
-def _remarks(one: Standing) -> Sequence[str]:
+def _remarks(one: Standing, routed: Collection[str]) -> Sequence[str]:
     said = f": {plain(one.reason)}" if one.reason else ""
     remarks = []
     if one.state is State.PAUSED:
@@ -75,12 +77,13 @@ def _remarks(one: Standing) -> Sequence[str]:
             f"down since {instant(one.opened_at)}, next probe at {instant(one.next_probe_at)}{said}\n"
             f"bin/destinations probe {one.name} --why TEXT"
         )
-    if not one.is_routed and one.pending:
+    if one.name not in routed and one.pending:
+        number = "at least " * ("pending" in one.lower_bounds) + rows(one.pending)
         remarks.append(
-            f"not in the routes: nobody delivers {rows(one.pending)}. Put it back into the file that HOLDFAST_ROUTES"
-            " names; bin/doctor says how to let go of them instead."
+            f"not in the routes: nobody delivers {number}. Put it back into the file that HOLDFAST_ROUTES names;"
+            " bin/doctor says how to let go of them instead."
         )
-    elif not one.is_routed:
+    elif one.name not in routed:
         remarks.append("not in the routes, and nothing is pending for it")
     if one.dead:
         remarks.append(f"dead letters: bin/dead-letters list --destination {one.name}")

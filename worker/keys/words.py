@@ -54,5 +54,5 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
 
 def _aligned(cell: str, column: Sequence[str]) -> str:
     width = max(map(len, column))
-    is_numeric = all(other.replace(",", "").isdigit() for other in column[1:])
+    is_numeric = all(other.rstrip("+").replace(",", "").isdigit() for other in column[1:])
     return cell.rjust(width) if is_numeric else cell.ljust(width)
