@@ -4,7 +4,6 @@ Each change is written down with the client that X-Client-Id names, and why.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -33,9 +32,9 @@ from api.outbox_views import (
 )
 from api.views import NO_NUL
 from domain import idempotency
-from domain.outbox import audit, dead_letters, destinations, replay
+from domain.outbox import dead_letters, destinations, replay
 from domain.outbox.audit import Deed
-from domain.outbox.replay import Batch, Count
+from domain.outbox.batches import Batch, Changed
 from domain.outbox.selection import Among, Selection
 from domain.outbox.standing import look
 from domain.outbox.why import why
@@ -101,12 +100,12 @@ def probe_destination(request: Asked, name: Name, data: Reason, db: Db) -> Respo
 
 
 def _change(
-    request: Asked, name: str, data: Reason, db: Db, action: str, verb: Callable[..., bool]
+    request: Asked, name: str, data: Reason, db: Db, action: str, verb: Callable[[Session, str, Deed], bool]
 ) -> Response[DestinationState]:
-    key, deed = key_of(request, f"outbox.{action}"), Deed(action=action, who=client_of(request), why=data.why)
+    key, deed = key_of(request, f"outbox.{action}"), Deed(who=client_of(request), why=data.why)
 
     def change() -> DestinationState:
-        verb(session, name, who=deed.who, why=deed.why)
+        verb(session, name, deed)
         # Nothing is counted: a backlog is no reason for a pause to come late, or not at all.
         return DestinationState.of(destinations.lock(session, name), _routed(session))
 
@@ -157,7 +156,7 @@ def list_dead_letters(
 )
 def replay_dead_letters(request: Asked, data: LetterChange, db: Db) -> Response[Progress]:
     """Send dead letters again: the same events, under the same ids, in their order."""
-    return _batch(request, data, db, "replay", Among.DEAD, replay.batch)
+    return _batch(request, data, db, "replay", Among.DEAD, replay.send_again)
 
 
 @post(
@@ -183,7 +182,7 @@ def discard_dead_letters(request: Asked, data: LetterChange, db: Db) -> Response
 )
 def replay_delivered(request: Asked, data: ReplayOrder, db: Db) -> Response[Progress]:
     """Send again what was delivered: the same events, under the same ids, marked as replayed, in their order."""
-    return _batch(request, data, db, "replay", Among.DELIVERED, replay.batch)
+    return _batch(request, data, db, "replay", Among.DELIVERED, replay.send_again)
 
 
 def _batch(
@@ -192,36 +191,35 @@ def _batch(
     db: Db,
     action: str,
     among: Among,
-    verb: Callable[..., Batch],
+    verb: Callable[[Session, Batch], Changed],
 ) -> Response[Progress]:
     key = key_of(request, f"outbox.{action}.{among}")
     selection = data.selection.means(among)
-    deed = Deed(action=action, who=client_of(request), why=data.why)
+    deed = Deed(who=client_of(request), why=data.why)
 
     def change() -> Progress:
         asked = selection.as_of_now(session)
         if data.dry_run:
             # Only here: to count the whole selection at each step of a long replay would take its time.
             there = replay.count(session, asked)
-            return _progress(asked, there, Batch(done=there.rows, after=None), is_dry=True)
-        batch = verb(session, asked, after=data.cursor, limit=data.limit)
-        if batch.done:
-            audit.note(session, replace(deed, selection=asked.facts()), rows=batch.done)
-        return _progress(asked, None, batch, is_dry=False)
+            return _progress(asked, there.rows, None, answered_steps=there.answered_steps)
+        batch = Batch(selection=asked, deed=deed, after=data.cursor, limit=data.limit)
+        changed = verb(session, batch)
+        return _progress(asked, changed.rows, changed.following.after if changed.following else None)
 
     with db.begin() as session:
         outcome = idempotency.once(session, key, hash_of(data), change, _rendered)
     return answered(outcome, status=200, at="/outbox")
 
 
-def _progress(selection: Selection, there: Count | None, batch: Batch, *, is_dry: bool) -> Progress:
+def _progress(selection: Selection, rows: int, after: int | None, answered_steps: int | None = None) -> Progress:
     assert selection.until is not None
     return Progress(
-        rows=batch.done,
-        dry_run=is_dry,
-        answered_steps=there.answered_steps if there else None,
+        rows=rows,
+        dry_run=answered_steps is not None,
+        answered_steps=answered_steps,
         until=selection.until,
-        next_cursor=batch.after,
+        next_cursor=after,
     )
 
 

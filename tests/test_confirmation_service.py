@@ -12,15 +12,16 @@ from sqlalchemy import func, select, update
 from domain import reservations
 from domain.database import now, sessions
 from domain.lifecycle import Status
-from domain.outbox import replay
+from domain.outbox import dead_letters, replay
+from domain.outbox.batches import Batch
 from domain.outbox.lanes import claim
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes
-from domain.outbox.selection import Among, Selection
 from domain.outbox.table import destinations, outbox
 from domain.reservations import Reservation
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from tests.builders import Db, a_hold, an_item, an_overdue_hold, available
+from tests.operating import DEED
 from tests.promises import destination, registered, time_passes
 from tests.servers import Server, a_server, saying, trickling
 from worker.drain import Drain, Tally
@@ -296,7 +297,7 @@ def gave_up(drain: Drain, service: Server) -> Reservation:
 
 def replayed(drain: Drain) -> int:
     with drain.db.begin() as session:
-        return replay.batch(session, Selection(among=Among.DEAD, everything=True)).done
+        return replay.send_again(session, Batch(selection=dead_letters.ALL, deed=DEED)).rows
 
 
 def test_the_replay_of_a_question_that_was_given_up_asks_nothing_and_lets_go_once_more(

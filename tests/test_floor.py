@@ -10,12 +10,14 @@ from sqlalchemy import Engine, func, select, text, update
 
 from domain import outbox
 from domain.outbox import Delivered, Lane, Outcome, Row, replay
+from domain.outbox.batches import Batch
 from domain.outbox.outcomes import Retries
 from domain.outbox.selection import Among, Selection
 from domain.outbox.table import lanes
 from domain.outbox.table import outbox as table
 from tests.builders import Db, an_event
 from tests.conftest import OpenDrain
+from tests.operating import DEED
 from tests.promises import (
     DOWN,
     NOT_NOW,
@@ -159,7 +161,8 @@ def test_what_is_replayed_is_delivered_from_below_it(drain: Drain, shop: Trouble
     risen(drain)
 
     with drain.db.begin() as session:
-        replay.batch(session, Selection(among=Among.DELIVERED, reservation_id=aggregate))
+        selection = Selection(among=Among.DELIVERED, reservation_id=aggregate)
+        replay.send_again(session, Batch(selection=selection, deed=DEED))
     drain.run()
 
     assert [row_id for row_id in shop.called if row_id in ids] == [*ids, *ids]

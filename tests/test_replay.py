@@ -11,12 +11,13 @@ from sqlalchemy import text, update
 from domain import conservation
 from domain.errors import Invalid
 from domain.outbox import Delivered, Outcome, Rejected, Row, replay
-from domain.outbox.replay import Batch, Count
+from domain.outbox.batches import Batch
+from domain.outbox.replay import Count
 from domain.outbox.selection import Among, Selection
 from domain.outbox.table import outbox
 from tests.builders import Db, a_hold, an_event, an_item, recorded
 from tests.conftest import OpenDrain
-from tests.operating import left
+from tests.operating import DEED, left
 from tests.promises import NOT_NOW, Outside, Troubled, an_aggregate, promised, row, rows, standing, time_passes
 from tests.serving import wait_until, wait_until_blocked
 from worker.formats.envelope import trace
@@ -27,16 +28,16 @@ DELIVERED = Selection(among=Among.DELIVERED, everything=True)
 
 def replayed(db: Db, selection: Selection, *, limit: int = 500) -> int:
     """Replay a selection to its end, batch by batch. Return how many rows."""
-    done, after = 0, 0
+    done = 0
     with db.begin() as session:
-        selection = selection.as_of_now(session)
+        batch = Batch(selection=selection.as_of_now(session), deed=DEED, limit=limit)
     while True:
         with db.begin() as session:
-            batch = replay.batch(session, selection, after=after, limit=limit)
-        done += batch.done
-        if batch.after is None:
+            changed = replay.send_again(session, batch)
+        done += changed.rows
+        if changed.following is None:
             return done
-        after = batch.after
+        batch = changed.following
 
 
 def counted(db: Db, selection: Selection) -> Count:
@@ -212,17 +213,19 @@ def test_a_replay_goes_on_from_where_it_stopped_and_never_meets_its_own_rows(dra
     for row_id in reversed(ids):
         left(drain.db, row_id)  # as the last one left last, they are not in order on the disk
     with drain.db.begin() as session:
-        selection = DELIVERED.as_of_now(session)
-    batches, after = [], 0
-    for _ in range(3):
+        first = Batch(selection=DELIVERED.as_of_now(session), deed=DEED, limit=2)
+    batch: Batch | None = first
+    done = []
+    while batch:
         with drain.db.begin() as session:
-            batches.append(replay.batch(session, selection, after=after, limit=2))
-        after = batches[-1].after or 0
+            changed = replay.send_again(session, batch)
+        batch = changed.following
+        done.append((changed.rows, batch and batch.after))
         drain.run()
 
-    assert batches == [Batch(done=2, after=ids[1]), Batch(done=2, after=ids[3]), Batch(done=1, after=None)]
+    assert done == [(2, ids[1]), (2, ids[3]), (1, None)]
     with drain.db.begin() as session:
-        assert replay.batch(session, selection).done == 0
+        assert replay.send_again(session, first).rows == 0
 
 
 def test_pending_rows_are_never_replayed(drain_of: OpenDrain) -> None:
@@ -271,7 +274,7 @@ def test_a_replay_waits_for_another_one_so_that_neither_overtakes_within_a_reser
     ids = promised(db, *[aggregate] * 4)
     left(db, *ids)
     with ThreadPoolExecutor(1) as elsewhere, db() as first:
-        replay.batch(first, DELIVERED, limit=2)
+        replay.send_again(first, Batch(selection=DELIVERED, deed=DEED, limit=2))
         second = elsewhere.submit(replayed, db, DELIVERED)
         wait_until_blocked(db)
         assert standing(db) == ["processed"] * 4

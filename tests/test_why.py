@@ -10,7 +10,7 @@ from sqlalchemy import func, update
 
 from domain.errors import NothingPromised
 from domain.outbox import Rejected, Unreachable, dead_letters, destinations, replay
-from domain.outbox.selection import Among, Selection
+from domain.outbox.batches import Batch
 from domain.outbox.table import outbox
 from domain.outbox.why import (
     BackingOff,
@@ -31,7 +31,7 @@ from domain.outbox.why import (
 from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
 from tests.keys import routed, turned
-from tests.operating import died, left
+from tests.operating import DEED, died, left
 from tests.promises import (
     NOT_NOW,
     SHOP,
@@ -116,7 +116,7 @@ def test_what_was_discarded_is_not_merely_dead(shop: Db, tmp_path: Path) -> None
     promised(shop, an_aggregate())
     died(shop, 1)
     with shop.begin() as session:
-        dead_letters.discard(session, dead_letters.ALL)
+        dead_letters.discard(session, Batch(selection=dead_letters.ALL, deed=DEED))
 
     assert isinstance(the_delivery(shop).end, Discarded)
     assert "Discarded at " in told(shop, tmp_path)
@@ -177,7 +177,7 @@ def test_what_meets_an_outage_says_since_when_and_why(drain_of: OpenDrain, tmp_p
 def test_what_goes_to_a_paused_destination_says_why(shop: Db, tmp_path: Path) -> None:
     promised(shop, an_aggregate())
     with shop.begin() as session:
-        destinations.pause(session, SHOP, who="ann", why="stocktaking")
+        destinations.pause(session, SHOP, DEED)
 
     assert obstacles(shop) == [Paused(reason="stocktaking (ann)")]
     assert "paused (stocktaking (ann))" in told(shop, tmp_path)
@@ -223,7 +223,7 @@ def test_all_that_is_in_the_way_is_told_at_once(shop: Db) -> None:
     aggregate = an_aggregate()
     promised(shop, aggregate, aggregate)
     with shop.begin() as session:
-        destinations.pause(session, SHOP, who="ann", why="stocktaking")
+        destinations.pause(session, SHOP, DEED)
         session.execute(update(outbox).values(available_at=func.now() + timedelta(hours=1)))
 
     kinds = [type(one) for one in obstacles(shop, 2, routes=["other"])]
@@ -238,7 +238,7 @@ def test_a_replay_is_told(drain_of: OpenDrain, tmp_path: Path) -> None:
     world.trouble[1] = Rejected("no")
     drain.run()
     with drain.db.begin() as session:
-        replay.batch(session, Selection(among=Among.DEAD, everything=True))
+        replay.send_again(session, Batch(selection=dead_letters.ALL, deed=DEED))
 
     assert obstacles(drain.db) == (Ready(),)
     assert "replayed at " in told(drain.db, tmp_path)

@@ -1,7 +1,7 @@
 """What operators did: who, why, and to how much. Written in the transaction of the deed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
@@ -18,12 +18,10 @@ WHY_LENGTH = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deed:
-    """What is done, by whom, and why. `selection` says to what."""
+    """Who does something, and why. What is done says itself what it is, and to what."""
 
-    action: str
     who: str
     why: str
-    selection: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not self.why.strip() or len(self.why) > WHY_LENGTH:
@@ -32,18 +30,15 @@ class Deed:
             raise Invalid("who", f"say who, in 1 to {WHO_LENGTH} characters; it is kept with what you do")
 
 
-def note(session: Session, deed: Deed, *, rows: int, number: int | None = None) -> int:
-    """Write a deed down with the rows that it changed, or add them to what is noted under a number. Return that."""
+def note(
+    session: Session, action: str, selection: Mapping[str, str], deed: Deed, *, rows: int, number: int | None = None
+) -> int:
+    """Write down what was done and to how many rows, or add these to what has that number. Return the number."""
     if number is None:
-        return _begin(session, deed, rows)
-    grown = update(operations).where(operations.c.id == number).values(rows=operations.c.rows + rows)
-    session.execute(grown)
-    return number
-
-
-def _begin(session: Session, deed: Deed, rows: int) -> int:
-    noted = insert(operations).values(
-        action=deed.action, who=deed.who, why=deed.why, selection=dict(deed.selection), rows=rows
-    )
-    number: int = session.execute(noted.returning(operations.c.id)).scalar_one()
+        noted = insert(operations).values(
+            action=action, who=deed.who, why=deed.why, selection=dict(selection), rows=rows
+        )
+        begun: int = session.execute(noted.returning(operations.c.id)).scalar_one()
+        return begun
+    session.execute(update(operations).where(operations.c.id == number).values(rows=operations.c.rows + rows))
     return number

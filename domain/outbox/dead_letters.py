@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, cast, func, select, update
+from sqlalchemy import ColumnElement, Text, cast, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from domain.outbox.replay import BATCH, Batch, outcome, pick
+from domain.outbox.batches import Batch, Changed, change
 from domain.outbox.selection import Among, Selection, error_kind, group_name
 from domain.outbox.table import outbox
 
@@ -100,16 +100,9 @@ def _letters(session: Session, conditions: Sequence[ColumnElement[bool]], limit:
     return [Letter(**letter._mapping) for letter in session.execute(found)]
 
 
-def count(session: Session, selection: Selection) -> int:
-    """Count what `discard` would discard if it went on to the end."""
-    return session.execute(select(func.count()).select_from(outbox).where(*selection.conditions())).scalar_one()
-
-
-def discard(session: Session, selection: Selection, *, after: int = 0, limit: int = BATCH) -> Batch:
-    """Give up to `limit` dead letters up for good, in order of id, from beyond the id `after`.
+def discard(session: Session, batch: Batch) -> Changed:
+    """Give the dead letters of a batch up for good.
 
     They stay to be looked at for as long as what was delivered, and can't be replayed any more.
     """
-    chosen = pick(selection, after, limit, outbox.c.dead_at.is_not(None))
-    discarded = update(outbox).where(outbox.c.id == chosen.c.id).values(discarded_at=func.now())
-    return outcome(session.execute(discarded.returning(outbox.c.id)).scalars().all(), limit)
+    return change(session, "discard", batch, {outbox.c.discarded_at: func.now()}, outbox.c.dead_at.is_not(None))

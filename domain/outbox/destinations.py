@@ -77,26 +77,33 @@ def lock(session: Session, name: str) -> Destination:
     return Destination(**found._mapping)
 
 
-def pause(session: Session, name: str, *, who: str, why: str) -> bool:
-    """Send nothing more to a destination. What is recorded for it waits. Return whether that changes anything."""
+def pause(session: Session, name: str, deed: Deed) -> bool:
+    """Send nothing more to a destination. What is recorded for it waits. Return whether that changes anything.
+
+    Raises UnknownDestination.
+    """
     if lock(session, name).paused:
         return False
-    breaker.pause(session, name, reason=f"{why} ({who})")
-    return _noted(session, "pause", name, who, why)
+    breaker.pause(session, name, reason=f"{deed.why} ({deed.who})")
+    return _noted(session, "pause", name, deed)
 
 
-def resume(session: Session, name: str, *, who: str, why: str) -> bool:
-    """Send again to a destination that is paused. Return whether that changes anything."""
+def resume(session: Session, name: str, deed: Deed) -> bool:
+    """Send again to a destination that is paused. Return whether that changes anything.
+
+    Raises UnknownDestination.
+    """
     if not lock(session, name).paused:
         return False
     session.execute(update(destinations).where(destinations.c.name == name).values(paused=False, reason=None))
-    return _noted(session, "resume", name, who, why)
+    return _noted(session, "resume", name, deed)
 
 
-def probe(session: Session, name: str, *, who: str, why: str) -> bool:
+def probe(session: Session, name: str, deed: Deed) -> bool:
     """Let the next worker try a destination that is down at once. Return whether that changes anything.
 
     What waits because it was down is due now, so that there is something to try it with.
+    Raises UnknownDestination.
     """
     if lock(session, name).failures == 0:
         return False
@@ -112,9 +119,9 @@ def probe(session: Session, name: str, *, who: str, why: str) -> bool:
     )
     due = update(outbox).where(outbox.c.id == found.c.id, waiting).values(available_at=func.now())
     rows = len(session.execute(due.returning(outbox.c.id)).all())
-    return _noted(session, "probe", name, who, why, rows)
+    return _noted(session, "probe", name, deed, rows)
 
 
-def _noted(session: Session, action: str, name: str, who: str, why: str, rows: int = 0) -> bool:
-    audit.note(session, Deed(action=action, who=who, why=why, selection={"destination": name}), rows=rows)
+def _noted(session: Session, action: str, name: str, deed: Deed, rows: int = 0) -> bool:
+    audit.note(session, action, {"destination": name}, deed, rows=rows)
     return True

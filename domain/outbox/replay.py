@@ -3,27 +3,17 @@
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal, select, update
+from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
+from domain.outbox.batches import Batch, Changed, change
 from domain.outbox.routes import STEPS
 from domain.outbox.selection import Among, Selection
 from domain.outbox.table import outbox
 
-#: Rows replayed or discarded in one transaction.
-BATCH = 500
-
 #: What PostgreSQL knows the turn of replaying by: "replay" in ASCII.
 TURN = 0x7265706C6179
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
-    """How many rows were changed, and the id to go on from; None when there are no more."""
-
-    done: int
-    after: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,14 +25,14 @@ class Count:
 
 
 def count(session: Session, selection: Selection) -> Count:
-    """Count what `batch` would replay if it went on to the end."""
+    """Count what `send_again` would replay if it went on to the end."""
     steps = func.count().filter(_is_answered_step(selection))
     total, left_out = session.execute(select(func.count(), steps).where(*selection.conditions())).one()
     return Count(rows=total - left_out, answered_steps=left_out)
 
 
-def batch(session: Session, selection: Selection, *, after: int = 0, limit: int = BATCH) -> Batch:
-    """Make up to `limit` rows of a selection pending again, in order of id, from beyond the id `after`.
+def send_again(session: Session, batch: Batch) -> Changed:
+    """Make the rows of a batch pending again, in order of id.
 
     What goes on over several batches needs a selection `as_of_now`. Nobody delivers a row
     that is dead or processed, so no worker is in the way. The answer to a step that was
@@ -50,9 +40,7 @@ def batch(session: Session, selection: Selection, *, after: int = 0, limit: int 
     """
     # Two replays at once could each take some rows of one reservation, and commit the later ones first.
     session.execute(select(func.pg_advisory_xact_lock(TURN)))
-    chosen = pick(selection, after, limit, ~_is_answered_step(selection))
-    again = update(outbox).where(outbox.c.id == chosen.c.id).values(_AGAIN).returning(outbox.c.id)
-    return outcome(session.execute(again).scalars().all(), limit)
+    return change(session, "replay", batch, _AGAIN, ~_is_answered_step(batch.selection))
 
 
 # Not ready at once, but waiting until now: whoever holds the lane at this moment may have read
@@ -72,20 +60,3 @@ _AGAIN: dict[ColumnElement[Any], Any] = {
 
 def _is_answered_step(selection: Selection) -> ColumnElement[bool]:
     return outbox.c.type.in_(STEPS) if selection.among is Among.DELIVERED else literal(False)
-
-
-def pick(selection: Selection, after: int, limit: int, *more: ColumnElement[bool]) -> Any:
-    """Return the next rows of a selection, locked: without those that are being deleted or replayed."""
-    return (
-        select(outbox.c.id)
-        .where(*selection.conditions(), *more, outbox.c.id > after)
-        .order_by(outbox.c.id)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-        .cte("chosen")
-    )
-
-
-def outcome(ids: Any, limit: int) -> Batch:
-    """Return what a batch has done, from the ids of the rows that it has changed."""
-    return Batch(done=len(ids), after=max(ids) if len(ids) == limit else None)

@@ -18,8 +18,10 @@ from sqlalchemy.orm import Session
 
 from domain import outbox
 from domain.outbox import Row, replay
+from domain.outbox.batches import Batch, Changed
 from domain.outbox.selection import Among, Selection
 from domain.outbox.table import outbox as table
+from tests.operating import DEED
 from worker import sweep
 from worker.app import App
 from worker.destinations.log import Log
@@ -185,15 +187,15 @@ def in_pruning(gate: Gate) -> None:
 def in_replay(gate: Gate) -> None:
     """Rows that had left are pending again, in a transaction that is still open. It replays once."""
 
-    def batch(inner: Callable[..., replay.Batch], session: Session, *args: Any, **options: Any) -> replay.Batch:
+    def send_again(inner: Callable[[Session, Batch], Changed], session: Session, batch: Batch) -> Changed:
         if gate.is_passed:
-            return replay.Batch(done=0, after=None)
-        done = inner(session, *args, **options)
+            return Changed(rows=0, following=None)
+        changed = inner(session, batch)
         again = select(table.c.id).where(table.c.replayed_at == func.now())
         gate.stop([row.id for row in session.execute(again)])
-        return done
+        return changed
 
-    _wrap(replay, "batch", batch)
+    _wrap(replay, "send_again", send_again)
 
 
 def drains(app: App) -> None:
@@ -210,7 +212,7 @@ def replays(app: App) -> None:
     selection = Selection(among=Among.DELIVERED, destination=destination)
     with app.db.begin() as session:
         if replay.count(session, selection).rows >= REPLAYED:
-            replay.batch(session, selection, limit=REPLAYED)
+            replay.send_again(session, Batch(selection=selection, deed=DEED, limit=REPLAYED))
 
 
 POINTS: Mapping[str, Point] = {

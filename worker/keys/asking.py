@@ -3,7 +3,6 @@
 import argparse
 import getpass
 import socket
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import fields
 from datetime import datetime
@@ -50,9 +49,9 @@ def selection(asked: argparse.Namespace, among: Among) -> Selection:
     return Selection(among=among, **{name: value for name, value in given.items() if value is not None})
 
 
-def deed(asked: argparse.Namespace, action: str, selected: Mapping[str, str]) -> Deed:
-    """Return what is written down of it. Raises Invalid."""
-    return Deed(action=action, who=asked.who, why=asked.why or "", selection=selected)
+def deed(asked: argparse.Namespace) -> Deed:
+    """Return who does it and why. Raises Invalid."""
+    return Deed(who=asked.who, why=asked.why or "")
 
 
 def insist_on_why(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:

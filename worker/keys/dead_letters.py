@@ -10,6 +10,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.outbox import dead_letters
+from domain.outbox import replay as replaying
+from domain.outbox.batches import Batch
 from domain.outbox.dead_letters import Group, Letter
 from domain.outbox.selection import Among
 from worker.keys import asking, batches
@@ -98,15 +100,15 @@ def discard(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     """Give dead letters up for good."""
     with db.begin() as session:
         selection = asking.selection(asked, Among.DEAD).as_of_now(session)
-        there = dead_letters.count(session, selection)
+        there = replaying.count(session, selection).rows
     if not there:
         print("No dead letter fits. Nothing was changed.", file=sys.stderr)
         return TROUBLE
     if asked.dry_run:
         print(f"{rows(there, 'dead letter')} would be discarded. Nothing was changed; --why does it.")
         return DONE
-    deed = asking.deed(asked, "discard", selection.facts())
-    run = batches.run(db, dead_letters.discard, selection, deed, total=there, rate=asked.rate)
+    first = Batch(selection=selection, deed=asking.deed(asked))
+    run = batches.run(db, dead_letters.discard, first, doing="Discard", total=there, rate=asked.rate)
     return told(run, there, "dead letter", "discarded", selection)
 
 

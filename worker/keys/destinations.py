@@ -96,9 +96,9 @@ def _remarks(one: Standing, routed: Collection[str]) -> Sequence[str]:
 def change(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     """Pause, resume or probe one, and say what that means."""
     # Born valid, so that what can't be written down is not done either.
-    deed = asking.deed(asked, asked.work, {"destination": asked.name})
+    deed = asking.deed(asked)
     with db.begin() as session:
-        has_changed = CHANGES[asked.work](session, asked.name, who=deed.who, why=deed.why)
+        has_changed = CHANGES[asked.work](session, asked.name, deed)
     did, did_not = DID[asked.work]
     print(wrapped((did if has_changed else did_not).format(asked.name)))
     return DONE

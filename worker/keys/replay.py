@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.outbox import replay
+from domain.outbox.batches import Batch
 from domain.outbox.selection import Among, Selection
 from worker.keys import asking, batches
 from worker.keys.turning import DONE, TROUBLE, turned
@@ -43,8 +44,8 @@ def again(db: sessionmaker[Session], asked: argparse.Namespace, selection: Selec
     if asked.dry_run:
         print(wrapped(f"{rows(there.rows, what)} would be replayed. Nothing was changed; --why does it."))
         return DONE
-    deed = asking.deed(asked, "replay", selection.facts())
-    run = batches.run(db, replay.batch, selection, deed, total=there.rows, rate=asked.rate or RATE)
+    first = Batch(selection=selection, deed=asking.deed(asked))
+    run = batches.run(db, replay.send_again, first, doing="Replay", total=there.rows, rate=asked.rate or RATE)
     return told(run, there.rows, what, "replayed", selection)
 
 

@@ -1,0 +1,64 @@
+"""Changing the rows of a selection batch by batch, each written down in its transaction with who does it and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
+from sqlalchemy.orm import Session
+
+from domain.outbox import audit
+from domain.outbox.audit import Deed
+from domain.outbox.selection import Selection
+from domain.outbox.table import outbox
+
+#: Rows changed in one transaction.
+BATCH = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """Up to `limit` rows of a selection that someone wants changed: the first ones beyond the id `after`.
+
+    `operation` is what those before it are written down as, of which it is a part.
+    """
+
+    selection: Selection
+    deed: Deed
+    after: int = 0
+    limit: int = BATCH
+    operation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """How many rows a batch has changed, and the batch to go on with; None when there are no more."""
+
+    rows: int
+    following: Batch | None
+
+
+def change(
+    session: Session,
+    action: str,
+    batch: Batch,
+    values: Mapping[ColumnElement[Any], Any],
+    *conditions: ColumnElement[bool],
+) -> Changed:
+    """Give the rows of a batch new values, if they fulfil these conditions too, and write it down."""
+    # Those that are being deleted, replayed or discarded elsewhere are left to them.
+    chosen = (
+        select(outbox.c.id)
+        .where(*batch.selection.conditions(), *conditions, outbox.c.id > batch.after)
+        .order_by(outbox.c.id)
+        .limit(batch.limit)
+        .with_for_update(skip_locked=True)
+        .cte("chosen")
+    )
+    changed = update(outbox).where(outbox.c.id == chosen.c.id).values(dict(values)).returning(outbox.c.id)
+    ids = session.execute(changed).scalars().all()
+    if not ids:
+        return Changed(rows=0, following=None)
+    operation = audit.note(session, action, batch.selection.facts(), batch.deed, rows=len(ids), number=batch.operation)
+    following = replace(batch, after=max(ids), operation=operation)
+    return Changed(rows=len(ids), following=following if len(ids) == batch.limit else None)
