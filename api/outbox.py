@@ -25,6 +25,7 @@ from api.outbox_views import (
     LetterChange,
     LetterPage,
     LetterView,
+    Order,
     Progress,
     Reason,
     ReplayOrder,
@@ -187,7 +188,7 @@ def replay_delivered(request: Asked, data: ReplayOrder, db: Db) -> Response[Prog
 
 def _batch(
     request: Asked,
-    data: LetterChange | ReplayOrder,
+    data: Order,
     db: Db,
     action: str,
     among: Among,
@@ -203,7 +204,7 @@ def _batch(
             # Only here: to count the whole selection at each step of a long replay would take its time.
             there = replay.count(session, asked)
             return _progress(asked, there.rows, None, answered_steps=there.answered_steps)
-        batch = Batch(selection=asked, deed=deed, after=data.cursor, limit=data.limit)
+        batch = Batch(selection=asked, deed=deed, after=int(data.cursor), limit=data.limit)
         changed = verb(session, batch)
         return _progress(asked, changed.rows, changed.following.after if changed.following else None)
 
@@ -219,7 +220,7 @@ def _progress(selection: Selection, rows: int, after: int | None, answered_steps
         dry_run=answered_steps is not None,
         answered_steps=answered_steps,
         until=selection.until,
-        next_cursor=after,
+        next_cursor=None if after is None else str(after),
     )
 
 

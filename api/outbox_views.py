@@ -23,6 +23,8 @@ MAX_ROWS = 1_000
 WhyText = Annotated[str, Meta(min_length=1, max_length=WHY_LENGTH, examples=["The shop is back (OPS-7)"])]
 Moment = Annotated[datetime, Meta(tz=True)]
 RowId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+#: As the answers have it: the number of a row, which has no more digits than that in any database.
+Cursor = Annotated[str, Meta(pattern="^[0-9]{1,18}$")]
 
 
 class Selected(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -63,24 +65,23 @@ class Reason(msgspec.Struct, forbid_unknown_fields=True):
     why: WhyText
 
 
-class LetterChange(msgspec.Struct, forbid_unknown_fields=True):
+class Order(Reason, forbid_unknown_fields=True, kw_only=True):
+    """Rows to change step by step, and why."""
+
+    selection: Selected
+    dry_run: bool = False
+    limit: Annotated[int, Meta(ge=1, le=MAX_ROWS)] = 500
+    cursor: Cursor = "0"
+
+
+class LetterChange(Order, forbid_unknown_fields=True, kw_only=True):
     """Dead letters to replay or to discard. To go on, send `until` and `next_cursor` of the answer back."""
 
     selection: SelectedLetters
-    why: WhyText
-    dry_run: bool = False
-    limit: Annotated[int, Meta(ge=1, le=MAX_ROWS)] = 500
-    cursor: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 
-class ReplayOrder(msgspec.Struct, forbid_unknown_fields=True):
+class ReplayOrder(Order, forbid_unknown_fields=True, kw_only=True):
     """Delivered rows to replay. To go on, send `until` and `next_cursor` of the answer back."""
-
-    selection: Selected
-    why: WhyText
-    dry_run: bool = False
-    limit: Annotated[int, Meta(ge=1, le=MAX_ROWS)] = 500
-    cursor: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 0
 
 
 class Progress(msgspec.Struct):
@@ -93,7 +94,7 @@ class Progress(msgspec.Struct):
     dry_run: bool
     answered_steps: int | None
     until: datetime
-    next_cursor: int | None
+    next_cursor: str | None
 
 
 class DestinationState(msgspec.Struct):

@@ -86,7 +86,7 @@ class Selection:
     def as_of_now(self, session: Session) -> Self:
         """Return the same selection without what dies or leaves from now on.
 
-        A replay that goes on batch by batch would otherwise meet its own rows again.
+        A replay that goes on batch by batch would otherwise meet its own rows again. Raises Invalid.
         """
         now = database.now(session)
         if self.since and self.since >= now:

@@ -16,6 +16,7 @@ from domain.settings import Settings
 from worker import sweep
 from worker.app import open_app
 from worker.drain import Tally
+from worker.keys.asking import positive
 from worker.keys.turning import failed, stoppable
 
 
@@ -70,18 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="bin/…", description=__doc__)
     works = parser.add_subparsers(dest="work", required=True)
     outbox = works.add_parser("process-outbox", prog="bin/process-outbox", description=process_outbox.__doc__)
-    outbox.add_argument("--limit", type=_positive, default=float("inf"), help="try so many rows at the most")
+    outbox.add_argument("--limit", type=positive, default=float("inf"), help="try so many rows at the most")
     outbox.add_argument("--destination", help="only this one; all if it is not given")
     expiry = works.add_parser("expire-reservations", prog="bin/expire-reservations", description=expire.__doc__)
-    expiry.add_argument("--limit", type=_positive, default=float("inf"), help="expire so many holds at the most")
+    expiry.add_argument("--limit", type=positive, default=float("inf"), help="expire so many holds at the most")
     return parser
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("it must be 1 or more")
-    return number
 
 
 if __name__ == "__main__":
