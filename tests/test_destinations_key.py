@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select, update
+from sqlalchemy import select, text, update
 
 from domain.outbox import Unreachable
 from domain.outbox.destinations import State
@@ -105,6 +105,15 @@ def test_a_backlog_is_counted_to_a_bound_and_said_to_be_more(shop: Db, tmp_path:
     assert (found.pending, found.waiting, found.dead, found.lower_bounds) == (MOST, 0, 1, ["pending"])
     assert "shop          up     20,000+        0     1  2" in listed(tmp_path)
     assert "nobody delivers at least 20,000 rows." in " ".join(listed(tmp_path, "events").split())
+
+
+def test_a_count_that_takes_too_long_is_given_up_and_said_so(shop: Db) -> None:
+    with shop.begin() as session:
+        session.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
+        run = turned("destinations", "list")
+
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("The database is too busy (") and "Run it again" in run.stderr
 
 
 def test_who_has_lanes_in_hand_is_told(shop: Db, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import database, telemetry
-from domain.errors import HoldfastError, Invalid, NothingPromised, UnknownDestination
+from domain.errors import Busy, HoldfastError, Invalid, NothingPromised, UnknownDestination
 from domain.outbox import routes_file
 from domain.outbox.routes import Routes
 from domain.settings import Settings
@@ -42,8 +42,9 @@ def turned(work: Callable[[sessionmaker[Session], Routes], int]) -> int:
 
 def failed(error: SQLAlchemyError, comfort: str) -> int:
     """Say what the database said, and what it means."""
-    what = "The database can't be reached" if database.trouble(error) else "The database refused"
-    print(f"{what} ({str(error).splitlines()[0]}). {comfort}", file=sys.stderr)
+    trouble = database.trouble(error)
+    known = "is too busy" if isinstance(trouble, Busy) else "can't be reached"
+    print(f"The database {known if trouble else 'refused'} ({str(error).splitlines()[0]}). {comfort}", file=sys.stderr)
     return TROUBLE
 
 
