@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client import REGISTRY
-from sqlalchemy import update
+from sqlalchemy import func, update
 
 from domain.outbox import Delivered, Outcome, Rejected, Row, breaker, standing
 from domain.outbox.standing import Standing
@@ -88,6 +88,19 @@ def test_a_replayed_row_is_as_old_as_its_replay(db: Db) -> None:
         session.execute(update(table).values(replayed_at=table.c.created_at + timedelta(days=9)))
 
     assert seen(shop).oldest_pending_age_seconds < 3_600
+
+
+def test_a_replayed_row_does_not_hide_an_older_one_that_waits(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    replayed, oldest = promised(drain.db, an_aggregate(7), an_aggregate(7))
+    shop.trouble = {replayed: NOT_NOW, oldest: NOT_NOW}
+    drain.run()
+    aged(drain.db, oldest, timedelta(days=9))
+    with drain.db.begin() as session:
+        session.execute(update(table).where(table.c.id == replayed).values(replayed_at=func.now()))
+
+    assert seen(drain.db).oldest_pending_age_seconds >= timedelta(days=9).total_seconds()
 
 
 def test_discarded_rows_are_not_dead_ones_any_more(drain_of: OpenDrain) -> None:

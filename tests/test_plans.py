@@ -109,11 +109,12 @@ HOT = [
     (expire, {"ix_reservations_status_expires_at"}, DESCENT),
     (prune, {"ix_outbox_processed_at"}, DESCENT),
     (take_two_back, set(), 2 * DESCENT),
-    # What is counted is counted in an index, of which a page holds a hundred rows and more, and to a limit.
+    # What is counted is counted in an index, of which a page holds a hundred rows and more, and to a limit;
+    # few are read themselves.
     (
         look,
         {"ix_outbox_ready", "ix_outbox_waiting_aggregate", "ix_outbox_dead"},
-        standing.MOST // 50 + READY + 2 * 32 * DESCENT,
+        standing.MOST // 50 + standing.READ + READY + 2 * 32 * DESCENT,
     ),
 ]
 

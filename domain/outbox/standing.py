@@ -30,6 +30,9 @@ from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiti
 #: vacuum a backlog takes 2 to 15 µs a row to count: a million would make itself larger by being counted.
 MOST = 20_000
 
+#: So many waiting rows are read themselves, which costs more, to tell the oldest. Of more than these it is nearly so.
+READ = 1_000
+
 #: A look that takes longer is given up: whoever looks is no reason for the outbox to be late.
 LOOK_SECONDS = 3
 
@@ -140,7 +143,15 @@ def _oldest_ready() -> ScalarSelect[object]:
     return oldest.correlate(_names).scalar_subquery()
 
 
-_oldest_waiting = select(_since).where(outbox.c.id == _waiting.c.first).correlate(_waiting).scalar_subquery()
+def _oldest_waiting() -> ColumnElement[object]:
+    """The first row, or one with a higher number, as those that were replayed are younger than theirs."""
+    first = select(_since).where(outbox.c.id == _waiting.c.first).correlate(_waiting).scalar_subquery()
+    some = select(_since.label("since")).where(waiting, outbox.c.destination == _names.c.name)
+    # In the order of their index, so that no plan gets them by reading all the table.
+    some = some.order_by(outbox.c.aggregate_id, outbox.c.id).limit(READ)
+    read = some.correlate(_names).subquery("read")
+    return func.least(first, select(func.min(read.c.since)).correlate(_names).scalar_subquery())
+
 
 #: Whose leases last, lane by lane.
 _holders = (
@@ -158,7 +169,7 @@ LOOK = (
         _ready.c.rows.label("ready"),
         _waiting.c.rows.label("waiting"),
         _given_up.c.rows.label("dead"),
-        func.least(_oldest_ready(), _oldest_waiting).label("oldest_pending_at"),
+        func.least(_oldest_ready(), _oldest_waiting()).label("oldest_pending_at"),
         func.clock_timestamp().label("looked_at"),
         func.array(_holders, type_=ARRAY(String)).label("holders"),
     )
