@@ -222,8 +222,8 @@ MUTANTS = (
         guard="event-id",
         says="webhook-id is new at each delivery",
         path="worker/destinations/webhook.py",
-        text="datetime.now(UTC), str(row.event_id)",
-        without=f"datetime.now(UTC), str({ANOTHER_ID})",
+        text="row.fetched_at, str(row.event_id)",
+        without=f"row.fetched_at, str({ANOTHER_ID})",
     ),
     Mutant(
         guard="event-id",
