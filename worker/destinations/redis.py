@@ -26,8 +26,9 @@ from redis.retry import Retry
 
 from domain.outbox import Delivered, Failed, Held, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 from worker.formats import format_of
+from worker.opening import refuse
 from worker.rounds import in_rounds, written
 
 #: What is sent before the first answer is read. Sending more at once is no faster, and after a
@@ -179,7 +180,4 @@ class Target:
 
 def _refuse(route: Route, reason: str, known: Mapping[str, str]) -> NoReturn:
     there_is = "; ".join(f"{name}: {what}" for name, what in known.items())
-    refuse_to_start(
-        f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}. Its URL is redis://host:6379/0?stream=NAME, and its"
-        f" options are: {there_is}."
-    )
+    refuse(route, f"{reason}. Its URL is redis://host:6379/0?stream=NAME, and its options are: {there_is}")

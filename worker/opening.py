@@ -1,0 +1,20 @@
+"""Opening a destination: what each kind of it reads from its route in the same way, or the process ends."""
+
+from typing import NoReturn
+
+from domain.outbox.routes import Route
+from domain.settings import refuse_to_start
+
+
+def refuse(route: Route, reason: str) -> NoReturn:
+    """End the process and say what is wrong with a route. A full stop is added to the reason."""
+    refuse_to_start(f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}.")
+
+
+def refuse_without(route: Route, package: str | None, what: str, extra: str) -> NoReturn:
+    """End the process, as what the route asks for needs a package, and say how to install it."""
+    refuse(
+        route,
+        f"{what} needs the package {package!r}, and it is not installed. Run: bin/install {extra}"
+        f" (that is: pip install -e '.[{extra}]')",
+    )
