@@ -3,7 +3,12 @@
 from typing import NoReturn
 
 from domain.outbox.routes import Route
-from domain.settings import refuse_to_start
+from domain.settings import Settings, refuse_to_start
+
+
+def timeout_of(route: Route, settings: Settings) -> float:
+    """Return how long the destination may take to answer, in seconds."""
+    return route.timeout_seconds or settings.webhook_timeout_seconds
 
 
 def refuse(route: Route, reason: str) -> NoReturn:

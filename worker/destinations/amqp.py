@@ -14,7 +14,7 @@ from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.destinations.amqp_link import Link, Publication
 from worker.formats import format_of
-from worker.opening import refuse
+from worker.opening import refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
@@ -29,7 +29,7 @@ class Amqp:
     """
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        self._timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        self._timeout_seconds = timeout_of(route, settings)
         self._format = format_of(route)
         self._stopping = stopping
         options = _options(route)

@@ -13,7 +13,7 @@ from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.destinations.kafka_feed import Feed, Record
 from worker.formats import format_of
-from worker.opening import refuse
+from worker.opening import refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 #: What is not for a URL to say, as the promises hang on it.
@@ -46,7 +46,7 @@ class Kafka:
     """
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        self._timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        self._timeout_seconds = timeout_of(route, settings)
         self._format = format_of(route)
         self._stopping = stopping
         self._topic = _topic(route)

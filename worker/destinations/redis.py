@@ -28,7 +28,7 @@ from domain.outbox import Delivered, Failed, Held, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.formats import format_of
-from worker.opening import refuse
+from worker.opening import refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 #: What is sent before the first answer is read. Sending more at once is no faster, and after a
@@ -65,7 +65,7 @@ class RedisStream:
     """One entry an event, its fields the message. The row alone retries: redis-py never."""
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        timeout_seconds = timeout_of(route, settings)
         target = Target.of(route)
         self._stream, self._maxlen = target.stream, target.maxlen
         self._redis = target.open(route, timeout_seconds)

@@ -20,7 +20,7 @@ from worker.destinations.sqs_answers import each, finds_fault_with_a_message, re
 from worker.destinations.sqs_messages import Chunk, Entry, chunks, entry_of
 from worker.destinations.sqs_wire import Wire
 from worker.formats import format_of
-from worker.opening import refuse
+from worker.opening import refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 #: A queue's URL: any path, and at its end a name.
@@ -44,7 +44,7 @@ class Sqs:
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
         self._format = format_of(route)
         self._stopping = stopping
-        timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        timeout_seconds = timeout_of(route, settings)
         self._client, self._wire = _client(route, timeout_seconds)
         self._queue_url = "https://" + route.url.removeprefix("sqs://")
         self._is_fifo = route.url.endswith(".fifo")

@@ -13,7 +13,7 @@ from domain.settings import Settings
 from worker.calls import Calls
 from worker.formats import Message, format_of
 from worker.http import Answer, Http, judged
-from worker.opening import refuse
+from worker.opening import refuse, timeout_of
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 
@@ -22,7 +22,7 @@ class Webhook:
     """2xx is success. Redirects are not followed. `webhook-id` is the event's id, at every attempt."""
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        timeout_seconds = timeout_of(route, settings)
         try:
             self._http = Http(
                 route.url,
