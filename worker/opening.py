@@ -1,6 +1,8 @@
 """Opening a destination: what each kind of it reads from its route in the same way, or the process ends."""
 
+from collections.abc import Mapping
 from typing import NoReturn
+from urllib.parse import parse_qsl, urlsplit
 
 from domain.outbox.routes import Route
 from domain.settings import Settings, refuse_to_start
@@ -9,6 +11,15 @@ from domain.settings import Settings, refuse_to_start
 def timeout_of(route: Route, settings: Settings) -> float:
     """Return how long the destination may take to answer, in seconds."""
     return route.timeout_seconds or settings.webhook_timeout_seconds
+
+
+def options_of(route: Route) -> Mapping[str, str]:
+    """Return what the query of its URL says, by name. A plus is a plus and not a space: passwords have them."""
+    pairs = parse_qsl(urlsplit(route.url).query.replace("+", "%2B"), keep_blank_values=True)
+    options = dict(pairs)
+    if len(options) < len(pairs):
+        refuse(route, "an option is given twice")
+    return options
 
 
 def refuse(route: Route, reason: str) -> NoReturn:

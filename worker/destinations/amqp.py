@@ -5,7 +5,7 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from threading import Event, Lock
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pika import BasicProperties, ConnectionParameters, DeliveryMode, PlainCredentials, SSLOptions
 
@@ -14,7 +14,7 @@ from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.destinations.amqp_link import Link, Publication
 from worker.formats import format_of
-from worker.opening import refuse, timeout_of
+from worker.opening import options_of, refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
@@ -106,14 +106,10 @@ def _error(outcome: Outcome) -> str:
 
 
 def _options(route: Route) -> Mapping[str, str]:
-    # As RabbitMQ's own clients read it: a plus is a plus, not a space.
-    pairs = parse_qsl(urlsplit(route.url).query.replace("+", "%2B"), keep_blank_values=True)
-    options = dict(pairs)
+    options = options_of(route)
     for name in options:
         if name not in OPTIONS:
             refuse(route, f"{name!r} is no option of it; the options are {', '.join(OPTIONS)}")
-    if len(options) < len(pairs):
-        refuse(route, "an option is given twice")
     if not options.get("exchange"):
         refuse(route, "it needs the exchange to publish to: amqp://user:password@host/vhost?exchange=bookings")
     if len(options["exchange"].encode()) > 127:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from threading import Event, Lock
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from confluent_kafka import KafkaException, Producer
 
@@ -13,7 +13,7 @@ from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.destinations.kafka_feed import Feed, Record
 from worker.formats import format_of
-from worker.opening import refuse, timeout_of
+from worker.opening import options_of, refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 #: What is not for a URL to say, as the promises hang on it.
@@ -130,15 +130,11 @@ def _brokers(route: Route) -> str:
 
 
 def _options(route: Route) -> Mapping[str, str]:
-    # A plus is a plus, not a space: passwords have them.
-    pairs = parse_qsl(urlsplit(route.url).query.replace("+", "%2B"), keep_blank_values=True)
-    options = dict(pairs)
+    options = options_of(route)
     for name in options:
         if name in OURS:
             refuse(route, f"{name} is not for the URL to say: {', '.join(sorted(OURS))} are Holdfast's own")
         # No property of librdkafka has an underscore; those that have are Python's.
         if "_" in name or name in {"logger", "default.topic.config"}:
             refuse(route, f"{name!r} is no option of it; the options are librdkafka's properties")
-    if len(options) < len(pairs):
-        refuse(route, "an option is given twice")
     return options

@@ -137,6 +137,7 @@ class Target:
         """Read the URL, or end the process and say what is wrong with it."""
         parts = urlsplit(route.url)
         known = OPTIONS | ({"db": "the number of the database"} if parts.scheme == "unix" else {})
+        # Not as the other brokers' URLs are read (see `options_of`): to redis-py a plus is a space.
         given = parse_qsl(parts.query, keep_blank_values=True)
         options = dict(given)
         if strangers := options.keys() - known.keys():
