@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Row, Unreachable
+from domain.outbox import HELD, Delivered, Failed, Moot, Outcome, Refused, Rejected, Row, Unreachable
 
 #: No call of a batch begins later than this after its first one, so that what has been
 #: delivered is soon settled: a kill repeats no more than this much work.
@@ -56,7 +56,7 @@ class _Batch:
         outcomes: list[tuple[int, Outcome]] = []
         goes_on = True
         for row in rows:
-            outcome = _guarded(self._call, row) if goes_on and not self._is_over() else Held()
+            outcome = _guarded(self._call, row) if goes_on and not self._is_over() else HELD
             outcomes.append((row.id, outcome))
             self._is_down = self._is_down or isinstance(outcome, Unreachable)
             # A dead row lets its aggregate go on; the gap is counted and shown.

@@ -13,12 +13,10 @@ from uuid import UUID
 
 import structlog
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
+from domain.outbox import HELD, Delivered, Failed, Outcome, Rejected, Row, Unreachable
 
 #: No round of a batch begins later than this after its first one.
 BATCH_SECONDS = 1.0
-
-HELD = Held()
 
 Entry = TypeVar("Entry")
 

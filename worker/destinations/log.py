@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from threading import Event
 
-from domain.outbox import Delivered, Outcome, Row, Unreachable
+from domain.outbox import DELIVERED, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.formats import format_of
@@ -49,8 +49,8 @@ class Log:
                 # What was written and may not be on the disk goes out again: twice is better than never.
                 kept = written if self._can_sync() else 0
                 down = Unreachable(f"can't write to the log: {error.strerror}")
-                return [Delivered()] * kept + [down] * (len(rows) - kept)
-            return [Delivered()] * len(rows)
+                return [DELIVERED] * kept + [down] * (len(rows) - kept)
+            return [DELIVERED] * len(rows)
 
     def _follow(self) -> None:
         """Open the file at the path again if it is another one by now."""

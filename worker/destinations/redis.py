@@ -24,7 +24,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Row, Unreachable
+from domain.outbox import DELIVERED, HELD, Failed, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.formats import format_of
@@ -55,8 +55,6 @@ OUTAGES = (
 
 #: The same, of answers for which the library has no class: how they begin.
 OUTAGE_CODES = ("BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOREPLICAS", "unknown command")
-
-HELD = Held()
 
 Fields = Mapping[str, str]
 
@@ -112,7 +110,7 @@ class RedisStream:
 
     def _outcome(self, answer: object) -> Outcome:
         if isinstance(answer, bytes) and b"-" in answer:
-            return Delivered()
+            return DELIVERED
         if not isinstance(answer, ResponseError):
             return Unreachable(f"Redis answered {answer!r}, which is no id of an entry")
         said = str(answer)

@@ -13,7 +13,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from domain.outbox import Held, Outcome, Rejected, Row, Unreachable
+from domain.outbox import HELD, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.destinations.sqs_answers import each, finds_fault_with_a_message, read, refused
@@ -34,8 +34,6 @@ WELL_KNOWN = re.compile(r"sqs\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?")
 
 #: boto3's own variables, which send requests elsewhere, such as to a test's server.
 OVERRIDES = ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL")
-
-HELD = Held()
 
 
 class Sqs:
