@@ -149,7 +149,7 @@ MUTANTS = (
         guard="order",
         says="what follows a row that did not leave is sent",
         path="worker/calls.py",
-        text="goes_on = goes_on and isinstance(outcome, Delivered | Refused | Moot | Rejected)",
+        text="goes_on = goes_on and lets_go_on(outcome)",
         without="goes_on = True",
     ),
     Mutant(
