@@ -65,5 +65,5 @@ def _sent(send: Callable[[Sequence[Row]], Sequence[Outcome]], turn: Sequence[Row
     try:
         return send(turn)
     except Exception as error:
-        log.exception("delivery.broke", rows=len(turn))
+        log.exception("round.broke", rows=len(turn))
         return [Unreachable(f"{type(error).__name__}: {error}")] * len(turn)
