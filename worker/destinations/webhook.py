@@ -1,4 +1,4 @@
-"""`https://` posts the envelope, signed by the Standard Webhooks scheme where there is a secret."""
+"""`https://` posts events in the format of the route, signed by the Standard Webhooks scheme if there is a secret."""
 
 import re
 from collections.abc import Mapping, Sequence
