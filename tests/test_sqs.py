@@ -119,6 +119,15 @@ def test_a_replay_is_not_dropped_as_a_repeat_and_its_own_repeat_is(fifo: FifoWor
     assert [json.loads(message.body)["event_id"] for message in messages(fifo)] == [str(row.event_id)] * 3
 
 
+def test_what_a_client_calls_its_request_makes_no_replay_of_an_event(fifo: FifoWorld) -> None:
+    row = a_row(correlation_id="replayed")
+
+    assert delivered([row], fifo.url) == [Delivered()]
+
+    (message,) = messages(fifo)
+    assert message.deduplication_id == str(row.event_id)
+
+
 def test_a_call_takes_ten_messages_and_calls_go_out_at_once(server: Server) -> None:
     together = Barrier(3)
 
