@@ -33,6 +33,9 @@ class Mutant:
 
 SETTLE, LANES, FETCH = "domain/outbox/settle.py", "domain/outbox/lanes.py", "domain/outbox/fetch.py"
 
+#: How a batch asks whether its lane is still ours.
+ASKED = "release(session, lane, settled_to=settled_to) if is_last else fence(session, lane)"
+
 #: What a lane that is ours would say.
 NOW = "__import__('domain.database').database.now(session)"
 
@@ -44,15 +47,15 @@ MUTANTS = (
         guard="fence",
         says="settle does not ask whether the lane is still ours",
         path=SETTLE,
-        text="at = (release if is_last else fence)(session, lane)",
-        without=f"at = (release if is_last else fence)(session, lane) or {NOW}",
+        text=ASKED,
+        without=f"({ASKED}) or {NOW}",
     ),
     Mutant(
         guard="fence",
         says="settling the last batch gives back without asking",
         path=SETTLE,
-        text="at = (release if is_last else fence)(session, lane)",
-        without=f"at = (release(session, lane) or {NOW}) if is_last else fence(session, lane)",
+        text=ASKED,
+        without=ASKED.replace(" if is_last", f" or {NOW} if is_last"),
     ),
     Mutant(
         guard="fence",
@@ -191,8 +194,8 @@ MUTANTS = (
         guard="event-id",
         says="webhook-id is new at each delivery",
         path="worker/destinations/webhook.py",
-        text="datetime.now(UTC), str(row.event_id)",
-        without=f"datetime.now(UTC), str({ANOTHER_ID})",
+        text="row.fetched_at, str(row.event_id)",
+        without=f"row.fetched_at, str({ANOTHER_ID})",
     ),
     Mutant(
         guard="event-id",
