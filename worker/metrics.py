@@ -69,16 +69,13 @@ def count(destination: str, deliveries: Sequence[Delivery], settlement: Settleme
         return
     if settlement.processed:
         DELIVERED.labels(destination).inc(len(settlement.processed))
-        recorded = [row.created_at for row, _ in settlement.processed if _REPLAYED not in row.headers]
+        recorded = [row.created_at for row, _ in settlement.processed if not row.is_replayed]
         _ages(destination).add(recorded, settlement.at)
     if len(settlement.processed) < len(deliveries):
         _count_troubles(destination, deliveries)
     if settlement.dead:
         DIED.labels(destination).inc(len(settlement.dead))
 
-
-#: The header of a row that was delivered or given up once and is sent again: it is as old as it is.
-_REPLAYED = '"replayed"'
 
 _TROUBLES = {Failed: FAILED, Rejected: REJECTED, Unreachable: UNREACHABLE}
 

@@ -36,6 +36,9 @@ class Mutant:
 SETTLE, LANES, FETCH = "domain/outbox/settle.py", "domain/outbox/lanes.py", "domain/outbox/fetch.py"
 FLOOR = "domain/outbox/floor.py"
 
+#: How a batch asks whether its lane is still ours.
+ASKED = "release(session, lane, settled_to=settled_to) if is_last else fence(session, lane)"
+
 #: What a lane that is ours would say.
 NOW = "__import__('domain.database').database.now(session)"
 
@@ -47,15 +50,15 @@ MUTANTS = (
         guard="fence",
         says="settling a batch does not ask whether the lane is still ours",
         path=SETTLE,
-        text="if is_last else fence(session, lane)",
-        without=f"if is_last else fence(session, lane) or {NOW}",
+        text=ASKED,
+        without=f"({ASKED}) or {NOW}",
     ),
     Mutant(
         guard="fence",
         says="settling the last batch gives back without asking",
         path=SETTLE,
-        text="at = release(session, lane, settled_to=settled_to) if is_last",
-        without=f"at = (release(session, lane, settled_to=settled_to) or {NOW}) if is_last",
+        text=ASKED,
+        without=ASKED.replace(" if is_last", f" or {NOW} if is_last"),
     ),
     Mutant(
         guard="fence",
@@ -180,7 +183,7 @@ MUTANTS = (
         guard="order",
         says="what follows a row that did not leave is sent",
         path="worker/calls.py",
-        text="goes_on = goes_on and isinstance(outcome, Delivered | Refused | Moot | Rejected)",
+        text="goes_on = goes_on and lets_go_on(outcome)",
         without="goes_on = True",
     ),
     Mutant(
