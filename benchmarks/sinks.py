@@ -17,6 +17,8 @@ from benchmarks import draining
 from benchmarks.measure import Measure, median
 from benchmarks.stage import Stage, wait_until
 from deploy.embedded import RedisServer
+
+# The tests' own servers: starting, asking and ending each takes a hundred lines, which a copy would only repeat.
 from tests.kafka import MockCluster
 from tests.rabbitmq import RabbitMQ, is_installed
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Row, Unreachable
-from worker.calls import BATCH_SECONDS, Calls
+from worker.batch import BATCH_SECONDS
+from worker.calls import Calls
 
 A, B, C = uuid4(), uuid4(), uuid4()
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

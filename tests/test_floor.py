@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Engine, func, select, text, update
 
 from domain import outbox
-from domain.outbox import Delivered, Lane, Outcome, Row, replay
+from domain.outbox import Delivered, Held, Lane, Outcome, Row, replay
 from domain.outbox.batches import Batch
 from domain.outbox.outcomes import Retries
 from domain.outbox.selection import Among, Selection
@@ -187,6 +187,21 @@ def test_a_hold_whose_time_is_over_leaves_the_rest_above_it(
     assert shop.called[-7:] == ids
     assert set(standing(drain.db)) == {"processed"}
     assert ids[0] <= floors[-1] < ids[-1], "it has risen from hold to hold"
+
+
+def test_a_last_batch_that_leaves_a_row_ready_leaves_it_above_the_floor(drain: Drain) -> None:
+    promised(drain.db, an_aggregate())
+    for _ in range(3):
+        with drain.db.begin() as session:
+            lane = outbox.claim(session, [SHOP], "me", drain.horizon)
+        assert lane is not None
+        rows = fetched(drain.db, lane, after=lane.settled_to)
+        with drain.db.begin() as session:
+            held = [(row, Held()) for row in rows]
+            outbox.settle(session, lane, held, retries=Retries(max_attempts=1), is_last=True)
+
+    assert lane and lane.complete_to == rows[-1].id, "it could have risen"
+    assert floor(drain.db) == 0
 
 
 def test_a_run_that_has_reached_its_limit_leaves_the_rest_above_it(drain: Drain, shop: Troubled) -> None:

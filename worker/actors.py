@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType
 
@@ -16,10 +17,14 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from domain.settings import Settings
 from worker import sweep
 from worker.app import App, open_app
-from worker.broker import DRAINS, SWEEPS, connect
+from worker.broker import DOWN, DRAINS, ENOUGH, SWEEPS, connect
+from worker.drain import Tally
 
 #: A drain that goes on for longer makes room for the other actors, and rings for itself.
 RUN_SECONDS = 5.0
+
+#: A drain that has been busy for longer asks for others to join in, once.
+ALONE_SECONDS = 0.1
 
 #: A worker that came up before its database begins this long after it at the latest.
 OPEN_AGAIN_SECONDS = 1.0
@@ -90,16 +95,30 @@ def _open(*, threads: int, ended: threading.Event) -> App:
 
 settings = Settings.load()
 running = Running()
-broker, _ = connect(settings.broker(), [running])
+broker, waiting = connect(settings.broker(), [running])
 
 
 @dramatiq.actor(broker=broker, queue_name=DRAINS, throws=OperationalError)
 def process_outbox() -> None:
-    """Drain the outbox until it is dry or others should have a turn."""
-    ends = time.monotonic() + RUN_SECONDS
-    running.app.drain.run(until=ends)
-    if time.monotonic() >= ends:
+    """Drain the outbox until it is dry or others should have a turn. The longer it takes, the more threads do it."""
+    begun, is_alone = time.monotonic(), True
+
+    def ask_for_help(_: Tally) -> None:
+        nonlocal is_alone
+        if is_alone and time.monotonic() - begun > ALONE_SECONDS:
+            is_alone = False
+            _ring_once()
+
+    running.app.drain.run(until=begun + RUN_SECONDS, progress=ask_for_help)
+    if time.monotonic() >= begun + RUN_SECONDS:
         process_outbox.send()
+
+
+def _ring_once() -> None:
+    """Ring, unless enough rings wait. While the broker is down nobody would hear it, and the scheduler rings after."""
+    with suppress(*DOWN):
+        if waiting(DRAINS) < ENOUGH:
+            process_outbox.send()
 
 
 @dramatiq.actor(broker=broker, queue_name=SWEEPS, throws=OperationalError)

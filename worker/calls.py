@@ -1,21 +1,12 @@
 """Sending rows one by one: in order within an aggregate, at once across aggregates."""
 
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
-from uuid import UUID
 
-import structlog
-
-from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Row, Unreachable
-
-#: No call of a batch begins later than this after its first one, so that what has been
-#: delivered is soon settled: a kill repeats no more than this much work.
-BATCH_SECONDS = 1.0
-
-log = structlog.get_logger()
+from domain.outbox import HELD, Outcome, Row, Unreachable
+from worker.batch import BATCH_SECONDS, by_aggregate, guarded, lets_go_on
 
 
 class Calls:
@@ -31,11 +22,8 @@ class Calls:
         What follows a row that did not leave is Held, and so is everything not begun yet
         when the destination turns out to be unreachable, or the time of the batch is over.
         """
-        by_aggregate: dict[UUID, list[Row]] = defaultdict(list)
-        for row in rows:
-            by_aggregate[row.aggregate_id].append(row)
         batch = _Batch(call, self._stopping, time.monotonic() + BATCH_SECONDS)
-        runs = self._threads.map(batch.in_order, by_aggregate.values())
+        runs = self._threads.map(batch.in_order, by_aggregate(rows).values())
         outcomes = {row_id: outcome for run in runs for row_id, outcome in run}
         return [outcomes[row.id] for row in rows]
 
@@ -56,21 +44,11 @@ class _Batch:
         outcomes: list[tuple[int, Outcome]] = []
         goes_on = True
         for row in rows:
-            outcome = _guarded(self._call, row) if goes_on and not self._is_over() else Held()
+            outcome = guarded(self._call, row) if goes_on and not self._is_over() else HELD
             outcomes.append((row.id, outcome))
             self._is_down = self._is_down or isinstance(outcome, Unreachable)
-            # A dead row lets its aggregate go on; the gap is counted and shown.
-            goes_on = goes_on and isinstance(outcome, Delivered | Refused | Moot | Rejected)
+            goes_on = goes_on and lets_go_on(outcome)
         return outcomes
 
     def _is_over(self) -> bool:
         return self._is_down or self._stopping.is_set() or time.monotonic() > self._ends
-
-
-def _guarded(call: Callable[[Row], Outcome], row: Row) -> Outcome:
-    """Let a poisonous row fail alone: whatever it breaks, its neighbours go on."""
-    try:
-        return call(row)
-    except Exception as error:
-        log.exception("delivery.broke", row=row.id)
-        return Failed(f"{type(error).__name__}: {error}")

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.database import trouble
-from domain.outbox import Delivered, Failed, Held, Horizon, Lane, Outcome, Row, Settlement
+from domain.outbox import HELD, Delivered, Failed, Horizon, Lane, Outcome, Row, Settlement
 from domain.outbox.outcomes import Delivery
 from domain.outbox.routes import Route
 from worker import metrics, tracing
@@ -24,8 +24,6 @@ from worker.shares import Shares
 
 #: A lane is given back after this long, so that few workers serve many lanes fairly.
 SLICE_SECONDS = 1.0
-
-HELD = Held()
 
 log = structlog.get_logger()
 

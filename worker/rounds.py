@@ -5,20 +5,14 @@ them in order again. So a row is sent only when the one before it has been answe
 """
 
 import time
-from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from threading import Event
 from typing import TypeVar
-from uuid import UUID
 
 import structlog
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
-
-#: No round of a batch begins later than this after its first one.
-BATCH_SECONDS = 1.0
-
-HELD = Held()
+from domain.outbox import HELD, Failed, Outcome, Rejected, Row, Unreachable
+from worker.batch import BATCH_SECONDS, by_aggregate, guarded, lets_go_on
 
 Entry = TypeVar("Entry")
 
@@ -35,15 +29,15 @@ def in_rounds(
     out to be unreachable, or the time of the batch is over.
     """
     outcomes: dict[int, Outcome] = {}
-    queues = _by_aggregate(rows)
+    queues = by_aggregate(rows)
     ends = time.monotonic() + BATCH_SECONDS
     while queues and not stopping.is_set() and time.monotonic() < ends:
         turn = [queue.popleft() for queue in queues.values()]
-        answers = _guarded(send, turn)
+        answers = _sent(send, turn)
         outcomes.update((row.id, answer) for row, answer in zip(turn, answers, strict=True))
         if any(isinstance(answer, Unreachable) for answer in answers):
             break
-        left = {row.aggregate_id for row in turn if _lets_go_on(outcomes[row.id])}
+        left = {row.aggregate_id for row in turn if lets_go_on(outcomes[row.id])}
         queues = {aggregate: queue for aggregate, queue in queues.items() if queue and aggregate in left}
     return [outcomes.get(row.id, HELD) for row in rows]
 
@@ -53,40 +47,23 @@ def written(
 ) -> tuple[Sequence[tuple[Row, Entry]], dict[int, Outcome]]:
     """Write each row down as the broker wants it. Return what is to be sent, and the outcomes of the others by id.
 
-    A poisonous row fails alone: whatever it breaks, its neighbours go on.
+    One that can't be written fails alone.
     """
     entries: list[tuple[Row, Entry]] = []
     outcomes: dict[int, Outcome] = {}
     for row in rows:
-        try:
-            entry = write(row)
-        except Exception as error:
-            log.exception("delivery.broke", row=row.id)
-            outcomes[row.id] = Failed(f"{type(error).__name__}: {error}")
-            continue
-        if isinstance(entry, Rejected):
+        entry = guarded(write, row)
+        if isinstance(entry, Rejected | Failed):
             outcomes[row.id] = entry
         else:
             entries.append((row, entry))
     return entries, outcomes
 
 
-def _guarded(send: Callable[[Sequence[Row]], Sequence[Outcome]], turn: Sequence[Row]) -> Sequence[Outcome]:
+def _sent(send: Callable[[Sequence[Row]], Sequence[Outcome]], turn: Sequence[Row]) -> Sequence[Outcome]:
     """Take what a broker's library did not foresee for an outage: nobody can tell which row is to blame, if any."""
     try:
         return send(turn)
     except Exception as error:
-        log.exception("delivery.broke", rows=len(turn))
+        log.exception("round.broke", rows=len(turn))
         return [Unreachable(f"{type(error).__name__}: {error}")] * len(turn)
-
-
-def _by_aggregate(rows: Sequence[Row]) -> dict[UUID, deque[Row]]:
-    queues: dict[UUID, deque[Row]] = defaultdict(deque)
-    for row in rows:
-        queues[row.aggregate_id].append(row)
-    return queues
-
-
-def _lets_go_on(outcome: Outcome) -> bool:
-    # A dead row lets its aggregate go on; the gap is counted and shown.
-    return isinstance(outcome, Delivered | Rejected)

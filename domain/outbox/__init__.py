@@ -3,7 +3,18 @@
 from domain.outbox.fetch import fetch, wake
 from domain.outbox.floor import Horizon, take_away_wrong_ones
 from domain.outbox.lanes import Lane, claim, fence, register, release, renew
-from domain.outbox.outcomes import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Unreachable
+from domain.outbox.outcomes import (
+    DELIVERED,
+    HELD,
+    Delivered,
+    Failed,
+    Held,
+    Moot,
+    Outcome,
+    Refused,
+    Rejected,
+    Unreachable,
+)
 from domain.outbox.prune import BEGINNING, prune
 from domain.outbox.record import Event, has_recorded, record
 from domain.outbox.settle import Settlement, settle
@@ -11,6 +22,8 @@ from domain.outbox.table import Row
 
 __all__ = [
     "BEGINNING",
+    "DELIVERED",
+    "HELD",
     "Delivered",
     "Event",
     "Failed",

@@ -63,6 +63,10 @@ class Held:
 
 Outcome = Delivered | Refused | Moot | Rejected | Failed | Unreachable | Held
 
+#: The two that most rows get, and that have nothing else to say.
+DELIVERED = Delivered()
+HELD = Held()
+
 
 Delivery = tuple[Row, Outcome]
 

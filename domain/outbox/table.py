@@ -136,6 +136,13 @@ class Row(NamedTuple):
     waits_until: datetime | None
     fetched_at: datetime
 
+    @property
+    def is_replayed(self) -> bool:
+        """Whether it is sent again after it was delivered or given up: its header says when that was asked for."""
+        # Parsing would cost each row more than all else that looks at it. With its colon it is a
+        # name and no value, which a client may choose.
+        return '"replayed":' in self.headers
+
 
 def lane_of(aggregate_id: UUID) -> int:
     """Return the lane that an aggregate always goes by. The low bits of a UUID are random."""

@@ -11,8 +11,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain.outbox import Outcome, Row, Settlement
 from domain.outbox.routes import CONFIRMATION, Route
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 from worker.gateways.confirmation import Confirmation
+from worker.opening import refuse_without
 
 
 class Destination(Protocol):
@@ -79,8 +80,5 @@ def open_destination(route: Route, settings: Settings, db: sessionmaker[Session]
     except ModuleNotFoundError as error:
         if kind.extra is None:
             raise
-        refuse_to_start(
-            f"HOLDFAST_ROUTES: destination {route.name!r} needs the package {error.name!r} for {scheme}://, and it is"
-            f" not installed. Run: bin/install {kind.extra} (that is: pip install -e '.[{kind.extra}]')"
-        )
+        refuse_without(route, error.name, f"{scheme}://", kind.extra)
     return cast(Destination, getattr(module, kind.name)(route, settings, stopping))

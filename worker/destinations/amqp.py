@@ -5,16 +5,16 @@ import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from threading import Event, Lock
-from typing import NoReturn
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pika import BasicProperties, ConnectionParameters, DeliveryMode, PlainCredentials, SSLOptions
 
 from domain.outbox import Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 from worker.destinations.amqp_link import Link, Publication
 from worker.formats import format_of
+from worker.opening import options_of, refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
@@ -29,7 +29,7 @@ class Amqp:
     """
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        self._timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        self._timeout_seconds = timeout_of(route, settings)
         self._format = format_of(route)
         self._stopping = stopping
         options = _options(route)
@@ -106,18 +106,14 @@ def _error(outcome: Outcome) -> str:
 
 
 def _options(route: Route) -> Mapping[str, str]:
-    # As RabbitMQ's own clients read it: a plus is a plus, not a space.
-    pairs = parse_qsl(urlsplit(route.url).query.replace("+", "%2B"), keep_blank_values=True)
-    options = dict(pairs)
+    options = options_of(route)
     for name in options:
         if name not in OPTIONS:
-            _refuse(route, f"{name!r} is no option of it; the options are {', '.join(OPTIONS)}")
-    if len(options) < len(pairs):
-        _refuse(route, "an option is given twice")
+            refuse(route, f"{name!r} is no option of it; the options are {', '.join(OPTIONS)}")
     if not options.get("exchange"):
-        _refuse(route, "it needs the exchange to publish to: amqp://user:password@host/vhost?exchange=bookings")
+        refuse(route, "it needs the exchange to publish to: amqp://user:password@host/vhost?exchange=bookings")
     if len(options["exchange"].encode()) > 127:
-        _refuse(route, "the name of an exchange has 127 bytes at the most")
+        refuse(route, "the name of an exchange has 127 bytes at the most")
     return options
 
 
@@ -126,9 +122,9 @@ def _parameters(route: Route, options: Mapping[str, str], timeout_seconds: float
         parts = urlsplit(route.url)
         port = parts.port or PORTS[parts.scheme]
     except ValueError as error:
-        _refuse(route, f"its address can't be read: {error}")
+        refuse(route, f"its address can't be read: {error}")
     if not parts.hostname:
-        _refuse(route, "it must name a host: amqp://user:password@host/vhost?exchange=bookings")
+        refuse(route, "it must name a host: amqp://user:password@host/vhost?exchange=bookings")
     return ConnectionParameters(
         host=parts.hostname,
         port=port,
@@ -145,7 +141,7 @@ def _parameters(route: Route, options: Mapping[str, str], timeout_seconds: float
 def _virtual_host(route: Route, parts: SplitResult) -> str:
     name = parts.path.removeprefix("/")
     if "/" in name:
-        _refuse(route, f"a slash in the name of a virtual host is written %2F: {name.replace('/', '%2F')}")
+        refuse(route, f"a slash in the name of a virtual host is written %2F: {name.replace('/', '%2F')}")
     return unquote(name) or "/"
 
 
@@ -153,18 +149,14 @@ def _tls(route: Route, options: Mapping[str, str], parts: SplitResult) -> SSLOpt
     files = {name: value for name, value in options.items() if name.endswith("file")}
     if parts.scheme == "amqp":
         if files:
-            _refuse(route, f"{', '.join(files)} can be used with amqps:// only")
+            refuse(route, f"{', '.join(files)} can be used with amqps:// only")
         return None
     if "keyfile" in files and "certfile" not in files:
-        _refuse(route, "keyfile needs a certfile beside it")
+        refuse(route, "keyfile needs a certfile beside it")
     try:
         context = ssl.create_default_context(cafile=files.get("cacertfile"))
         if "certfile" in files:
             context.load_cert_chain(files["certfile"], files.get("keyfile"))
     except (OSError, ValueError) as error:
-        _refuse(route, f"its certificates can't be read: {re.sub(r'^.Errno [0-9]+. ', '', str(error))}")
+        refuse(route, f"its certificates can't be read: {re.sub(r'^.Errno [0-9]+. ', '', str(error))}")
     return SSLOptions(context, parts.hostname)
-
-
-def _refuse(route: Route, reason: str) -> NoReturn:
-    refuse_to_start(f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}.")

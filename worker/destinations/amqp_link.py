@@ -29,7 +29,7 @@ from pika.exceptions import (
 from pika.frame import Method
 from pika.spec import Basic
 
-from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
+from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
 from worker.destinations.answers import Answers
 
 #: What is written to the socket at once, in bytes. pika writes each frame by itself, and a
@@ -44,8 +44,6 @@ PRECONDITION_FAILED = 406
 
 #: What no broker could be told, as AMQP has no way of writing it.
 UNWRITABLE = (ShortStringTooLong, UnsupportedAMQPFieldException, UnicodeError)
-
-DELIVERED = Delivered()
 
 # An outage is told of once, by the drain; pika would tell of it with a traceback at every attempt.
 logging.getLogger("pika").setLevel(logging.CRITICAL)

@@ -4,16 +4,16 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from threading import Event, Lock
-from typing import NoReturn
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from confluent_kafka import KafkaException, Producer
 
 from domain.outbox import Outcome, Rejected, Row
 from domain.outbox.routes import Route
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 from worker.destinations.kafka_feed import Feed, Record
 from worker.formats import format_of
+from worker.opening import options_of, refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 #: What is not for a URL to say, as the promises hang on it.
@@ -46,7 +46,7 @@ class Kafka:
     """
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        self._timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        self._timeout_seconds = timeout_of(route, settings)
         self._format = format_of(route)
         self._stopping = stopping
         self._topic = _topic(route)
@@ -63,7 +63,7 @@ class Kafka:
         try:
             Producer({**self._properties, "log_level": 0}).close()
         except KafkaException as error:
-            _refuse(route, error.args[0].str())
+            refuse(route, error.args[0].str())
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return in_rounds(rows, self._send, self._stopping)
@@ -112,7 +112,7 @@ class Kafka:
 def _topic(route: Route) -> str:
     name = unquote(urlsplit(route.url).path.removeprefix("/"))
     if not TOPIC.fullmatch(name) or name in {".", ".."}:
-        _refuse(
+        refuse(
             route,
             "it needs the topic to produce to, of letters, digits, dots, dashes and underscores:"
             " kafka://host1:9092,host2:9092/topic",
@@ -123,26 +123,18 @@ def _topic(route: Route) -> str:
 def _brokers(route: Route) -> str:
     brokers = urlsplit(route.url).netloc
     if not brokers:
-        _refuse(route, "it must name a broker: kafka://host1:9092,host2:9092/topic")
+        refuse(route, "it must name a broker: kafka://host1:9092,host2:9092/topic")
     if "@" in brokers:
-        _refuse(route, "user and password are options: ?sasl.username=…&sasl.password=…&security.protocol=SASL_SSL")
+        refuse(route, "user and password are options: ?sasl.username=…&sasl.password=…&security.protocol=SASL_SSL")
     return brokers
 
 
 def _options(route: Route) -> Mapping[str, str]:
-    # A plus is a plus, not a space: passwords have them.
-    pairs = parse_qsl(urlsplit(route.url).query.replace("+", "%2B"), keep_blank_values=True)
-    options = dict(pairs)
+    options = options_of(route)
     for name in options:
         if name in OURS:
-            _refuse(route, f"{name} is not for the URL to say: {', '.join(sorted(OURS))} are Holdfast's own")
+            refuse(route, f"{name} is not for the URL to say: {', '.join(sorted(OURS))} are Holdfast's own")
         # No property of librdkafka has an underscore; those that have are Python's.
         if "_" in name or name in {"logger", "default.topic.config"}:
-            _refuse(route, f"{name!r} is no option of it; the options are librdkafka's properties")
-    if len(options) < len(pairs):
-        _refuse(route, "an option is given twice")
+            refuse(route, f"{name!r} is no option of it; the options are librdkafka's properties")
     return options
-
-
-def _refuse(route: Route, reason: str) -> NoReturn:
-    refuse_to_start(f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}.")

@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from domain.outbox import Delivered, Outcome, Rejected, Unreachable
+from domain.outbox import DELIVERED, Outcome, Rejected, Unreachable
 from worker.destinations.answers import Answers
 
 #: librdkafka looks once a second for messages whose time is over.
@@ -30,8 +30,6 @@ REJECTED = frozenset(
         KafkaError._INVALID_DIFFERENT_RECORD,
     }
 )
-
-DELIVERED = Delivered()
 
 #: The arguments of `Producer.produce`.
 Record = Mapping[str, Any]

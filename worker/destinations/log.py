@@ -6,10 +6,11 @@ import threading
 from collections.abc import Sequence
 from threading import Event
 
-from domain.outbox import Delivered, Outcome, Row, Unreachable
+from domain.outbox import DELIVERED, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 from worker.formats import format_of
+from worker.opening import refuse
 
 #: Standard output itself: a worker's `sys.stdout` belongs to Dramatiq's logging.
 STANDARD_OUTPUT = 1
@@ -30,9 +31,7 @@ class Log:
         try:
             self._file = self._open() if self._path else STANDARD_OUTPUT
         except OSError as error:
-            refuse_to_start(
-                f"HOLDFAST_ROUTES: destination {route.name!r} can't write to {self._path}: {error.strerror}."
-            )
+            refuse(route, f"it can't write to {self._path}: {error.strerror}")
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -50,8 +49,8 @@ class Log:
                 # What was written and may not be on the disk goes out again: twice is better than never.
                 kept = written if self._can_sync() else 0
                 down = Unreachable(f"can't write to the log: {error.strerror}")
-                return [Delivered()] * kept + [down] * (len(rows) - kept)
-            return [Delivered()] * len(rows)
+                return [DELIVERED] * kept + [down] * (len(rows) - kept)
+            return [DELIVERED] * len(rows)
 
     def _follow(self) -> None:
         """Open the file at the path again if it is another one by now."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from threading import Event
 
-from domain.outbox import Delivered, Outcome, Row
+from domain.outbox import DELIVERED, Outcome, Row
 from domain.outbox.routes import Route
 from domain.settings import Settings
 
@@ -13,7 +13,7 @@ class Null:
         pass
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return [Delivered()] * len(rows)
+        return [DELIVERED] * len(rows)
 
     def close(self) -> None:
         pass

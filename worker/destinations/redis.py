@@ -24,10 +24,11 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Row, Unreachable
+from domain.outbox import DELIVERED, HELD, Failed, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 from worker.formats import format_of
+from worker.opening import refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 #: What is sent before the first answer is read. Sending more at once is no faster, and after a
@@ -55,8 +56,6 @@ OUTAGES = (
 #: The same, of answers for which the library has no class: how they begin.
 OUTAGE_CODES = ("BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOREPLICAS", "unknown command")
 
-HELD = Held()
-
 Fields = Mapping[str, str]
 
 
@@ -64,7 +63,7 @@ class RedisStream:
     """One entry an event, its fields the message. The row alone retries: redis-py never."""
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        timeout_seconds = timeout_of(route, settings)
         target = Target.of(route)
         self._stream, self._maxlen = target.stream, target.maxlen
         self._redis = target.open(route, timeout_seconds)
@@ -111,7 +110,7 @@ class RedisStream:
 
     def _outcome(self, answer: object) -> Outcome:
         if isinstance(answer, bytes) and b"-" in answer:
-            return Delivered()
+            return DELIVERED
         if not isinstance(answer, ResponseError):
             return Unreachable(f"Redis answered {answer!r}, which is no id of an entry")
         said = str(answer)
@@ -136,6 +135,7 @@ class Target:
         """Read the URL, or end the process and say what is wrong with it."""
         parts = urlsplit(route.url)
         known = OPTIONS | ({"db": "the number of the database"} if parts.scheme == "unix" else {})
+        # Not as the other brokers' URLs are read (see `options_of`): to redis-py a plus is a space.
         given = parse_qsl(parts.query, keep_blank_values=True)
         options = dict(given)
         if strangers := options.keys() - known.keys():
@@ -179,7 +179,4 @@ class Target:
 
 def _refuse(route: Route, reason: str, known: Mapping[str, str]) -> NoReturn:
     there_is = "; ".join(f"{name}: {what}" for name, what in known.items())
-    refuse_to_start(
-        f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}. Its URL is redis://host:6379/0?stream=NAME, and its"
-        f" options are: {there_is}."
-    )
+    refuse(route, f"{reason}. Its URL is redis://host:6379/0?stream=NAME, and its options are: {there_is}")

@@ -13,13 +13,14 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from domain.outbox import Held, Outcome, Rejected, Row, Unreachable
+from domain.outbox import HELD, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 from worker.destinations.sqs_answers import each, finds_fault_with_a_message, read, refused
 from worker.destinations.sqs_messages import Chunk, Entry, chunks, entry_of
 from worker.destinations.sqs_wire import Wire
 from worker.formats import format_of
+from worker.opening import refuse, timeout_of
 from worker.rounds import in_rounds, written
 
 #: A queue's URL: any path, and at its end a name.
@@ -34,8 +35,6 @@ WELL_KNOWN = re.compile(r"sqs\.[a-z0-9-]+\.amazonaws\.com(?:\.cn)?")
 #: boto3's own variables, which send requests elsewhere, such as to a test's server.
 OVERRIDES = ("AWS_ENDPOINT_URL_SQS", "AWS_ENDPOINT_URL")
 
-HELD = Held()
-
 
 class Sqs:
     """The calls of a round go out at once, each answered for message by message. The row alone retries: boto3 never."""
@@ -43,7 +42,7 @@ class Sqs:
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
         self._format = format_of(route)
         self._stopping = stopping
-        timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        timeout_seconds = timeout_of(route, settings)
         self._client, self._wire = _client(route, timeout_seconds)
         self._queue_url = "https://" + route.url.removeprefix("sqs://")
         self._is_fifo = route.url.endswith(".fifo")
@@ -102,10 +101,10 @@ def _numbered(chunk: Chunk) -> Sequence[Mapping[str, Any]]:
 def _client(route: Route, timeout_seconds: float) -> tuple[Any, Wire]:
     parts = urlsplit(route.url)
     if not parts.hostname or not PATH.fullmatch(parts.path) or parts.query or parts.fragment:
-        _refuse(
+        refuse(
             route,
-            f"{route.url!r} names no queue. Write sqs:// and the queue's URL without its https://, with no options:"
-            " sqs://sqs.eu-west-1.amazonaws.com/123456789012/bookings.fifo",
+            f"{route.url!r} names no queue. Write sqs:// and the queue's URL without its https://, such as"
+            " sqs://sqs.eu-west-1.amazonaws.com/123456789012/bookings.fifo, with no options",
         )
     config = Config(retries={"total_max_attempts": 1})
     is_found_by_region = WELL_KNOWN.fullmatch(parts.hostname or "") or any(os.environ.get(name) for name in OVERRIDES)
@@ -122,7 +121,7 @@ def _client(route: Route, timeout_seconds: float) -> tuple[Any, Wire]:
             ca_bundle=session.get_config_variable("ca_bundle"),
         )
     except (BotoCoreError, ValueError, OSError) as error:
-        _refuse(route, f"boto3 can't open it: {error}")
+        refuse(route, f"boto3 can't open it: {error}")
     return client, wire
 
 
@@ -136,8 +135,4 @@ def region_of(route: Route) -> str:
     goes_there = not any(os.environ.get(name) for name in OVERRIDES)
     if in_host and (goes_there or not said):
         return in_host[1]
-    return said or _refuse(route, f"the host {parts.hostname} names no AWS region. Set AWS_REGION.")
-
-
-def _refuse(route: Route, reason: str) -> Any:
-    refuse_to_start(f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}")
+    return said or refuse(route, f"the host {parts.hostname} names no AWS region. Set AWS_REGION")

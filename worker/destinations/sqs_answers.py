@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
+from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
 from worker.destinations.sqs_messages import Chunk
 
 #: Error codes, without what stands before their last dot.
@@ -56,7 +56,7 @@ def read(answer: Mapping[str, Any], chunk: Chunk) -> Mapping[int, Outcome]:
         if str(number) in failed:
             outcomes[entry.row_id] = _failed(failed[str(number)])
         elif str(number) in taken:
-            outcomes[entry.row_id] = Delivered()
+            outcomes[entry.row_id] = DELIVERED
         else:
             outcomes[entry.row_id] = Unreachable("SQS answered, but not what became of this message")
     return outcomes

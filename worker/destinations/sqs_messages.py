@@ -68,7 +68,7 @@ def _deduplication_id(row: Row) -> str:
     Within five minutes SQS drops what comes again under the same id, and says that it has it: right for a retry,
     and for a replay it would be a lie. Retries of a replay are repeats again, as their header is the same.
     """
-    if '"replayed"' not in row.headers:
+    if not row.is_replayed:
         return str(row.event_id)
     said = re.sub(r"[^0-9A-Za-z:.+-]", "-", str(json.loads(row.headers)["replayed"]))
     return f"{row.event_id}.{said}"[:128]

@@ -1,4 +1,4 @@
-"""`https://` posts the envelope, signed by the Standard Webhooks scheme where there is a secret."""
+"""`https://` posts events in the format of the route, signed by the Standard Webhooks scheme if there is a secret."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,11 @@ from standardwebhooks import Webhook as Signer
 
 from domain.outbox import Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings
 from worker.calls import Calls
 from worker.formats import Message, format_of
 from worker.http import Answer, Http, judged
+from worker.opening import refuse, timeout_of
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 
@@ -21,7 +22,7 @@ class Webhook:
     """2xx is success. Redirects are not followed. `webhook-id` is the event's id, at every attempt."""
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
-        timeout_seconds = route.timeout_seconds or settings.webhook_timeout_seconds
+        timeout_seconds = timeout_of(route, settings)
         try:
             self._http = Http(
                 route.url,
@@ -31,7 +32,7 @@ class Webhook:
                 judge=_judged,
             )
         except ValueError as error:
-            refuse_to_start(f"HOLDFAST_ROUTES: the URL of destination {route.name!r} can't be used: {error}.")
+            refuse(route, f"its URL can't be used: {error}")
         self._calls = Calls(route.concurrency, stopping)
         self._format = format_of(route)
         self._signers = [_signer(route, secret) for secret in route.secret]
@@ -67,6 +68,4 @@ def _signer(route: Route, secret: str) -> Signer:
     if SECRET.fullmatch(secret):
         with suppress(ValueError):
             return Signer(secret)
-    return refuse_to_start(
-        f"HOLDFAST_ROUTES: each secret of destination {route.name!r} must be whsec_ followed by base64."
-    )
+    return refuse(route, "each of its secrets must be whsec_ followed by base64")

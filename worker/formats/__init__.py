@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from domain.outbox.routes import Route
-from domain.settings import refuse_to_start
 from worker.formats import envelope, slot, standard_webhooks
 from worker.formats.message import Formatter, Message
+from worker.opening import refuse_without
 
 __all__ = ["FORMATS", "Formatter", "Message", "format_of"]
 
@@ -26,9 +26,5 @@ def _cloudevents(route: Route) -> Formatter:
     try:
         from worker.formats import cloudevents
     except ModuleNotFoundError as error:
-        refuse_to_start(
-            f"HOLDFAST_ROUTES: destination {route.name!r} needs the package {error.name!r} for its format"
-            f" {route.format!r}, and it is not installed. Run: bin/install cloudevents"
-            " (that is: pip install -e '.[cloudevents]')"
-        )
+        refuse_without(route, error.name, f"its format {route.format!r}", "cloudevents")
     return cloudevents.structured if route.format == "cloudevents" else cloudevents.binary(urlsplit(route.url).scheme)

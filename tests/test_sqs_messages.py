@@ -1,40 +1,22 @@
-"""Amazon SQS: ten messages a call and no byte too many, and what each of its answers means for a row."""
+"""Amazon SQS, what is sent: ten messages a call and no byte too many, to the queue that the URL names."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler
 from threading import Barrier, Event
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from moto.sqs.models import sqs_backends
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
+from domain.outbox import Delivered, Failed, Held, Rejected
 from domain.outbox.routes import Route
-from tests.builders import some_settings
 from tests.conformance.sqs import ACCOUNT, REGION, FifoWorld, SqsWorld
-from tests.servers import Server, a_server, saying, trickling
-from worker.destinations.sqs import Sqs, region_of
+from tests.servers import Server
+from tests.sqs import TIMEOUT_SECONDS, a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
+from worker.destinations.sqs import region_of
 from worker.destinations.sqs_messages import LIMIT_BYTES, Entry, chunks, entry_of
 from worker.formats import Message
-
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
-
-#: A queue that nobody needs: the server before it answers what it is told.
-QUEUE = f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/bookings"
-
-#: More than any answer here takes, and less than anybody waits.
-TIMEOUT_SECONDS = 20.0
-
-
-def a_row(row_id: int = 1, *, payload: str = '{"note": "Zoë"}', **headers: str) -> Row:
-    return Row(row_id, uuid4(), uuid4(), "booking.created", payload, json.dumps(headers), 0, NOON, None, None, NOON)
-
-
-def some_rows(count: int, payload: str = "{}") -> Sequence[Row]:
-    return [a_row(row_id, payload=payload) for row_id in range(1, count + 1)]
 
 
 @pytest.fixture
@@ -53,39 +35,12 @@ def fifo() -> Iterator[FifoWorld]:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    """A server that boto3 takes for SQS."""
-    with a_server() as server:
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-        monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", server.url.removesuffix("/hook"))
+    with an_endpoint(monkeypatch) as server:
         yield server
-
-
-def a_sink(url: str = QUEUE, *, stopping: Event | None = None, **fields: Any) -> Sqs:
-    options = {"timeout_seconds": TIMEOUT_SECONDS} | fields
-    return Sqs(Route(name="queue", url=url, **options), some_settings(), stopping or Event())
-
-
-def delivered(rows: Sequence[Row], url: str = QUEUE, **fields: Any) -> Sequence[Outcome]:
-    sink = a_sink(url, **fields)
-    try:
-        return sink.deliver(rows)
-    finally:
-        sink.close()
 
 
 def messages(world: SqsWorld) -> Sequence[Any]:
     return list(sqs_backends[ACCOUNT][REGION].queues[world.url.rpartition("/")[2]].messages)
-
-
-def calls(server: Server) -> list[list[dict[str, Any]]]:
-    """Return the entries of each call that the server heard."""
-    return [json.loads(heard.body)["Entries"] for heard in server.heard]
-
-
-def taking_all(handler: BaseHTTPRequestHandler) -> None:
-    """Answer that every message of a call was taken."""
-    saying(200, json.dumps({"Successful": [{"Id": str(number)} for number in range(10)]}).encode())(handler)
 
 
 def test_a_message_is_the_event_and_its_attributes_are_its_type_and_the_request_behind_it(sqs: SqsWorld) -> None:
@@ -117,6 +72,15 @@ def test_a_replay_is_not_dropped_as_a_repeat_and_its_own_repeat_is(fifo: FifoWor
         assert delivered([one], fifo.url) == [Delivered()]
 
     assert [json.loads(message.body)["event_id"] for message in messages(fifo)] == [str(row.event_id)] * 3
+
+
+def test_what_a_client_calls_its_request_makes_no_replay_of_an_event(fifo: FifoWorld) -> None:
+    row = a_row(correlation_id="replayed")
+
+    assert delivered([row], fifo.url) == [Delivered()]
+
+    (message,) = messages(fifo)
+    assert message.deduplication_id == str(row.event_id)
 
 
 def test_a_call_takes_ten_messages_and_calls_go_out_at_once(server: Server) -> None:
@@ -211,144 +175,6 @@ def test_a_row_that_can_not_be_written_fails_alone(sqs: SqsWorld) -> None:
     assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered]
 
 
-def failing(**entry: Any) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answer that the first message of a call was not taken."""
-    return saying(200, json.dumps({"Failed": [{"Id": "0", "Message": "sorry", **entry}]}).encode())
-
-
-@pytest.mark.parametrize(
-    ("entry", "outcome"),
-    [
-        ({"Code": "InvalidMessageContents", "SenderFault": True}, Rejected),
-        ({"Code": "InvalidParameterValue", "SenderFault": True}, Rejected),
-        ({"Code": "InternalError", "SenderFault": False}, Failed),
-        ({"Code": "RequestThrottled", "SenderFault": True}, Unreachable),
-        ({"Code": "KMS.ThrottlingException", "SenderFault": True}, Unreachable),
-        ({"Code": "KmsThrottled", "SenderFault": True}, Unreachable),
-        ({"Code": "KmsAccessDenied", "SenderFault": True}, Unreachable),
-        ({"Code": "KMS.DisabledException", "SenderFault": True}, Unreachable),
-        ({"Code": "AccessDenied", "SenderFault": True}, Unreachable),
-        ({"Code": "AWS.SimpleQueueService.NonExistentQueue", "SenderFault": True}, Unreachable),
-        ({"Code": "ServiceUnavailable", "SenderFault": False}, Unreachable),
-        ({"SenderFault": False}, Failed),
-    ],
-)
-def test_a_message_that_was_not_taken_is_judged_by_whose_fault_it_was(
-    server: Server, entry: Mapping[str, Any], outcome: type[Outcome]
-) -> None:
-    server.answer = failing(**entry)
-
-    (found,) = delivered([a_row()])
-
-    assert isinstance(found, outcome) and "sorry" in str(found)
-    assert getattr(found, "throttled", False) == ("hrottl" in str(entry.get("Code")))
-
-
-@pytest.mark.parametrize(
-    ("status", "code", "throttled"),
-    [
-        (400, "com.amazonaws.sqs#QueueDoesNotExist", False),
-        (400, "com.amazonaws.sqs#RequestThrottled", True),
-        (400, "com.amazon.coral.service#ThrottlingException", True),
-        (400, "com.amazonaws.sqs#KmsThrottled", True),
-        (400, "com.amazonaws.sqs#KmsDisabled", False),
-        (400, "com.amazon.coral.service#AccessDeniedException", False),
-        (403, "com.amazon.coral.service#InvalidClientTokenId", False),
-        (403, "com.amazon.coral.service#SignatureDoesNotMatch", False),
-        (429, "", True),
-        (500, "com.amazonaws.sqs#InternalError", False),
-        (503, "", False),
-        (302, "", False),
-        (404, "", False),
-    ],
-)
-def test_a_call_that_was_not_taken_is_an_outage_and_boto3_does_not_repeat_it(
-    server: Server, status: int, code: str, throttled: bool
-) -> None:
-    server.answer = saying(status, json.dumps({"__type": code, "message": "sorry"} if code else {}).encode())
-
-    outcomes = delivered([a_row(1), a_row(2)])
-
-    for outcome in outcomes:
-        assert isinstance(outcome, Unreachable) and outcome.throttled == throttled
-    assert len(server.heard) == 1
-
-
-@pytest.mark.parametrize("code", ["InvalidMessageContents", "InvalidParameterValue", "BatchRequestTooLong"])
-def test_a_call_that_fell_for_one_message_is_made_again_for_each_alone(server: Server, code: str) -> None:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
-        is_bad = b"poison" in server.heard[-1].body
-        answer = saying(400, json.dumps({"__type": f"com.amazonaws.sqs#{code}"}).encode()) if is_bad else taking_all
-        answer(handler)
-
-    server.answer = answer
-
-    outcomes = delivered([a_row(1), a_row(2, payload='"poison"'), a_row(3)], concurrency=1)
-
-    assert [type(outcome) for outcome in outcomes] == [Delivered, Rejected, Delivered]
-    assert list(map(len, calls(server))) == [3, 1, 1, 1]
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"",
-        b"{}",
-        b"[1, 2]",
-        b'"Successful"',
-        b"\xff\xfe nonsense",
-        b'{"Successful": 5}',
-        b'{"Successful": [5]}',
-        b'{"Successful": [{}]}',
-        b'{"Successful": [{"Id": "7"}]}',
-        b'{"Failed": "all"}',
-        b'{"Successful": [{"Id": "0"',
-    ],
-)
-def test_what_an_answer_does_not_say_was_taken_is_not_taken_for_delivered(server: Server, answer: bytes) -> None:
-    server.answer = saying(200, answer)
-
-    (outcome,) = delivered([a_row()])
-
-    assert isinstance(outcome, Unreachable)
-
-
-def test_of_a_message_that_was_taken_and_failed_the_worse_is_believed(server: Server) -> None:
-    server.answer = saying(200, b'{"Successful": [{"Id": "0"}], "Failed": [{"Id": "0", "SenderFault": false}]}')
-
-    assert [type(outcome) for outcome in delivered([a_row()])] == [Failed]
-
-
-def test_nothing_more_is_sent_to_a_queue_that_is_down(server: Server) -> None:
-    server.answer = saying(503)
-
-    outcomes = delivered(some_rows(100), concurrency=1)
-
-    assert len(server.heard) == 1
-    assert outcomes[10:] == [Held()] * 90
-
-
-def test_an_answer_that_comes_drop_by_drop_is_not_waited_for_and_holds_no_thread(server: Server) -> None:
-    server.answer = trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" ", every_seconds=0.05)
-    sink = a_sink(timeout_seconds=0.5, concurrency=1)
-
-    for _ in range(2):
-        (outcome,) = sink.deliver([a_row()])
-        assert isinstance(outcome, Unreachable) and "did not answer within 0.5 s" in outcome.error
-
-    server.answer = taking_all
-    assert sink.deliver([a_row()]) == [Delivered()]
-    sink.close()
-
-
-def test_an_answer_without_end_is_hung_up_on(server: Server) -> None:
-    server.answer = saying(200, b" " * 300_000)
-
-    (outcome,) = delivered([a_row()])
-
-    assert isinstance(outcome, Unreachable) and "262,144 bytes" in outcome.error
-
-
 def test_the_proxy_of_the_environment_is_taken(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "http://sqs.example.test")
     monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/hook").replace("//", "//me:secret@"))
@@ -364,25 +190,6 @@ def test_no_call_begins_when_the_process_stops(server: Server) -> None:
     stopping.set()
 
     assert delivered([a_row()], stopping=stopping) == [Held()]
-    assert server.heard == []
-
-
-def test_a_queue_that_is_not_there_is_an_outage(sqs: SqsWorld) -> None:
-    (outcome,) = delivered([a_row()], f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/not-there")
-
-    assert isinstance(outcome, Unreachable)
-
-
-def test_credentials_that_are_missing_are_an_outage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.delenv(name)
-    for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):
-        monkeypatch.setenv(name, "/nowhere")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-    (outcome,) = delivered([a_row()])
-
-    assert isinstance(outcome, Unreachable) and "credentials" in outcome.error
     assert server.heard == []
 
 

@@ -1,0 +1,68 @@
+"""What the tests of `sqs://` send, and a server that answers for SQS as they say."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler
+from threading import Event
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from domain.outbox import Outcome, Row
+from domain.outbox.routes import Route
+from tests.builders import some_settings
+from tests.conformance.sqs import ACCOUNT, REGION
+from tests.servers import Server, a_server, saying
+from worker.destinations.sqs import Sqs
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+#: A queue that nobody needs: the server before it answers what it is told.
+QUEUE = f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/bookings"
+
+#: More than any answer here takes, and less than anybody waits.
+TIMEOUT_SECONDS = 20.0
+
+
+def a_row(row_id: int = 1, *, payload: str = '{"note": "Zoë"}', **headers: str) -> Row:
+    return Row(row_id, uuid4(), uuid4(), "booking.created", payload, json.dumps(headers), 0, NOON, None, None, NOON)
+
+
+def some_rows(count: int, payload: str = "{}") -> Sequence[Row]:
+    return [a_row(row_id, payload=payload) for row_id in range(1, count + 1)]
+
+
+def a_sink(url: str = QUEUE, *, stopping: Event | None = None, **fields: Any) -> Sqs:
+    options = {"timeout_seconds": TIMEOUT_SECONDS} | fields
+    return Sqs(Route(name="queue", url=url, **options), some_settings(), stopping or Event())
+
+
+def delivered(rows: Sequence[Row], url: str = QUEUE, **fields: Any) -> Sequence[Outcome]:
+    sink = a_sink(url, **fields)
+    try:
+        return sink.deliver(rows)
+    finally:
+        sink.close()
+
+
+@contextmanager
+def an_endpoint(environment: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Run a server that boto3 takes for SQS."""
+    with a_server() as server:
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        environment.setenv("AWS_ENDPOINT_URL_SQS", server.url.removesuffix("/hook"))
+        yield server
+
+
+def taking_all(handler: BaseHTTPRequestHandler) -> None:
+    """Answer that every message of a call was taken."""
+    saying(200, json.dumps({"Successful": [{"Id": str(number)} for number in range(10)]}).encode())(handler)
+
+
+def calls(server: Server) -> list[list[dict[str, Any]]]:
+    """Return the entries of each call that the server heard."""
+    return [json.loads(heard.body)["Entries"] for heard in server.heard]
