@@ -71,7 +71,8 @@ def claim(session: Session, names: Collection[str], holder: str, horizon: Horizo
     """Take the lane that has rested longest among those that are free and have due rows.
 
     `holder` must be new for each claim. Without a horizon this hold leaves the floor of the
-    lane where it is. Returns None when there is nothing to do.
+    lane where it is; with one, this is the first thing that its transaction does. Returns None
+    when there is nothing to do.
     """
     taken = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
     if taken is None:
@@ -151,7 +152,9 @@ _CLAIM = (
         func.coalesce(select(func.max(outbox.c.id)).scalar_subquery(), 0).label("newest"),
         lanes.c.settled_to,
         _number(func.pg_snapshot_xmin(func.pg_current_snapshot())),
-        _number(func.pg_snapshot_xmax(func.pg_current_snapshot())),
+        # Not the snapshot's xmax: that is one past the highest transaction that has ended, and
+        # who is younger may have begun. The id of this one is given after all of theirs.
+        _number(func.pg_current_xact_id()),
         # The commit need not wait for the disk. A claim that PostgreSQL forgets in a crash
         # does no harm: the fence names the holder as well as the epoch, and no two claims
         # have the same holder.
