@@ -1,5 +1,6 @@
 """The log destination: one whole line an event, on standard output or in a file, however full the disk is."""
 
+import errno
 import json
 import os
 import shutil
@@ -97,6 +98,20 @@ def test_a_full_disk_is_an_outage() -> None:
     log.close()
 
     assert outcomes == [Unreachable("can't write to the log: No space left on device")] * 3
+
+
+def test_what_a_disk_could_not_write_is_not_taken_for_written(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux reports it once, to whoever asks first: asked again, it says that all is well."""
+    faults = iter([OSError(errno.EIO, os.strerror(errno.EIO))])
+
+    def sync(_: int) -> None:
+        for fault in faults:
+            raise fault
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+
+    assert log.deliver(some_rows(3)) == [Unreachable("can't write to the log: Input/output error")] * 3
+    assert log.deliver(some_rows(3)) == [Delivered()] * 3
 
 
 def test_a_log_whose_disk_has_room_again_goes_on(path: Path) -> None:

@@ -6,13 +6,15 @@ import threading
 from collections.abc import Sequence
 from threading import Event
 
-from domain.outbox import Delivered, Outcome, Row, Unreachable
+from domain.outbox import Delivered, Held, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings, refuse_to_start
 from worker.formats import format_of
 
 #: Standard output itself: a worker's `sys.stdout` belongs to Dramatiq's logging.
 STANDARD_OUTPUT = 1
+
+DELIVERED, HELD = Delivered(), Held()
 
 
 class Log:
@@ -39,19 +41,27 @@ class Log:
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         with self._lock:
-            written = 0
+            written, fault = self._append(rows)
             try:
-                self._follow()
-                for row in rows:
-                    self._write(self._format(row).body)
-                    written += 1
                 self._sync()
             except OSError as error:
-                # What was written and may not be on the disk goes out again: twice is better than never.
-                kept = written if self._can_sync() else 0
-                down = Unreachable(f"can't write to the log: {error.strerror}")
-                return [Delivered()] * kept + [down] * (len(rows) - kept)
-            return [Delivered()] * len(rows)
+                # What may not be on the disk goes out again: twice is better than never. And it is not asked
+                # again, as a disk says once that it could not write, and Linux takes it for written from then on.
+                written, fault = 0, error
+            down = Unreachable(f"can't write to the log: {fault.strerror}") if fault else HELD
+            return [DELIVERED] * written + [down] * (len(rows) - written)
+
+    def _append(self, rows: Sequence[Row]) -> tuple[int, OSError | None]:
+        """Write the lines of rows. Return how many are written whole, and what kept it from the rest."""
+        written = 0
+        try:
+            self._follow()
+            for row in rows:
+                self._write(self._format(row).body)
+                written += 1
+        except OSError as error:
+            return written, error
+        return written, None
 
     def _follow(self) -> None:
         """Open the file at the path again if it is another one by now."""
@@ -72,13 +82,6 @@ class Log:
     def _sync(self) -> None:
         if stat.S_ISREG(os.fstat(self._file).st_mode):
             os.fdatasync(self._file)
-
-    def _can_sync(self) -> bool:
-        try:
-            self._sync()
-        except OSError:
-            return False
-        return True
 
     def close(self) -> None:
         if self._file != STANDARD_OUTPUT:
