@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from domain.outbox import Delivered, Row, Unreachable
+from domain.outbox import Delivered, Failed, Held, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import ROOT
 from tests.builders import some_settings
@@ -79,6 +79,21 @@ def test_without_a_path_it_writes_to_standard_output(capfd: pytest.CaptureFixtur
 
     assert len(capfd.readouterr().out.splitlines()) == 2
     os.fstat(1)  # closing the destination has left standard output open
+
+
+def test_a_row_that_can_not_be_written_down_fails_alone(path: Path) -> None:
+    log = Log(Route(name="log", url=f"log:{path}", format="slot"), some_settings(), Event())
+    good, poisonous, after = some_rows(3, "{}")
+    poisonous = poisonous._replace(payload='{"start": "someday"}')
+    after = after._replace(aggregate_id=poisonous.aggregate_id)
+
+    first, second, third = log.deliver([good, poisonous, after])
+    log.close()
+
+    assert first == Delivered()
+    assert isinstance(second, Failed) and "someday" in second.error
+    assert third == Held(), "it may not overtake"
+    assert [line["bookingId"] for line in lines(path)] == [str(good.aggregate_id)]
 
 
 def test_a_path_that_can_not_be_written_keeps_the_worker_from_starting(

@@ -10,6 +10,7 @@ from domain.outbox import Delivered, Held, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings, refuse_to_start
 from worker.formats import format_of
+from worker.rounds import written
 
 #: Standard output itself: a worker's `sys.stdout` belongs to Dramatiq's logging.
 STANDARD_OUTPUT = 1
@@ -40,28 +41,37 @@ class Log:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        entries, outcomes = written(rows, lambda row: self._format(row).body)
+        broken = {row.aggregate_id: row.id for row in reversed(rows) if row.id in outcomes}
+        sent = [(row, line) for row, line in entries if row.id < broken.get(row.aggregate_id, row.id + 1)]
+        answers = self._kept([line for _, line in sent])
+        outcomes.update((row.id, answer) for (row, _), answer in zip(sent, answers, strict=True))
+        return [outcomes.get(row.id, HELD) for row in rows]
+
+    def _kept(self, lines: Sequence[str]) -> Sequence[Outcome]:
+        """Write lines, and return of each whether it is on the disk."""
         with self._lock:
-            written, fault = self._append(rows)
+            appended, fault = self._append(lines)
             try:
                 self._sync()
             except OSError as error:
                 # What may not be on the disk goes out again: twice is better than never. And it is not asked
                 # again, as a disk says once that it could not write, and Linux takes it for written from then on.
-                written, fault = 0, error
+                appended, fault = 0, error
             down = Unreachable(f"can't write to the log: {fault.strerror}") if fault else HELD
-            return [DELIVERED] * written + [down] * (len(rows) - written)
+            return [DELIVERED] * appended + [down] * (len(lines) - appended)
 
-    def _append(self, rows: Sequence[Row]) -> tuple[int, OSError | None]:
-        """Write the lines of rows. Return how many are written whole, and what kept it from the rest."""
-        written = 0
+    def _append(self, lines: Sequence[str]) -> tuple[int, OSError | None]:
+        """Return how many are written whole, and what kept it from the rest."""
+        appended = 0
         try:
             self._follow()
-            for row in rows:
-                self._write(self._format(row).body)
-                written += 1
+            for line in lines:
+                self._write(line)
+                appended += 1
         except OSError as error:
-            return written, error
-        return written, None
+            return appended, error
+        return appended, None
 
     def _follow(self) -> None:
         """Open the file at the path again if it is another one by now."""
