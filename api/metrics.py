@@ -15,6 +15,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
@@ -23,6 +24,9 @@ from prometheus_client.registry import Collector
 
 from domain import telemetry
 from domain.outbox.standing import FIGURES, UP, Watch
+
+# Nobody asks when a counter was made, and that would be told beside each.
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 REQUESTS = Counter(
     "holdfast_requests",

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
 from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
@@ -114,7 +115,12 @@ class Settings(BaseSettings):
         try:
             return cls()  # type: ignore[call-arg]  # the environment has it
         except ValidationError as error:
-            refuse_to_start("\n".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in error.errors()))
+            refuse_to_start("\n".join(f"{fault['loc'][0]}: {complaint(fault)}" for fault in error.errors()))
+
+
+def complaint(fault: ErrorDetails) -> str:
+    """Return what one of pydantic's errors says, without the prefix that it puts before our own words."""
+    return fault["msg"].removeprefix("Value error, ")
 
 
 def _scheme(url: str) -> str:

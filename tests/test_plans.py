@@ -7,12 +7,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, text
+from sqlalchemy import Connection, Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from domain import outbox, reservations
 from domain.database import sessions
 from domain.outbox import Lane, standing
+from domain.outbox.table import outbox as table
+from domain.outbox.why import why
 from domain.reservations.expiry import take_back
 from tests.builders import Db, an_event, recorded
 from tests.conftest import empty
@@ -149,6 +151,17 @@ def test_an_item_takes_back_its_own_holds_without_walking_over_those_of_others(c
 
     assert "ix_reservations_item_holds" in plan.indexes
     assert plan.pages <= 2 * DESCENT
+
+
+def test_what_a_promise_waits_for_is_found_without_walking_over_history(crowded: Db) -> None:
+    with crowded() as session:
+        newest = session.execute(select(table.c.event_id).order_by(table.c.id.desc()).limit(1)).scalar_one()
+
+    plan = carried_out(crowded, lambda session: why(session, newest, [SHOP]))
+
+    assert {"ix_outbox_ready", "ix_outbox_waiting_aggregate"} <= plan.indexes
+    assert ("Seq Scan", "outbox") not in plan.scans
+    assert plan.pages <= READY * DESCENT
 
 
 def test_a_claim_reads_the_lanes_from_end_to_end_however_tempting_an_index_is(crowded: Db) -> None:

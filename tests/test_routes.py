@@ -159,7 +159,7 @@ ONE = '[[destination]]\nname = "a"\nurl = "log:"\n'
         ("[destination]\nname = 'a'\nurl = 'log:'", ["[[destination]]"]),
         ("destination = 'log:'", ["[[destination]]"]),
         ("destination = ['log:']", ["[[destination]]"]),
-        (ONE + "colour = 'red'", ["line 4", "colour"]),
+        (ONE + "colour = 'red'", ["line 4", "colour: a destination has no such key; it has name, url, events"]),
         (ONE + ONE, ["line 5", "'a'", "two destinations"]),
         (ONE + "\n" + ONE.replace('"a"', '"b"') + "format = 'xml'", ["line 8", "format", "xml", "envelope"]),
         (ONE + "\n[[ destination ]]\nname = 'b'", ["line 5", "url"]),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from domain.settings import ROOT, Settings
+from tests.proofs.processes import free_port
 from tests.serving import PATIENCE_SECONDS
 
 API, SCHEDULER = "bin/api", "bin/scheduler"
@@ -63,7 +64,7 @@ def test_no_process_that_reads_the_routes_starts_with_wrong_ones(
     file = tmp_path / "routes.toml"
     file.write_text("destination = ")
 
-    said = refusal(process, {"HOLDFAST_ROUTES": str(file)})
+    said = refusal(process, {"HOLDFAST_ROUTES": str(file), "PORT": str(free_port())})
 
     assert "\nHOLDFAST_ROUTES: " in said
     assert str(file) in said

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from domain.outbox.routes import CONFIRMATION, RESERVATION_CONFIRM, RESERVATION_RELEASE, Route, Routes
-from domain.settings import Settings, refuse_to_start
+from domain.settings import Settings, complaint, refuse_to_start
 
 
 def load(settings: Settings) -> Routes:
@@ -64,7 +64,10 @@ class _File:
             is_tellable = fault["type"] not in {"missing", "extra_forbidden"} and fault["loc"][0] != "secret"
             told = f" (it says {fault['input']!r})" if is_tellable else ""
             line = self._line(str(fault["loc"][0]), destination=number)
-            self._refuse(line, f"{place}: {fault['msg'].removeprefix('Value error, ')}{told}")
+            said = complaint(fault)
+            if fault["type"] == "extra_forbidden":
+                said = f"a destination has no such key; it has {', '.join(Route.model_fields)}"
+            self._refuse(line, f"{place}: {said}{told}")
 
     def _insist_on_names(self, routes: list[Route]) -> None:
         counted = Counter(route.name for route in routes)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, select, union_all
 from sqlalchemy.orm import Session
 
 from domain.database import CLOCK
@@ -115,15 +115,24 @@ def why(session: Session, which: UUID, routed: Collection[str]) -> Sequence[Deli
     return [_delivery(row, routed) for row in found]
 
 
-_earlier = outbox.alias("earlier")
-_head = (
-    select(_earlier.c.event_id, _earlier.c.type)
-    .where(_earlier.c.destination == outbox.c.destination, _earlier.c.aggregate_id == outbox.c.aggregate_id)
-    .where(_earlier.c.id < outbox.c.id, _earlier.c.processed_at.is_(None), _earlier.c.dead_at.is_(None))
-    .order_by(_earlier.c.id)
-    .limit(1)
-    .lateral("head")
-)
+def _first_before(is_ready: bool) -> Any:
+    """Return the first of the ready, or of the waiting, rows before a row of its aggregate. An index has either."""
+    earlier = outbox.alias()
+    return (
+        select(earlier.c.id, earlier.c.event_id, earlier.c.type)
+        .where(earlier.c.destination == outbox.c.destination, earlier.c.aggregate_id == outbox.c.aggregate_id)
+        .where(earlier.c.lane == outbox.c.lane, earlier.c.id < outbox.c.id)
+        .where(earlier.c.processed_at.is_(None), earlier.c.dead_at.is_(None))
+        .where(earlier.c.available_at.is_(None) if is_ready else earlier.c.available_at.is_not(None))
+        .order_by(earlier.c.id)
+        .limit(1)
+        .correlate(outbox)
+        .subquery()
+    )
+
+
+_either = union_all(*(select(_first_before(is_ready)) for is_ready in (True, False))).subquery("either")
+_head = select(_either.c.event_id, _either.c.type).order_by(_either.c.id).limit(1).lateral("head")
 
 
 def _deliveries(condition: Any) -> Any:

@@ -12,6 +12,8 @@ SUITES = {
         "test_calls",
         "test_settle",
         "test_drain",
+        "test_floor",
+        "test_horizon",
         "test_outbox_model",
         "test_drain_model",
     ),
@@ -32,6 +34,7 @@ class Mutant:
 
 
 SETTLE, LANES, FETCH = "domain/outbox/settle.py", "domain/outbox/lanes.py", "domain/outbox/fetch.py"
+FLOOR = "domain/outbox/floor.py"
 
 #: What a lane that is ours would say.
 NOW = "__import__('domain.database').database.now(session)"
@@ -42,17 +45,17 @@ ANOTHER_ID = '__import__("uuid").uuid4()'
 MUTANTS = (
     Mutant(
         guard="fence",
-        says="settle does not ask whether the lane is still ours",
+        says="settling a batch does not ask whether the lane is still ours",
         path=SETTLE,
-        text="at = (release if is_last else fence)(session, lane)",
-        without=f"at = (release if is_last else fence)(session, lane) or {NOW}",
+        text="if is_last else fence(session, lane)",
+        without=f"if is_last else fence(session, lane) or {NOW}",
     ),
     Mutant(
         guard="fence",
         says="settling the last batch gives back without asking",
         path=SETTLE,
-        text="at = (release if is_last else fence)(session, lane)",
-        without=f"at = (release(session, lane) or {NOW}) if is_last else fence(session, lane)",
+        text="at = release(session, lane, settled_to=settled_to) if is_last",
+        without=f"at = (release(session, lane, settled_to=settled_to) or {NOW}) if is_last",
     ),
     Mutant(
         guard="fence",
@@ -133,6 +136,34 @@ MUTANTS = (
     ),
     Mutant(
         guard="order",
+        says="a floor rises above what may commit late",
+        path=FLOOR,
+        text="return self._ended.newest if self._ended and is_over else 0",
+        without="return now.newest",
+    ),
+    Mutant(
+        guard="order",
+        says="a floor rises by a view that is younger than ours",
+        path=FLOOR,
+        text="is_over = self._ended is not None and self._ended.begun_below <= now.ended_below",
+        without="is_over = True",
+    ),
+    Mutant(
+        guard="order",
+        says="a floor rises above what a batch has left ready",
+        path=SETTLE,
+        text="settled_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0",
+        without="settled_to = deliveries[-1][0].id",
+    ),
+    Mutant(
+        guard="order",
+        says="what is woken below a floor stays there",
+        path=FETCH,
+        text="        floor.take_away(session, lane)",
+        without="        pass",
+    ),
+    Mutant(
+        guard="order",
         says="what follows a row that waits does not wait",
         path="domain/outbox/outcomes.py",
         text="waiting[row.aggregate_id] = change",
@@ -191,8 +222,8 @@ MUTANTS = (
         guard="event-id",
         says="webhook-id is new at each delivery",
         path="worker/destinations/webhook.py",
-        text="datetime.now(UTC), str(row.event_id)",
-        without=f"datetime.now(UTC), str({ANOTHER_ID})",
+        text="row.fetched_at, str(row.event_id)",
+        without=f"row.fetched_at, str({ANOTHER_ID})",
     ),
     Mutant(
         guard="event-id",
