@@ -104,7 +104,7 @@ def _client(route: Route, timeout_seconds: float) -> tuple[Any, Wire]:
     if not parts.hostname or not PATH.fullmatch(parts.path) or parts.query or parts.fragment:
         _refuse(
             route,
-            f"{route.url!r} names no queue. Write sqs:// and the queue's URL without its https://, with no options:"
+            "its URL names no queue. Write sqs:// and the queue's URL without its https://, with no options:"
             " sqs://sqs.eu-west-1.amazonaws.com/123456789012/bookings.fifo",
         )
     config = Config(retries={"total_max_attempts": 1})
