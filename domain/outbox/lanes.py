@@ -46,6 +46,7 @@ class Lane:
     `newest` is the id of the newest row at the time of the claim; this hold reads no
     further (see `fetch`). It need not read what is not beyond `settled_to`, the floor; and when
     it has settled more, the floor may rise to `complete_to` at the most (see `floor`).
+    With `probing` rows go one by one; with `has_permit` the breaker is kept open for that.
     """
 
     destination: str
@@ -57,6 +58,7 @@ class Lane:
     newest: int = 2**63 - 1
     settled_to: int = 0
     complete_to: int = 0
+    has_permit: bool = False
 
 
 def register(session: Session, names: Collection[str]) -> None:
@@ -85,7 +87,7 @@ def claim(session: Session, names: Collection[str], holder: str, horizon: Horizo
     if lane.probing and not _may_probe(session, lane):
         session.rollback()
         return None
-    return lane
+    return replace(lane, has_permit=lane.probing)
 
 
 _FACTS = ("destination", "number", "epoch", "holder", "probing", "rows_to_wake", "newest", "settled_to")
@@ -243,7 +245,7 @@ def release(session: Session, lane: Lane, *, settled_to: int = 0) -> datetime | 
     """
     floors = {"found": lane.settled_to, "left": max(lane.settled_to, min(settled_to, lane.complete_to))}
     given = session.execute(_GIVE_BACK, _claimed(lane) | floors).scalar_one_or_none()
-    if given and lane.probing:
+    if given and lane.probing and lane.has_permit:
         breaker.leave_half_open(session, lane.destination)
     return given
 
