@@ -43,7 +43,11 @@ def test_a_public_address_may_be_called(address: str) -> None:
         "::ffff:127.0.0.1",
         "::ffff:10.0.0.1",
         "64:ff9b::7f00:1",
+        "64:ff9b:1::a00:1",
         "2002:7f00:1::",
+        "fec0::1",
+        "::7f00:1",
+        "::a01:203",
     ],
 )
 def test_one_that_leads_inside_may_not(address: str) -> None:

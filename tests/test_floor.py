@@ -128,6 +128,27 @@ def test_a_row_that_commits_late_is_never_below_it(drain: Drain, shop: Troubled,
     assert set(standing(drain.db)) == {"processed"}
 
 
+def test_a_row_of_the_youngest_transaction_is_never_below_it(drain: Drain, shop: Troubled) -> None:
+    """A snapshot knows nothing of a transaction that is younger than all that have ended."""
+    aggregate = an_aggregate()
+    risen(drain)
+    promised(drain.db, an_aggregate(1), an_aggregate())
+
+    with drain.db.begin() as elder, drain.db.begin() as recorder:
+        for session in (elder, recorder):
+            session.execute(select(func.pg_current_xact_id()))
+        outbox.record(recorder, [an_event(aggregate)])
+        late = recorder.execute(select(table.c.id).where(table.c.aggregate_id == aggregate)).scalar_one()
+        outbox.record(elder, [an_event(an_aggregate())])
+        elder.commit()
+        drain.run()
+        assert floor(drain.db) < late
+    (after,) = promised(drain.db, aggregate)
+    drain.run()
+
+    assert [row_id for row_id in shop.called if row_id in (late, after)] == [late, after]
+
+
 def test_who_recorded_late_and_gave_up_does_not_hold_it_back_for_ever(drain: Drain) -> None:
     with drain.db() as recorder:
         recorder.execute(select(func.pg_current_xact_id()))

@@ -1,10 +1,13 @@
 """Kafka as a destination: what it is told, and what its answers mean."""
 
+import gc
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from threading import Event, Thread
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -16,6 +19,7 @@ from tests.builders import some_settings, wait_until
 from tests.kafka import MockCluster
 from tests.proofs.processes import free_port
 from worker.destinations.kafka import Kafka
+from worker.destinations.kafka_feed import Feed
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -275,3 +279,24 @@ def test_a_secret_with_a_plus_is_handed_on_as_it_is(open_kafka: Open) -> None:
     kafka = open_kafka("kafka://127.0.0.1:9092/bookings?sasl.password=a+b%26c")
 
     assert kafka._properties["sasl.password"] == "a+b&c"
+
+
+def test_a_feed_that_has_ended_keeps_no_thread_and_no_connection() -> None:
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    nobody: dict[str, Any] = {
+        "bootstrap.servers": f"127.0.0.1:{free_port()}",
+        "enable.idempotence": True,
+        "acks": "all",
+    }
+    gc.disable()
+    try:
+        before = threads()
+        for _ in range(3):
+            feed = Feed(nobody, TOPIC, SHORT_SECONDS)
+            feed.close()
+            del feed
+        wait_until(lambda: threads() <= before)
+    finally:
+        gc.enable()

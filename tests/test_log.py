@@ -1,5 +1,6 @@
 """The log destination: one whole line an event, on standard output or in a file, however full the disk is."""
 
+import errno
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from uuid import uuid4
 
 import pytest
 
-from domain.outbox import Delivered, Row, Unreachable
+from domain.outbox import Delivered, Failed, Held, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import ROOT
 from tests.builders import some_settings
@@ -80,6 +81,21 @@ def test_without_a_path_it_writes_to_standard_output(capfd: pytest.CaptureFixtur
     os.fstat(1)  # closing the destination has left standard output open
 
 
+def test_a_row_that_can_not_be_written_down_fails_alone(path: Path) -> None:
+    log = Log(Route(name="log", url=f"log:{path}", format="slot"), some_settings(), Event())
+    good, poisonous, after = some_rows(3, "{}")
+    poisonous = poisonous._replace(payload='{"start": "someday"}')
+    after = after._replace(aggregate_id=poisonous.aggregate_id)
+
+    first, second, third = log.deliver([good, poisonous, after])
+    log.close()
+
+    assert first == Delivered()
+    assert isinstance(second, Failed) and "someday" in second.error
+    assert third == Held(), "it may not overtake"
+    assert [line["bookingId"] for line in lines(path)] == [str(good.aggregate_id)]
+
+
 def test_a_path_that_can_not_be_written_keeps_the_worker_from_starting(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +113,20 @@ def test_a_full_disk_is_an_outage() -> None:
     log.close()
 
     assert outcomes == [Unreachable("can't write to the log: No space left on device")] * 3
+
+
+def test_what_a_disk_could_not_write_is_not_taken_for_written(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux reports it once, to whoever asks first: asked again, it says that all is well."""
+    faults = iter([OSError(errno.EIO, os.strerror(errno.EIO))])
+
+    def sync(_: int) -> None:
+        for fault in faults:
+            raise fault
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+
+    assert log.deliver(some_rows(3)) == [Unreachable("can't write to the log: Input/output error")] * 3
+    assert log.deliver(some_rows(3)) == [Delivered()] * 3
 
 
 def test_a_log_whose_disk_has_room_again_goes_on(path: Path) -> None:

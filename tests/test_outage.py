@@ -1,18 +1,28 @@
 """Outages: they spend no attempt, kill nothing and change no order, however often they come."""
 
 import time
+from datetime import timedelta
 
-from domain.outbox import Delivered, Outcome, Row, Unreachable
+from sqlalchemy import func, update
+
+from domain.outbox import Delivered, Lane, Outcome, Row, Unreachable
+from domain.outbox.table import destinations
+from domain.outbox.table import outbox as table
+from tests.builders import Db
 from tests.conftest import OpenDrain
 from tests.promises import (
     DOWN,
     Outside,
     Troubled,
+    a_lane,
     an_aggregate,
     destination,
+    fetched,
     promised,
+    released,
     row,
     rows,
+    settled,
     standing,
     time_passes,
 )
@@ -124,3 +134,41 @@ def test_after_a_row_took_the_blame_the_next_one_shows_whether_that_was_right(dr
     assert shop.called == [bad, *others]
     assert row(drain.db, bad).attempts == 1
     assert destination(drain.db).recovered_at > recovered
+
+
+def test_who_doubts_its_own_row_does_not_undo_what_another_lane_was_asked_to_wait(drain_of: OpenDrain) -> None:
+    shop = Troubled()
+    drain = drain_of(shop)
+    bad, other = promised(drain.db, an_aggregate(0), an_aggregate(1))
+    _has_recovered_since(drain.db, bad)
+    elsewhere = _lane_of(drain.db, other)
+
+    def answer(row: Row) -> Outcome:
+        assert row.id == bad
+        asked = Unreachable("maintenance", retry_after=timedelta(hours=1))
+        settled(drain.db, elsewhere, [(one, asked) for one in fetched(drain.db, elsewhere)])
+        return Unreachable("500")
+
+    shop.answer = answer
+    drain.run()
+
+    shown = destination(drain.db)
+    assert shown.open_until - shown.opened_at > timedelta(minutes=59)
+
+
+def _has_recovered_since(db: Db, row_id: int) -> None:
+    """Let a row have found the shop down, and the shop have been found up after it."""
+    with db.begin() as session:
+        met = func.now() - timedelta(hours=2)
+        session.execute(update(table).where(table.c.id == row_id).values(unreachable_at=met))
+        session.execute(update(destinations).values(recovered_at=func.now() - timedelta(hours=1)))
+
+
+def _lane_of(db: Db, row_id: int) -> Lane:
+    """Hold the lane of a row, and no other."""
+    first = a_lane(db)
+    if any(one.id == row_id for one in fetched(db, first)):
+        return first
+    lane = a_lane(db)
+    released(db, first)
+    return lane

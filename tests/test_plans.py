@@ -107,7 +107,7 @@ def look(session: Session) -> object:
 HOT = [
     (claim, {"ix_outbox_ready", "ix_outbox_waiting_due"}, 2 * 32 * DESCENT),
     (fetch, {"ix_outbox_ready", "ix_outbox_waiting_aggregate"}, READY * DESCENT),
-    (wake, {"ix_outbox_waiting_due"}, DESCENT),
+    (wake, {"ix_outbox_waiting_due"}, 2 * DESCENT),
     (expire, {"ix_reservations_status_expires_at"}, DESCENT),
     (prune, {"ix_outbox_processed_at"}, DESCENT),
     (take_two_back, set(), 2 * DESCENT),

@@ -237,6 +237,19 @@ def test_a_url_of_an_unknown_kind_keeps_every_process_from_starting(complaint: C
 
 
 @pytest.mark.parametrize(
+    "url", ["amqq://u:${PASSWORD}@host/", "https://u:${PASSWORD}@host:99999/", "https://u:${PASSWORD}@/"]
+)
+def test_a_url_that_can_not_be_read_is_not_told_with_its_password(
+    complaint: Callable[[str], str], monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("PASSWORD", "s3cret")
+
+    said = complaint(f'[[destination]]\nname = "partner"\nurl = "{url}"')
+
+    assert "line 3: url: " in said and url in said and "s3cret" not in said
+
+
+@pytest.mark.parametrize(
     ("url", "kind"),
     [("log:", "Log"), ("null:", "Null"), ("http://a.example/", "Webhook"), ("https://a.example", "Webhook")],
 )

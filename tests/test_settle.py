@@ -123,6 +123,14 @@ def test_an_error_is_kept_short_and_storable(shop: Db) -> None:
     assert row(shop, 1).last_error == "ab" + "x" * (ERROR_LENGTH - 2)
 
 
+def test_half_a_character_in_an_error_makes_no_fault_of_the_row_of_it(shop: Db) -> None:
+    settlement = settle_all(shop, Delivered(), Unreachable("half of \ud83d"))
+
+    assert settlement.is_down
+    stored = row(shop, 2)
+    assert (stored.attempts, stored.last_error) == (0, "half of ?")
+
+
 def test_the_last_error_is_kept_while_a_row_waits_behind_another(shop: Db) -> None:
     aggregate = an_aggregate()
     promised(shop, aggregate, aggregate)

@@ -11,6 +11,12 @@ from domain.settings import Network
 #: Addresses of IPv4 written as IPv6, as a translating gateway reads them: RFC 6052.
 NAT64 = IPv6Network("64:ff9b::/96")
 
+#: Networks inside that Python takes for global: translated ones of RFC 8215, and the site-local ones of old (RFC 3879).
+INSIDE = (IPv6Network("64:ff9b:1::/48"), IPv6Network("fec0::/10"))
+
+#: Addresses of IPv4 written as IPv6 by a scheme that is given up, which some systems still read: RFC 4291 §2.5.5.1.
+COMPATIBLE = IPv6Network("::/96")
+
 #: The variable that the messages name.
 SETTING = "WEBHOOK_PRIVATE_NETWORKS"
 
@@ -35,7 +41,7 @@ def resolve(host: str, port: int, allowed: Sequence[Network]) -> Sequence[str]:
 def may_be_called(address: str, allowed: Sequence[Network]) -> bool:
     """Tell whether an address is public, or in one of these networks."""
     real = _unwrapped(ip_address(address.partition("%")[0]))
-    is_public = real.is_global and not real.is_multicast
+    is_public = real.is_global and not real.is_multicast and not any(real in network for network in INSIDE)
     return is_public or any(real in network for network in allowed)
 
 
@@ -43,6 +49,6 @@ def _unwrapped(address: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
     """Return the IPv4 address inside an IPv6 one, if it is one in disguise."""
     if isinstance(address, IPv4Address):
         return address
-    if address in NAT64:
+    if address in NAT64 or (address in COMPATIBLE and int(address) > 1):
         return IPv4Address(int(address) & 0xFFFFFFFF)
     return address.ipv4_mapped or address.sixtofour or address

@@ -213,8 +213,9 @@ class Hold:
             outbox.release(session, replace(self._lane, probing=False), settled_to=settlement.read_on_after)
             return
         # After a row that took the blame the next one goes alone: it shows whether that was right.
+        # It has no permit for that: the breaker may meanwhile be open for what another lane was told.
         probing = settlement.is_in_doubt or (self._lane.probing and not settlement.is_up)
-        self._lane = replace(self._lane, probing=probing)
+        self._lane = replace(self._lane, probing=probing, has_permit=self._lane.has_permit and not settlement.is_up)
         self._fetch(session, after=settlement.read_on_after)
 
     def _count(self, deliveries: Sequence[Delivery], settlement: Settlement | None) -> None:

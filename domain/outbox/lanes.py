@@ -46,6 +46,7 @@ class Lane:
     `newest` is the id of the newest row at the time of the claim; this hold reads no
     further (see `fetch`). It need not read what is not beyond `settled_to`, the floor; and when
     it has settled more, the floor may rise to `complete_to` at the most (see `floor`).
+    With `probing` rows go one by one; with `has_permit` the breaker is kept open for that.
     """
 
     destination: str
@@ -57,6 +58,7 @@ class Lane:
     newest: int = 2**63 - 1
     settled_to: int = 0
     complete_to: int = 0
+    has_permit: bool = False
 
 
 def register(session: Session, names: Collection[str]) -> None:
@@ -71,7 +73,8 @@ def claim(session: Session, names: Collection[str], holder: str, horizon: Horizo
     """Take the lane that has rested longest among those that are free and have due rows.
 
     `holder` must be new for each claim. Without a horizon this hold leaves the floor of the
-    lane where it is. Returns None when there is nothing to do.
+    lane where it is; with one, this is the first thing that its transaction does. Returns None
+    when there is nothing to do.
     """
     taken = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
     if taken is None:
@@ -84,7 +87,7 @@ def claim(session: Session, names: Collection[str], holder: str, horizon: Horizo
     if lane.probing and not _may_probe(session, lane):
         session.rollback()
         return None
-    return lane
+    return replace(lane, has_permit=lane.probing)
 
 
 _FACTS = ("destination", "number", "epoch", "holder", "probing", "rows_to_wake", "newest", "settled_to")
@@ -151,7 +154,9 @@ _CLAIM = (
         func.coalesce(select(func.max(outbox.c.id)).scalar_subquery(), 0).label("newest"),
         lanes.c.settled_to,
         _number(func.pg_snapshot_xmin(func.pg_current_snapshot())),
-        _number(func.pg_snapshot_xmax(func.pg_current_snapshot())),
+        # Not the snapshot's xmax: that is one past the highest transaction that has ended, and
+        # who is younger may have begun. The id of this one is given after all of theirs.
+        _number(func.pg_current_xact_id()),
         # The commit need not wait for the disk. A claim that PostgreSQL forgets in a crash
         # does no harm: the fence names the holder as well as the epoch, and no two claims
         # have the same holder.
@@ -240,7 +245,7 @@ def release(session: Session, lane: Lane, *, settled_to: int = 0) -> datetime | 
     """
     floors = {"found": lane.settled_to, "left": max(lane.settled_to, min(settled_to, lane.complete_to))}
     given = session.execute(_GIVE_BACK, _claimed(lane) | floors).scalar_one_or_none()
-    if given and lane.probing:
+    if given and lane.probing and lane.has_permit:
         breaker.leave_half_open(session, lane.destination)
     return given
 

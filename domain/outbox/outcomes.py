@@ -72,8 +72,10 @@ Delivery = tuple[Row, Outcome]
 
 
 def excerpt(error: str) -> str:
-    """Return what is kept of an error. PostgreSQL's text holds everything but NUL, and a server may answer anything."""
-    return error.replace("\0", "")[:ERROR_LENGTH]
+    """Return what is kept of an error. PostgreSQL's text holds neither NUL nor half a character, and a server may
+    answer anything.
+    """
+    return error.replace("\0", "")[:ERROR_LENGTH].encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,9 @@ class _File:
             place = ".".join(map(str, fault["loc"]))
             # What is missing is told of with all that is there, and an unknown key may be a secret's.
             is_tellable = fault["type"] not in {"missing", "extra_forbidden"} and fault["loc"][0] != "secret"
-            told = f" (it says {fault['input']!r})" if is_tellable else ""
+            # A URL as it is written: what variables put into it may be a password.
+            written = entry.get("url") if fault["loc"][0] == "url" else fault["input"]
+            told = f" (it says {written!r})" if is_tellable else ""
             line = self._line(str(fault["loc"][0]), destination=number)
             said = complaint(fault)
             if fault["type"] == "extra_forbidden":

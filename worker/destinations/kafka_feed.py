@@ -49,10 +49,10 @@ class Feed:
         self.fault: Unreachable | None = None
         self._topic = topic
         self._timeout_seconds = timeout_seconds
-        self._trouble = ""
+        self._trouble = _Trouble()
         self._lock = threading.Lock()
         self._rounds: set[Answers] = set()
-        self._producer = Producer({**properties, "log_level": EMERGENCIES, "error_cb": self._on_trouble})
+        self._producer = Producer({**properties, "log_level": EMERGENCIES, "error_cb": self._trouble.note})
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
         self._thread.start()
 
@@ -77,7 +77,7 @@ class Feed:
         self._thread.join()
 
     def _produce(self, record: Record, report: Report, ends: float) -> None:
-        while time.monotonic() < ends:
+        while time.monotonic() < ends and not self.fault:
             try:
                 self._producer.produce(self._topic, **record, on_delivery=report)
             except BufferError:
@@ -96,6 +96,8 @@ class Feed:
         except KafkaException as error:
             self._give_up(self._unreachable(error.args[0]))
         self._producer.purge()
+        # What was purged is reported, too, and leads back here until it is.
+        self._producer.poll(0)
 
     def _on_report(self, answers: Answers, position: int, size: int, error: KafkaError | None, _: Any) -> None:
         if error is None:
@@ -109,15 +111,10 @@ class Feed:
         """Take an error for an outage, and for the end of the producer unless it is silence."""
         is_silence = error.code() == KafkaError._MSG_TIMED_OUT
         said = f"no answer within {self._timeout_seconds:g} s" if is_silence else f"{error.name()}: {error.str()}"
-        outage = Unreachable(f"{said}; {self._trouble}" if self._trouble else said)
+        outage = Unreachable(f"{said}; {self._trouble.said}" if self._trouble.said else said)
         if not is_silence:
             self.fault = self.fault or outage
         return outage
-
-    def _on_trouble(self, error: KafkaError) -> None:
-        # That all brokers are down says less than why the last one is.
-        if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self._trouble = error.str()
 
     def _give_up(self, fault: Unreachable) -> None:
         """Wait for no answer any more."""
@@ -126,3 +123,18 @@ class Feed:
             rounds, self._rounds = self._rounds, set()
         for answers in rounds:
             answers.give_rest(self.fault)
+
+
+class _Trouble:
+    """What the producer last said of its brokers.
+
+    Not of the feed's own: a producer that its callbacks lead back to ends when garbage is collected
+    and not when it is let go of, with its threads and its connections.
+    """
+
+    said = ""
+
+    def note(self, error: KafkaError) -> None:
+        # That all brokers are down says less than why the last one is.
+        if error.code() != KafkaError._ALL_BROKERS_DOWN:
+            self.said = error.str()

@@ -6,11 +6,12 @@ import threading
 from collections.abc import Sequence
 from threading import Event
 
-from domain.outbox import DELIVERED, Outcome, Row, Unreachable
+from domain.outbox import DELIVERED, HELD, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings
 from worker.formats import format_of
 from worker.opening import refuse
+from worker.rounds import written
 
 #: Standard output itself: a worker's `sys.stdout` belongs to Dramatiq's logging.
 STANDARD_OUTPUT = 1
@@ -37,20 +38,37 @@ class Log:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        entries, outcomes = written(rows, lambda row: self._format(row).body)
+        broken = {row.aggregate_id: row.id for row in reversed(rows) if row.id in outcomes}
+        sent = [(row, line) for row, line in entries if row.id < broken.get(row.aggregate_id, row.id + 1)]
+        answers = self._kept([line for _, line in sent])
+        outcomes.update((row.id, answer) for (row, _), answer in zip(sent, answers, strict=True))
+        return [outcomes.get(row.id, HELD) for row in rows]
+
+    def _kept(self, lines: Sequence[str]) -> Sequence[Outcome]:
+        """Write lines, and return of each whether it is on the disk."""
         with self._lock:
-            written = 0
+            appended, fault = self._append(lines)
             try:
-                self._follow()
-                for row in rows:
-                    self._write(self._format(row).body)
-                    written += 1
                 self._sync()
             except OSError as error:
-                # What was written and may not be on the disk goes out again: twice is better than never.
-                kept = written if self._can_sync() else 0
-                down = Unreachable(f"can't write to the log: {error.strerror}")
-                return [DELIVERED] * kept + [down] * (len(rows) - kept)
-            return [DELIVERED] * len(rows)
+                # What may not be on the disk goes out again: twice is better than never. And it is not asked
+                # again, as a disk says once that it could not write, and Linux takes it for written from then on.
+                appended, fault = 0, error
+            down = Unreachable(f"can't write to the log: {fault.strerror}") if fault else HELD
+            return [DELIVERED] * appended + [down] * (len(lines) - appended)
+
+    def _append(self, lines: Sequence[str]) -> tuple[int, OSError | None]:
+        """Return how many are written whole, and what kept it from the rest."""
+        appended = 0
+        try:
+            self._follow()
+            for line in lines:
+                self._write(line)
+                appended += 1
+        except OSError as error:
+            return appended, error
+        return appended, None
 
     def _follow(self) -> None:
         """Open the file at the path again if it is another one by now."""
@@ -71,13 +89,6 @@ class Log:
     def _sync(self) -> None:
         if stat.S_ISREG(os.fstat(self._file).st_mode):
             os.fdatasync(self._file)
-
-    def _can_sync(self) -> bool:
-        try:
-            self._sync()
-        except OSError:
-            return False
-        return True
 
     def close(self) -> None:
         if self._file != STANDARD_OUTPUT:

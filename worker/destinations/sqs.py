@@ -103,7 +103,7 @@ def _client(route: Route, timeout_seconds: float) -> tuple[Any, Wire]:
     if not parts.hostname or not PATH.fullmatch(parts.path) or parts.query or parts.fragment:
         refuse(
             route,
-            f"{route.url!r} names no queue. Write sqs:// and the queue's URL without its https://, such as"
+            "its URL names no queue. Write sqs:// and the queue's URL without its https://, such as"
             " sqs://sqs.eu-west-1.amazonaws.com/123456789012/bookings.fifo, with no options",
         )
     config = Config(retries={"total_max_attempts": 1})
