@@ -47,6 +47,14 @@ def test_all_that_is_held_is_renewed_and_nothing_else(shop: Db, leases: Leases) 
     assert leased_until(shop, dropped) == before[1]
 
 
+def test_a_delivery_that_never_ends_loses_its_lane(shop: Db, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.leases.LONGEST_SECONDS", 0.0)
+    held, _ = a_lane(shop), a_lane(shop)
+
+    with leases.holding(held):
+        wait_until("another has the lane", lambda: held.number in {lane.number for lane in [claimed(shop)] if lane})
+
+
 def test_a_lease_that_was_lost_is_not_taken_back(shop: Db, leases: Leases) -> None:
     lost, kept = a_lane(shop), a_lane(shop)
     before = leased_until(shop, kept)
@@ -103,7 +111,7 @@ def test_a_block_that_breaks_lets_go(shop: Db, leases: Leases) -> None:
     with pytest.raises(ValueError, match="poison"), leases.holding(lane):
         raise ValueError("poison")
 
-    assert leases._held == set()
+    assert not leases._held
 
 
 def test_a_process_that_ends_gives_back_what_a_call_still_holds(shop: Db) -> None:
