@@ -54,7 +54,8 @@ Cursor = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
 def list_destinations(db: Db) -> DestinationList:
     """List destinations and how they fare."""
     with db.begin() as session:
-        return DestinationList([DestinationView.standing(one, _routed(session)) for one in look(session)])
+        routed = _routed(session)
+        return DestinationList([DestinationView.standing(one, routed) for one in look(session)])
 
 
 def _routed(session: Session) -> Sequence[str]:

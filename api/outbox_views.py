@@ -87,7 +87,7 @@ class ReplayOrder(Order, forbid_unknown_fields=True, kw_only=True):
 class Progress(msgspec.Struct):
     """How many rows were changed, or by a dry run would be. With a `next_cursor` there may be more.
 
-    `answered_steps` would be left out, as a dry run counts them: their answers have changed reservations, and stand.
+    `answered_steps`, of a dry run only: delivered steps that fit and are not replayed, as their answers stand.
     """
 
     rows: int

@@ -24,7 +24,7 @@ SWEPT_WITHIN_MINUTES = 10
 LEAVES_WITHIN_MINUTES = 10
 
 #: What a worker had in hand when an earlier promise was replayed has left after this, in minutes:
-#: a batch begins no call after its first second, and no call takes longer than one minute.
+#: a batch begins no call or round after its first second, and none takes longer than a minute.
 IN_HAND_MINUTES = 2
 
 
@@ -172,6 +172,10 @@ LAWS = (
     Law("every pending promise has a lane to leave by", _homeless()),
     Law("every destination has all its lanes", _lanes()),
     Law("no lane is leased for longer than a lease", _leases()),
-    Law(f"no promise to an open destination has been ready for {LEAVES_WITHIN_MINUTES} minutes", _stuck()),
+    Law(
+        f"no promise to a destination that is up has been ready for {LEAVES_WITHIN_MINUTES} minutes",
+        _stuck(),
+        "Is a worker running? bin/why EVENT_ID says what is in the way.",
+    ),
     Law(f"no hold is overdue by more than {SWEPT_WITHIN_MINUTES} minutes", _overdue()),
 )

@@ -131,7 +131,7 @@ def _scheme(url: str) -> str:
 
 
 def refuse_to_start(reason: str) -> NoReturn:
-    """Say what is wrong with the configuration and end the process with 2."""
-    print(f"Holdfast does not start, because a setting is wrong or missing.\n{reason}", file=sys.stderr)
-    print('Set it in the environment; README.md, "Settings", says what each variable means.', file=sys.stderr)
+    """Say what is wrong with the configuration or an option, and end the process with 2."""
+    print(f"Holdfast does not start, because its configuration or an option can't be used.\n{reason}", file=sys.stderr)
+    print('README.md, "Settings", says what each variable and each key of the routes file means.', file=sys.stderr)
     raise SystemExit(2)

@@ -185,6 +185,16 @@ def test_one_that_paused_itself_says_what_it_said(drain_of: OpenDrain, tmp_path:
     assert "paused: 410 Gone" in listed(tmp_path)
 
 
+def test_one_that_paused_itself_was_not_paused_by_who_did_it_before(drain_of: OpenDrain) -> None:
+    drain = drain_of(Outside(lambda _: Unreachable("410 Gone", gone=True)))
+    turned("destinations", "pause", SHOP, WHY)
+    turned("destinations", "resume", SHOP, WHY)
+    promised(drain.db, an_aggregate())
+    drain.run()
+
+    assert (fares(drain.db).state, fares(drain.db).paused_at) == (State.PAUSED, None)
+
+
 def test_a_probe_tries_at_once_and_when_it_is_up_everything_leaves(drain_of: OpenDrain) -> None:
     world = Outside(lambda _: BUSY)
     drain = drain_of(world)
@@ -228,6 +238,19 @@ def test_where_there_is_nothing_to_change_nothing_is_changed_and_it_is_said(shop
 
     assert run.returncode == 0 and said in run.stdout
     assert everything(shop) == before
+
+
+def test_one_that_is_down_and_paused_is_not_probed(drain_of: OpenDrain) -> None:
+    drain = drain_of(Outside(lambda _: BUSY))
+    promised(drain.db, an_aggregate())
+    drain.run()
+    turned("destinations", "pause", SHOP, WHY)
+    before = everything(drain.db)
+
+    run = turned("destinations", "probe", SHOP, WHY)
+
+    assert run.returncode == 0 and "it is paused (bin/destinations resume shop" in run.stdout
+    assert everything(drain.db) == before
 
 
 def test_who_pauses_again_is_told_that_it_is_paused(shop: Db) -> None:

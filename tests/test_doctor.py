@@ -213,4 +213,4 @@ def test_a_database_that_can_not_be_examined_is_no_clean_bill() -> None:
 
     assert run.returncode == 1
     assert run.stdout == ""
-    assert "can't be examined" in run.stderr and "Traceback" not in run.stderr
+    assert "can't be reached" in run.stderr and "Check DATABASE_URL" in run.stderr and "Traceback" not in run.stderr

@@ -6,11 +6,11 @@ from threading import Event
 
 import pytest
 
-from domain.outbox import routes_file
+from domain.outbox import routes, routes_file
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes
 from domain.settings import Settings
 from tests.builders import Db
-from worker.destinations import open_destination
+from worker.destinations import KINDS, open_destination
 
 Load = Callable[[str], Routes]
 
@@ -226,6 +226,10 @@ def test_the_confirmation_of_the_file_and_that_of_the_environment_are_one_too_ma
     with pytest.raises(SystemExit):
         routes_file.load(both)
     assert "'confirmation'" in capsys.readouterr().err
+
+
+def test_every_kind_that_a_route_may_name_can_be_opened() -> None:
+    assert set(routes.KINDS) == KINDS.keys()
 
 
 @pytest.mark.parametrize("url", ["ftp://partner.example", "partner.example", "/hook"])

@@ -9,8 +9,8 @@ import structlog
 
 from domain.outbox import Delivered, Failed, Moot, Outcome, Refused, Rejected, Row
 
-#: Nothing of a batch is begun later than this after its beginning, so that what has been
-#: delivered is soon settled: a kill repeats no more than this much work.
+#: No call of a batch, and no round of one to a broker, is begun later than this after the first one, so that
+#: what has been delivered is soon settled: a kill repeats little more than this much work.
 BATCH_SECONDS = 1.0
 
 Result = TypeVar("Result")

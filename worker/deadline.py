@@ -1,6 +1,7 @@
 """Connections that end on time: each read and write may take what is left of one deadline, and no more.
 
 httpcore bounds each of them alone, so a server that sends a byte now and then would be listened to for ever.
+The resolver of names is not ours to bound: it keeps to the time-outs of the system's resolv.conf.
 """
 
 import ssl

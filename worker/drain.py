@@ -37,9 +37,6 @@ class Tally:
     dead: int = 0
     fenced: int = 0
 
-    def settled(self) -> int:
-        return self.delivered + self.waiting + self.dead
-
 
 @dataclass(frozen=True, kw_only=True)
 class Drain:

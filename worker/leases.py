@@ -22,8 +22,8 @@ RENEW_SECONDS = 1.0
 LONGEST_SECONDS = 900.0
 
 HANGS = (
-    f"A delivery has not ended for {LONGEST_SECONDS:g} s. Other workers go on with its lane, but its thread is lost to"
-    " this one until it is started again."
+    f"A delivery has not ended for {LONGEST_SECONDS:g} s. Other workers go on with its lane. Restart this"
+    " worker: until then it has a thread less."
 )
 
 log = structlog.get_logger()

@@ -27,7 +27,8 @@ FAILED = Counter(
 REJECTED = Counter("holdfast_outbox_rejected", "Rows refused for good, and dead at once. Alert on any increase.", _BY)
 UNREACHABLE = Counter(
     "holdfast_outbox_unreachable",
-    "Deliveries that found their destination down or throttling. Alert on holdfast_outbox_breaker_open instead.",
+    "Deliveries that found their destination down or throttling; no attempt is spent but by a row that is itself to"
+    " blame. Alert on holdfast_outbox_breaker_open instead.",
     _BY,
 )
 DIED = Counter(

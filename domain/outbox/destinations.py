@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from domain.errors import UnknownDestination
@@ -47,8 +47,8 @@ class Destination:
 
 #: When an operator paused it; nothing is written down where it paused itself by saying that it is gone.
 _paused_at = (
-    select(operations.c.happened_at)
-    .where(destinations.c.paused, operations.c.action == "pause")
+    select(case((operations.c.action == "pause", operations.c.happened_at)))
+    .where(destinations.c.paused, operations.c.action.in_(("pause", "resume")))
     .where(operations.c.selection["destination"].astext == destinations.c.name)
     .order_by(operations.c.id.desc())
     .limit(1)
@@ -100,24 +100,25 @@ def resume(session: Session, name: str, deed: Deed) -> bool:
 
 
 def probe(session: Session, name: str, deed: Deed) -> bool:
-    """Let the next worker try a destination that is down at once. Return whether that changes anything.
+    """Let the next worker try one that is down, and not paused, at once. Return whether that changes anything.
 
     What waits because it was down is due now, so that there is something to try it with.
     Raises UnknownDestination.
     """
-    if lock(session, name).failures == 0:
+    found = lock(session, name)
+    if found.paused or found.failures == 0:
         return False
     breaker.leave_half_open(session, name)
     outage = or_(outbox.c.unreachable_at.is_not(None), outbox.c.attempts == 0)
-    found = (
+    sleeping = (
         select(outbox.c.id)
         .where(waiting, outbox.c.destination == name, outbox.c.available_at > func.now(), outage)
         .order_by(outbox.c.available_at, outbox.c.id)
         .limit(PROBED)
         .with_for_update(skip_locked=True)
-        .cte("found")
+        .cte("sleeping")
     )
-    due = update(outbox).where(outbox.c.id == found.c.id, waiting).values(available_at=func.now())
+    due = update(outbox).where(outbox.c.id == sleeping.c.id, waiting).values(available_at=func.now())
     rows = len(session.execute(due.returning(outbox.c.id)).all())
     return _noted(session, "probe", name, deed, rows)
 

@@ -46,7 +46,8 @@ class Lane:
     `newest` is the id of the newest row at the time of the claim; this hold reads no
     further (see `fetch`). It need not read what is not beyond `settled_to`, the floor; and when
     it has settled more, the floor may rise to `complete_to` at the most (see `floor`).
-    With `probing` rows go one by one; with `has_permit` the breaker is kept open for that.
+    With `rows_to_wake` some waiting rows were due then. With `probing` rows go one by one; with
+    `has_permit` the breaker is kept open for that.
     """
 
     destination: str
@@ -115,7 +116,7 @@ _has_due = (
 # snapshot each claim and each release leaves a version that stays, and an index would lead from
 # one to the other, here and there.
 _destination = lanes.c.destination.concat("")
-_is_closed = or_(destinations.c.open_until.is_(None), destinations.c.open_until <= func.clock_timestamp())
+_may_pass = or_(destinations.c.open_until.is_(None), destinations.c.open_until <= func.clock_timestamp())
 _free = (
     select(
         lanes.c.destination,
@@ -126,7 +127,7 @@ _free = (
     .join(destinations, destinations.c.name == _destination)
     .where(_destination == any_(cast(bindparam("names"), ARRAY(String))))
     .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))
-    .where(~destinations.c.paused, _is_closed)
+    .where(~destinations.c.paused, _may_pass)
     .where(or_(_has_ready, _has_due))
     .order_by(lanes.c.leased_until.nulls_first())
     .limit(1)
@@ -169,7 +170,7 @@ def _may_probe(session: Session, lane: Lane) -> bool:
     """Take the one permit to probe a destination that was down."""
     permit = (
         update(destinations)
-        .where(destinations.c.name == lane.destination, _is_closed)
+        .where(destinations.c.name == lane.destination, _may_pass)
         .values(open_until=func.clock_timestamp() + PROBE)
     )
     return session.execute(permit.returning(destinations.c.name)).one_or_none() is not None

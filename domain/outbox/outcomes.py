@@ -46,7 +46,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The destination is down, throttles or is broken: the row waits and no attempt is spent."""
+    """The destination is down, throttles or is broken: the row waits, and spends an attempt only if it is to blame."""
 
     error: str
     retry_after: timedelta | None = None
@@ -102,7 +102,7 @@ class Retries:
     max_attempts: int = 12
     #: The first retry comes at most this long after a failure.
     first: timedelta = timedelta(seconds=1)
-    #: No retry waits longer: who mends a consumer sees it work within this time.
+    #: No retry waits longer, unless the server's Retry-After asks for more (a day at most).
     longest: timedelta = timedelta(minutes=10)
 
 

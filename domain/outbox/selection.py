@@ -67,8 +67,9 @@ class Selection:
         for name, value in self._given().items():
             if value == "":
                 raise Invalid(name, "it is empty; leave it out, or say what is meant")
-        if any(moment and moment.tzinfo is None for moment in (self.since, self.until)):
-            raise Invalid("since", "an instant needs its offset, such as 2030-01-31T12:00:00Z")
+        for name, moment in (("since", self.since), ("until", self.until)):
+            if moment and moment.tzinfo is None:
+                raise Invalid(name, "an instant needs its offset, such as 2030-01-31T12:00:00Z")
         if self.since and self.until and self.since >= self.until:
             raise Invalid("until", "it must be later than since")
         if self.group is not None and not re.fullmatch("[0-9a-f]{8}", self.group):

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +170,15 @@ def in_mid_settle(gate: Gate) -> None:
     _wrap(outbox, "settle", settle)
 
 
+#: What `outbox.prune` returns.
+Pruned = tuple[int, datetime | None]
+
+
 def in_pruning(gate: Gate) -> None:
     """One transaction of old rows is gone for good, the next is deleted and has not committed."""
     pruned: list[int] = []
 
-    def prune(inner: Callable[..., tuple[int, int | None]], *args: Any, **options: Any) -> tuple[int, int | None]:
+    def prune(inner: Callable[..., Pruned], *args: Any, **options: Any) -> Pruned:
         count, after = inner(*args, **options)
         pruned.append(count)
         if count and len(pruned) > 1 and pruned[-2]:

@@ -45,7 +45,7 @@ Strike = Callable[[Scene], AbstractContextManager[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """`clock_off` is by how many seconds the victim's clock is wrong from its start."""
+    """`clock_off` is by how many seconds the victim's clock is wrong from its start; one that `kills` leaves none."""
 
     strike: Strike
     clock_off: int = 0

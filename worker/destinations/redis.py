@@ -3,6 +3,7 @@
 `unix:///path/to/socket?stream=NAME` is a Redis on the same machine.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
@@ -27,6 +28,7 @@ from redis.retry import Retry
 from domain.outbox import DELIVERED, HELD, Failed, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings
+from worker.batch import BATCH_SECONDS
 from worker.formats import format_of
 from worker.opening import refuse, timeout_of
 from worker.rounds import in_rounds, written
@@ -78,11 +80,16 @@ class RedisStream:
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         entries, outcomes = written(rows, self._fields)
+        ends = time.monotonic() + BATCH_SECONDS
         for start in range(0, len(entries), PIPELINE):
             piece = entries[start : start + PIPELINE]
             answers = self._add([fields for _, fields in piece])
             outcomes.update((row.id, answer) for (row, _), answer in zip(piece, answers, strict=True))
-            if self._stopping.is_set() or any(isinstance(answer, Unreachable) for answer in answers):
+            if (
+                self._stopping.is_set()
+                or time.monotonic() > ends
+                or any(isinstance(answer, Unreachable) for answer in answers)
+            ):
                 break
         return [outcomes.get(row.id, HELD) for row in rows]
 

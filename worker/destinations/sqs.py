@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
@@ -16,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from domain.outbox import HELD, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.settings import Settings
+from worker.batch import BATCH_SECONDS
 from worker.destinations.sqs_answers import each, finds_fault_with_a_message, read, refused
 from worker.destinations.sqs_messages import Chunk, Entry, chunks, entry_of
 from worker.destinations.sqs_wire import Wire
@@ -60,14 +62,15 @@ class Sqs:
         """Send rows of different aggregates, several calls at once."""
         entries, outcomes = written(rows, self._entry)
         calling, down = list(chunks(entry for _, entry in entries)), Event()
-        calls = [self._threads.submit(self._call, chunk, down) for chunk in calling]
+        ends = time.monotonic() + BATCH_SECONDS
+        calls = [self._threads.submit(self._call, chunk, down, ends) for chunk in calling]
         for chunk, call in zip(calling, calls, strict=True):
             outcomes |= _answered(chunk, call)
         return [outcomes[row.id] for row in rows]
 
-    def _call(self, chunk: Chunk, down: Event) -> Mapping[int, Outcome]:
-        """Send a chunk, unless the queue was found to be down meanwhile."""
-        if down.is_set() or self._stopping.is_set():
+    def _call(self, chunk: Chunk, down: Event, ends: float) -> Mapping[int, Outcome]:
+        """Send a chunk, unless the queue was found to be down meanwhile, or the time of the round is over."""
+        if down.is_set() or self._stopping.is_set() or time.monotonic() > ends:
             return each(chunk, HELD)
         try:
             answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=_numbered(chunk))
@@ -75,7 +78,7 @@ class Sqs:
         except ClientError as error:
             if len(chunk) > 1 and finds_fault_with_a_message(error):
                 # The whole call fell for one message: alone, each is answered for itself.
-                return {row: outcome for entry in chunk for row, outcome in self._call([entry], down).items()}
+                return {row: outcome for entry in chunk for row, outcome in self._call([entry], down, ends).items()}
             outcomes = each(chunk, refused(error))
         except BotoCoreError as error:
             outcomes = each(chunk, Unreachable(f"{type(error).__name__}: {error}"))

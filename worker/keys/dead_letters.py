@@ -47,7 +47,7 @@ def list_groups(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     name = groups[0].name
     print(f"Look at one:        bin/dead-letters show {groups[0].example}")
     print(f"Send a group again: bin/dead-letters replay --group {name} --why TEXT   (--dry-run counts)")
-    print(f"Give one up:        bin/dead-letters discard --group {name} --why TEXT  (--dry-run counts)")
+    print(f"Give a group up:    bin/dead-letters discard --group {name} --why TEXT  (--dry-run counts)")
     return DONE
 
 

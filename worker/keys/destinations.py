@@ -27,13 +27,15 @@ DID = {
         "{0} is paused already. Nothing was changed.",
     ),
     "resume": (
-        "{0} is resumed: workers send to it again within a second or two, the oldest first.",
+        "{0} is resumed: workers send to it again within a second or two, in order for each reservation. If it is down"
+        " as well, only after its next probe: bin/destinations list",
         "{0} is not paused. Nothing was changed.",
     ),
     "probe": (
         "{0} is tried at once, with one row: if it is up, everything leaves; if it is not, its breaker stays open.\n"
         "See which: bin/destinations list",
-        "{0} is not known to be down: there is nothing to probe. Nothing was changed.",
+        "{0} is not probed: it is paused (bin/destinations resume {0} --why TEXT), or not known to be down. Nothing was"
+        " changed.",
     ),
 }
 

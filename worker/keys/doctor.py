@@ -8,6 +8,7 @@ from domain import conservation, database
 from domain.conservation import Finding
 from domain.outbox import routes_file
 from domain.settings import Settings
+from worker.keys.turning import failed
 
 
 def main() -> int:
@@ -19,8 +20,7 @@ def main() -> int:
         with database.sessions(engine).begin() as session:
             findings = conservation.examine(session, routed=routed)
     except SQLAlchemyError as error:
-        print(f"The database can't be examined: {str(error).splitlines()[0]}", file=sys.stderr)
-        return 1
+        return failed(error, "Nothing was examined.")
     for finding in findings:
         print(_told(finding))
     return 1 if any(finding.broken for finding in findings) else 0

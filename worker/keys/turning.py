@@ -32,7 +32,7 @@ def turned(work: Callable[[sessionmaker[Session], Routes], int]) -> int:
     try:
         return work(database.sessions(engine, routes=routes), routes)
     except SQLAlchemyError as error:
-        return failed(error, "Run it again; what is done is done and written down.")
+        return failed(error, "What was changed is written down.")
     except HoldfastError as error:
         print(_refused(error), file=sys.stderr)
         return TROUBLE if isinstance(error, NothingPromised) else WRONG_USAGE
@@ -41,10 +41,15 @@ def turned(work: Callable[[sessionmaker[Session], Routes], int]) -> int:
 
 
 def failed(error: SQLAlchemyError, comfort: str) -> int:
-    """Say what the database said, and what it means."""
-    trouble = database.trouble(error)
-    known = "is too busy" if isinstance(trouble, Busy) else "can't be reached"
-    print(f"The database {known if trouble else 'refused'} ({str(error).splitlines()[0]}). {comfort}", file=sys.stderr)
+    """Say what the database said, what it means, and what to do."""
+    match database.trouble(error):
+        case Busy():
+            known, advice = "is too busy", "Run it again in a while."
+        case None:
+            known, advice = "refused", "This does not pass by itself: run bin/migrate, and look into PostgreSQL's log."
+        case _:
+            known, advice = "can't be reached", "Check DATABASE_URL and that PostgreSQL runs, and run it again."
+    print(f"The database {known} ({str(error).splitlines()[0]}). {comfort} {advice}", file=sys.stderr)
     return TROUBLE
 
 
@@ -62,11 +67,21 @@ def _refused(error: HoldfastError) -> str:
     return str(error)
 
 
+def _break_off() -> None:
+    print(
+        f"Stopped in the midst of a batch that did not end within {STOP_SECONDS:g} s. It is not written down, and goes"
+        " out again; all before it is.",
+        file=sys.stderr,
+        flush=True,
+    )
+    os._exit(TROUBLE)
+
+
 @contextmanager
 def stoppable(stopping: threading.Event) -> Iterator[None]:
     """Let SIGTERM and Ctrl-C end the work after the batch in hand."""
     # A call that outlasts this goes out again, under the next lease.
-    last_call = threading.Timer(STOP_SECONDS, os._exit, [TROUBLE])
+    last_call = threading.Timer(STOP_SECONDS, _break_off)
     last_call.daemon = True
 
     def stop(*_: object) -> None:

@@ -73,7 +73,10 @@ def _ended(end: End, event_id: UUID) -> str:
 def _hindered(obstacle: Obstacle, destination: str) -> str:
     match obstacle:
         case Unrouted():
-            return f"Pending: {destination} is not in the routes that HOLDFAST_ROUTES names, so nobody delivers it."
+            return (
+                f"Pending: {destination} is not in the routes that HOLDFAST_ROUTES names, so nobody delivers it.\n"
+                "Put it back into that file; bin/doctor says more."
+            )
         case Homeless():
             return f"Pending: no worker has ever served {destination}, so it has no lanes. Start one that has it."
         case Paused(reason=reason):
@@ -84,7 +87,7 @@ def _hindered(obstacle: Obstacle, destination: str) -> str:
         case BreakerOpen(since=since, until=until, reason=reason):
             return (
                 f"Waiting: {destination} has been down since {instant(since)}{_of(reason)}. It costs no attempts. Next"
-                f" probe: {_from(until)}."
+                f" probe: {_from(until)}.\nTry now: bin/destinations probe {destination} --why TEXT"
             )
         case Behind(event_id=event_id, type=event_type):
             return (
