@@ -48,7 +48,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
     db = database.sessions(doors, routes=wanted)
     event.listen(db, "after_commit", partial(_ring, doorbell))
     # The writer shares its connection with nobody: whatever the doors do, reserving goes on.
-    writer = database.sessions(database.connect(settings, connections=1), routes=wanted)
+    writer = database.sessions(database.connect(settings, connections=1, by_index=True), routes=wanted)
     group_commit = GroupCommit(
         writer, partial(reserve, render=render_reservation), queue_limit=settings.queue_limit, committed=doorbell.ring
     )

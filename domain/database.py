@@ -39,17 +39,21 @@ KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 IDLE_TRANSACTION_MILLISECONDS = 5_000
 
 
-def connect(settings: Settings, *, connections: int, checked: bool = True, statement_seconds: int = 0) -> Engine:
+def connect(
+    settings: Settings, *, connections: int, checked: bool = True, statement_seconds: int = 0, by_index: bool = False
+) -> Engine:
     """Return an engine that holds at most `connections` connections and heals by itself.
 
     With `checked` a connection is tried before each use; without, whoever meets one that
     was cut has to try again, and saves a round trip at each other time. No statement takes
-    longer than `statement_seconds`, unless that is 0.
+    longer than `statement_seconds`, unless that is 0. With `by_index` no table is read from end
+    to end that has an index for it: one that was vacuumed while it was empty is taken to be so
+    until PostgreSQL looks again, and plans that were made then are kept.
     """
     options = (
         f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
         f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MILLISECONDS}"
-        f" -c statement_timeout={statement_seconds * 1_000}"
+        f" -c statement_timeout={statement_seconds * 1_000} -c enable_seqscan={'off' if by_index else 'on'}"
     )
     return create_engine(
         make_url(settings.database_url).set(drivername="postgresql+psycopg"),

@@ -109,6 +109,7 @@ def test_a_backlog_is_counted_to_a_bound_and_said_to_be_more(shop: Db, tmp_path:
 
 def test_a_count_that_takes_too_long_is_given_up_and_said_so(shop: Db) -> None:
     with shop.begin() as session:
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         session.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
         run = turned("destinations", "list")
 

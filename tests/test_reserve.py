@@ -4,15 +4,17 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Engine, func, select, text
 
 from domain import reservations
+from domain.database import connect, sessions
 from domain.errors import KeyReused, SoldOut, UnknownItem
 from domain.idempotency import Answered, requests
 from domain.lifecycle import Status
 from domain.outbox.table import outbox
 from domain.reservations import Filter, KeyRace
 from domain.reservations.table import history
+from domain.settings import Settings
 from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, is_blocked, reserve, wait_until
 
 
@@ -166,3 +168,24 @@ def test_a_hold_lasts_as_long_as_was_asked(db: Db, seconds: int) -> None:
         (hold,) = reservations.find(session, Filter(), limit=1)
     assert hold.expires_at is not None
     assert hold.expires_at - hold.created_at == timedelta(seconds=seconds)
+
+
+def test_tables_that_were_vacuumed_while_they_were_empty_are_not_read_from_end_to_end(
+    db: Db, engine: Engine, settings: Settings
+) -> None:
+    """PostgreSQL takes them for empty until it looks again, and keeps the plans that it made meanwhile."""
+    item = an_item(db, quantity=1_000)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for name in ("reservations", "idempotency_requests", "outbox"):
+            connection.execute(text(f"VACUUM ANALYZE {name}"))
+    writer = sessions(connect(settings, connections=1, by_index=True), **db.kw["info"])
+
+    # A statement is planned once and for all after ten executions at the latest.
+    for number in range(12):
+        reserve(writer, *(a_request(item, key=f"{number}-{n}") for n in range(5)))
+    with writer.begin() as session:
+        reservations.reserve(session, [a_request(item, key="last")], lambda made: str(made.id))
+        scans = session.execute(text("SELECT relname FROM pg_stat_xact_user_tables WHERE seq_scan > 0")).scalars().all()
+    writer.kw["bind"].dispose()
+
+    assert not {"reservations", "idempotency_requests", "outbox"} & set(scans)

@@ -45,7 +45,7 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         refuse_to_start(f"There is no destination {only!r}; those that there are: {names}.")
     db = database.sessions(
         # The next ring tries again.
-        database.connect(settings, connections=threads + SPARE_CONNECTIONS, checked=False),
+        database.connect(settings, connections=threads + SPARE_CONNECTIONS, checked=False, by_index=True),
         routes=wanted,
     )
     with db.begin() as session:
