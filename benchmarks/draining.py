@@ -88,10 +88,23 @@ FILL = """
 def drain(stage: Stage, *, processes: int = 1) -> tuple[float, int]:
     """Let `bin/worker` drain what is recorded. Return events/s, by the database's clock, and its largest memory."""
     worker = stage.running("bin/worker", "--processes", str(processes), "--threads", "4")
-    with worker as process, stage.running("bin/scheduler"), stage.connect() as connection:
+    with stage.connect() as connection, worker as process, stage.running("bin/scheduler"):
+        # Those that start later would take the processor from those that drain already.
+        connection.execute("UPDATE outbox_destinations SET paused = true")
+        wait_until(lambda: _connected(connection) >= processes)
+        connection.execute("UPDATE outbox_destinations SET paused = false")
         wait_until(lambda: pending(connection) == 0, seconds=120)
         memory = max(child.memory_info().rss for child in psutil.Process(process.pid).children(recursive=True))
         return drained(connection), memory
+
+
+def _connected(connection: psycopg.Connection[tuple[object, ...]]) -> int:
+    """Return how many processes of ours are at the database: each keeps the connection by which it began."""
+    time.sleep(0.1)
+    found = connection.execute(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'holdfast' AND datname = current_database()"
+    ).fetchone()
+    return int(str(found[0])) if found else 0
 
 
 def drained(connection: psycopg.Connection[tuple[object, ...]], *, after: int = 0) -> float:
