@@ -8,8 +8,8 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
 from api.problems import EARLY_WORDINGS, MEDIA_TYPE, Problem, body_of, early_body_of
-from domain.errors import Busy, Invalid, Refusal, SoldOut, StalePrecondition, UnknownItem
 from domain.idempotency import Answered
+from domain.runtime.errors import Busy, Invalid, Refusal, SoldOut, StalePrecondition, UnknownItem
 
 
 class _Head(msgspec.Struct):

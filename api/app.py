@@ -24,12 +24,13 @@ from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.tracing import Tracing
 from api.views import render_reservation
-from domain import database, outbox, telemetry
-from domain.errors import HoldfastError
+from domain import outbox
 from domain.outbox import routes_file
 from domain.outbox.watch import Watch
 from domain.reservations import reserve
-from domain.settings import Settings
+from domain.runtime import database, telemetry
+from domain.runtime.errors import HoldfastError
+from domain.runtime.settings import Settings
 
 #: What the doors other than POST /reservations have between them.
 CONNECTIONS = 7

@@ -11,7 +11,7 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.types import LitestarEncodableType
 from litestar.typing import FieldDefinition
 
-from domain.errors import Invalid
+from domain.runtime.errors import Invalid
 
 #: More than this is no reservation.
 MAX_BODY_BYTES = 1_000_000

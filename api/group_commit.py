@@ -15,10 +15,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api import metrics
 from domain import outbox
-from domain.database import commit_without_waiting, trouble
-from domain.errors import Busy, Refusal
 from domain.idempotency import Answered
 from domain.reservations import KeyRace, Reserve
+from domain.runtime.database import commit_without_waiting, trouble
+from domain.runtime.errors import Busy, Refusal
 
 #: More than this many requests in one transaction gain nothing and make each of them wait.
 LARGEST_SET = 256

@@ -8,8 +8,8 @@ import msgspec
 from litestar import Request
 
 from api import tracing
-from domain.errors import Invalid
 from domain.idempotency import Key
+from domain.runtime.errors import Invalid
 
 #: The scope of keys for clients that do not name themselves.
 ANONYMOUS = "anonymous"

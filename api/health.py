@@ -8,8 +8,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.doorbell import Doorbell
-from domain.database import is_migrated
-from domain.errors import DatabaseUnavailable
+from domain.runtime.database import is_migrated
+from domain.runtime.errors import DatabaseUnavailable
 
 
 class Life(msgspec.Struct):

@@ -9,9 +9,9 @@ from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
-from domain import telemetry
 from domain.outbox import routes_file
-from domain.settings import Settings, refuse_to_start
+from domain.runtime import telemetry
+from domain.runtime.settings import Settings, refuse_to_start
 
 
 def main() -> None:

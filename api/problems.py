@@ -13,9 +13,9 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.bodies import sentence
-from domain import errors
-from domain.database import trouble
-from domain.errors import HoldfastError, Invalid, NotFound, Unavailable
+from domain.runtime import errors
+from domain.runtime.database import trouble
+from domain.runtime.errors import HoldfastError, Invalid, NotFound, Unavailable
 
 MEDIA_TYPE = "application/problem+json"
 

@@ -24,9 +24,9 @@ from api.views import (
     render_reservation,
 )
 from domain import idempotency, reservations
-from domain.errors import Invalid, Refusal
 from domain.lifecycle import Status
 from domain.reservations import Filter, Reservation, Reserve
+from domain.runtime.errors import Invalid, Refusal
 
 Db = sessionmaker[Session]
 

@@ -7,10 +7,11 @@ from datetime import timedelta
 
 from benchmarks.measure import Measure, median
 from benchmarks.stage import ITEMS, Stage
-from domain import database, reservations
+from domain import reservations
 from domain.outbox.routes_file import load
 from domain.reservations import Reserve
-from domain.settings import Settings
+from domain.runtime import database
+from domain.runtime.settings import Settings
 from worker import sweep
 
 HOLDS = 50_000

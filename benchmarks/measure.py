@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 
 
 @dataclass(frozen=True, kw_only=True)

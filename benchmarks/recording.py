@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from uuid import UUID
 
 from benchmarks.stage import Stage
-from domain import database
 from domain.outbox import Event, record
 from domain.outbox.routes_file import load
-from domain.settings import Settings
+from domain.runtime import database
+from domain.runtime.settings import Settings
 from worker.broker import connect
 from worker.scheduler import ring
 

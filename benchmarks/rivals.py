@@ -17,7 +17,7 @@ import psycopg
 from benchmarks.draining import drain, fill
 from benchmarks.measure import Measure, median
 from benchmarks.stage import Stage
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 
 ROUNDS = 3
 

@@ -14,7 +14,7 @@ import httpx
 import psycopg
 
 from deploy.embedded import PostgreSQL, RedisServer
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 from migrations.main import migrate
 
 #: Every item has enough for the longest run.

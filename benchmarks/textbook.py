@@ -21,14 +21,15 @@ from sqlalchemy.orm import DeclarativeBase
 
 from api.headers import hash_of
 from api.views import NewReservation, ReservationView
-from domain import database, idempotency, items
-from domain.identity import new_id
+from domain import idempotency, items
 from domain.lifecycle import Status
 from domain.outbox import routes_file
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
 from domain.reservations import table
-from domain.settings import Settings
+from domain.runtime import database
+from domain.runtime.identity import new_id
+from domain.runtime.settings import Settings
 
 #: As many as gave the best figure on the hot item; more only queue on the lock.
 CONNECTIONS = 16

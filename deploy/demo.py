@@ -2,8 +2,9 @@
 
 from sqlalchemy.orm import Session
 
-from domain import database, items
-from domain.settings import Settings
+from domain import items
+from domain.runtime import database
+from domain.runtime.settings import Settings
 from migrations.main import migrate
 
 DEMO = {

@@ -15,7 +15,7 @@ from honcho.environ import parse_procfile
 from api.main import insist_on_free
 from deploy.demo import seed
 from deploy.embedded import PostgreSQL, RedisServer
-from domain.settings import HOME, ROOT, Settings, refuse_to_start
+from domain.runtime.settings import HOME, ROOT, Settings, refuse_to_start
 
 #: Every process ends within 10 s of SIGTERM; one that has not by then hangs.
 honcho.manager.KILL_WAIT = 11

@@ -32,8 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
-from domain.database import metadata
-from domain.errors import KeyReused, Refusal
+from domain.runtime.database import metadata
+from domain.runtime.errors import KeyReused, Refusal
 
 #: Clients may repeat a request for a day; after that a key may mean something new.
 KEPT_FOR = timedelta(hours=24)

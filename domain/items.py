@@ -28,8 +28,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from domain.database import metadata
-from domain.errors import Invalid, SkuTaken, StockCommitted, UnknownItem
+from domain.runtime.database import metadata
+from domain.runtime.errors import Invalid, SkuTaken, StockCommitted, UnknownItem
 
 #: What PostgreSQL's `integer` holds; more units of one thing than anyone stores.
 MAX_QUANTITY = 2_147_483_647

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from enum import StrEnum
 
-from domain.errors import WrongStatus
+from domain.runtime.errors import WrongStatus
 
 
 class Status(StrEnum):

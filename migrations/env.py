@@ -7,8 +7,8 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
 from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
-from domain.database import metadata
-from domain.settings import Settings
+from domain.runtime.database import metadata
+from domain.runtime.settings import Settings
 
 #: Any number that no other program of this database uses: who holds it, migrates.
 ADVISORY_LOCK = 6_011_996

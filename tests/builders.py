@@ -13,14 +13,14 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.views import render_reservation
 from domain import items, reservations
-from domain.errors import Refusal
 from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Event, record
 from domain.outbox.schemas import SCHEMAS, VERSION
 from domain.reservations import Reservation, Reserve
 from domain.reservations.table import reservations as table
-from domain.settings import Settings
+from domain.runtime.errors import Refusal
+from domain.runtime.settings import Settings
 
 Db = sessionmaker[Session]
 

@@ -19,9 +19,10 @@ from sqlalchemy import Engine, text  # noqa: E402
 from sqlalchemy.orm import Session, sessionmaker  # noqa: E402
 
 from deploy.embedded import PostgreSQL, RedisServer  # noqa: E402
-from domain import database, outbox  # noqa: E402
+from domain import outbox
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes  # noqa: E402
-from domain.settings import Settings  # noqa: E402
+from domain.runtime import database  # noqa: E402
+from domain.runtime.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
 from tests.promises import draining  # noqa: E402
 from tests.serving import Served, serving  # noqa: E402

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
-from domain.settings import HOME, ROOT
+from domain.runtime.settings import HOME, ROOT
 
 #: No key takes as long.
 PATIENCE_SECONDS = 60

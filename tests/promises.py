@@ -10,12 +10,13 @@ from uuid import UUID, uuid4
 from sqlalchemy import Row as Record
 from sqlalchemy import select, update
 
-from domain import database, outbox
+from domain import outbox
 from domain.outbox import Delivered, Failed, Lane, Outcome, Row, Unreachable
 from domain.outbox.outcomes import Delivery, Retries
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table
+from domain.runtime import database
 from tests.builders import Db, an_event, recorded
 from worker.calls import Calls
 from worker.destinations import Destination

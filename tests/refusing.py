@@ -9,7 +9,7 @@ import httpx
 from sqlalchemy import select
 
 from api.problems import MEDIA_TYPE
-from domain.database import metadata
+from domain.runtime.database import metadata
 from tests.builders import Db, a_hold, an_item
 
 JSON = {"Content-Type": "application/json"}

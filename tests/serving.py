@@ -15,7 +15,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.settings import HOME, ROOT
+from domain.runtime.settings import HOME, ROOT
 
 #: What has not come true by then never will.
 PATIENCE_SECONDS = 20.0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.backoff import delay
+from domain.runtime.backoff import delay
 
 FIRST = timedelta(seconds=1)
 CAP = timedelta(minutes=10)

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import func, select, update
 
 from domain import reservations
-from domain.database import now, sessions
 from domain.lifecycle import Status
 from domain.outbox import dead_letters, replay
 from domain.outbox.batches import Batch
@@ -20,6 +19,7 @@ from domain.outbox.table import destinations, outbox
 from domain.reservations import Reservation
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
+from domain.runtime.database import now, sessions
 from tests.builders import Db, a_hold, an_item, an_overdue_hold, available
 from tests.operating import DEED
 from tests.promises import destination, registered, time_passes

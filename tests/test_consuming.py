@@ -16,7 +16,7 @@ from domain.items import Item
 from domain.lifecycle import Status
 from domain.outbox.table import outbox
 from domain.reservations import Change
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 from examples.consumer import TABLES, receive
 from tests.builders import Db, a_request, an_item, reserve, wait_until
 from tests.promises import an_aggregate, draining, promised, rows, standing, time_passes

@@ -6,11 +6,12 @@ import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
-from domain import database, items, outbox
-from domain.database import SCHEMA_VERSION, is_migrated, trouble
-from domain.errors import Busy, DatabaseUnavailable, Unavailable
+from domain import items, outbox
 from domain.outbox.table import outbox as outbox_table
-from domain.settings import Settings
+from domain.runtime import database
+from domain.runtime.database import SCHEMA_VERSION, is_migrated, trouble
+from domain.runtime.errors import Busy, DatabaseUnavailable, Unavailable
+from domain.runtime.settings import Settings
 from tests.builders import Db, an_event, an_item, recorded
 
 

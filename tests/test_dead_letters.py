@@ -10,11 +10,11 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, update
 
-from domain.errors import Invalid
 from domain.outbox import dead_letters
 from domain.outbox.dead_letters import Group
 from domain.outbox.selection import Among, Selection
 from domain.outbox.table import outbox
+from domain.runtime.errors import Invalid
 from tests.builders import Db, an_event, recorded
 from tests.keys import PATIENCE_SECONDS, turned, turning
 from tests.operating import audited, died, left

@@ -9,7 +9,7 @@ import jsonschema_rs
 import pytest
 from sqlalchemy import Column, String, update
 
-from domain import database, items, reservations
+from domain import items, reservations
 from domain.items import MAX_ID, MAX_QUANTITY
 from domain.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.outbox import Event, record, schemas
@@ -19,6 +19,7 @@ from domain.outbox.table import outbox
 from domain.reservations import Change, Reservation, confirmation
 from domain.reservations.events import CREATED, OWN_EVENT, STATUS_CHANGED
 from domain.reservations.table import reservations as table
+from domain.runtime import database
 from tests.builders import Db, a_hold, an_event, an_item, an_overdue_hold, available, recorded
 from tests.promises import rows
 

@@ -15,8 +15,8 @@ import pytest
 from sqlalchemy import text
 
 from api.problems import EARLY_WORDINGS, MEDIA_TYPE, WORDINGS, Problem, body_of
-from domain import errors
-from domain.errors import Busy, HoldfastError, NotFound, Unavailable
+from domain.runtime import errors
+from domain.runtime.errors import Busy, HoldfastError, NotFound, Unavailable
 from tests.builders import Db, an_item
 from tests.serving import Served
 
@@ -31,7 +31,7 @@ SAMPLES = {
 
 
 def leaves(root: type[HoldfastError] = HoldfastError) -> Iterator[type[HoldfastError]]:
-    """Every error of domain/errors.py that no other one there is derived from."""
+    """Every error of domain/runtime/errors.py that no other one there is derived from."""
     derived = [one for one in root.__subclasses__() if one.__module__ == errors.__name__]
     if not derived:
         yield root

@@ -9,8 +9,8 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from domain import idempotency
-from domain.errors import KeyReused, Refusal, SoldOut
 from domain.idempotency import KEPT_FOR, PRUNE_BATCH, Answer, Answered, Key, requests
+from domain.runtime.errors import KeyReused, Refusal, SoldOut
 from tests.builders import Db
 from tests.serving import wait_until_blocked
 

@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import Row, select, update
 
 from domain import outbox
-from domain.database import now
 from domain.outbox import Delivered, Failed, Lane, Rejected
 from domain.outbox.lanes import LEASE
 from domain.outbox.outcomes import Retries
 from domain.outbox.table import LANES, destinations, lane_of, lanes, waiting
 from domain.outbox.table import outbox as table
+from domain.runtime.database import now
 from tests.builders import Db
 from tests.promises import (
     SHOP,

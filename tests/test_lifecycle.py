@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import Row, delete, func, select, update
 
 from domain import items, reservations
-from domain.database import now
-from domain.errors import HoldLapsed, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
 from domain.items import Item
 from domain.lifecycle import CONSUMING, HOLDING, RELEASING, TRANSITIONS, Status, check
 from domain.outbox.table import outbox
 from domain.reservations import Change, Reservation
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
+from domain.runtime.database import now
+from domain.runtime.errors import HoldLapsed, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
 from tests.builders import Db, a_hold, an_item, an_overdue_hold, available
 
 #: DESIGN §3, written down a second time.

@@ -18,11 +18,11 @@ from hypothesis.stateful import (
 from sqlalchemy import func, select, update
 
 from domain import conservation, items, reservations
-from domain.errors import HoldLapsed, Refusal, SoldOut, StockCommitted, WrongStatus
 from domain.idempotency import Answered
 from domain.lifecycle import Status
 from domain.reservations import Change, Filter, Reservation
 from domain.reservations.table import reservations as table
+from domain.runtime.errors import HoldLapsed, Refusal, SoldOut, StockCommitted, WrongStatus
 from tests.builders import Db, a_request, an_item, reserve
 from tests.conftest import empty
 from tests.models import MODEL

@@ -17,7 +17,7 @@ import pytest
 
 from domain.outbox import Delivered, Failed, Held, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 from tests.builders import some_settings
 from worker.destinations.log import Log
 from worker.formats.envelope import wrap

@@ -14,7 +14,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.embedded import PostgreSQL
-from domain.settings import HOME, ROOT, Settings
+from domain.runtime.settings import HOME, ROOT, Settings
 from tests.builders import Db, an_item
 from tests.promises import an_aggregate, promised, with_shop
 from tests.serving import PATIENCE_SECONDS, free_port, serving, wait_until

@@ -18,8 +18,8 @@ from sqlalchemy.pool import NullPool
 
 from deploy.embedded import PostgreSQL
 from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
-from domain.database import SCHEMA_VERSION, metadata
-from domain.settings import ROOT
+from domain.runtime.database import SCHEMA_VERSION, metadata
+from domain.runtime.settings import ROOT
 from tests.serving import wait_until_blocked
 
 MIGRATE = ROOT / "bin" / "migrate"

@@ -22,7 +22,7 @@ from litestar.testing import TestClient
 from standardwebhooks import Webhook
 
 from domain.outbox import routes_file
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from examples.partners import memory
 from examples.partners.app import create_app
 from examples.partners.webhooks import DEMO_SECRET

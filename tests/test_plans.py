@@ -11,11 +11,11 @@ from sqlalchemy import Connection, Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from domain import outbox, reservations
-from domain.database import sessions
 from domain.outbox import Lane, standing
 from domain.outbox.table import outbox as table
 from domain.outbox.why import why
 from domain.reservations.expiry import take_back
+from domain.runtime.database import sessions
 from tests.builders import Db, an_event, recorded
 from tests.conftest import empty
 from tests.promises import SHOP, an_aggregate, with_shop

@@ -4,10 +4,11 @@ from uuid import uuid4
 
 import pytest
 
-from domain import database, outbox
+from domain import outbox
 from domain.outbox import Event
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import lane_of
+from domain.runtime import database
 from tests.builders import Db, an_event, recorded
 from tests.promises import rows
 

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text, update
 
 from domain import conservation
-from domain.errors import Invalid
 from domain.outbox import Delivered, Outcome, Rejected, Row, replay
 from domain.outbox.batches import Batch
 from domain.outbox.replay import Count
 from domain.outbox.selection import Among, Selection
 from domain.outbox.table import outbox
+from domain.runtime.errors import Invalid
 from tests.builders import Db, a_hold, an_event, an_item, recorded
 from tests.conftest import OpenDrain
 from tests.operating import DEED, left

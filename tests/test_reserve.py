@@ -7,14 +7,14 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 
 from domain import reservations
-from domain.database import connect, sessions
-from domain.errors import KeyReused, SoldOut, UnknownItem
 from domain.idempotency import Answered, requests
 from domain.lifecycle import Status
 from domain.outbox.table import outbox
 from domain.reservations import Filter, KeyRace
 from domain.reservations.table import history
-from domain.settings import Settings
+from domain.runtime.database import connect, sessions
+from domain.runtime.errors import KeyReused, SoldOut, UnknownItem
+from domain.runtime.settings import Settings
 from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, is_blocked, reserve, wait_until
 
 

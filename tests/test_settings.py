@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from domain.settings import ROOT, Settings
+from domain.runtime.settings import ROOT, Settings
 
 URL = "postgresql://somebody@127.0.0.1/holdfast"
 
@@ -143,7 +143,7 @@ def test_settings_do_not_change() -> None:
 
 
 #: Loads the settings in a process of its own, as the file that it reads is chosen at import.
-SHOW = "from domain.settings import Settings; s = Settings.load(); print(s.database_url, s.port)"
+SHOW = "from domain.runtime.settings import Settings; s = Settings.load(); print(s.database_url, s.port)"
 
 
 def shown(home: Path, environment: Mapping[str, str]) -> str:

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from domain.database import now
 from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Unreachable
 from domain.outbox.outcomes import ERROR_LENGTH, Retries
 from domain.outbox.settle import Settlement
 from domain.outbox.table import outbox as table
+from domain.runtime.database import now
 from tests.builders import Db
 from tests.promises import a_lane, an_aggregate, fetched, promised, row, settled, standing, with_shop
 

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from domain import database, outbox
+from domain import outbox
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.routes import Route, Routes
+from domain.runtime import database
 from tests.builders import Db, an_event, recorded, wait_until
 from tests.promises import Outside, an_aggregate
 from worker.drain import Drain

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from domain.settings import ROOT, Settings
+from domain.runtime.settings import ROOT, Settings
 from tests.proofs.processes import free_port
 from tests.serving import PATIENCE_SECONDS
 

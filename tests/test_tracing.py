@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind
 from sqlalchemy import select, update
 
-from domain import telemetry
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.table import outbox as table
+from domain.runtime import telemetry
 from tests.builders import Db, a_hold, an_item
 from tests.conftest import OpenDrain
 from tests.promises import SHOP, Outside, an_aggregate, promised, with_shop

@@ -8,7 +8,6 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, update
 
-from domain.errors import NothingPromised
 from domain.outbox import Rejected, Unreachable, dead_letters, destinations, replay
 from domain.outbox.batches import Batch
 from domain.outbox.table import outbox
@@ -28,6 +27,7 @@ from domain.outbox.why import (
     Unrouted,
     why,
 )
+from domain.runtime.errors import NothingPromised
 from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
 from tests.keys import routed, turned

@@ -14,7 +14,7 @@ import structlog
 from dramatiq import Broker, Middleware, Worker
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from worker import sweep
 from worker.app import App, open_app
 from worker.broker import DOWN, DRAINS, SWEEPS, connect

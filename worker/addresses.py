@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 import httpcore
 
-from domain.settings import Network
+from domain.runtime.settings import Network
 
 #: Addresses of IPv4 written as IPv6, as a translating gateway reads them: RFC 6052.
 NAT64 = IPv6Network("64:ff9b::/96")

@@ -5,9 +5,10 @@ from threading import Event
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain import database, outbox, telemetry
+from domain import outbox
 from domain.outbox import routes_file
-from domain.settings import Settings, refuse_to_start
+from domain.runtime import database, telemetry
+from domain.runtime.settings import Settings, refuse_to_start
 from worker import metrics
 from worker.destinations import open_destination
 from worker.drain import Drain

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpcore
 
-from domain.settings import Network
+from domain.runtime.settings import Network
 from worker import addresses
 
 

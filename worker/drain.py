@@ -13,10 +13,10 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.database import trouble
 from domain.outbox import HELD, Delivered, Failed, Horizon, Lane, Outcome, Row, Settlement
 from domain.outbox.outcomes import Delivery
 from domain.outbox.routes import Route
+from domain.runtime.database import trouble
 from worker import metrics, tracing
 from worker.destinations import Destination, Step
 from worker.leases import Leases

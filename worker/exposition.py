@@ -11,9 +11,9 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from domain import database, telemetry
 from domain.outbox.watch import FIGURES, UP, Watch
-from domain.settings import Settings
+from domain.runtime import database, telemetry
+from domain.runtime.settings import Settings
 
 #: A port that another process has is tried again after so many seconds: that one may be on its way out.
 TRY_AGAIN_SECONDS = 2.0

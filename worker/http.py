@@ -13,7 +13,7 @@ import httpcore
 import httpx
 
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
-from domain.settings import Network
+from domain.runtime.settings import Network
 from worker.deadline import Backend, Deadline
 
 #: Client errors that ask to be tried again: time-out, too early.

@@ -18,8 +18,8 @@ def main() -> int:
     from dramatiq.cli import main as dramatiq_main
     from dramatiq.cli import make_argument_parser
 
-    from domain import telemetry
-    from domain.settings import Settings
+    from domain.runtime import telemetry
+    from domain.runtime.settings import Settings
 
     command = ["worker.actors:broker", "--processes", str(arguments.processes), "--threads", str(arguments.threads)]
     # SIGTERM is answered within 10 s: calls that have begun get 6 s to be answered, which with

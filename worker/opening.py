@@ -5,7 +5,7 @@ from typing import NoReturn
 from urllib.parse import parse_qsl, urlsplit
 
 from domain.outbox.routes import Route
-from domain.settings import Settings, refuse_to_start
+from domain.runtime.settings import Settings, refuse_to_start
 
 
 def timeout_of(route: Route, settings: Settings) -> float:

@@ -8,8 +8,8 @@ import structlog
 from apscheduler.schedulers.blocking import BlockingScheduler
 from dramatiq import Broker, Message
 
-from domain import telemetry
-from domain.settings import Settings
+from domain.runtime import telemetry
+from domain.runtime.settings import Settings
 from worker import exposition, metrics
 from worker.broker import DOWN, DRAINS, ENOUGH, SWEEPS, connect
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
-from domain.errors import Invalid
 from domain.outbox.table import operations
+from domain.runtime.errors import Invalid
 
 #: As long as the column, and as long as anyone's name.
 WHO_LENGTH = 255

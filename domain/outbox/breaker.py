@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from domain.backoff import delay
 from domain.outbox.outcomes import Unreachable, excerpt
 from domain.outbox.table import destinations
+from domain.runtime.backoff import delay
 
 FIRST_PAUSE = timedelta(seconds=1)
 

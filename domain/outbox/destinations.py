@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from domain.errors import UnknownDestination
 from domain.outbox import audit, breaker
 from domain.outbox.audit import Deed
 from domain.outbox.table import destinations, operations, outbox, waiting
+from domain.runtime.errors import UnknownDestination
 
 #: Rows that a probe lets try again with it. The others have their turn when their time comes.
 PROBED = 10_000

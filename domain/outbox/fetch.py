@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from sqlalchemy import BigInteger, Text, bindparam, cast, select, update
 from sqlalchemy.orm import Session
 
-from domain.database import CLOCK
 from domain.outbox import floor
 from domain.outbox.lanes import Lane
 from domain.outbox.table import Row, outbox, ready, waiting
+from domain.runtime.database import CLOCK
 
 #: At most this many waiting rows become ready in one statement, so that waking the
 #: backlog of a long outage never outlasts a lease.

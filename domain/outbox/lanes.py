@@ -25,10 +25,10 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
-from domain.database import CLOCK, commit_without_waiting
 from domain.outbox import breaker
 from domain.outbox.floor import Horizon, View
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
+from domain.runtime.database import CLOCK, commit_without_waiting
 
 #: A killed worker's lanes are free again after this long at most. Long enough that three
 #: renewals, one a second, may fail; short enough that, with a tick of the scheduler, what it

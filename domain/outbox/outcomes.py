@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from domain.backoff import delay
 from domain.outbox.table import Row
+from domain.runtime.backoff import delay
 
 #: What is kept of an error, in characters: enough to recognise it by.
 ERROR_LENGTH = 1_000

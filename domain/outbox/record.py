@@ -8,11 +8,11 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from domain.database import copy
-from domain.identity import new_id
 from domain.outbox import schemas
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
+from domain.runtime.database import copy
+from domain.runtime.identity import new_id
 
 
 @dataclass(frozen=True, slots=True)

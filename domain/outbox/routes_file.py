@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from domain.outbox.routes import CONFIRMATION, RESERVATION_CONFIRM, RESERVATION_RELEASE, Route, Routes
-from domain.settings import Settings, complaint, refuse_to_start
+from domain.runtime.settings import Settings, complaint, refuse_to_start
 
 
 def load(settings: Settings) -> Routes:

@@ -7,7 +7,7 @@ from typing import Any
 
 from jsonschema_rs import Draft202012Validator, ValidationError
 
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 
 #: A change that a consumer could notice makes a new version, beside the old one.
 VERSION = "v1"

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func
 from sqlalchemy.orm import Session
 
-from domain import database
-from domain.errors import Invalid
 from domain.outbox.routes import STEPS
 from domain.outbox.table import outbox
+from domain.runtime import database
+from domain.runtime.errors import Invalid
 
 #: What differs between errors of one kind: UUIDs, hexadecimal words with a digit in them, numbers.
 VARIABLE = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\m(0x)?(?=[a-f]*[0-9])[0-9a-f]{6,}\M|[0-9]+"

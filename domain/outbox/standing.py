@@ -22,9 +22,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.database import CLOCK
 from domain.outbox.destinations import FACTS, Destination
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
+from domain.runtime.database import CLOCK
 
 #: Nothing is counted further than this, of one kind and for one destination. Before its first
 #: vacuum a backlog takes 2 to 15 µs a row to count: a million would make itself larger by being counted.

@@ -25,7 +25,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.database import metadata
+from domain.runtime.database import metadata
 
 #: How many slices a destination's aggregates are cut into: as many workers can drain one
 #: destination at once. It is part of every stored row, so changing it needs a migration.

@@ -9,9 +9,9 @@ from uuid import UUID
 from sqlalchemy import and_, select, union_all
 from sqlalchemy.orm import Session
 
-from domain.database import CLOCK
-from domain.errors import NothingPromised
 from domain.outbox.table import destinations, lanes, outbox
+from domain.runtime.database import CLOCK
+from domain.runtime.errors import NothingPromised
 
 #: A reservation has a handful of events for a handful of destinations.
 DELIVERIES = 1_000

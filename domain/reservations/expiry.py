@@ -6,10 +6,10 @@ from sqlalchemy import BigInteger, any_, bindparam, cast
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.database import CLOCK
 from domain.lifecycle import Status
 from domain.reservations.table import Reservation, is_hold, read, reservations
 from domain.reservations.transition import LAPSED, Change, transition
+from domain.runtime.database import CLOCK
 
 #: Holds taken back in one go when an item runs short. More are taken in further goes.
 TAKE_BACK_LIMIT = 1_000

@@ -7,10 +7,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from domain.errors import UnknownReservation
 from domain.items import items
 from domain.lifecycle import Status
 from domain.reservations.table import Reservation, read, reservations
+from domain.runtime.errors import UnknownReservation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

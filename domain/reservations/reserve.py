@@ -10,16 +10,16 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from domain import idempotency, items, outbox
-from domain.database import copy, now
-from domain.errors import HoldfastError, KeyReused, Refusal, SoldOut, UnknownItem
 from domain.idempotency import Answer, Answered, Key
-from domain.identity import new_id
 from domain.items import Item
 from domain.lifecycle import Status
 from domain.reservations import events
 from domain.reservations.expiry import take_back
 from domain.reservations.table import Reservation, history, reservations
 from domain.reservations.transition import SYSTEM
+from domain.runtime.database import copy, now
+from domain.runtime.errors import HoldfastError, KeyReused, Refusal, SoldOut, UnknownItem
+from domain.runtime.identity import new_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

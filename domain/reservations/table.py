@@ -26,9 +26,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.database import metadata
 from domain.items import items
 from domain.lifecycle import Status
+from domain.runtime.database import metadata
 
 _statuses = ", ".join(f"'{status}'" for status in Status)
 

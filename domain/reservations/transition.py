@@ -12,12 +12,12 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain import items, outbox
-from domain.database import copy, now
-from domain.errors import HoldLapsed, Refusal, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
 from domain.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.outbox import Event
 from domain.reservations import events
 from domain.reservations.table import Reservation, history, read, reservations
+from domain.runtime.database import copy, now
+from domain.runtime.errors import HoldLapsed, Refusal, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
 
 #: Who changes a status when nobody asked for it.
 SYSTEM = "system"

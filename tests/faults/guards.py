@@ -40,7 +40,7 @@ FLOOR = "domain/outbox/floor.py"
 ASKED = "release(session, lane, settled_to=settled_to) if is_last else fence(session, lane)"
 
 #: What a lane that is ours would say.
-NOW = "__import__('domain.database').database.now(session)"
+NOW = "__import__('domain.runtime.database').database.now(session)"
 
 #: An id that no earlier delivery had.
 ANOTHER_ID = '__import__("uuid").uuid4()'

@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 from tests.faults.guards import MUTANTS, SUITES, Mutant
 
 #: What a copy can do without, or must not share.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 from tests.faults.guards import MUTANTS, Mutant
 
 

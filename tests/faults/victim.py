@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from tests.faults.points import POINTS, Gate
 from worker.app import open_app
 

@@ -18,12 +18,13 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.views import render_reservation
 from deploy.embedded import PostgreSQL, RedisServer
-from domain import database, items, reservations
+from domain import items, reservations
 from domain.lifecycle import Status
 from domain.outbox import routes_file
 from domain.outbox.table import lane_of, lanes
 from domain.reservations import Change, Reservation
-from domain.settings import Settings
+from domain.runtime import database
+from domain.runtime.settings import Settings
 from examples.partners.webhooks import DEMO_SECRET
 from migrations.main import migrate
 from tests.builders import a_request

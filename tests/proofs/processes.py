@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 
-from domain.settings import ROOT
+from domain.runtime.settings import ROOT
 
 #: A process that has not ended by then after SIGKILL is not ours to end.
 REAP_SECONDS = 10.0

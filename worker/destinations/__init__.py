@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain.outbox import Outcome, Row, Settlement
 from domain.outbox.routes import CONFIRMATION, Route
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from worker.gateways.confirmation import Confirmation
 from worker.opening import refuse_without
 

@@ -11,7 +11,7 @@ from pika import BasicProperties, ConnectionParameters, DeliveryMode, PlainCrede
 
 from domain.outbox import Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from worker.destinations.amqp_link import Link, Publication
 from worker.formats import format_of
 from worker.opening import options_of, refuse, timeout_of

@@ -10,7 +10,7 @@ from confluent_kafka import KafkaException, Producer
 
 from domain.outbox import Outcome, Rejected, Row
 from domain.outbox.routes import Route
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from worker.destinations.kafka_feed import Feed, Record
 from worker.formats import format_of
 from worker.opening import options_of, refuse, timeout_of

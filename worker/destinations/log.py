@@ -8,7 +8,7 @@ from threading import Event
 
 from domain.outbox import DELIVERED, HELD, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.opening import refuse
 from worker.rounds import written

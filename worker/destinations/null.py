@@ -5,7 +5,7 @@ from threading import Event
 
 from domain.outbox import DELIVERED, Outcome, Row
 from domain.outbox.routes import Route
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 
 
 class Null:

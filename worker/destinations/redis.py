@@ -27,7 +27,7 @@ from redis.retry import Retry
 
 from domain.outbox import DELIVERED, HELD, Failed, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from worker.batch import BATCH_SECONDS
 from worker.formats import format_of
 from worker.opening import refuse, timeout_of

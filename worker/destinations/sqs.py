@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.outbox import HELD, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from worker.batch import BATCH_SECONDS
 from worker.destinations.sqs_answers import each, finds_fault_with_a_message, read, refused
 from worker.destinations.sqs_messages import Chunk, Entry, chunks, entry_of

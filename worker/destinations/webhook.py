@@ -9,7 +9,7 @@ from standardwebhooks import Webhook as Signer
 
 from domain.outbox import Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from domain.settings import Settings
+from domain.runtime.settings import Settings
 from worker.calls import Calls
 from worker.formats import Message, format_of
 from worker.http import Answer, Http, judged

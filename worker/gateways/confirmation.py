@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.outbox import Delivered, Moot, Outcome, Refused, Rejected, Row, Settlement
 from domain.outbox.routes import RESERVATION_CONFIRM, Route
 from domain.reservations import confirmation
-from domain.settings import refuse_to_start
+from domain.runtime.settings import refuse_to_start
 from worker.calls import Calls
 from worker.formats.envelope import trace, wrap
 from worker.http import Http

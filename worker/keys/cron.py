@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.status import Status
 from sqlalchemy.exc import SQLAlchemyError
 
-from domain import database, telemetry
 from domain.outbox import routes_file
-from domain.settings import Settings
+from domain.runtime import database, telemetry
+from domain.runtime.settings import Settings
 from worker import sweep
 from worker.app import open_app
 from worker.drain import Tally

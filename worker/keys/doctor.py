@@ -4,10 +4,11 @@ import sys
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from domain import conservation, database
+from domain import conservation
 from domain.conservation import Finding
 from domain.outbox import routes_file
-from domain.settings import Settings
+from domain.runtime import database
+from domain.runtime.settings import Settings
 from worker.keys.turning import failed
 
 

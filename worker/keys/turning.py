@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain import database, telemetry
-from domain.errors import Busy, HoldfastError, Invalid, NothingPromised, UnknownDestination
 from domain.outbox import routes_file
 from domain.outbox.routes import Routes
-from domain.settings import Settings
+from domain.runtime import database, telemetry
+from domain.runtime.errors import Busy, HoldfastError, Invalid, NothingPromised, UnknownDestination
+from domain.runtime.settings import Settings
 
 #: How a key ends: what was asked is done; it is not; it can't be.
 DONE, TROUBLE, WRONG_USAGE = 0, 1, 2

@@ -14,7 +14,7 @@ import structlog
 from opentelemetry import trace
 from structlog.tracebacks import ExceptionDictTransformer
 
-from domain.settings import refuse_to_start
+from domain.runtime.settings import refuse_to_start
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider

@@ -10,8 +10,8 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.errors import Busy, DatabaseUnavailable, Unavailable
-from domain.settings import Settings
+from domain.runtime.errors import Busy, DatabaseUnavailable, Unavailable
+from domain.runtime.settings import Settings
 
 #: Every constraint has a name that says what it guards: `alembic` needs it to drop one,
 #: and an operator to find it in a log.
