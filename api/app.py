@@ -26,7 +26,7 @@ from api.tracing import Tracing
 from api.views import render_reservation
 from domain import outbox
 from domain.outbox import routes_file
-from domain.outbox.watch import Watch
+from domain.outbox.operations.status_cache import Watch
 from domain.reservations import reserve
 from domain.runtime import database, telemetry
 from domain.runtime.errors import HoldfastError

@@ -51,8 +51,8 @@ from api.views import (
     ReservationView,
 )
 from domain.lifecycle import Status
-from domain.outbox.destinations import State
-from domain.outbox.standing import MOST
+from domain.outbox.operations.destinations import State
+from domain.outbox.operations.status import MOST
 
 _MADE = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 _CHANGED = _MADE + timedelta(minutes=2)

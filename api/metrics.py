@@ -22,7 +22,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from domain.outbox.watch import FIGURES, UP, Watch
+from domain.outbox.operations.status_cache import FIGURES, UP, Watch
 from domain.runtime import telemetry
 
 # Nobody asks when a counter was made, and that would be told beside each.

@@ -33,12 +33,12 @@ from api.outbox_views import (
 )
 from api.views import NO_NUL
 from domain import idempotency
-from domain.outbox import dead_letters, destinations, replay
-from domain.outbox.audit import Deed
-from domain.outbox.batches import Batch, Changed
-from domain.outbox.selection import Among, Selection
-from domain.outbox.standing import look
-from domain.outbox.why import why
+from domain.outbox.operations import dead_letters, destinations, replay
+from domain.outbox.operations.audit import Deed
+from domain.outbox.operations.bulk_change import Batch, Changed
+from domain.outbox.operations.explain import why
+from domain.outbox.operations.selection import Among, Selection
+from domain.outbox.operations.status import look
 
 Db = sessionmaker[Session]
 Asked = Request[Any, Any, Any]

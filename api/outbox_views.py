@@ -10,12 +10,12 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from domain.outbox.audit import WHY_LENGTH
-from domain.outbox.dead_letters import Group, Letter
-from domain.outbox.destinations import Destination, State
-from domain.outbox.selection import Among, Selection
-from domain.outbox.standing import MOST, Count, Standing
-from domain.outbox.why import Delivery, End, Obstacle
+from domain.outbox.operations.audit import WHY_LENGTH
+from domain.outbox.operations.dead_letters import Group, Letter
+from domain.outbox.operations.destinations import Destination, State
+from domain.outbox.operations.explain import Delivery, End, Obstacle
+from domain.outbox.operations.selection import Among, Selection
+from domain.outbox.operations.status import MOST, Count, Standing
 
 #: No request changes more rows: it is answered within a second, and the next one goes on.
 MAX_ROWS = 1_000

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from domain.items import items
 from domain.lifecycle import CONSUMING, HOLDING
-from domain.outbox.lanes import LEASE
+from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import LANES, destinations, lanes, outbox, pending
 from domain.reservations.table import history, is_hold, reservations
 

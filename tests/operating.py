@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row as Record
 from sqlalchemy import func, select, text, update
 
-from domain.outbox.audit import Deed
+from domain.outbox.operations.audit import Deed
 from domain.outbox.table import operations, outbox
 from tests.builders import Db
 

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from domain import outbox
 from domain.outbox import Delivered, Failed, Lane, Outcome, Row, Unreachable
-from domain.outbox.outcomes import Delivery, Retries
+from domain.outbox.delivery.outcomes import Delivery, Retries
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table

@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Refused, Rejected, Settlement, Unreachable, breaker
-from domain.outbox.breaker import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_RETRY_AFTER
-from domain.outbox.lanes import LEASE, PROBE
+from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Refused, Rejected, Settlement, Unreachable
+from domain.outbox.delivery import breaker
+from domain.outbox.delivery.breaker import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_RETRY_AFTER
+from domain.outbox.delivery.lanes import LEASE, PROBE
 from domain.outbox.table import destinations
 from domain.runtime.database import now
 from tests.builders import Db

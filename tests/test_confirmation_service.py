@@ -11,9 +11,9 @@ from sqlalchemy import func, select, update
 
 from domain import reservations
 from domain.lifecycle import Status
-from domain.outbox import dead_letters, replay
-from domain.outbox.batches import Batch
-from domain.outbox.lanes import claim
+from domain.outbox.delivery.lanes import claim
+from domain.outbox.operations import dead_letters, replay
+from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes
 from domain.outbox.table import destinations, outbox
 from domain.reservations import Reservation

@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import select, update
 
-from domain.outbox import dead_letters
-from domain.outbox.dead_letters import Group
-from domain.outbox.selection import Among, Selection
+from domain.outbox.operations import dead_letters
+from domain.outbox.operations.dead_letters import Group
+from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
 from domain.runtime.errors import Invalid
 from tests.builders import Db, an_event, recorded

@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select, text, update
 
 from domain.outbox import Unreachable
-from domain.outbox.destinations import State
-from domain.outbox.standing import MOST, Standing, look
+from domain.outbox.operations.destinations import State
+from domain.outbox.operations.status import MOST, Standing, look
 from domain.outbox.table import outbox
 from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain

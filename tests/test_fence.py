@@ -7,7 +7,7 @@ from sqlalchemy import Row, select, update
 
 from domain import outbox
 from domain.outbox import Delivered, Failed, Lane, Outcome, Unreachable
-from domain.outbox.lanes import LEASE
+from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import lanes
 from tests.builders import Db
 from tests.promises import (

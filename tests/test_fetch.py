@@ -8,7 +8,7 @@ from sqlalchemy import text, update
 
 from domain import outbox
 from domain.outbox import Delivered, Failed, Held, Lane, Rejected
-from domain.outbox.fetch import WAKE_LIMIT
+from domain.outbox.delivery.fetch import WAKE_LIMIT
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
 from tests.builders import Db, an_event, recorded

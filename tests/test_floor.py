@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import Engine, func, select, text, update
 
 from domain import outbox
-from domain.outbox import Delivered, Held, Lane, Outcome, Row, replay
-from domain.outbox.batches import Batch
-from domain.outbox.outcomes import Retries
-from domain.outbox.selection import Among, Selection
+from domain.outbox import Delivered, Held, Lane, Outcome, Row
+from domain.outbox.delivery.outcomes import Retries
+from domain.outbox.operations import replay
+from domain.outbox.operations.bulk_change import Batch
+from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import lanes
 from domain.outbox.table import outbox as table
 from tests.builders import Db, an_event

@@ -1,7 +1,7 @@
 """The horizon: how far the rows of the outbox are complete, as claims have shown."""
 
 from domain.outbox import Horizon
-from domain.outbox.floor import View
+from domain.outbox.delivery.low_watermark import View
 
 
 def view(newest: int, *, ended_below: int, begun_below: int) -> View:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 from sqlalchemy import func, text, update
 
-from domain.outbox.standing import MOST
+from domain.outbox.operations.status import MOST
 from domain.outbox.table import outbox
 from tests.builders import Db, a_hold, an_event, an_item, recorded
 from tests.operating import a_backlog, audited, died, left

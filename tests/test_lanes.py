@@ -8,8 +8,8 @@ from sqlalchemy import Row, select, update
 
 from domain import outbox
 from domain.outbox import Delivered, Failed, Lane, Rejected
-from domain.outbox.lanes import LEASE
-from domain.outbox.outcomes import Retries
+from domain.outbox.delivery.lanes import LEASE
+from domain.outbox.delivery.outcomes import Retries
 from domain.outbox.table import LANES, destinations, lane_of, lanes, waiting
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now

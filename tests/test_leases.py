@@ -6,7 +6,8 @@ from datetime import datetime
 import pytest
 from sqlalchemy import func, select, update
 
-from domain.outbox import Lane, breaker
+from domain.outbox import Lane
+from domain.outbox.delivery import breaker
 from domain.outbox.table import destinations, lanes
 from tests.builders import Db
 from tests.promises import SHOP, a_lane, an_aggregate, claimed, destination, promised, with_shop

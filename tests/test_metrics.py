@@ -7,11 +7,13 @@ import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import func, update
 
-from domain.outbox import Delivered, Outcome, Rejected, Row, breaker, standing
-from domain.outbox.standing import Standing
+from domain.outbox import Delivered, Outcome, Rejected, Row
+from domain.outbox.delivery import breaker
+from domain.outbox.operations import status
+from domain.outbox.operations.status import Standing
+from domain.outbox.operations.status_cache import FIGURES, Watch
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
-from domain.outbox.watch import FIGURES, Watch
 from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
 from tests.promises import (
@@ -33,7 +35,7 @@ NOTHING = {"pending": 0, "waiting": 0, "dead": 0, "oldest_pending_age_seconds": 
 
 def seen(db: Db, destination: str = SHOP) -> Standing:
     with db.begin() as session:
-        (found,) = [one for one in standing.look(session) if one.name == destination]
+        (found,) = [one for one in status.look(session) if one.name == destination]
     return found
 
 

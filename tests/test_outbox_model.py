@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from domain import outbox
 from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Rejected, Unreachable
-from domain.outbox.outcomes import Delivery, Retries
+from domain.outbox.delivery.outcomes import Delivery, Retries
 from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from tests.builders import Db, an_event

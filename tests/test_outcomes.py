@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Delivered, Failed, Held, Outcome, Refused, Rejected, Row, Unreachable
-from domain.outbox.outcomes import Change, Policy, Retries, changes, is_its_own_fault
+from domain.outbox.delivery.outcomes import Change, Policy, Retries, changes, is_its_own_fault
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 PAUSE = timedelta(seconds=7)

@@ -11,9 +11,10 @@ from sqlalchemy import Connection, Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from domain import outbox, reservations
-from domain.outbox import Lane, standing
+from domain.outbox import Lane
+from domain.outbox.operations import status
+from domain.outbox.operations.explain import why
 from domain.outbox.table import outbox as table
-from domain.outbox.why import why
 from domain.reservations.expiry import take_back
 from domain.runtime.database import sessions
 from tests.builders import Db, an_event, recorded
@@ -101,7 +102,7 @@ def take_two_back(session: Session) -> object:
 
 
 def look(session: Session) -> object:
-    return session.execute(standing.LOOK)
+    return session.execute(status.LOOK)
 
 
 HOT = [
@@ -116,7 +117,7 @@ HOT = [
     (
         look,
         {"ix_outbox_ready", "ix_outbox_waiting_aggregate", "ix_outbox_dead"},
-        standing.MOST // 50 + standing.READ + READY + 2 * 32 * DESCENT,
+        status.MOST // 50 + status.READ + READY + 2 * 32 * DESCENT,
     ),
 ]
 

@@ -9,10 +9,11 @@ import pytest
 from sqlalchemy import text, update
 
 from domain import conservation
-from domain.outbox import Delivered, Outcome, Rejected, Row, replay
-from domain.outbox.batches import Batch
-from domain.outbox.replay import Count
-from domain.outbox.selection import Among, Selection
+from domain.outbox import Delivered, Outcome, Rejected, Row
+from domain.outbox.operations import replay
+from domain.outbox.operations.bulk_change import Batch
+from domain.outbox.operations.replay import Count
+from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
 from domain.runtime.errors import Invalid
 from tests.builders import Db, a_hold, an_event, an_item, recorded

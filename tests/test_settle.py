@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import update
 
 from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Unreachable
-from domain.outbox.outcomes import ERROR_LENGTH, Retries
-from domain.outbox.settle import Settlement
+from domain.outbox.delivery.outcomes import ERROR_LENGTH, Retries
+from domain.outbox.delivery.settle import Settlement
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
 from tests.builders import Db

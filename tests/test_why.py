@@ -8,10 +8,10 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, update
 
-from domain.outbox import Rejected, Unreachable, dead_letters, destinations, replay
-from domain.outbox.batches import Batch
-from domain.outbox.table import outbox
-from domain.outbox.why import (
+from domain.outbox import Rejected, Unreachable
+from domain.outbox.operations import dead_letters, destinations, replay
+from domain.outbox.operations.bulk_change import Batch
+from domain.outbox.operations.explain import (
     BackingOff,
     Behind,
     BreakerOpen,
@@ -27,6 +27,7 @@ from domain.outbox.why import (
     Unrouted,
     why,
 )
+from domain.outbox.table import outbox
 from domain.runtime.errors import NothingPromised
 from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain

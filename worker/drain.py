@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.outbox import HELD, Delivered, Failed, Horizon, Lane, Outcome, Row, Settlement
-from domain.outbox.outcomes import Delivery
+from domain.outbox.delivery.outcomes import Delivery
 from domain.outbox.routes import Route
 from domain.runtime.database import trouble
 from worker import metrics, tracing

@@ -96,7 +96,7 @@ class Http:
             return self._judge(self._exchange(body.encode(), {**self._headers, **headers}))
         except (*BROKEN, UnicodeError) as error:
             # Down for all, as far as can be told from here. A row that is the only one
-            # to meet this is found out by the breaker (see domain.outbox.outcomes).
+            # to meet this is found out by the breaker (see domain.outbox.delivery.outcomes).
             return Unreachable(f"{type(error).__name__}: {error}")
 
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> Answer:

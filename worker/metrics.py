@@ -9,7 +9,7 @@ from functools import cache
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 
 from domain.outbox import Failed, Rejected, Settlement, Unreachable
-from domain.outbox.outcomes import Delivery
+from domain.outbox.delivery.outcomes import Delivery
 
 # Nobody asks when a counter was made, and that would be told beside each.
 disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -1,9 +1,9 @@
 """The outbox: promises recorded with what they are about, kept later, in order, once at least."""
 
-from domain.outbox.fetch import fetch, wake
-from domain.outbox.floor import Horizon, take_away_wrong_ones
-from domain.outbox.lanes import Lane, claim, fence, register, release, renew
-from domain.outbox.outcomes import (
+from domain.outbox.delivery.fetch import fetch, wake
+from domain.outbox.delivery.lanes import Lane, claim, fence, register, release, renew
+from domain.outbox.delivery.low_watermark import Horizon, take_away_wrong_ones
+from domain.outbox.delivery.outcomes import (
     DELIVERED,
     HELD,
     Delivered,
@@ -15,9 +15,9 @@ from domain.outbox.outcomes import (
     Rejected,
     Unreachable,
 )
+from domain.outbox.delivery.settle import Settlement, settle
 from domain.outbox.prune import BEGINNING, prune
 from domain.outbox.record import Event, has_recorded, record
-from domain.outbox.settle import Settlement, settle
 from domain.outbox.table import Row
 
 __all__ = [

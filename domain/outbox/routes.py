@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from domain.outbox.outcomes import Retries
+from domain.outbox.delivery.outcomes import Retries
 
 #: The destination behind CONFIRMATION_URL.
 CONFIRMATION = "confirmation"

@@ -33,8 +33,12 @@ class Mutant:
     without: str
 
 
-SETTLE, LANES, FETCH = "domain/outbox/settle.py", "domain/outbox/lanes.py", "domain/outbox/fetch.py"
-FLOOR = "domain/outbox/floor.py"
+SETTLE, LANES, FETCH = (
+    "domain/outbox/delivery/settle.py",
+    "domain/outbox/delivery/lanes.py",
+    "domain/outbox/delivery/fetch.py",
+)
+FLOOR = "domain/outbox/delivery/low_watermark.py"
 
 #: How a batch asks whether its lane is still ours.
 ASKED = "release(session, lane, settled_to=settled_to) if is_last else fence(session, lane)"
@@ -168,7 +172,7 @@ MUTANTS = (
     Mutant(
         guard="order",
         says="what follows a row that waits does not wait",
-        path="domain/outbox/outcomes.py",
+        path="domain/outbox/delivery/outcomes.py",
         text="waiting[row.aggregate_id] = change",
         without="pass",
     ),

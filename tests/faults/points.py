@@ -17,9 +17,10 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.outbox import Row, replay
-from domain.outbox.batches import Batch, Changed
-from domain.outbox.selection import Among, Selection
+from domain.outbox import Row
+from domain.outbox.operations import replay
+from domain.outbox.operations.bulk_change import Batch, Changed
+from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox as table
 from tests.operating import DEED
 from worker import sweep

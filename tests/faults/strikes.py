@@ -11,7 +11,7 @@ from pathlib import Path
 from redis import Redis
 from sqlalchemy import text
 
-from domain.outbox.lanes import LEASE
+from domain.outbox.delivery.lanes import LEASE
 from tests.faults.points import Point
 from tests.faults.stage import InHand, Stage, Victim
 from tests.proofs.receiver import healthy

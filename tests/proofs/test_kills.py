@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, select, tuple_
 
-from domain.outbox.lanes import LEASE
+from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import lanes, outbox, pending
 from tests.proofs.checker import check, wait_until_drained
 from tests.proofs.conftest import Open

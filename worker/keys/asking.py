@@ -8,8 +8,8 @@ from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
 
-from domain.outbox.audit import Deed
-from domain.outbox.selection import Among, Selection
+from domain.outbox.operations.audit import Deed
+from domain.outbox.operations.selection import Among, Selection
 
 #: What the options of a selection are stored under: the fields that they give.
 FIELDS = tuple(field.name for field in fields(Selection) if field.name != "among")

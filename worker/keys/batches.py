@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox.batches import Batch, Changed
+from domain.outbox.operations.bulk_change import Batch, Changed
 from worker.keys.turning import stoppable
 
 #: A second's worth of rows goes in so many batches, so that a low rate is an even one.

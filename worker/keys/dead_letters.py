@@ -9,11 +9,11 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox import dead_letters
-from domain.outbox import replay as replaying
-from domain.outbox.batches import Batch
-from domain.outbox.dead_letters import Group, Letter
-from domain.outbox.selection import Among
+from domain.outbox.operations import dead_letters
+from domain.outbox.operations import replay as replaying
+from domain.outbox.operations.bulk_change import Batch
+from domain.outbox.operations.dead_letters import Group, Letter
+from domain.outbox.operations.selection import Among
 from worker.keys import asking, batches
 from worker.keys.replay import RATE, again, told
 from worker.keys.turning import DONE, TROUBLE, turned

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox import destinations
-from domain.outbox.destinations import State
+from domain.outbox.operations import destinations
+from domain.outbox.operations.destinations import State
+from domain.outbox.operations.status import Standing, look
 from domain.outbox.routes import Routes
-from domain.outbox.standing import Standing, look
 from worker.keys import asking
 from worker.keys.turning import DONE, turned
 from worker.keys.words import instant, plain, rows, table, wrapped

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox import replay
-from domain.outbox.batches import Batch
-from domain.outbox.selection import Among, Selection
+from domain.outbox.operations import replay
+from domain.outbox.operations.bulk_change import Batch
+from domain.outbox.operations.selection import Among, Selection
 from worker.keys import asking, batches
 from worker.keys.turning import DONE, TROUBLE, turned
 from worker.keys.words import exact, rows, wrapped

@@ -8,9 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox import why
-from domain.outbox.routes import Routes
-from domain.outbox.why import (
+from domain.outbox.operations import explain
+from domain.outbox.operations.explain import (
     BackingOff,
     Behind,
     BreakerOpen,
@@ -26,6 +25,7 @@ from domain.outbox.why import (
     Ready,
     Unrouted,
 )
+from domain.outbox.routes import Routes
 from worker.keys.turning import DONE, turned
 from worker.keys.words import instant, plain, rows, wrapped
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def tell(db: sessionmaker[Session], routes: Routes, which: UUID) -> int:
     """Print a paragraph for each delivery."""
     with db.begin() as session:
-        deliveries = why.why(session, which, [route.name for route in routes.destinations])
+        deliveries = explain.why(session, which, [route.name for route in routes.destinations])
     for delivery in deliveries:
         print(f"{delivery.type} to {delivery.destination}, event {delivery.event_id}")
         for sentence in _sentences(delivery):

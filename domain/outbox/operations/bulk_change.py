@@ -7,9 +7,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
-from domain.outbox import audit
-from domain.outbox.audit import Deed
-from domain.outbox.selection import Selection
+from domain.outbox.operations import audit
+from domain.outbox.operations.audit import Deed
+from domain.outbox.operations.selection import Selection
 from domain.outbox.table import outbox
 
 #: Rows changed in one transaction.

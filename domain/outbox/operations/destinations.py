@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from domain.outbox import audit, breaker
-from domain.outbox.audit import Deed
+from domain.outbox.delivery import breaker
+from domain.outbox.operations import audit
+from domain.outbox.operations.audit import Deed
 from domain.outbox.table import destinations, operations, outbox, waiting
 from domain.runtime.errors import UnknownDestination
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from sqlalchemy import BigInteger, Text, bindparam, cast, select, update
 from sqlalchemy.orm import Session
 
-from domain.outbox import floor
-from domain.outbox.lanes import Lane
+from domain.outbox.delivery import low_watermark
+from domain.outbox.delivery.lanes import Lane
 from domain.outbox.table import Row, outbox, ready, waiting
 from domain.runtime.database import CLOCK
 
@@ -30,7 +30,7 @@ def wake(session: Session, lane: Lane) -> int:
     woken = update(outbox).where(outbox.c.id.in_(due)).values(available_at=None)
     count = len(session.execute(woken.returning(outbox.c.id)).all())
     if count:
-        floor.take_away(session, lane)
+        low_watermark.take_away(session, lane)
     return count
 
 

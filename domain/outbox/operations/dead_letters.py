@@ -9,8 +9,8 @@ from sqlalchemy import ColumnElement, Text, cast, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from domain.outbox.batches import Batch, Changed, change
-from domain.outbox.selection import Among, Selection, error_kind, group_name
+from domain.outbox.operations.bulk_change import Batch, Changed, change
+from domain.outbox.operations.selection import Among, Selection, error_kind, group_name
 from domain.outbox.table import outbox
 
 #: More groups than this are not read but searched: name a destination or a type.

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from domain.outbox.table import lanes, outbox, ready
 
 if TYPE_CHECKING:
-    from domain.outbox.lanes import Lane
+    from domain.outbox.delivery.lanes import Lane
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

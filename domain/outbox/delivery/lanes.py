@@ -25,8 +25,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
-from domain.outbox import breaker
-from domain.outbox.floor import Horizon, View
+from domain.outbox.delivery import breaker
+from domain.outbox.delivery.low_watermark import Horizon, View
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 from domain.runtime.database import CLOCK, commit_without_waiting
 

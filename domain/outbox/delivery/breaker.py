@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from domain.outbox.outcomes import Unreachable, excerpt
+from domain.outbox.delivery.outcomes import Unreachable, excerpt
 from domain.outbox.table import destinations
 from domain.runtime.backoff import delay
 

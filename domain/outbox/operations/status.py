@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.outbox.destinations import FACTS, Destination
+from domain.outbox.operations.destinations import FACTS, Destination
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 from domain.runtime.database import CLOCK
 

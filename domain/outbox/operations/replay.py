@@ -7,9 +7,9 @@ from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from domain.outbox.batches import Batch, Changed, change
+from domain.outbox.operations.bulk_change import Batch, Changed, change
+from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.routes import STEPS
-from domain.outbox.selection import Among, Selection
 from domain.outbox.table import outbox
 
 #: What PostgreSQL knows the turn of replaying by: "replay" in ASCII.

@@ -26,9 +26,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.outbox import breaker, outcomes
-from domain.outbox.lanes import Lane, fence, release
-from domain.outbox.outcomes import (
+from domain.outbox.delivery import breaker, outcomes
+from domain.outbox.delivery.lanes import Lane, fence, release
+from domain.outbox.delivery.outcomes import (
     Change,
     Delivered,
     Delivery,

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox.standing import MOST, Standing, look
+from domain.outbox.operations.status import MOST, Standing, look
 
 #: Whoever asks again within this time, in seconds, gets the same answer.
 FRESH_SECONDS = 5.0
