@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.views import render_reservation
 from domain import items, reservations
+from domain.events.schemas import SCHEMAS, VERSION
 from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Event, record
-from domain.outbox.schemas import SCHEMAS, VERSION
 from domain.reservations import Reservation, Reserve
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import Refusal

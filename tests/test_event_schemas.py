@@ -10,11 +10,12 @@ import pytest
 from sqlalchemy import Column, String, update
 
 from domain import items, reservations
+from domain.events import schemas
+from domain.events.schemas import SCHEMAS, VERSION, UnfitEvent, schema_id
 from domain.items import MAX_ID, MAX_QUANTITY
 from domain.lifecycle import RELEASING, TRANSITIONS, Status
-from domain.outbox import Event, record, schemas
+from domain.outbox import Event, record
 from domain.outbox.routes import STEPS, Routes
-from domain.outbox.schemas import SCHEMAS, VERSION, UnfitEvent, schema_id
 from domain.outbox.table import outbox
 from domain.reservations import Change, Reservation, confirmation
 from domain.reservations.events import CREATED, OWN_EVENT, STATUS_CHANGED

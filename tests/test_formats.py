@@ -9,9 +9,9 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 
+from domain.events.schemas import SCHEMAS
 from domain.outbox import Row
 from domain.outbox.routes import Format, Route
-from domain.outbox.schemas import SCHEMAS
 from tests.builders import an_event
 from tests.test_envelope import documents, texts
 from worker.formats import Message, format_of

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from domain.outbox import schemas
+from domain.events import schemas
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
 from domain.runtime.database import copy
