@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.views import render_reservation
 from domain import items, reservations
-from domain.events.schemas import SCHEMAS, VERSION
+from domain.events.validation import SCHEMAS, VERSION
 from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Event, record

@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Column, String, update
 
 from domain import items, reservations
-from domain.events import schemas
-from domain.events.schemas import SCHEMAS, VERSION, UnfitEvent, schema_id
+from domain.events import validation
+from domain.events.validation import SCHEMAS, VERSION, UnfitEvent, schema_id
 from domain.items import MAX_ID, MAX_QUANTITY
 from domain.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.outbox import Event, record
@@ -84,7 +84,7 @@ def test_what_a_table_can_hold_fits() -> None:
 
     assert properties["sku"]["maxLength"] == length(items.items.c.sku)
     assert properties["guest_id"]["maxLength"] == length(table.c.guest_id)
-    schemas.check(CREATED, an_event(item_id=MAX_ID, version=MAX_QUANTITY, guest_id="", sku="").payload)
+    validation.check(CREATED, an_event(item_id=MAX_ID, version=MAX_QUANTITY, guest_id="", sku="").payload)
 
 
 def test_the_statuses_of_a_schema_are_those_that_the_lifecycle_allows() -> None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 
-from domain.events.schemas import SCHEMAS
+from domain.events.validation import SCHEMAS
 from domain.outbox import Row
 from domain.outbox.routes import Format, Route
 from tests.builders import an_event

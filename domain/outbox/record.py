@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from domain.events import schemas
+from domain.events import validation
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
 from domain.runtime.database import copy
@@ -62,7 +62,7 @@ def _checked(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
     payload: Mapping[str, Any] | None = None
     text = ""
     for event in events:
-        schemas.check(event.type, event.payload)
+        validation.check(event.type, event.payload)
         # Events that share a payload come one after the other.
         if event.payload is not payload:
             payload, text = event.payload, json.dumps(event.payload)

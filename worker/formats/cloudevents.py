@@ -8,7 +8,7 @@ from cloudevents.core.bindings import amqp, http, kafka
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
-from domain.events.schemas import schema_id
+from domain.events.validation import schema_id
 from domain.outbox import Row
 from worker.formats.envelope import trace
 from worker.formats.message import Formatter, Message
