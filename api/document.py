@@ -50,9 +50,9 @@ from api.views import (
     ReservationPage,
     ReservationView,
 )
-from domain.lifecycle import Status
 from domain.outbox.operations.destinations import State
 from domain.outbox.operations.status import MOST
+from domain.reservations.lifecycle import Status
 
 _MADE = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 _CHANGED = _MADE + timedelta(minutes=2)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api import metrics
 from domain import outbox
-from domain.idempotency import Answered
+from domain.idempotency.stored_answers import Answered
 from domain.reservations import KeyRace, Reserve
 from domain.runtime.database import commit_without_waiting, trouble
 from domain.runtime.errors import Busy, Refusal

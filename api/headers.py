@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request
 
 from api import tracing
-from domain.idempotency import Key
+from domain.idempotency.stored_answers import Key
 from domain.runtime.errors import Invalid
 
 #: The scope of keys for clients that do not name themselves.

@@ -10,8 +10,8 @@ from api.answers import answered, problems
 from api.bodies import Strict
 from api.headers import hash_of, key_of
 from api.views import NO_NUL, ItemChange, ItemPage, ItemView, NewItem, render_item
-from domain import idempotency, items
-from domain.items import MAX_ID
+from domain.idempotency.stored_answers import stored_answers
+from domain.items.table import MAX_ID, table
 
 Db = sessionmaker[Session]
 Limit = Annotated[int, Parameter(ge=1, le=1_000, description="How many at the most")]
@@ -22,11 +22,11 @@ def create_item(request: Request[Any, Any, Any], data: NewItem, db: Db) -> Respo
     """Create an item."""
     key = key_of(request, "items.create")
 
-    def create() -> items.Item:
-        return items.create(session, sku=data.sku, name=data.name, available_quantity=data.available_quantity)
+    def create() -> table.Item:
+        return table.create(session, sku=data.sku, name=data.name, available_quantity=data.available_quantity)
 
     with db.begin() as session:
-        outcome = idempotency.once(session, key, hash_of(data), create, render_item)
+        outcome = stored_answers.once(session, key, hash_of(data), create, render_item)
     return answered(outcome, status=201, at="/items")
 
 
@@ -34,7 +34,7 @@ def create_item(request: Request[Any, Any, Any], data: NewItem, db: Db) -> Respo
 def list_items(db: Db, limit: Limit = 100, cursor: Annotated[int, Parameter(ge=0, le=MAX_ID)] = 0) -> ItemPage:
     """List items in order of id."""
     with db.begin() as session:
-        found = items.find(session, after=cursor, limit=limit)
+        found = table.find(session, after=cursor, limit=limit)
     return ItemPage([ItemView.of(item) for item in found], str(found[-1].id) if len(found) == limit else None)
 
 
@@ -42,7 +42,7 @@ def list_items(db: Db, limit: Limit = 100, cursor: Annotated[int, Parameter(ge=0
 def get_item(item_id: Annotated[str, Parameter(pattern=NO_NUL, description="Its id, or its sku")], db: Db) -> ItemView:
     """Get an item by its id or its sku."""
     with db.begin() as session:
-        return ItemView.of(items.get(session, item_id))
+        return ItemView.of(table.get(session, item_id))
 
 
 @patch(
@@ -61,9 +61,9 @@ def change_item(
     """Rename an item, or add units to its stock or take some away."""
     key = key_of(request, "items.change")
 
-    def change() -> items.Item:
-        return items.amend(session, item_id, name=data.name, adjust_quantity_by=data.adjust_quantity_by)
+    def change() -> table.Item:
+        return table.amend(session, item_id, name=data.name, adjust_quantity_by=data.adjust_quantity_by)
 
     with db.begin() as session:
-        outcome = idempotency.once(session, key, hash_of(item_id, data), change, render_item)
+        outcome = stored_answers.once(session, key, hash_of(item_id, data), change, render_item)
     return answered(outcome, status=200, at="/items")

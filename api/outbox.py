@@ -32,7 +32,7 @@ from api.outbox_views import (
     Whys,
 )
 from api.views import NO_NUL
-from domain import idempotency
+from domain.idempotency.stored_answers import stored_answers
 from domain.outbox.operations import dead_letters, destinations, replay
 from domain.outbox.operations.audit import Deed
 from domain.outbox.operations.bulk_change import Batch, Changed
@@ -112,7 +112,7 @@ def _change(
         return DestinationState.of(destinations.lock(session, name), _routed(session))
 
     with db.begin() as session:
-        outcome = idempotency.once(session, key, hash_of(name, data), change, _rendered)
+        outcome = stored_answers.once(session, key, hash_of(name, data), change, _rendered)
     return answered(outcome, status=200, at="/outbox/destinations")
 
 
@@ -210,7 +210,7 @@ def _batch(
         return _progress(asked, changed.rows, changed.following.after if changed.following else None)
 
     with db.begin() as session:
-        outcome = idempotency.once(session, key, hash_of(data), change, _rendered)
+        outcome = stored_answers.once(session, key, hash_of(data), change, _rendered)
     return answered(outcome, status=200, at="/outbox")
 
 

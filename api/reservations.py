@@ -23,9 +23,10 @@ from api.views import (
     ReservationView,
     render_reservation,
 )
-from domain import idempotency, reservations
-from domain.lifecycle import Status
+from domain import reservations
+from domain.idempotency.stored_answers import stored_answers
 from domain.reservations import Filter, Reservation, Reserve
+from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid, Refusal
 
 Db = sessionmaker[Session]
@@ -93,7 +94,7 @@ def get_reservation(reservation_id: UUID, db: Db) -> Response[ReservationView]:
     """Get a reservation. Its ETag is its version."""
     with db.begin() as session:
         reservation = reservations.get(session, reservation_id)
-    return answered(idempotency.Answered(render_reservation(reservation)), status=200, at="/reservations")
+    return answered(stored_answers.Answered(render_reservation(reservation)), status=200, at="/reservations")
 
 
 @get("/reservations", sync_to_thread=True, responses=problems(), tags=["reservations"])
@@ -196,5 +197,5 @@ def _change(
 
     with db.begin() as session:
         payload_hash = hash_of(reservation_id, reason, expected_version)
-        outcome = idempotency.once(session, key, payload_hash, change, render_reservation)
+        outcome = stored_answers.once(session, key, payload_hash, change, render_reservation)
     return answered(outcome, status=200, at="/reservations")

@@ -7,9 +7,9 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from domain.items import MAX_ID, MAX_QUANTITY, Item
-from domain.lifecycle import Status
+from domain.items.table import MAX_ID, MAX_QUANTITY, Item
 from domain.reservations import Reservation
+from domain.reservations.lifecycle import Status
 
 #: A hold of more than 7 days is no hold.
 MAX_TTL_SECONDS = 604_800

@@ -21,12 +21,13 @@ from sqlalchemy.orm import DeclarativeBase
 
 from api.headers import hash_of
 from api.views import NewReservation, ReservationView
-from domain import idempotency, items
-from domain.lifecycle import Status
+from domain.idempotency.stored_answers import stored_answers
+from domain.items.table import table
 from domain.outbox import routes_file
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
 from domain.reservations import table
+from domain.reservations.lifecycle import Status
 from domain.runtime import database
 from domain.runtime.identity import new_id
 from domain.runtime.settings import Settings
@@ -42,7 +43,7 @@ class Base(DeclarativeBase):
 
 
 class Item(Base):
-    __table__ = items.items
+    __table__ = table.items
 
 
 class Reservation(Base):
@@ -59,7 +60,7 @@ class Outbox(Base):
 
 
 class IdempotencyRequest(Base):
-    __table__ = idempotency.requests
+    __table__ = stored_answers.requests
 
 
 def create_app() -> Litestar:

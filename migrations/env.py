@@ -6,7 +6,9 @@ from alembic import context
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
+from domain import outbox, reservations
+from domain.idempotency.stored_answers import stored_answers
+from domain.items.table import table  # noqa: F401 - they fill the metadata
 from domain.runtime.database import metadata
 from domain.runtime.settings import Settings
 

@@ -12,10 +12,10 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.views import render_reservation
-from domain import items, reservations
+from domain import reservations
 from domain.events.validation import SCHEMAS, VERSION
-from domain.idempotency import Answered, Key
-from domain.items import Item
+from domain.idempotency.stored_answers import Answered, Key
+from domain.items.table import Item, table
 from domain.outbox import Event, record
 from domain.reservations import Reservation, Reserve
 from domain.reservations.table import reservations as table
@@ -32,7 +32,7 @@ def some_settings(**fields: object) -> Settings:
 
 def an_item(db: Db, quantity: int = 10, sku: str | None = None) -> Item:
     with db.begin() as session:
-        return items.create(session, sku=sku or f"SKU-{uuid4().hex[:12]}", name="Thing", available_quantity=quantity)
+        return table.create(session, sku=sku or f"SKU-{uuid4().hex[:12]}", name="Thing", available_quantity=quantity)
 
 
 def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: object) -> Reserve:
@@ -70,7 +70,7 @@ def an_overdue_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
 
 def available(db: Db, item: Item) -> int:
     with db.begin() as session:
-        return items.get(session, item.id).available_quantity
+        return table.get(session, item.id).available_quantity
 
 
 def an_event(aggregate_id: UUID | None = None, event_type: str = "booking.created", **payload: object) -> Event:

@@ -8,9 +8,10 @@ import pytest
 from sqlalchemy import func, select, update
 
 from domain import reservations
-from domain.lifecycle import Status
+from domain.fulfilment import confirmation
 from domain.outbox.table import outbox
-from domain.reservations import Reservation, confirmation
+from domain.reservations import Reservation
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from tests.builders import Db, a_hold, an_item, an_overdue_hold, available

@@ -10,13 +10,13 @@ import pytest
 from sqlalchemy import func, select, update
 
 from domain import reservations
-from domain.lifecycle import Status
 from domain.outbox.delivery.lanes import claim
 from domain.outbox.operations import dead_letters, replay
 from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes
 from domain.outbox.table import destinations, outbox
 from domain.reservations import Reservation
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from domain.runtime.database import now, sessions

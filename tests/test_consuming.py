@@ -12,10 +12,10 @@ from sqlalchemy import func, update
 
 from deploy.embedded import PostgreSQL
 from domain import reservations
-from domain.items import Item
-from domain.lifecycle import Status
+from domain.items.table import Item
 from domain.outbox.table import outbox
 from domain.reservations import Change
+from domain.reservations.lifecycle import Status
 from domain.runtime.settings import ROOT
 from examples.consumer import TABLES, receive
 from tests.builders import Db, a_request, an_item, reserve, wait_until

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import func, select, update
 
 from deploy.embedded import PostgreSQL
-from domain.lifecycle import Status
 from domain.outbox.table import lanes, outbox
 from domain.reservations import Filter, find
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from tests.builders import Db, a_request, an_item, an_overdue_hold, available, reserve
 from tests.keys import PATIENCE_SECONDS, turned, turning

@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from domain import conservation, reservations
-from domain.conservation import LAWS, NAMED
-from domain.lifecycle import Status
+from domain import reservations
+from domain.invariants import check
+from domain.invariants.check import LAWS, NAMED
+from domain.reservations.lifecycle import Status
 from tests.builders import Db, a_hold, an_event, an_item, an_overdue_hold, recorded
 from tests.keys import routed, turned
 from tests.promises import Outside, an_aggregate, draining, promised
@@ -36,10 +37,10 @@ def broken(db: Db, *statements: str) -> None:
 def findings(db: Db) -> dict[str, int]:
     """How many break each law that is broken."""
     with db.begin() as session:
-        return {finding.says: finding.broken for finding in conservation.examine(session) if finding.broken}
+        return {finding.says: finding.broken for finding in check.examine(session) if finding.broken}
 
 
-SERVED = conservation.served_by([]).says
+SERVED = check.served_by([]).says
 
 
 @pytest.fixture

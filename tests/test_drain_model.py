@@ -15,7 +15,8 @@ from hypothesis.stateful import (
 )
 from sqlalchemy.orm import Session
 
-from domain import conservation, outbox
+from domain import outbox
+from domain.invariants import check
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
 from tests.builders import Db, an_event
 from tests.conftest import empty
@@ -160,7 +161,7 @@ class Draining(RuleBasedStateMachine):
             assert (row.id in got) >= (row.processed_at is not None)
             assert (row.id in self.server.never or row.attempts >= MAX_ATTEMPTS) >= (row.dead_at is not None)
         with self.db.begin() as session:
-            broken = [finding for finding in conservation.examine(session) if finding.broken]
+            broken = [finding for finding in check.examine(session) if finding.broken]
         assert broken == []
 
     def teardown(self) -> None:

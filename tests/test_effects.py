@@ -4,7 +4,7 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from domain import conservation
+from domain.invariants import check
 from domain.outbox import Settlement
 from domain.outbox.table import destinations
 from tests.builders import Db
@@ -44,7 +44,7 @@ class Step(Outside):
 def is_in_order(db: Db) -> bool:
     """Tell whether `bin/doctor` finds no promise that was overtaken."""
     with db.begin() as session:
-        findings = conservation.examine(session)
+        findings = check.examine(session)
     return not any(finding.broken for finding in findings if "before an earlier one" in finding.says)
 
 

@@ -9,16 +9,17 @@ import jsonschema_rs
 import pytest
 from sqlalchemy import Column, String, update
 
-from domain import items, reservations
+from domain import reservations
 from domain.events import validation
 from domain.events.validation import SCHEMAS, VERSION, UnfitEvent, schema_id
-from domain.items import MAX_ID, MAX_QUANTITY
-from domain.lifecycle import RELEASING, TRANSITIONS, Status
+from domain.fulfilment import confirmation
+from domain.items.table import MAX_ID, MAX_QUANTITY, table
 from domain.outbox import Event, record
 from domain.outbox.routes import STEPS, Routes
 from domain.outbox.table import outbox
-from domain.reservations import Change, Reservation, confirmation
+from domain.reservations import Change, Reservation
 from domain.reservations.events import CREATED, OWN_EVENT, STATUS_CHANGED
+from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.reservations.table import reservations as table
 from domain.runtime import database
 from tests.builders import Db, a_hold, an_event, an_item, an_overdue_hold, available, recorded
@@ -82,7 +83,7 @@ def test_what_a_table_can_hold_fits() -> None:
     """Or a sweep would stop for ever at a row that was rightly written."""
     properties = schema(CREATED)["properties"]
 
-    assert properties["sku"]["maxLength"] == length(items.items.c.sku)
+    assert properties["sku"]["maxLength"] == length(table.items.c.sku)
     assert properties["guest_id"]["maxLength"] == length(table.c.guest_id)
     validation.check(CREATED, an_event(item_id=MAX_ID, version=MAX_QUANTITY, guest_id="", sku="").payload)
 

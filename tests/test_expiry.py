@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import update
 
 from domain import reservations
-from domain.items import Item
-from domain.lifecycle import Status
+from domain.items.table import Item
 from domain.reservations import Filter, Reservation
 from domain.reservations.expiry import take_back
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
 from worker import sweep

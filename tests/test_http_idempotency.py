@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 
 from domain import reservations
-from domain.idempotency import requests
+from domain.idempotency.stored_answers import requests
 from tests.builders import Db, a_hold, a_request, an_item, available
 from tests.refusing import everything
 from tests.serving import wait_until_blocked

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from domain.items import MAX_QUANTITY
+from domain.items.table import MAX_QUANTITY
 from tests.builders import Db, a_hold, an_item, available
 
 

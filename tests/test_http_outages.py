@@ -15,7 +15,7 @@ from sqlalchemy import Engine, select
 
 from api.problems import MEDIA_TYPE
 from deploy.embedded import PostgreSQL, RedisServer
-from domain.items import items
+from domain.items.table import items
 from domain.runtime.settings import HOME, ROOT, Settings
 from tests.builders import Db, an_item, available
 from tests.serving import Served, serving, wait_until, wait_until_blocked

@@ -8,8 +8,7 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from domain import idempotency
-from domain.idempotency import KEPT_FOR, PRUNE_BATCH, Answer, Answered, Key, requests
+from domain.idempotency.stored_answers import KEPT_FOR, PRUNE_BATCH, Answer, Answered, Key, requests, stored_answers
 from domain.runtime.errors import KeyReused, Refusal, SoldOut
 from tests.builders import Db
 from tests.serving import wait_until_blocked
@@ -19,7 +18,7 @@ KEY = Key("client", "reservations.cancel", "k")
 
 def once(session: Session, act: Callable[[], str | Refusal], key: Key | None = KEY, payload: str = "p") -> object:
     """Do something once under a key; its answer is what it returns."""
-    return idempotency.once(session, key, payload, act, lambda answer: answer)
+    return stored_answers.once(session, key, payload, act, lambda answer: answer)
 
 
 def done(db: Db, act: Callable[[], str | Refusal], key: Key | None = KEY, payload: str = "p") -> object:
@@ -38,7 +37,7 @@ def kept(db: Db) -> int:
 
 def stored(db: Db, *keys: Key) -> int:
     with db.begin() as session:
-        return idempotency.store(session, [(key, Answer("p", "a"), None) for key in keys])
+        return stored_answers.store(session, [(key, Answer("p", "a"), None) for key in keys])
 
 
 def test_the_second_time_gets_the_answer_of_the_first(db: Db) -> None:
@@ -134,8 +133,8 @@ def test_lookup_finds_what_was_answered_and_nothing_else(db: Db) -> None:
     stored(db, KEY, Key("stranger", KEY.operation, "k"), Key("client", "items.create", "k"))
 
     with db.begin() as session:
-        assert idempotency.lookup(session, []) == {}
-        assert idempotency.lookup(session, [KEY, other]) == {KEY: Answer("p", "a")}
+        assert stored_answers.lookup(session, []) == {}
+        assert stored_answers.lookup(session, [KEY, other]) == {KEY: Answer("p", "a")}
 
 
 def test_storing_says_how_many_keys_were_new(db: Db) -> None:
@@ -149,10 +148,10 @@ def test_storing_says_how_many_keys_were_new(db: Db) -> None:
 def test_stores_in_opposite_orders_do_not_deadlock(db: Db) -> None:
     a, b = (Key("client", KEY.operation, name) for name in "ab")
     with ThreadPoolExecutor(1) as elsewhere, db.begin() as session:
-        idempotency.store(session, [(a, Answer("p", "a"), None)])
+        stored_answers.store(session, [(a, Answer("p", "a"), None)])
         backwards = elsewhere.submit(stored, db, b, a)
         wait_until_blocked(db)
-        assert idempotency.store(session, [(b, Answer("p", "a"), None)]) == 1
+        assert stored_answers.store(session, [(b, Answer("p", "a"), None)]) == 1
         session.commit()
 
         assert backwards.result() == 0
@@ -163,7 +162,7 @@ def test_awkward_keys_come_back_as_they_are(db: Db) -> None:
 
     assert stored(db, *keys) == 3
     with db.begin() as session:
-        assert set(idempotency.lookup(session, keys)) == set(keys)
+        assert set(stored_answers.lookup(session, keys)) == set(keys)
 
 
 def grow_old(db: Db, by: timedelta) -> None:
@@ -173,7 +172,7 @@ def grow_old(db: Db, by: timedelta) -> None:
 
 def pruned(db: Db) -> int:
     with db.begin() as session:
-        return idempotency.prune(session)
+        return stored_answers.prune(session)
 
 
 def test_a_key_is_kept_for_a_day(db: Db) -> None:

@@ -8,11 +8,11 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import Row, delete, func, select, update
 
-from domain import items, reservations
-from domain.items import Item
-from domain.lifecycle import CONSUMING, HOLDING, RELEASING, TRANSITIONS, Status, check
+from domain import reservations
+from domain.items.table import Item, table
 from domain.outbox.table import outbox
 from domain.reservations import Change, Reservation
+from domain.reservations.lifecycle import CONSUMING, HOLDING, RELEASING, TRANSITIONS, Status, check
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from domain.runtime.database import now
@@ -70,7 +70,7 @@ def stored(db: Db, reservation_id: UUID) -> Row[Any]:
 
 def item_of(db: Db, reservation: Reservation) -> Item:
     with db.begin() as session:
-        return items.get(session, reservation.item_id)
+        return table.get(session, reservation.item_id)
 
 
 def told(db: Db) -> Sequence[Row[Any]]:

@@ -17,10 +17,12 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import func, select, update
 
-from domain import conservation, items, reservations
-from domain.idempotency import Answered
-from domain.lifecycle import Status
+from domain import reservations
+from domain.idempotency.stored_answers import Answered
+from domain.invariants import check
+from domain.items.table import table
 from domain.reservations import Change, Filter, Reservation
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import HoldLapsed, Refusal, SoldOut, StockCommitted, WrongStatus
 from tests.builders import Db, a_request, an_item, reserve
@@ -157,7 +159,7 @@ class Booking(RuleBasedStateMachine):
         fits = self.left[place] + by >= 0
         try:
             with self.db.begin() as session:
-                items.amend(session, self.items[place].id, adjust_quantity_by=by)
+                table.amend(session, self.items[place].id, adjust_quantity_by=by)
         except StockCommitted:
             assert not fits
             return
@@ -168,9 +170,9 @@ class Booking(RuleBasedStateMachine):
     @invariant()
     def the_books_balance(self) -> None:
         with self.db.begin() as session:
-            broken = [finding for finding in conservation.examine(session) if finding.broken]
+            broken = [finding for finding in check.examine(session) if finding.broken]
             stored = {one.id: (one.status, one.version) for one in reservations.find(session, Filter(), limit=200)}
-            counted = [(one.available_quantity, one.stock_quantity) for one in items.find(session, limit=10)]
+            counted = [(one.available_quantity, one.stock_quantity) for one in table.find(session, limit=10)]
 
         assert broken == []
         assert stored == {one: (booked.status, booked.version) for one, booked in self.booked.items()}

@@ -17,7 +17,9 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
 from deploy.embedded import PostgreSQL
-from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
+from domain import outbox, reservations
+from domain.idempotency.stored_answers import stored_answers
+from domain.items.table import table  # noqa: F401 - they fill the metadata
 from domain.runtime.database import SCHEMA_VERSION, metadata
 from domain.runtime.settings import ROOT
 from tests.serving import wait_until_blocked

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text, update
 
-from domain import conservation
+from domain.invariants import check
 from domain.outbox import Delivered, Outcome, Rejected, Row
 from domain.outbox.operations import replay
 from domain.outbox.operations.bulk_change import Batch
@@ -48,7 +48,7 @@ def counted(db: Db, selection: Selection) -> Count:
 
 def laws_broken(db: Db) -> list[str]:
     with db.begin() as session:
-        return [finding.says for finding in conservation.examine(session) if finding.broken]
+        return [finding.says for finding in check.examine(session) if finding.broken]
 
 
 def test_nothing_to_replay_is_replayed_at_once(db: Db) -> None:

@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 
 from domain import reservations
-from domain.idempotency import Answered, requests
-from domain.lifecycle import Status
+from domain.idempotency.stored_answers import Answered, requests
 from domain.outbox.table import outbox
 from domain.reservations import Filter, KeyRace
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import history
 from domain.runtime.database import connect, sessions
 from domain.runtime.errors import KeyReused, SoldOut, UnknownItem

@@ -8,7 +8,8 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain import idempotency, outbox, reservations
+from domain import outbox, reservations
+from domain.idempotency.stored_answers import stored_answers
 
 #: Holds expired in one transaction. Their items stay locked for about as long as a large
 #: set of new reservations would lock them.
@@ -76,7 +77,7 @@ def _prune_keys(db: sessionmaker[Session], stopping: threading.Event, ends: floa
     pruned = 0
     while not stopping.is_set() and (begun := time.monotonic()) < ends:
         with db.begin() as session:
-            count = idempotency.prune(session)
+            count = stored_answers.prune(session)
         pruned += count
         if count == 0:
             break

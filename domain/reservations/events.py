@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from domain.lifecycle import Status
 from domain.outbox.record import Event
 from domain.outbox.routes import RESERVATION_CONFIRM, RESERVATION_RELEASE
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation
 
 CREATED = "booking.created"

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, any_, bindparam, cast
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.lifecycle import Status
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation, is_hold, read, reservations
 from domain.reservations.transition import LAPSED, Change, transition
 from domain.runtime.database import CLOCK

@@ -9,12 +9,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from domain import idempotency, items, outbox
-from domain.idempotency import Answer, Answered, Key
-from domain.items import Item
-from domain.lifecycle import Status
+from domain import outbox
+from domain.idempotency.stored_answers import Answer, Answered, Key, stored_answers
+from domain.items.table import Item, table
 from domain.reservations import events
 from domain.reservations.expiry import take_back
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation, history, reservations
 from domain.reservations.transition import SYSTEM
 from domain.runtime.database import copy, now
@@ -70,7 +70,7 @@ def reserve(
     """
     stock = _lock(session, requests)
     # After the locks: a twin asks for the same item, so its answer is committed and seen by now.
-    answered = idempotency.lookup(session, {request.key for request in requests if request.key})
+    answered = stored_answers.lookup(session, {request.key for request in requests if request.key})
     decisions = decide(requests, stock, answered)
     while take_back(session, _short(requests, decisions, stock)):
         stock = _lock(session, requests)
@@ -83,7 +83,7 @@ def _lock(session: Session, requests: Sequence[Reserve]) -> Mapping[int | str, I
     """Lock the items asked for. Return them by id and by sku."""
     ids = {request.item for request in requests if isinstance(request.item, int)}
     skus = {request.item for request in requests if isinstance(request.item, str)}
-    held = items.lock(session, ids, skus)
+    held = table.lock(session, ids, skus)
     return {item.id: item for item in held} | {item.sku: item for item in held}
 
 
@@ -111,7 +111,7 @@ def _repeated(
     if request.key is None:
         return None
     if request.key in answered:
-        return idempotency.replay(answered[request.key], request.key, request.payload_hash)
+        return stored_answers.replay(answered[request.key], request.key, request.payload_hash)
     if request.key in first:
         twin = first[request.key]
         same = requests[twin].payload_hash == request.payload_hash
@@ -155,7 +155,7 @@ def _write(
         for place, request, hold in holds
         if request.key
     ]
-    if idempotency.store(session, given) < len(given):
+    if stored_answers.store(session, given) < len(given):
         raise KeyRace
     return answers
 
@@ -190,7 +190,7 @@ def _insert(session: Session, holds: Sequence[tuple[Reserve, Reservation]]) -> N
     taken: Counter[int] = Counter()
     for _, hold in holds:
         taken[hold.item_id] -= hold.quantity
-    items.move(session, taken)
+    table.move(session, taken)
 
 
 _COLUMNS = (

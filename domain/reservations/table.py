@@ -26,8 +26,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.items import items
-from domain.lifecycle import Status
+from domain.items.table import items
+from domain.reservations.lifecycle import Status
 from domain.runtime.database import metadata
 
 _statuses = ", ".join(f"'{status}'" for status in Status)

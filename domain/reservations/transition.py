@@ -11,10 +11,11 @@ from sqlalchemy import Text, Uuid, any_, bindparam, cast, column, func, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain import items, outbox
-from domain.lifecycle import RELEASING, TRANSITIONS, Status
+from domain import outbox
+from domain.items.table import table
 from domain.outbox import Event
 from domain.reservations import events
+from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.reservations.table import Reservation, history, read, reservations
 from domain.runtime.database import copy, now
 from domain.runtime.errors import HoldLapsed, Refusal, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
@@ -187,5 +188,5 @@ def _give_back(session: Session, released: Sequence[Reservation]) -> None:
     for one in released:
         quantities[one.item_id] += one.quantity
     if quantities:
-        items.lock(session, quantities)
-        items.move(session, quantities)
+        table.lock(session, quantities)
+        table.move(session, quantities)

@@ -12,7 +12,7 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from deploy.embedded import PostgreSQL
-from domain.items import Item
+from domain.items.table import Item
 from domain.outbox.prune import PRUNE_BATCH
 from domain.outbox.table import destinations, lanes, outbox, pending
 from tests.proofs.checker import Count, check, count, received_by_sink, wait_until_drained

@@ -10,10 +10,10 @@ from uuid import UUID
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
-from domain import conservation
-from domain.idempotency import requests
-from domain.lifecycle import Status
+from domain.idempotency.stored_answers import requests
+from domain.invariants import check
 from domain.outbox.table import outbox, pending
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import history, reservations
 from tests.proofs.house import House
 from tests.proofs.partners import Receipt, Received
@@ -73,7 +73,7 @@ def wait_until_drained(house: House, *, within: float = PATIENCE_SECONDS) -> Non
 def check_laws(house: House) -> None:
     """Check what must hold at any moment, whatever is going on: stock, histories, order, lanes."""
     with house.db.begin() as session:
-        broken = [finding for finding in conservation.examine(session) if finding.broken]
+        broken = [finding for finding in check.examine(session) if finding.broken]
     assert not broken, broken
 
 

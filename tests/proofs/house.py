@@ -18,11 +18,12 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.views import render_reservation
 from deploy.embedded import PostgreSQL, RedisServer
-from domain import items, reservations
-from domain.lifecycle import Status
+from domain import reservations
+from domain.items.table import table
 from domain.outbox import routes_file
 from domain.outbox.table import lane_of, lanes
 from domain.reservations import Change, Reservation
+from domain.reservations.lifecycle import Status
 from domain.runtime import database
 from domain.runtime.settings import Settings
 from examples.partners.webhooks import DEMO_SECRET
@@ -102,17 +103,17 @@ class House:
         with self.db.begin() as session:
             return database.now(session)
 
-    def an_item(self, quantity: int, sku: str | None = None) -> items.Item:
+    def an_item(self, quantity: int, sku: str | None = None) -> table.Item:
         name = sku or f"THING-{next(_numbers)}"
         with self.db.begin() as session:
-            return items.create(session, sku=name, name=name, available_quantity=quantity)
+            return table.create(session, sku=name, name=name, available_quantity=quantity)
 
-    def available(self, item: items.Item) -> int:
+    def available(self, item: table.Item) -> int:
         with self.db.begin() as session:
-            return items.get(session, item.id).available_quantity
+            return table.get(session, item.id).available_quantity
 
     def hold(
-        self, item: items.Item, times: int = 1, *, lane: int | None = None, lasting: timedelta = A_WHILE
+        self, item: table.Item, times: int = 1, *, lane: int | None = None, lasting: timedelta = A_WHILE
     ) -> list[UUID]:
         """Make so many holds of one unit in one transaction, in any lane or in that one. Return their ids."""
         made: list[UUID] = []
@@ -176,7 +177,7 @@ def wait_until_in_mid_delivery(house: House, *destinations: str, lanes: int = 1)
     wait_until("lanes are in mid-delivery", is_calling)
 
 
-def reserved(session: Session, item: items.Item, times: int, lasting: timedelta = A_WHILE) -> list[UUID]:
+def reserved(session: Session, item: table.Item, times: int, lasting: timedelta = A_WHILE) -> list[UUID]:
     """Hold one unit so many times, without a commit. Return the ids of the reservations."""
     made: list[UUID] = []
 

@@ -15,10 +15,10 @@ import pytest
 from sqlalchemy import select, text
 
 from domain import reservations
-from domain.idempotency import Answered
-from domain.items import Item
-from domain.lifecycle import Status
+from domain.idempotency.stored_answers import Answered
+from domain.items.table import Item
 from domain.reservations import Change
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from tests.builders import a_request, reserve
 from tests.proofs.checker import check, statuses

@@ -6,9 +6,9 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
 
+from domain.fulfilment import confirmation
 from domain.outbox import Delivered, Moot, Outcome, Refused, Rejected, Row, Settlement
 from domain.outbox.routes import RESERVATION_CONFIRM, Route
-from domain.reservations import confirmation
 from domain.runtime.settings import refuse_to_start
 from worker.calls import Calls
 from worker.formats.envelope import trace, wrap

@@ -4,8 +4,8 @@ import sys
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from domain import conservation
-from domain.conservation import Finding
+from domain.invariants import check
+from domain.invariants.check import Finding
 from domain.outbox import routes_file
 from domain.runtime import database
 from domain.runtime.settings import Settings
@@ -19,7 +19,7 @@ def main() -> int:
     engine = database.connect(settings, connections=1)
     try:
         with database.sessions(engine).begin() as session:
-            findings = conservation.examine(session, routed=routed)
+            findings = check.examine(session, routed=routed)
     except SQLAlchemyError as error:
         return failed(error, "Nothing was examined.")
     for finding in findings:

@@ -8,8 +8,8 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.lifecycle import RELEASING, Status
 from domain.reservations import events
+from domain.reservations.lifecycle import RELEASING, Status
 from domain.reservations.table import Reservation, is_hold, reservations
 from domain.reservations.transition import Change, lock, transition
 

@@ -8,10 +8,10 @@ from sqlalchemy import ColumnElement, Select, String, and_, case, cast, func, or
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.orm import Session
 
-from domain.items import items
-from domain.lifecycle import CONSUMING, HOLDING
+from domain.items.table import items
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import LANES, destinations, lanes, outbox, pending
+from domain.reservations.lifecycle import CONSUMING, HOLDING
 from domain.reservations.table import history, is_hold, reservations
 
 #: How many culprits are named; the rest is counted.
