@@ -12,7 +12,7 @@ from domain.outbox.routes_file import load
 from domain.reservations import Reserve
 from domain.runtime import database
 from domain.runtime.settings import Settings
-from worker import sweep
+from worker import maintenance
 
 HOLDS = 50_000
 
@@ -48,7 +48,7 @@ def _expire(stage: Stage) -> float:
         connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")
     begun = time.monotonic()
-    expired = sweep.expire(db, threading.Event())
+    expired = maintenance.expire(db, threading.Event())
     took = time.monotonic() - begun
     engine.dispose()
     assert expired == HOLDS, expired

@@ -26,7 +26,7 @@ from domain.runtime.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
 from tests.promises import draining  # noqa: E402
 from tests.serving import Served, serving  # noqa: E402
-from worker.drain import Drain  # noqa: E402
+from worker.relay.relay import Drain  # noqa: E402
 
 #: What events go to in tests that do not say otherwise: nothing delivers them.
 ROUTES = Routes(

@@ -18,11 +18,11 @@ from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from domain.runtime import database
 from tests.builders import Db, an_event, recorded
-from worker.calls import Calls
 from worker.destinations import Destination
-from worker.drain import Drain
-from worker.leases import Leases
-from worker.shares import Shares
+from worker.relay.concurrency_limits import Shares
+from worker.relay.leases import Leases
+from worker.relay.ordered_calls import Calls
+from worker.relay.relay import Drain
 
 #: The destination of these tests.
 SHOP = "shop"

@@ -12,7 +12,7 @@ import pytest
 
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
 from tests.servers import Server, a_server, saying, sending, trickling
-from worker.http import Http
+from worker.http.client import Http
 
 #: What the posts of these tests may take. A test that waits for it shows that it is kept to.
 TIMEOUT_SECONDS = 0.4

@@ -22,7 +22,7 @@ from tests.builders import Db, a_request, an_item, reserve, wait_until
 from tests.promises import an_aggregate, draining, promised, rows, standing, time_passes
 from tests.servers import Heard, Server, a_server, saying, sending
 from tests.test_webhook import SECRET, a_webhook
-from worker.drain import Drain
+from worker.relay.relay import Drain
 
 OTHER_SECRET = "whsec_YW5vdGhlciBzZWNyZXQsIGtub3duIHRvIGV2ZXJ5b25l"
 THIRD_SECRET = "whsec_dGhlIHNlY3JldCBvZiBhIHBlcmZlY3Qgc3RyYW5nZXI="

@@ -30,7 +30,7 @@ from tests.promises import (
     with_shop,
 )
 from tests.refusing import everything
-from worker.drain import Tally
+from worker.relay.relay import Tally
 
 WHY = "--why=stocktaking (OPS-7)"
 

@@ -24,7 +24,7 @@ from tests.promises import (
     time_passes,
 )
 from tests.serving import wait_until
-from worker.drain import SLICE_SECONDS, Tally
+from worker.relay.relay import SLICE_SECONDS, Tally
 
 
 def test_an_empty_outbox_is_drained_at_once(drain_of: OpenDrain) -> None:

@@ -22,9 +22,9 @@ from tests.builders import Db, an_event
 from tests.conftest import empty
 from tests.models import MODEL
 from tests.promises import SHOP, Outside, an_aggregate, rows, time_passes, with_shop
-from worker.drain import Drain, Tally
-from worker.leases import Leases
-from worker.shares import Shares
+from worker.relay.concurrency_limits import Shares
+from worker.relay.leases import Leases
+from worker.relay.relay import Drain, Tally
 
 #: Two aggregates share a lane, one has another.
 AGGREGATES = [an_aggregate(0), an_aggregate(0), an_aggregate(1)]

@@ -19,7 +19,7 @@ from tests.promises import (
     standing,
     time_passes,
 )
-from worker.drain import Tally
+from worker.relay.relay import Tally
 
 
 class Step(Outside):

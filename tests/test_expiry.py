@@ -15,7 +15,7 @@ from domain.reservations.expiry import take_back
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
-from worker import sweep
+from worker import maintenance
 
 
 def an_old_hold(db: Db, item: Item, minutes: int) -> Reservation:
@@ -39,7 +39,7 @@ def expired(db: Db, limit: int = 100) -> int:
 
 
 def swept(db: Db, **options: float) -> int:
-    return sweep.expire(db, threading.Event(), **options)  # type: ignore[arg-type]
+    return maintenance.expire(db, threading.Event(), **options)  # type: ignore[arg-type]
 
 
 def gone(db: Db) -> set[UUID]:
@@ -152,12 +152,12 @@ def test_a_reserve_does_not_wait_for_a_hold_that_is_being_changed(db: Db) -> Non
 
 def test_a_sweep_goes_on_batch_by_batch_until_nothing_is_left(db: Db) -> None:
     item = an_item(db, quantity=2_000)
-    many_overdue(db, item, sweep.EXPIRE_BATCH + 3)
+    many_overdue(db, item, maintenance.EXPIRE_BATCH + 3)
     told: list[int] = []
 
-    assert sweep.expire(db, threading.Event(), progress=told.append) == sweep.EXPIRE_BATCH + 3
+    assert maintenance.expire(db, threading.Event(), progress=told.append) == maintenance.EXPIRE_BATCH + 3
 
-    assert told == [sweep.EXPIRE_BATCH, sweep.EXPIRE_BATCH + 3]
+    assert told == [maintenance.EXPIRE_BATCH, maintenance.EXPIRE_BATCH + 3]
     assert available(db, item) == 2_000
 
 
@@ -168,8 +168,8 @@ def test_a_sweep_keeps_to_its_limit(db: Db) -> None:
 
 
 def test_a_sweep_that_is_told_to_stop_finishes_its_batch(db: Db) -> None:
-    many_overdue(db, an_item(db, quantity=2_000), sweep.EXPIRE_BATCH + 3)
+    many_overdue(db, an_item(db, quantity=2_000), maintenance.EXPIRE_BATCH + 3)
     stopping = threading.Event()
 
-    assert sweep.expire(db, stopping, progress=lambda _: stopping.set()) == sweep.EXPIRE_BATCH
-    assert sweep.expire(db, stopping) == 0
+    assert maintenance.expire(db, stopping, progress=lambda _: stopping.set()) == maintenance.EXPIRE_BATCH
+    assert maintenance.expire(db, stopping) == 0

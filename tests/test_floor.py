@@ -33,9 +33,9 @@ from tests.promises import (
     time_passes,
 )
 from tests.test_plans import DESCENT, carried_out, claim
-from worker import drain as draining
-from worker import sweep
-from worker.drain import Drain
+from worker import maintenance
+from worker.relay import relay as draining
+from worker.relay.relay import Drain
 
 WEEK = timedelta(days=7)
 
@@ -59,7 +59,7 @@ def risen(drain: Drain) -> int:
 
 
 def swept(db: Db) -> None:
-    sweep.prune(db, threading.Event(), outbox_retention=WEEK)
+    maintenance.prune(db, threading.Event(), outbox_retention=WEEK)
 
 
 def made_ready_by_hand(db: Db, row_id: int) -> None:

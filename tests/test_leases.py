@@ -12,7 +12,7 @@ from domain.outbox.table import destinations, lanes
 from tests.builders import Db
 from tests.promises import SHOP, a_lane, an_aggregate, claimed, destination, promised, with_shop
 from tests.serving import wait_until
-from worker.leases import Leases
+from worker.relay.leases import Leases
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_all_that_is_held_is_renewed_and_nothing_else(shop: Db, leases: Leases) 
 
 
 def test_a_delivery_that_never_ends_loses_its_lane(shop: Db, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.leases.LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr("worker.relay.leases.LONGEST_SECONDS", 0.0)
     held, _ = a_lane(shop), a_lane(shop)
 
     with leases.holding(held):

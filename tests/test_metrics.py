@@ -28,7 +28,7 @@ from tests.promises import (
     time_passes,
     with_shop,
 )
-from worker import metrics
+from worker.telemetry import metrics
 
 NOTHING = {"pending": 0, "waiting": 0, "dead": 0, "oldest_pending_age_seconds": 0, "breaker_open": 0, "paused": 0}
 

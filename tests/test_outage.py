@@ -26,7 +26,7 @@ from tests.promises import (
     standing,
     time_passes,
 )
-from worker.drain import Tally
+from worker.relay.relay import Tally
 
 
 def test_an_outage_spends_no_attempt_kills_nothing_and_keeps_the_order(drain_of: OpenDrain) -> None:

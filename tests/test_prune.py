@@ -10,7 +10,7 @@ from domain import outbox
 from domain.outbox.prune import PRUNE_BATCH
 from tests.builders import Db
 from tests.promises import rows, standing, with_shop
-from worker import sweep
+from worker import maintenance
 
 WEEK = timedelta(days=7)
 
@@ -131,7 +131,7 @@ def test_a_sweep_prunes_rows_and_keys_batch_by_batch(shop: Db) -> None:
             )
         )
 
-    sweep.prune(shop, threading.Event(), outbox_retention=WEEK)
+    maintenance.prune(shop, threading.Event(), outbox_retention=WEEK)
 
     assert len(rows(shop)) == 1
     with shop.begin() as session:
@@ -143,7 +143,7 @@ def test_a_sweep_that_was_stopped_prunes_nothing(shop: Db) -> None:
     stopping = threading.Event()
     stopping.set()
 
-    sweep.prune(shop, stopping, outbox_retention=WEEK)
+    maintenance.prune(shop, stopping, outbox_retention=WEEK)
 
     assert len(rows(shop)) == 1
 
@@ -151,9 +151,9 @@ def test_a_sweep_that_was_stopped_prunes_nothing(shop: Db) -> None:
 def test_a_sweep_whose_time_is_over_leaves_the_rest_to_the_next(shop: Db) -> None:
     some_rows(shop, "processed", days=8)
 
-    sweep.prune(shop, threading.Event(), outbox_retention=WEEK, seconds=0)
+    maintenance.prune(shop, threading.Event(), outbox_retention=WEEK, seconds=0)
     left = len(rows(shop))
-    sweep.prune(shop, threading.Event(), outbox_retention=WEEK)
+    maintenance.prune(shop, threading.Event(), outbox_retention=WEEK)
 
     assert left == 1
     assert rows(shop) == []
@@ -177,6 +177,6 @@ def test_what_was_discarded_long_ago_goes_and_other_dead_letters_stay(shop: Db) 
         session.execute(text("UPDATE outbox SET discarded_at = now() - interval '8 days' WHERE id > 1"))
         session.execute(text("UPDATE outbox SET discarded_at = now() - interval '6 days' WHERE id = 2"))
 
-    sweep.prune(shop, threading.Event(), outbox_retention=WEEK)
+    maintenance.prune(shop, threading.Event(), outbox_retention=WEEK)
 
     assert [one.id for one in rows(shop)] == [1, 2]

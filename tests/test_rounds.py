@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
 from tests.test_calls import A, B, C, some_rows
-from worker import rounds
-from worker.rounds import in_rounds, written
+from worker.relay import ordered_batches
+from worker.relay.ordered_batches import in_rounds, written
 
 FAILED, REJECTED, DOWN = Failed("not now"), Rejected("never"), Unreachable("down")
 

@@ -12,9 +12,9 @@ from domain.outbox.routes import Route, Routes
 from domain.runtime import database
 from tests.builders import Db, an_event, recorded, wait_until
 from tests.promises import Outside, an_aggregate
-from worker.drain import Drain
-from worker.leases import Leases
-from worker.shares import Shares
+from worker.relay.concurrency_limits import Shares
+from worker.relay.leases import Leases
+from worker.relay.relay import Drain
 
 
 def test_no_destination_gets_all_threads_where_there_are_others() -> None:

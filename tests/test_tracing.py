@@ -23,8 +23,8 @@ from tests.promises import SHOP, Outside, an_aggregate, promised, with_shop
 from tests.servers import Server, a_server
 from tests.serving import PATIENCE_SECONDS, serving, wait_until
 from tests.test_metrics_shown import running
-from worker import tracing
 from worker.formats.envelope import trace
+from worker.telemetry import tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"

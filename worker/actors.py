@@ -15,10 +15,10 @@ from dramatiq import Broker, Middleware, Worker
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from domain.runtime.settings import Settings
-from worker import sweep
+from worker import maintenance
 from worker.app import App, open_app
 from worker.broker import DOWN, DRAINS, SWEEPS, connect
-from worker.drain import Tally
+from worker.relay.relay import Tally
 
 #: A drain that goes on for longer makes room for the other actors, and rings for itself.
 RUN_SECONDS = 5.0
@@ -128,11 +128,11 @@ def _ring_once() -> None:
 @dramatiq.actor(broker=broker, queue_name=SWEEPS, throws=OperationalError)
 def expire_reservations() -> None:
     """Expire the overdue holds."""
-    sweep.expire(running.app.db, running.app.drain.stopping)
+    maintenance.expire(running.app.db, running.app.drain.stopping)
 
 
 @dramatiq.actor(broker=broker, queue_name=SWEEPS, throws=OperationalError)
 def prune() -> None:
     """Delete what has been kept long enough."""
     retention = timedelta(days=settings.outbox_retention_days)
-    sweep.prune(running.app.db, running.app.drain.stopping, outbox_retention=retention)
+    maintenance.prune(running.app.db, running.app.drain.stopping, outbox_retention=retention)

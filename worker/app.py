@@ -9,11 +9,11 @@ from domain import outbox
 from domain.outbox import routes_file
 from domain.runtime import database, telemetry
 from domain.runtime.settings import Settings, refuse_to_start
-from worker import metrics
 from worker.destinations import open_destination
-from worker.drain import Drain
-from worker.leases import Leases
-from worker.shares import Shares
+from worker.relay.concurrency_limits import Shares
+from worker.relay.leases import Leases
+from worker.relay.relay import Drain
+from worker.telemetry import metrics
 
 #: Each draining thread uses one connection at a time, the heartbeat another.
 SPARE_CONNECTIONS = 2

@@ -29,7 +29,7 @@ def main() -> int:
     # wait for the database.
     command += ["--worker-fork-timeout", "3000"]
     if Settings.load().worker_metrics_port:
-        command += ["--fork-function", "worker.exposition:show_workers"]
+        command += ["--fork-function", "worker.telemetry.exposition:show_workers"]
     with telemetry.sharing_metrics():
         status: int = dramatiq_main(make_argument_parser().parse_args(command))
     return status

@@ -10,8 +10,8 @@ from dramatiq import Broker, Message
 
 from domain.runtime import telemetry
 from domain.runtime.settings import Settings
-from worker import exposition, metrics
 from worker.broker import DOWN, DRAINS, ENOUGH, SWEEPS, connect
+from worker.telemetry import exposition, metrics
 
 #: How often each actor is rung, in seconds. Retries become due by the outbox's clock, so
 #: this is also how late one can be.

@@ -13,7 +13,7 @@ from tests.builders import Db, an_event, recorded, some_settings
 from tests.conformance.world import World, aggregate_id, event_id
 from tests.promises import SHOP, an_aggregate, draining, rows, standing, time_passes
 from worker.destinations import open_destination
-from worker.drain import Drain
+from worker.relay.relay import Drain
 
 #: How often time passes until all must have been delivered.
 PATIENCE = 20

@@ -186,14 +186,14 @@ MUTANTS = (
     Mutant(
         guard="order",
         says="what follows a row that did not leave is sent",
-        path="worker/calls.py",
+        path="worker/relay/ordered_calls.py",
         text="goes_on = goes_on and lets_go_on(outcome)",
         without="goes_on = True",
     ),
     Mutant(
         guard="order",
         says="what was fetched behind a waiting row is sent",
-        path="worker/drain.py",
+        path="worker/relay/relay.py",
         text="sent = [row for row in self._rows if row.waits_until is None]",
         without="sent = self._rows",
     ),

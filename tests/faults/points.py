@@ -23,12 +23,12 @@ from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox as table
 from tests.operating import DEED
-from worker import sweep
+from worker import maintenance
 from worker.app import App
 from worker.destinations.log import Log
 from worker.destinations.webhook import Webhook
-from worker.drain import Hold
 from worker.gateways.confirmation import Confirmation
+from worker.relay.relay import Hold
 
 #: A delivery of one row has no middle, and no order.
 ENOUGH_ROWS = 2
@@ -208,7 +208,7 @@ def drains(app: App) -> None:
 
 
 def prunes(app: App) -> None:
-    sweep.prune(app.db, app.drain.stopping, outbox_retention=RETENTION)
+    maintenance.prune(app.db, app.drain.stopping, outbox_retention=RETENTION)
 
 
 def replays(app: App) -> None:

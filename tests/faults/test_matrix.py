@@ -12,7 +12,7 @@ from tests.faults.stage import Stage, Stages, Victim
 from tests.faults.strikes import FAULTS, Fault, Scene, check_its_clock, take_down
 from tests.proofs.checker import SINKS
 from tests.proofs.waiting import wait_until
-from worker import sweep
+from worker import maintenance
 
 #: What customers are answered before a fault strikes and after it, at least.
 ANSWERS = 4
@@ -70,7 +70,7 @@ def _check_that_pruning_ends(stage: Stage, victim: Victim) -> None:
 
     def are_gone() -> bool:
         if not survives:
-            sweep.prune(stage.house.db, threading.Event(), outbox_retention=RETENTION)
+            maintenance.prune(stage.house.db, threading.Event(), outbox_retention=RETENTION)
         return stage.old_rows() <= KEPT
 
     wait_until("all that is old is gone", are_gone)

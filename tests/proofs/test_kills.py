@@ -16,7 +16,7 @@ from tests.proofs.customers import Customers
 from tests.proofs.house import House
 from tests.proofs.processes import Process
 from tests.proofs.waiting import wait_until
-from worker.leases import RENEW_SECONDS
+from worker.relay.leases import RENEW_SECONDS
 
 #: The promise: what a killed worker had in hand goes out again within this time.
 REDELIVERED_WITHIN_SECONDS = 6.0

@@ -14,8 +14,8 @@ from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
 from worker.destinations.amqp_link import Link, Publication
 from worker.formats import format_of
-from worker.opening import options_of, refuse, timeout_of
-from worker.rounds import in_rounds, written
+from worker.relay.ordered_batches import in_rounds, written
+from worker.route_options import options_of, refuse, timeout_of
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
 

@@ -10,8 +10,8 @@ from domain.outbox import DELIVERED, HELD, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.opening import refuse
-from worker.rounds import written
+from worker.relay.ordered_batches import written
+from worker.route_options import refuse
 
 #: Standard output itself: a worker's `sys.stdout` belongs to Dramatiq's logging.
 STANDARD_OUTPUT = 1

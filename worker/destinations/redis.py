@@ -28,10 +28,10 @@ from redis.retry import Retry
 from domain.outbox import DELIVERED, HELD, Failed, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
-from worker.batch import BATCH_SECONDS
 from worker.formats import format_of
-from worker.opening import refuse, timeout_of
-from worker.rounds import in_rounds, written
+from worker.relay.ordered_batches import in_rounds, written
+from worker.relay.ordering import BATCH_SECONDS
+from worker.route_options import refuse, timeout_of
 
 #: What is sent before the first answer is read. Sending more at once is no faster, and after a
 #: connection that broke all of it goes out again.

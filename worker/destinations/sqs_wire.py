@@ -14,8 +14,8 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import HTTPClientError
 from botocore.utils import get_environ_proxies
 
-from worker.deadline import Backend, Deadline
-from worker.http import BROKEN, KEEPALIVE_SECONDS
+from worker.http.client import BROKEN, KEEPALIVE_SECONDS
+from worker.http.deadlines import Backend, Deadline
 
 #: What is read of an answer, in bytes. Ten messages are answered for in less than a tenth of it.
 ANSWER_BYTES = 262_144

@@ -10,10 +10,10 @@ from standardwebhooks import Webhook as Signer
 from domain.outbox import Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
-from worker.calls import Calls
 from worker.formats import Message, format_of
-from worker.http import Answer, Http, judged
-from worker.opening import refuse, timeout_of
+from worker.http.client import Answer, Http, judged
+from worker.relay.ordered_calls import Calls
+from worker.route_options import refuse, timeout_of
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from domain.outbox.routes import Route
 from worker.formats import envelope, slot, standard_webhooks
 from worker.formats.message import Formatter, Message
-from worker.opening import refuse_without
+from worker.route_options import refuse_without
 
 __all__ = ["FORMATS", "Formatter", "Message", "format_of"]
 

@@ -10,9 +10,9 @@ from domain.fulfilment import confirmation
 from domain.outbox import Delivered, Moot, Outcome, Refused, Rejected, Row, Settlement
 from domain.outbox.routes import RESERVATION_CONFIRM, Route
 from domain.runtime.settings import refuse_to_start
-from worker.calls import Calls
 from worker.formats.envelope import trace, wrap
-from worker.http import Http
+from worker.http.client import Http
+from worker.relay.ordered_calls import Calls
 
 
 class Confirmation:

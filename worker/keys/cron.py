@@ -13,11 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from domain.outbox import routes_file
 from domain.runtime import database, telemetry
 from domain.runtime.settings import Settings
-from worker import sweep
+from worker import maintenance
 from worker.app import open_app
-from worker.drain import Tally
 from worker.keys.asking import positive
 from worker.keys.turning import failed, stoppable
+from worker.relay.relay import Tally
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,7 +53,7 @@ def expire(settings: Settings, asked: argparse.Namespace) -> int:
     db = database.sessions(database.connect(settings, connections=1), routes=routes_file.load(settings))
     stopping = threading.Event()
     with stoppable(stopping), _progress("Expiring") as status:
-        expired = sweep.expire(
+        expired = maintenance.expire(
             db, stopping, limit=asked.limit, progress=lambda so_far: status.update(f"{so_far} holds expired")
         )
     print(f"{expired} holds expired")

@@ -13,7 +13,7 @@ from typing import Any
 import httpcore
 
 from domain.runtime.settings import Network
-from worker import addresses
+from worker.http.client import egress
 
 
 class Deadline(threading.local):
@@ -47,7 +47,7 @@ class Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        hosts = [host] if self._allowed is None else addresses.resolve(host, port, self._allowed)
+        hosts = [host] if self._allowed is None else egress.resolve(host, port, self._allowed)
         for attempt, address in enumerate(hosts, start=1):
             try:
                 stream = super().connect_tcp(address, port, self._deadline.left(), local_address, socket_options)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from domain.outbox import HELD, Outcome, Row, Unreachable
-from worker.batch import BATCH_SECONDS, by_aggregate, guarded, lets_go_on
+from worker.relay.ordering import BATCH_SECONDS, by_aggregate, guarded, lets_go_on
 
 
 class Calls:

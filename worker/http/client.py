@@ -14,7 +14,7 @@ import httpx
 
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
 from domain.runtime.settings import Network
-from worker.deadline import Backend, Deadline
+from worker.http.deadlines import Backend, Deadline
 
 #: Client errors that ask to be tried again: time-out, too early.
 PASSING = frozenset({408, 425})

@@ -17,10 +17,10 @@ from domain.outbox import HELD, Delivered, Failed, Horizon, Lane, Outcome, Row, 
 from domain.outbox.delivery.outcomes import Delivery
 from domain.outbox.routes import Route
 from domain.runtime.database import trouble
-from worker import metrics, tracing
 from worker.destinations import Destination, Step
-from worker.leases import Leases
-from worker.shares import Shares
+from worker.relay.concurrency_limits import Shares
+from worker.relay.leases import Leases
+from worker.telemetry import metrics, tracing
 
 #: A lane is given back after this long, so that few workers serve many lanes fairly.
 SLICE_SECONDS = 1.0

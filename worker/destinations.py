@@ -13,7 +13,7 @@ from domain.outbox import Outcome, Row, Settlement
 from domain.outbox.routes import CONFIRMATION, Route
 from domain.runtime.settings import Settings
 from worker.gateways.confirmation import Confirmation
-from worker.opening import refuse_without
+from worker.route_options import refuse_without
 
 
 class Destination(Protocol):

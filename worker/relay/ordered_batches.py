@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from domain.outbox import HELD, Failed, Outcome, Rejected, Row, Unreachable
-from worker.batch import BATCH_SECONDS, by_aggregate, guarded, lets_go_on
+from worker.relay.ordering import BATCH_SECONDS, by_aggregate, guarded, lets_go_on
 
 Entry = TypeVar("Entry")
 

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.outbox import Lane
-from worker import metrics
+from worker.telemetry import metrics
 
 #: Four renewals fit into one lease: three may fail.
 RENEW_SECONDS = 1.0
