@@ -16,7 +16,7 @@ from domain.outbox.routes import Route
 from tests.builders import some_settings
 from tests.conformance.sqs import ACCOUNT, REGION
 from tests.servers import Server, a_server, saying
-from worker.destinations.sqs import Sqs
+from worker.sinks.sqs.sink import Sqs
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

@@ -12,9 +12,9 @@ from domain.outbox.routes import Route
 from tests.builders import some_settings
 from tests.servers import Server, a_server, saying
 from tests.test_webhook import a_row
-from worker.destinations.webhook import Webhook
 from worker.http.client import egress
 from worker.http.egress import may_be_called
+from worker.sinks.webhook import Webhook
 
 
 @pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:93.184.215.14"])

@@ -16,7 +16,7 @@ from tests.builders import some_settings, wait_until
 from tests.conformance.gate import Answers, Gate
 from tests.proofs.processes import free_port
 from tests.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
-from worker.destinations.amqp import Amqp
+from worker.sinks.amqp.sink import Amqp
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

@@ -24,10 +24,10 @@ from tests.builders import Db, a_hold, an_item, an_overdue_hold, available
 from tests.operating import DEED
 from tests.promises import destination, registered, time_passes
 from tests.servers import Server, a_server, saying, trickling
-from worker.gateways.confirmation import Confirmation
 from worker.relay.concurrency_limits import Shares
 from worker.relay.leases import Leases
 from worker.relay.relay import Drain, Tally
+from worker.steps.confirmation import Confirmation
 
 TIMEOUT_SECONDS = 0.3
 MAX_ATTEMPTS = 2

@@ -18,8 +18,8 @@ from domain.outbox.routes import Route
 from tests.builders import some_settings, wait_until
 from tests.kafka import MockCluster
 from tests.proofs.processes import free_port
-from worker.destinations.kafka import Kafka
-from worker.destinations.kafka_feed import Feed
+from worker.sinks.kafka.producer import Feed
+from worker.sinks.kafka.sink import Kafka
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

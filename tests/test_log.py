@@ -19,8 +19,8 @@ from domain.outbox import Delivered, Failed, Held, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import ROOT
 from tests.builders import some_settings
-from worker.destinations.log import Log
 from worker.formats.envelope import wrap
+from worker.sinks.log import Log
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

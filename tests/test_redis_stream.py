@@ -18,8 +18,8 @@ from domain.outbox.routes import Route
 from tests.builders import some_settings
 from tests.conformance.resp import RespDoor
 from worker import formats
-from worker.destinations.redis import PIPELINE, RedisStream
 from worker.formats import Message
+from worker.sinks.redis import PIPELINE, RedisStream
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

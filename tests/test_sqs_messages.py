@@ -14,9 +14,9 @@ from domain.outbox.routes import Route
 from tests.conformance.sqs import ACCOUNT, REGION, FifoWorld, SqsWorld
 from tests.servers import Server
 from tests.sqs import TIMEOUT_SECONDS, a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
-from worker.destinations.sqs import region_of
-from worker.destinations.sqs_messages import LIMIT_BYTES, Entry, chunks, entry_of
 from worker.formats import Message
+from worker.sinks.sqs.messages import LIMIT_BYTES, Entry, chunks, entry_of
+from worker.sinks.sqs.sink import region_of
 
 
 @pytest.fixture

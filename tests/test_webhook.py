@@ -21,7 +21,7 @@ from tests.builders import some_settings
 from tests.conftest import OpenDrain
 from tests.promises import an_aggregate, destination, promised, rows, standing, time_passes
 from tests.servers import Server, a_server, saying
-from worker.destinations.webhook import Webhook
+from worker.sinks.webhook import Webhook
 
 SECRET = "whsec_aG9sZGZhc3QgdGVzdHMsIGtub3duIHRvIGV2ZXJ5b25l"
 NEW_SECRET = "whsec_dGhlIG5leHQgb25lLCBrbm93biB0byBldmVyeW9uZQ=="

@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.outbox import Outcome, Row, Settlement
 from domain.outbox.routes import CONFIRMATION, Route
 from domain.runtime.settings import Settings
-from worker.gateways.confirmation import Confirmation
 from worker.route_options import refuse_without
+from worker.steps.confirmation import Confirmation
 
 
 class Destination(Protocol):

@@ -228,14 +228,14 @@ MUTANTS = (
     Mutant(
         guard="event-id",
         says="webhook-id is new at each delivery",
-        path="worker/destinations/webhook.py",
+        path="worker/sinks/webhook.py",
         text="row.fetched_at, str(row.event_id)",
         without=f"row.fetched_at, str({ANOTHER_ID})",
     ),
     Mutant(
         guard="event-id",
         says="the Idempotency-Key is new at each call",
-        path="worker/gateways/confirmation.py",
+        path="worker/steps/confirmation.py",
         text='"Idempotency-Key": str(row.event_id)',
         without=f'"Idempotency-Key": str({ANOTHER_ID})',
     ),

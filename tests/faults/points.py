@@ -25,10 +25,10 @@ from domain.outbox.table import outbox as table
 from tests.operating import DEED
 from worker import maintenance
 from worker.app import App
-from worker.destinations.log import Log
-from worker.destinations.webhook import Webhook
-from worker.gateways.confirmation import Confirmation
 from worker.relay.relay import Hold
+from worker.sinks.log import Log
+from worker.sinks.webhook import Webhook
+from worker.steps.confirmation import Confirmation
 
 #: A delivery of one row has no middle, and no order.
 ENOUGH_ROWS = 2

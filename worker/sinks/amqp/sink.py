@@ -12,10 +12,10 @@ from pika import BasicProperties, ConnectionParameters, DeliveryMode, PlainCrede
 from domain.outbox import Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
-from worker.destinations.amqp_link import Link, Publication
 from worker.formats import format_of
 from worker.relay.ordered_batches import in_rounds, written
 from worker.route_options import options_of, refuse, timeout_of
+from worker.sinks.amqp.connection import Link, Publication
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
 

@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from domain.outbox import DELIVERED, Outcome, Rejected, Unreachable
-from worker.destinations.answers import Answers
+from worker.sinks.pending_outcomes import Answers
 
 #: librdkafka looks once a second for messages whose time is over.
 LATE_SECONDS = 2.0

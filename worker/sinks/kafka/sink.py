@@ -11,10 +11,10 @@ from confluent_kafka import KafkaException, Producer
 from domain.outbox import Outcome, Rejected, Row
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
-from worker.destinations.kafka_feed import Feed, Record
 from worker.formats import format_of
 from worker.relay.ordered_batches import in_rounds, written
 from worker.route_options import options_of, refuse, timeout_of
+from worker.sinks.kafka.producer import Feed, Record
 
 #: What is not for a URL to say, as the promises hang on it.
 OURS = frozenset(

@@ -17,13 +17,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from domain.outbox import HELD, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
-from worker.destinations.sqs_answers import each, finds_fault_with_a_message, read, refused
-from worker.destinations.sqs_messages import Chunk, Entry, chunks, entry_of
-from worker.destinations.sqs_wire import Wire
 from worker.formats import format_of
 from worker.relay.ordered_batches import in_rounds, written
 from worker.relay.ordering import BATCH_SECONDS
 from worker.route_options import refuse, timeout_of
+from worker.sinks.sqs.messages import Chunk, Entry, chunks, entry_of
+from worker.sinks.sqs.responses import each, finds_fault_with_a_message, read, refused
+from worker.sinks.sqs.transport import Wire
 
 #: A queue's URL: any path, and at its end a name.
 PATH = re.compile(r"/(?:[^/]+/)*[A-Za-z0-9_-]{1,80}(?:\.fifo)?")

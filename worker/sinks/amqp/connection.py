@@ -30,7 +30,7 @@ from pika.frame import Method
 from pika.spec import Basic
 
 from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
-from worker.destinations.answers import Answers
+from worker.sinks.pending_outcomes import Answers
 
 #: What is written to the socket at once, in bytes. pika writes each frame by itself, and a
 #: message is three; together they cost a third less CPU.

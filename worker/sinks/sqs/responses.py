@@ -7,7 +7,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
-from worker.destinations.sqs_messages import Chunk
+from worker.sinks.sqs.messages import Chunk
 
 #: Error codes, without what stands before their last dot.
 THROTTLED = frozenset(
