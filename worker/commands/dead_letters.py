@@ -14,10 +14,10 @@ from domain.outbox.operations import replay as replaying
 from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.operations.dead_letters import Group, Letter
 from domain.outbox.operations.selection import Among
-from worker.keys import asking, batches
-from worker.keys.replay import RATE, again, told
-from worker.keys.turning import DONE, TROUBLE, turned
-from worker.keys.words import instant, plain, rows, wrapped
+from worker.commands import bulk_changes, options
+from worker.commands.output import instant, plain, rows, wrapped
+from worker.commands.replay import RATE, again, told
+from worker.commands.runner import DONE, TROUBLE, turned
 
 #: What a long error is cut to in the list; `show` has all of it.
 ERROR = 300
@@ -26,7 +26,7 @@ ERROR = 300
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
-    asking.insist_on_why(parser, asked)
+    options.insist_on_why(parser, asked)
     works = {"list": list_groups, "show": show, "replay": replay, "discard": discard}
     return turned(lambda db, _: works[asked.work](db, asked))
 
@@ -35,7 +35,7 @@ def list_groups(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     """List dead letters in groups of one destination, one type and like errors."""
     asked.everything = True
     with db.begin() as session:
-        groups = dead_letters.grouped(session, asking.selection(asked, Among.DEAD))
+        groups = dead_letters.grouped(session, options.selection(asked, Among.DEAD))
     if not groups:
         print("No dead letters.")
         return DONE
@@ -93,13 +93,13 @@ def _shown(letter: Letter, *, payload: bool) -> Sequence[str]:
 
 def replay(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     """Send dead letters again: the same events, under the same ids, in their order."""
-    return again(db, asked, asking.selection(asked, Among.DEAD))
+    return again(db, asked, options.selection(asked, Among.DEAD))
 
 
 def discard(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     """Give dead letters up for good."""
     with db.begin() as session:
-        selection = asking.selection(asked, Among.DEAD).as_of_now(session)
+        selection = options.selection(asked, Among.DEAD).as_of_now(session)
         there = replaying.count(session, selection).rows
     if not there:
         print("No dead letter fits. Nothing was changed.", file=sys.stderr)
@@ -107,8 +107,8 @@ def discard(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     if asked.dry_run:
         print(f"{rows(there, 'dead letter')} would be discarded. Nothing was changed; --why does it.")
         return DONE
-    first = Batch(selection=selection, deed=asking.deed(asked))
-    run = batches.run(db, dead_letters.discard, first, doing="Discard", total=there, rate=asked.rate)
+    first = Batch(selection=selection, deed=options.deed(asked))
+    run = bulk_changes.run(db, dead_letters.discard, first, doing="Discard", total=there, rate=asked.rate)
     return told(run, there, "dead letter", "discarded", selection)
 
 
@@ -124,10 +124,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     discarding = works.add_parser("discard", description=discard.__doc__)
     for one in (listing, replaying, discarding):
-        asking.add_selection(one, "dead")
-        asking.add_error(one)
+        options.add_selection(one, "dead")
+        options.add_error(one)
     for one in (replaying, discarding):
-        asking.add_deed(one)
+        options.add_deed(one)
     return parser
 
 

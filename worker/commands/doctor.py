@@ -9,7 +9,7 @@ from domain.invariants.check import Finding
 from domain.outbox import routes_file
 from domain.runtime import database
 from domain.runtime.settings import Settings
-from worker.keys.turning import failed
+from worker.commands.runner import failed
 
 
 def main() -> int:

@@ -26,8 +26,8 @@ from domain.outbox.operations.explain import (
     Unrouted,
 )
 from domain.outbox.routes import Routes
-from worker.keys.turning import DONE, turned
-from worker.keys.words import instant, plain, rows, wrapped
+from worker.commands.output import instant, plain, rows, wrapped
+from worker.commands.runner import DONE, turned
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

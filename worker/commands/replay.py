@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.outbox.operations import replay
 from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.operations.selection import Among, Selection
-from worker.keys import asking, batches
-from worker.keys.turning import DONE, TROUBLE, turned
-from worker.keys.words import exact, rows, wrapped
+from worker.commands import bulk_changes, options
+from worker.commands.output import exact, rows, wrapped
+from worker.commands.runner import DONE, TROUBLE, turned
 
 #: A consumer that is up takes as much on top of what happens now.
 RATE = 500
@@ -23,11 +23,11 @@ LEFT_OUT = (
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bin/replay", description=f"{__doc__} {RATE} rows a second, or --rate.")
-    asking.add_selection(parser, "delivered")
-    asking.add_deed(parser)
+    options.add_selection(parser, "delivered")
+    options.add_deed(parser)
     asked = parser.parse_args(arguments)
-    asking.insist_on_why(parser, asked)
-    return turned(lambda db, _: again(db, asked, asking.selection(asked, Among.DELIVERED)))
+    options.insist_on_why(parser, asked)
+    return turned(lambda db, _: again(db, asked, options.selection(asked, Among.DELIVERED)))
 
 
 def again(db: sessionmaker[Session], asked: argparse.Namespace, selection: Selection) -> int:
@@ -44,12 +44,12 @@ def again(db: sessionmaker[Session], asked: argparse.Namespace, selection: Selec
     if asked.dry_run:
         print(wrapped(f"{rows(there.rows, what)} would be replayed. Nothing was changed; --why does it."))
         return DONE
-    first = Batch(selection=selection, deed=asking.deed(asked))
-    run = batches.run(db, replay.send_again, first, doing="Replay", total=there.rows, rate=asked.rate or RATE)
+    first = Batch(selection=selection, deed=options.deed(asked))
+    run = bulk_changes.run(db, replay.send_again, first, doing="Replay", total=there.rows, rate=asked.rate or RATE)
     return told(run, there.rows, what, "replayed", selection)
 
 
-def told(run: batches.Run, total: int, what: str, done: str, selection: Selection) -> int:
+def told(run: bulk_changes.Run, total: int, what: str, done: str, selection: Selection) -> int:
     """Say how far a run came and what happens next. Return how the key ends."""
     if run.is_complete:
         print(wrapped(f"{rows(run.done, what)} {done}. {NEXT[done]}"))

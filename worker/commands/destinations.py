@@ -11,9 +11,9 @@ from domain.outbox.operations import destinations
 from domain.outbox.operations.destinations import State
 from domain.outbox.operations.status import Standing, look
 from domain.outbox.routes import Routes
-from worker.keys import asking
-from worker.keys.turning import DONE, turned
-from worker.keys.words import instant, plain, rows, table, wrapped
+from worker.commands import options
+from worker.commands.output import instant, plain, rows, table, wrapped
+from worker.commands.runner import DONE, turned
 
 HEAD = "NAME", "STATE", "PENDING", "WAITING", "DEAD", "OLDEST PENDING", "LANES IN HAND"
 
@@ -43,7 +43,7 @@ DID = {
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     asked = parser.parse_args(arguments)
-    asking.insist_on_why(parser, asked)
+    options.insist_on_why(parser, asked)
     return turned(lambda db, routes: show(db, routes) if asked.work == "list" else change(db, asked))
 
 
@@ -98,7 +98,7 @@ def _remarks(one: Standing, routed: Collection[str]) -> Sequence[str]:
 def change(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     """Pause, resume or probe one, and say what that means."""
     # Born valid, so that what can't be written down is not done either.
-    deed = asking.deed(asked)
+    deed = options.deed(asked)
     with db.begin() as session:
         has_changed = CHANGES[asked.work](session, asked.name, deed)
     did, did_not = DID[asked.work]
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     for work, verb in CHANGES.items():
         one = works.add_parser(work, description=verb.__doc__)
         one.add_argument("name", metavar="NAME", help="the destination")
-        asking.add_deed(one, counts=False)
+        options.add_deed(one, counts=False)
     return parser
 
 

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.outbox.operations.bulk_change import Batch, Changed
-from worker.keys.turning import stoppable
+from worker.commands.runner import stoppable
 
 #: A second's worth of rows goes in so many batches, so that a low rate is an even one.
 BATCHES_A_SECOND = 4

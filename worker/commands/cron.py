@@ -15,8 +15,8 @@ from domain.runtime import database, telemetry
 from domain.runtime.settings import Settings
 from worker import maintenance
 from worker.app import open_app
-from worker.keys.asking import positive
-from worker.keys.turning import failed, stoppable
+from worker.commands.options import positive
+from worker.commands.runner import failed, stoppable
 from worker.relay.relay import Tally
 
 
