@@ -17,13 +17,16 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from api import document, health, items, metrics, problems, reservations
-from api import outbox as operators
-from api.bodies import MAX_BODY_BYTES
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
-from api.tracing import Tracing
-from api.views import render_reservation
+from api.health.routes import metrics, routes
+from api.http import openapi, problems
+from api.http.decoding import MAX_BODY_BYTES
+from api.http.tracing import Tracing
+from api.items.routes import routes
+from api.outbox.routes import routes as operators
+from api.reservations.routes import routes
+from api.reservations.schemas import render_reservation
 from domain import outbox
 from domain.outbox import routes_file
 from domain.outbox.operations.status_cache import Watch
@@ -66,7 +69,7 @@ def create_app(settings: Settings | None = None) -> Litestar:
         logging_config=None,
         debug=False,
     )
-    document.complete(app.openapi_schema)
+    openapi.complete(app.openapi_schema)
     return app
 
 
@@ -95,15 +98,15 @@ def _ring(doorbell: Doorbell, session: Session) -> None:
 
 def _doors(group_commit: GroupCommit, settings: Settings) -> list[HTTPRouteHandler]:
     return [
-        items.create_item,
-        items.list_items,
-        items.get_item,
-        items.change_item,
-        reservations.make_reservation_through(group_commit, timedelta(seconds=settings.hold_seconds)),
-        reservations.list_reservations,
-        reservations.get_reservation,
-        reservations.confirm_reservation,
-        reservations.cancel_reservation,
+        routes.create_item,
+        routes.list_items,
+        routes.get_item,
+        routes.change_item,
+        routes.make_reservation_through(group_commit, timedelta(seconds=settings.hold_seconds)),
+        routes.list_reservations,
+        routes.get_reservation,
+        routes.confirm_reservation,
+        routes.cancel_reservation,
         operators.list_destinations,
         operators.pause_destination,
         operators.resume_destination,
@@ -114,8 +117,8 @@ def _doors(group_commit: GroupCommit, settings: Settings) -> list[HTTPRouteHandl
         operators.discard_dead_letters,
         operators.replay_delivered,
         operators.explain_delivery,
-        health.live,
-        health.ready,
+        routes.live,
+        routes.ready,
     ]
 
 

@@ -8,7 +8,7 @@ from dramatiq import Broker, Message
 from dramatiq.errors import ConnectionClosed, DramatiqError
 from redis import RedisError
 
-from api import metrics
+from api.health.routes import metrics
 
 #: A worker that was just woken finds what commits in the next moment as well.
 REST_SECONDS = 0.02

@@ -13,7 +13,7 @@ from queue import Empty, SimpleQueue
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from api import metrics
+from api.health.routes import metrics
 from domain import outbox
 from domain.idempotency.stored_answers import Answered
 from domain.reservations import KeyRace, Reserve

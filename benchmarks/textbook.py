@@ -19,8 +19,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from api.headers import hash_of
-from api.views import NewReservation, ReservationView
+from api.http.headers import hash_of
+from api.reservations.schemas import NewReservation, ReservationView
 from domain.idempotency.stored_answers import stored_answers
 from domain.items.table import table
 from domain.outbox import routes_file

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 from sqlalchemy import text, update
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.views import render_reservation
+from api.reservations.schemas import render_reservation
 from domain import reservations
 from domain.events.validation import SCHEMAS, VERSION
 from domain.idempotency.stored_answers import Answered, Key

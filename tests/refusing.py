@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from sqlalchemy import select
 
-from api.problems import MEDIA_TYPE
+from api.http.problems import MEDIA_TYPE
 from domain.runtime.database import metadata
 from tests.builders import Db, a_hold, an_item
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 import httpx
 import pytest
 
-from api.bodies import MAX_BODY_BYTES
-from api.reservations import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
+from api.http.decoding import MAX_BODY_BYTES
+from api.reservations.routes import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
 from tests.builders import Db, an_item
 from tests.refusing import HOLD, ITEM, JSON, SKU, House, a_house
 

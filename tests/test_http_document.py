@@ -10,7 +10,7 @@ import httpx
 import jsonschema_rs
 import pytest
 
-from api.document import OPERATIONS
+from api.http.openapi import OPERATIONS
 from tests.builders import Db, a_hold, an_item
 
 METHODS = {"get", "put", "post", "patch", "delete"}

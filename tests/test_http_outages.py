@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine, select
 
-from api.problems import MEDIA_TYPE
+from api.http.problems import MEDIA_TYPE
 from deploy.embedded import PostgreSQL, RedisServer
 from domain.items.table import items
 from domain.runtime.settings import HOME, ROOT, Settings

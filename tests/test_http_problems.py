@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from api.problems import EARLY_WORDINGS, MEDIA_TYPE, WORDINGS, Problem, body_of
+from api.http.problems import EARLY_WORDINGS, MEDIA_TYPE, WORDINGS, Problem, body_of
 from domain.runtime import errors
 from domain.runtime.errors import Busy, HoldfastError, NotFound, Unavailable
 from tests.builders import Db, an_item

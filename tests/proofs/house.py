@@ -16,7 +16,7 @@ import httpx
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.views import render_reservation
+from api.reservations.schemas import render_reservation
 from deploy.embedded import PostgreSQL, RedisServer
 from domain import reservations
 from domain.items.table import table

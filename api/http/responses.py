@@ -7,7 +7,7 @@ from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
-from api.problems import EARLY_WORDINGS, MEDIA_TYPE, Problem, body_of, early_body_of
+from api.http.problems import EARLY_WORDINGS, MEDIA_TYPE, Problem, body_of, early_body_of
 from domain.idempotency.stored_answers import Answered
 from domain.runtime.errors import Busy, Invalid, Refusal, SoldOut, StalePrecondition, UnknownItem
 

@@ -10,11 +10,11 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.answers import answered, problems
-from api.bodies import Strict
 from api.group_commit import GroupCommit
-from api.headers import client_of, hash_of, key_of, trace_of, version_of
-from api.views import (
+from api.http.decoding import Strict
+from api.http.headers import client_of, hash_of, key_of, trace_of, version_of
+from api.http.responses import answered, problems
+from api.reservations.schemas import (
     NO_NUL,
     Cancellation,
     Confirmation,

@@ -12,10 +12,10 @@ from litestar import Request, Response, get, post
 from litestar.params import Parameter
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.answers import answered, problems
-from api.bodies import Strict
-from api.headers import client_of, hash_of, key_of
-from api.outbox_views import (
+from api.http.decoding import Strict
+from api.http.headers import client_of, hash_of, key_of
+from api.http.responses import answered, problems
+from api.outbox.schemas import (
     DeliveryView,
     DestinationList,
     DestinationState,
@@ -31,7 +31,7 @@ from api.outbox_views import (
     ReplayOrder,
     Whys,
 )
-from api.views import NO_NUL
+from api.reservations.schemas import NO_NUL
 from domain.idempotency.stored_answers import stored_answers
 from domain.outbox.operations import dead_letters, destinations, replay
 from domain.outbox.operations.audit import Deed

@@ -12,7 +12,7 @@ from litestar.exceptions import HTTPException, ValidationException
 from msgspec import UNSET, UnsetType
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.bodies import sentence
+from api.http.decoding import sentence
 from domain.runtime import errors
 from domain.runtime.database import trouble
 from domain.runtime.errors import HoldfastError, Invalid, NotFound, Unavailable

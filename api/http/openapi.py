@@ -19,8 +19,8 @@ from litestar.openapi.spec import (
 )
 from msgspec.structs import replace
 
-from api.health import Life, Readiness
-from api.outbox_views import (
+from api.health.routes import Life, Readiness
+from api.outbox.schemas import (
     DeliveryView,
     DestinationList,
     DestinationState,
@@ -38,7 +38,7 @@ from api.outbox_views import (
     Stand,
     Whys,
 )
-from api.views import (
+from api.reservations.schemas import (
     Cancellation,
     Confirmation,
     Guest,

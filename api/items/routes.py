@@ -6,10 +6,10 @@ from litestar import Request, Response, get, patch, post
 from litestar.params import Parameter
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.answers import answered, problems
-from api.bodies import Strict
-from api.headers import hash_of, key_of
-from api.views import NO_NUL, ItemChange, ItemPage, ItemView, NewItem, render_item
+from api.http.decoding import Strict
+from api.http.headers import hash_of, key_of
+from api.http.responses import answered, problems
+from api.reservations.schemas import NO_NUL, ItemChange, ItemPage, ItemView, NewItem, render_item
 from domain.idempotency.stored_answers import stored_answers
 from domain.items.table import MAX_ID, table
 

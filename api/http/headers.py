@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from litestar import Request
 
-from api import tracing
+from api.http import tracing
 from domain.idempotency.stored_answers import Key
 from domain.runtime.errors import Invalid
 
