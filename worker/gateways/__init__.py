@@ -1,1 +1,0 @@
-"""Outside services whose answer changes a reservation."""
