@@ -19,8 +19,8 @@ from benchmarks.stage import Stage, wait_until
 from deploy.embedded import RedisServer
 
 # The tests' own servers: starting, asking and ending each takes a hundred lines, which a copy would only repeat.
-from tests.kafka import MockCluster
-from tests.rabbitmq import RabbitMQ, is_installed
+from tests.support.kafka import MockCluster
+from tests.support.rabbitmq import RabbitMQ, is_installed
 
 NAME = "sink"
 

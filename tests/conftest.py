@@ -24,8 +24,8 @@ from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes  # noqa: E40
 from domain.runtime import database  # noqa: E402
 from domain.runtime.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
-from tests.promises import draining  # noqa: E402
-from tests.serving import Served, serving  # noqa: E402
+from tests.support.outbox import draining  # noqa: E402
+from tests.support.serving import Served, serving  # noqa: E402
 from worker.relay.relay import Drain  # noqa: E402
 
 #: What events go to in tests that do not say otherwise: nothing delivers them.

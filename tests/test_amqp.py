@@ -12,10 +12,10 @@ import pytest
 
 from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
-from tests.builders import some_settings, wait_until
 from tests.conformance.gate import Answers, Gate
 from tests.proofs.processes import free_port
-from tests.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
+from tests.support.builders import some_settings, wait_until
+from tests.support.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
 from worker.sinks.amqp.sink import Amqp
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
-from tests.servers import Server, a_server, saying, sending, trickling
+from tests.support.servers import Server, a_server, saying, sending, trickling
 from worker.http.client import Http
 
 #: What the posts of these tests may take. A test that waits for it shows that it is kept to.

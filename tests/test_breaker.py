@@ -13,8 +13,8 @@ from domain.outbox.delivery.breaker import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_R
 from domain.outbox.delivery.lanes import LEASE, PROBE
 from domain.outbox.table import destinations
 from domain.runtime.database import now
-from tests.builders import Db
-from tests.promises import (
+from tests.support.builders import Db
+from tests.support.outbox import (
     SHOP,
     a_lane,
     an_aggregate,
@@ -30,7 +30,7 @@ from tests.promises import (
     time_passes,
     with_shop,
 )
-from tests.serving import wait_until_blocked
+from tests.support.serving import wait_until_blocked
 
 DOWN = Unreachable("503 Service Unavailable")
 

@@ -14,7 +14,7 @@ from domain.reservations import Reservation
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
-from tests.builders import Db, a_hold, an_item, an_overdue_hold, available
+from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, available
 
 
 def answered(

@@ -20,10 +20,10 @@ from domain.reservations.lifecycle import Status
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from domain.runtime.database import now, sessions
-from tests.builders import Db, a_hold, an_item, an_overdue_hold, available
-from tests.operating import DEED
-from tests.promises import destination, registered, time_passes
-from tests.servers import Server, a_server, saying, trickling
+from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, available
+from tests.support.operations import DEED
+from tests.support.outbox import destination, registered, time_passes
+from tests.support.servers import Server, a_server, saying, trickling
 from worker.relay.concurrency_limits import Shares
 from worker.relay.leases import Leases
 from worker.relay.relay import Drain, Tally

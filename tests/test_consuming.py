@@ -18,9 +18,9 @@ from domain.reservations import Change
 from domain.reservations.lifecycle import Status
 from domain.runtime.settings import ROOT
 from examples.consumer import TABLES, receive
-from tests.builders import Db, a_request, an_item, reserve, wait_until
-from tests.promises import an_aggregate, draining, promised, rows, standing, time_passes
-from tests.servers import Heard, Server, a_server, saying, sending
+from tests.support.builders import Db, a_request, an_item, reserve, wait_until
+from tests.support.outbox import an_aggregate, draining, promised, rows, standing, time_passes
+from tests.support.servers import Heard, Server, a_server, saying, sending
 from tests.test_webhook import SECRET, a_webhook
 from worker.relay.relay import Drain
 

@@ -18,10 +18,10 @@ from domain.outbox.table import lanes, outbox
 from domain.reservations import Filter, find
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
-from tests.builders import Db, a_request, an_item, an_overdue_hold, available, reserve
-from tests.keys import PATIENCE_SECONDS, turned, turning
-from tests.promises import an_aggregate, promised, standing, with_shop
-from tests.servers import a_server, saying
+from tests.support.builders import Db, a_request, an_item, an_overdue_hold, available, reserve
+from tests.support.commands import PATIENCE_SECONDS, turned, turning
+from tests.support.outbox import an_aggregate, promised, standing, with_shop
+from tests.support.servers import a_server, saying
 
 NOTHING = "0 delivered, 0 waiting for another try, 0 dead\n"
 

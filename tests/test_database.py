@@ -13,7 +13,7 @@ from domain.runtime import database
 from domain.runtime.database import SCHEMA_VERSION, is_migrated, trouble
 from domain.runtime.errors import Busy, DatabaseUnavailable, Unavailable
 from domain.runtime.settings import Settings
-from tests.builders import Db, an_event, an_item, recorded
+from tests.support.builders import Db, an_event, an_item, recorded
 
 
 @pytest.mark.parametrize(

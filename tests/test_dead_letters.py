@@ -15,12 +15,12 @@ from domain.outbox.operations.dead_letters import Group
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
 from domain.runtime.errors import Invalid
-from tests.builders import Db, an_event, recorded
-from tests.keys import PATIENCE_SECONDS, turned, turning
-from tests.operating import audited, died, left
-from tests.promises import an_aggregate, promised, row, rows, standing, with_shop
-from tests.refusing import everything
-from tests.serving import wait_until
+from tests.support.builders import Db, an_event, recorded
+from tests.support.commands import PATIENCE_SECONDS, turned, turning
+from tests.support.operations import audited, died, left
+from tests.support.outbox import an_aggregate, promised, row, rows, standing, with_shop
+from tests.support.refusals import everything
+from tests.support.serving import wait_until
 
 WHY = "--why=the shop is back (OPS-7)"
 

@@ -10,11 +10,11 @@ from domain.outbox import Unreachable
 from domain.outbox.operations.destinations import State
 from domain.outbox.operations.status import MOST, Standing, look
 from domain.outbox.table import outbox
-from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
-from tests.keys import routed, turned
-from tests.operating import a_backlog, audited, died, left
-from tests.promises import (
+from tests.support.builders import Db, an_event, recorded
+from tests.support.commands import routed, turned
+from tests.support.operations import a_backlog, audited, died, left
+from tests.support.outbox import (
     NOT_NOW,
     SHOP,
     Outside,
@@ -29,7 +29,7 @@ from tests.promises import (
     standing,
     with_shop,
 )
-from tests.refusing import everything
+from tests.support.refusals import everything
 from worker.relay.relay import Tally
 
 WHY = "--why=stocktaking (OPS-7)"

@@ -9,9 +9,9 @@ from domain import reservations
 from domain.invariants import check
 from domain.invariants.check import LAWS, NAMED
 from domain.reservations.lifecycle import Status
-from tests.builders import Db, a_hold, an_event, an_item, an_overdue_hold, recorded
-from tests.keys import routed, turned
-from tests.promises import Outside, an_aggregate, draining, promised
+from tests.support.builders import Db, a_hold, an_event, an_item, an_overdue_hold, recorded
+from tests.support.commands import routed, turned
+from tests.support.outbox import Outside, an_aggregate, draining, promised
 
 
 @pytest.fixture

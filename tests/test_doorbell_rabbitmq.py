@@ -8,7 +8,7 @@ from deploy.embedded import PostgreSQL
 from tests.proofs.house import Api, House, a_house
 from tests.proofs.processes import free_port
 from tests.proofs.waiting import wait_until
-from tests.rabbitmq import rabbitmq
+from tests.support.rabbitmq import rabbitmq
 
 #: A request that waited for the doorbell would wait for longer: Dramatiq's broker tries to connect for 10 s and more.
 SLOW_SECONDS = 5.0

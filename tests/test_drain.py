@@ -9,9 +9,9 @@ from sqlalchemy import select, update
 from domain import outbox
 from domain.outbox import Delivered, Failed, Outcome, Refused, Rejected, Row
 from domain.outbox.table import destinations, lanes
-from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
-from tests.promises import (
+from tests.support.builders import Db, an_event, recorded
+from tests.support.outbox import (
     NOT_NOW,
     Outside,
     Troubled,
@@ -23,7 +23,7 @@ from tests.promises import (
     standing,
     time_passes,
 )
-from tests.serving import wait_until
+from tests.support.serving import wait_until
 from worker.relay.relay import SLICE_SECONDS, Tally
 
 

@@ -18,10 +18,10 @@ from sqlalchemy.orm import Session
 from domain import outbox
 from domain.invariants import check
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
-from tests.builders import Db, an_event
 from tests.conftest import empty
-from tests.models import MODEL
-from tests.promises import SHOP, Outside, an_aggregate, rows, time_passes, with_shop
+from tests.support.builders import Db, an_event
+from tests.support.models import MODEL
+from tests.support.outbox import SHOP, Outside, an_aggregate, rows, time_passes, with_shop
 from worker.relay.concurrency_limits import Shares
 from worker.relay.leases import Leases
 from worker.relay.relay import Drain, Tally

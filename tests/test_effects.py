@@ -7,9 +7,9 @@ from sqlalchemy.orm import Session
 from domain.invariants import check
 from domain.outbox import Settlement
 from domain.outbox.table import destinations
-from tests.builders import Db
 from tests.conftest import OpenDrain
-from tests.promises import (
+from tests.support.builders import Db
+from tests.support.outbox import (
     SHOP,
     Outside,
     an_aggregate,

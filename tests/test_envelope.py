@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Row
-from tests.builders import Db, an_event, recorded
-from tests.promises import a_lane, fetched, with_shop
+from tests.support.builders import Db, an_event, recorded
+from tests.support.outbox import a_lane, fetched, with_shop
 from worker.formats.envelope import wrap
 
 MOMENT = datetime(2030, 1, 1, 12, 0, 0, 123_456, tzinfo=UTC)

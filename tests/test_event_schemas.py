@@ -22,8 +22,8 @@ from domain.reservations.events import CREATED, OWN_EVENT, STATUS_CHANGED
 from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.reservations.table import reservations as table
 from domain.runtime import database
-from tests.builders import Db, a_hold, an_event, an_item, an_overdue_hold, available, recorded
-from tests.promises import rows
+from tests.support.builders import Db, a_hold, an_event, an_item, an_overdue_hold, available, recorded
+from tests.support.outbox import rows
 
 Schema = dict[str, Any]
 

@@ -14,7 +14,7 @@ from domain.reservations import Filter, Reservation
 from domain.reservations.expiry import take_back
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
-from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
 from worker import maintenance
 
 

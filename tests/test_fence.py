@@ -9,8 +9,8 @@ from domain import outbox
 from domain.outbox import Delivered, Failed, Lane, Outcome, Unreachable
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import lanes
-from tests.builders import Db
-from tests.promises import (
+from tests.support.builders import Db
+from tests.support.outbox import (
     SHOP,
     a_lane,
     an_aggregate,

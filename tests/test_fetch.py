@@ -11,8 +11,8 @@ from domain.outbox import Delivered, Failed, Held, Lane, Rejected
 from domain.outbox.delivery.fetch import WAKE_LIMIT
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
-from tests.builders import Db, an_event, recorded
-from tests.promises import (
+from tests.support.builders import Db, an_event, recorded
+from tests.support.outbox import (
     NOT_NOW,
     a_lane,
     an_aggregate,

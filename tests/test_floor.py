@@ -16,10 +16,10 @@ from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import lanes
 from domain.outbox.table import outbox as table
-from tests.builders import Db, an_event
 from tests.conftest import OpenDrain
-from tests.operating import DEED
-from tests.promises import (
+from tests.support.builders import Db, an_event
+from tests.support.operations import DEED
+from tests.support.outbox import (
     DOWN,
     NOT_NOW,
     SHOP,

@@ -12,7 +12,7 @@ from hypothesis import given
 from domain.events.validation import SCHEMAS
 from domain.outbox import Row
 from domain.outbox.routes import Format, Route
-from tests.builders import an_event
+from tests.support.builders import an_event
 from tests.test_envelope import documents, texts
 from worker.formats import Message, format_of
 

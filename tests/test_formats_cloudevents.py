@@ -11,9 +11,9 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given
 
 from domain.outbox import Delivered, Row
-from tests.builders import Db, an_event, recorded
-from tests.promises import a_lane, fetched, with_shop
-from tests.servers import a_server
+from tests.support.builders import Db, an_event, recorded
+from tests.support.outbox import a_lane, fetched, with_shop
+from tests.support.servers import a_server
 from tests.test_envelope import texts
 from tests.test_formats import HEADERS, a_row, written
 from tests.test_webhook import a_webhook

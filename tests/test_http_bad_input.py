@@ -8,8 +8,8 @@ import pytest
 
 from api.http.decoding import MAX_BODY_BYTES
 from api.reservations.routes import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
-from tests.builders import Db, an_item
-from tests.refusing import HOLD, ITEM, JSON, SKU, House, a_house
+from tests.support.builders import Db, an_item
+from tests.support.refusals import HOLD, ITEM, JSON, SKU, House, a_house
 
 #: More digits than Python would read.
 NINES = "9" * 5_000

@@ -6,8 +6,8 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.builders import Db
-from tests.refusing import HOLD, ITEM, House, a_house
+from tests.support.builders import Db
+from tests.support.refusals import HOLD, ITEM, House, a_house
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import jsonschema_rs
 import pytest
 
 from api.http.openapi import OPERATIONS
-from tests.builders import Db, a_hold, an_item
+from tests.support.builders import Db, a_hold, an_item
 
 METHODS = {"get", "put", "post", "patch", "delete"}
 

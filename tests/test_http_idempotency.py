@@ -11,9 +11,9 @@ from sqlalchemy import Engine, func, select, text
 
 from domain import reservations
 from domain.idempotency.stored_answers import requests
-from tests.builders import Db, a_hold, a_request, an_item, available
-from tests.refusing import everything
-from tests.serving import wait_until_blocked
+from tests.support.builders import Db, a_hold, a_request, an_item, available
+from tests.support.refusals import everything
+from tests.support.serving import wait_until_blocked
 
 Body = dict[str, object]
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from domain.items.table import MAX_QUANTITY
-from tests.builders import Db, a_hold, an_item, available
+from tests.support.builders import Db, a_hold, an_item, available
 
 
 def test_an_item_is_created_and_read_where_its_location_says(api: httpx.Client) -> None:

@@ -17,8 +17,8 @@ from api.http.problems import MEDIA_TYPE
 from deploy.embedded import PostgreSQL, RedisServer
 from domain.items.table import items
 from domain.runtime.settings import HOME, ROOT, Settings
-from tests.builders import Db, an_item, available
-from tests.serving import Served, serving, wait_until, wait_until_blocked
+from tests.support.builders import Db, an_item, available
+from tests.support.serving import Served, serving, wait_until, wait_until_blocked
 
 
 @dataclass

@@ -11,10 +11,10 @@ from sqlalchemy import func, text, update
 
 from domain.outbox.operations.status import MOST
 from domain.outbox.table import outbox
-from tests.builders import Db, a_hold, an_event, an_item, recorded
-from tests.operating import a_backlog, audited, died, left
-from tests.promises import an_aggregate, destination, promised, row, rows, standing
-from tests.refusing import House, a_house, everything
+from tests.support.builders import Db, a_hold, an_event, an_item, recorded
+from tests.support.operations import a_backlog, audited, died, left
+from tests.support.outbox import an_aggregate, destination, promised, row, rows, standing
+from tests.support.refusals import House, a_house, everything
 
 ANN = {"X-Client-Id": "ann@ops"}
 WHY = {"why": "the shop is back"}

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from deploy.embedded import RedisServer
 from domain.outbox.table import outbox
-from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve, wait_until
+from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve, wait_until
 
 
 def test_a_hold_is_made_and_read_where_its_location_says(api: httpx.Client, db: Db) -> None:

@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 
 from domain.idempotency.stored_answers import KEPT_FOR, PRUNE_BATCH, Answer, Answered, Key, requests, stored_answers
 from domain.runtime.errors import KeyReused, Refusal, SoldOut
-from tests.builders import Db
-from tests.serving import wait_until_blocked
+from tests.support.builders import Db
+from tests.support.serving import wait_until_blocked
 
 KEY = Key("client", "reservations.cancel", "k")
 

@@ -15,9 +15,9 @@ from confluent_kafka import KafkaError
 
 from domain.outbox import Delivered, Held, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
-from tests.builders import some_settings, wait_until
-from tests.kafka import MockCluster
 from tests.proofs.processes import free_port
+from tests.support.builders import some_settings, wait_until
+from tests.support.kafka import MockCluster
 from worker.sinks.kafka.producer import Feed
 from worker.sinks.kafka.sink import Kafka
 

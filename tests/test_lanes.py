@@ -13,8 +13,8 @@ from domain.outbox.delivery.outcomes import Retries
 from domain.outbox.table import LANES, destinations, lane_of, lanes, waiting
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
-from tests.builders import Db
-from tests.promises import (
+from tests.support.builders import Db
+from tests.support.outbox import (
     SHOP,
     a_lane,
     an_aggregate,

@@ -9,9 +9,9 @@ from sqlalchemy import func, select, update
 from domain.outbox import Lane
 from domain.outbox.delivery import breaker
 from domain.outbox.table import destinations, lanes
-from tests.builders import Db
-from tests.promises import SHOP, a_lane, an_aggregate, claimed, destination, promised, with_shop
-from tests.serving import wait_until
+from tests.support.builders import Db
+from tests.support.outbox import SHOP, a_lane, an_aggregate, claimed, destination, promised, with_shop
+from tests.support.serving import wait_until
 from worker.relay.leases import Leases
 
 

@@ -17,7 +17,7 @@ from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from domain.runtime.database import now
 from domain.runtime.errors import HoldLapsed, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
-from tests.builders import Db, a_hold, an_item, an_overdue_hold, available
+from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, available
 
 #: DESIGN §3, written down a second time.
 ALLOWED = {

@@ -25,10 +25,10 @@ from domain.reservations import Change, Filter, Reservation
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import HoldLapsed, Refusal, SoldOut, StockCommitted, WrongStatus
-from tests.builders import Db, a_request, an_item, reserve
 from tests.conftest import empty
-from tests.models import MODEL
-from tests.promises import registered
+from tests.support.builders import Db, a_request, an_item, reserve
+from tests.support.models import MODEL
+from tests.support.outbox import registered
 
 #: Where a reservation may go, who asks for what on the way, and what is given back at its end.
 ASKED = [Status.CONFIRMED, Status.CANCELLED, Status.REJECTED, Status.CHECKED_IN, Status.COMPLETED, Status.NO_SHOW]

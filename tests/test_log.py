@@ -18,7 +18,7 @@ import pytest
 from domain.outbox import Delivered, Failed, Held, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import ROOT
-from tests.builders import some_settings
+from tests.support.builders import some_settings
 from worker.formats.envelope import wrap
 from worker.sinks.log import Log
 

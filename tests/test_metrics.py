@@ -14,9 +14,9 @@ from domain.outbox.operations.status import Standing
 from domain.outbox.operations.status_cache import FIGURES, Watch
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
-from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
-from tests.promises import (
+from tests.support.builders import Db, an_event, recorded
+from tests.support.outbox import (
     DOWN,
     NOT_NOW,
     SHOP,

@@ -15,9 +15,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.embedded import PostgreSQL
 from domain.runtime.settings import HOME, ROOT, Settings
-from tests.builders import Db, an_item
-from tests.promises import an_aggregate, promised, with_shop
-from tests.serving import PATIENCE_SECONDS, free_port, serving, wait_until
+from tests.support.builders import Db, an_item
+from tests.support.outbox import an_aggregate, promised, with_shop
+from tests.support.serving import PATIENCE_SECONDS, free_port, serving, wait_until
 
 Figures = dict[str, float]
 

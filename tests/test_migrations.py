@@ -22,7 +22,7 @@ from domain.idempotency.stored_answers import stored_answers
 from domain.items.table import table  # noqa: F401 - they fill the metadata
 from domain.runtime.database import SCHEMA_VERSION, metadata
 from domain.runtime.settings import ROOT
-from tests.serving import wait_until_blocked
+from tests.support.serving import wait_until_blocked
 
 MIGRATE = ROOT / "bin" / "migrate"
 

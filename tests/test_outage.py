@@ -8,9 +8,9 @@ from sqlalchemy import func, update
 from domain.outbox import Delivered, Lane, Outcome, Row, Unreachable
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
-from tests.builders import Db
 from tests.conftest import OpenDrain
-from tests.promises import (
+from tests.support.builders import Db
+from tests.support.outbox import (
     DOWN,
     Outside,
     Troubled,

@@ -24,11 +24,11 @@ from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Rejected, Unre
 from domain.outbox.delivery.outcomes import Delivery, Retries
 from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
-from tests.builders import Db, an_event
 from tests.conftest import empty
-from tests.models import MODEL
-from tests.outbox_model import AGGREGATES, MAX_ATTEMPTS, Model, Promise, Sent
-from tests.promises import DOWN, NOT_NOW, SHOP, rows, with_shop
+from tests.support.builders import Db, an_event
+from tests.support.models import MODEL
+from tests.support.outbox import DOWN, NOT_NOW, SHOP, rows, with_shop
+from tests.support.outbox_model import AGGREGATES, MAX_ATTEMPTS, Model, Promise, Sent
 
 RETRIES = Retries(max_attempts=MAX_ATTEMPTS)
 

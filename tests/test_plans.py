@@ -17,9 +17,9 @@ from domain.outbox.operations.explain import why
 from domain.outbox.table import outbox as table
 from domain.reservations.expiry import take_back
 from domain.runtime.database import sessions
-from tests.builders import Db, an_event, recorded
 from tests.conftest import empty
-from tests.promises import SHOP, an_aggregate, with_shop
+from tests.support.builders import Db, an_event, recorded
+from tests.support.outbox import SHOP, an_aggregate, with_shop
 
 #: Rows of each kind around what the statements are after.
 BACKLOG = 100_000

@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from domain import outbox
 from domain.outbox.prune import PRUNE_BATCH
-from tests.builders import Db
-from tests.promises import rows, standing, with_shop
+from tests.support.builders import Db
+from tests.support.outbox import rows, standing, with_shop
 from worker import maintenance
 
 WEEK = timedelta(days=7)

@@ -9,8 +9,8 @@ from domain.outbox import Event
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import lane_of
 from domain.runtime import database
-from tests.builders import Db, an_event, recorded
-from tests.promises import rows
+from tests.support.builders import Db, an_event, recorded
+from tests.support.outbox import rows
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from domain.outbox.operations.replay import Count
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
 from domain.runtime.errors import Invalid
-from tests.builders import Db, a_hold, an_event, an_item, recorded
 from tests.conftest import OpenDrain
-from tests.operating import DEED, left
-from tests.promises import NOT_NOW, Outside, Troubled, an_aggregate, promised, row, rows, standing, time_passes
-from tests.serving import wait_until, wait_until_blocked
+from tests.support.builders import Db, a_hold, an_event, an_item, recorded
+from tests.support.operations import DEED, left
+from tests.support.outbox import NOT_NOW, Outside, Troubled, an_aggregate, promised, row, rows, standing, time_passes
+from tests.support.serving import wait_until, wait_until_blocked
 from worker.formats.envelope import trace
 
 DEAD = Selection(among=Among.DEAD, everything=True)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.requirements import required
+from tests.support.requirements import required
 
 
 def test_what_is_there_is_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,17 @@ from domain.reservations.table import history
 from domain.runtime.database import connect, sessions
 from domain.runtime.errors import KeyReused, SoldOut, UnknownItem
 from domain.runtime.settings import Settings
-from tests.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, is_blocked, reserve, wait_until
+from tests.support.builders import (
+    Db,
+    a_hold,
+    a_request,
+    an_item,
+    an_overdue_hold,
+    available,
+    is_blocked,
+    reserve,
+    wait_until,
+)
 
 
 def test_a_hold_takes_its_units_and_records_what_it_promises(db: Db) -> None:

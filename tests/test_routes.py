@@ -9,7 +9,7 @@ import pytest
 from domain.outbox import routes, routes_file
 from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes
 from domain.runtime.settings import Settings
-from tests.builders import Db
+from tests.support.builders import Db
 from worker.destinations import KINDS, open_destination
 
 Load = Callable[[str], Routes]

@@ -11,8 +11,8 @@ from domain.outbox.delivery.outcomes import ERROR_LENGTH, Retries
 from domain.outbox.delivery.settle import Settlement
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
-from tests.builders import Db
-from tests.promises import a_lane, an_aggregate, fetched, promised, row, settled, standing, with_shop
+from tests.support.builders import Db
+from tests.support.outbox import a_lane, an_aggregate, fetched, promised, row, settled, standing, with_shop
 
 
 @pytest.fixture

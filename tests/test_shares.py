@@ -10,8 +10,8 @@ from domain import outbox
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.routes import Route, Routes
 from domain.runtime import database
-from tests.builders import Db, an_event, recorded, wait_until
-from tests.promises import Outside, an_aggregate
+from tests.support.builders import Db, an_event, recorded, wait_until
+from tests.support.outbox import Outside, an_aggregate
 from worker.relay.concurrency_limits import Shares
 from worker.relay.leases import Leases
 from worker.relay.relay import Drain

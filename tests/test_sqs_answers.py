@@ -9,8 +9,8 @@ import pytest
 
 from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Unreachable
 from tests.conformance.sqs import ACCOUNT, REGION, SqsWorld
-from tests.servers import Server, saying, trickling
-from tests.sqs import a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
+from tests.support.servers import Server, saying, trickling
+from tests.support.sqs import a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
 
 
 @pytest.fixture

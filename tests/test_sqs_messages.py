@@ -12,8 +12,8 @@ from moto.sqs.models import sqs_backends
 from domain.outbox import Delivered, Failed, Held, Rejected
 from domain.outbox.routes import Route
 from tests.conformance.sqs import ACCOUNT, REGION, FifoWorld, SqsWorld
-from tests.servers import Server
-from tests.sqs import TIMEOUT_SECONDS, a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
+from tests.support.servers import Server
+from tests.support.sqs import TIMEOUT_SECONDS, a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
 from worker.formats import Message
 from worker.sinks.sqs.messages import LIMIT_BYTES, Entry, chunks, entry_of
 from worker.sinks.sqs.sink import region_of

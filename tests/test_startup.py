@@ -11,7 +11,7 @@ import pytest
 
 from domain.runtime.settings import ROOT, Settings
 from tests.proofs.processes import free_port
-from tests.serving import PATIENCE_SECONDS
+from tests.support.serving import PATIENCE_SECONDS
 
 API, SCHEDULER = "bin/api", "bin/scheduler"
 PROCESSES = (API, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expire-reservations")

@@ -17,11 +17,11 @@ from sqlalchemy import select, update
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.table import outbox as table
 from domain.runtime import telemetry
-from tests.builders import Db, a_hold, an_item
 from tests.conftest import OpenDrain
-from tests.promises import SHOP, Outside, an_aggregate, promised, with_shop
-from tests.servers import Server, a_server
-from tests.serving import PATIENCE_SECONDS, serving, wait_until
+from tests.support.builders import Db, a_hold, an_item
+from tests.support.outbox import SHOP, Outside, an_aggregate, promised, with_shop
+from tests.support.servers import Server, a_server
+from tests.support.serving import PATIENCE_SECONDS, serving, wait_until
 from tests.test_metrics_shown import running
 from worker.formats.envelope import trace
 from worker.telemetry import tracing

@@ -17,10 +17,10 @@ from standardwebhooks import WebhookVerificationError
 from domain.outbox import Delivered, Held, Outcome, Row
 from domain.outbox.routes import Route
 from domain.outbox.table import destinations
-from tests.builders import some_settings
 from tests.conftest import OpenDrain
-from tests.promises import an_aggregate, destination, promised, rows, standing, time_passes
-from tests.servers import Server, a_server, saying
+from tests.support.builders import some_settings
+from tests.support.outbox import an_aggregate, destination, promised, rows, standing, time_passes
+from tests.support.servers import Server, a_server, saying
 from worker.sinks.webhook import Webhook
 
 SECRET = "whsec_aG9sZGZhc3QgdGVzdHMsIGtub3duIHRvIGV2ZXJ5b25l"

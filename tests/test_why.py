@@ -29,11 +29,11 @@ from domain.outbox.operations.explain import (
 )
 from domain.outbox.table import outbox
 from domain.runtime.errors import NothingPromised
-from tests.builders import Db, an_event, recorded
 from tests.conftest import OpenDrain
-from tests.keys import routed, turned
-from tests.operating import DEED, died, left
-from tests.promises import (
+from tests.support.builders import Db, an_event, recorded
+from tests.support.commands import routed, turned
+from tests.support.operations import DEED, died, left
+from tests.support.outbox import (
     NOT_NOW,
     SHOP,
     Troubled,

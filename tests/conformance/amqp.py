@@ -8,7 +8,7 @@ from typing import BinaryIO, ClassVar
 
 from tests.conformance.gate import Address, Gate
 from tests.conformance.world import Gated, Trouble
-from tests.rabbitmq import rabbitmq
+from tests.support.rabbitmq import rabbitmq
 
 #: What a client says before all else. Source: AMQP 0-9-1 §4.2.2.
 GREETING_BYTES = 8

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError
 
 from tests.conformance.gate import Gate
 from tests.conformance.world import Gated, Trouble
-from tests.kafka import PRODUCE, MockCluster
+from tests.support.kafka import PRODUCE, MockCluster
 
 TOPIC = "bookings"
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from domain.outbox.table import LANES
-from tests.builders import Db, wait_until
 from tests.conformance.scene import Scene, a_scene
 from tests.conformance.world import AMBIGUOUS, Trouble
 from tests.conformance.worlds import WORLDS, able
-from tests.promises import an_aggregate, rows, standing, time_passes
+from tests.support.builders import Db, wait_until
+from tests.support.outbox import an_aggregate, rows, standing, time_passes
 
 #: Each message of a batch of three aggregates with three events each.
 POSITIONS = range(1, 10)

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 
 from tests.conformance.gate import Gate
 from tests.conformance.world import Gated, Trouble
-from tests.servers import a_server, saying
+from tests.support.servers import a_server, saying
 
 STATUSES = {Trouble.REFUSES: 422, Trouble.FAILS: 408, Trouble.RETURNS: 404, Trouble.THROTTLES: 429, None: 200}
 

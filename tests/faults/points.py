@@ -22,7 +22,7 @@ from domain.outbox.operations import replay
 from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox as table
-from tests.operating import DEED
+from tests.support.operations import DEED
 from worker import maintenance
 from worker.app import App
 from worker.relay.relay import Hold

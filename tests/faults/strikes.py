@@ -16,7 +16,7 @@ from tests.faults.points import Point
 from tests.faults.stage import InHand, Stage, Victim
 from tests.proofs.receiver import healthy
 from tests.proofs.waiting import wait_until
-from tests.requirements import required
+from tests.support.requirements import required
 
 #: A lease is over by then, whatever the clocks' last digits say.
 MARGIN = timedelta(seconds=0.2)

@@ -28,11 +28,11 @@ from domain.runtime import database
 from domain.runtime.settings import Settings
 from examples.partners.webhooks import DEMO_SECRET
 from migrations.main import migrate
-from tests.builders import a_request
 from tests.proofs.partners import Listener, Partners
 from tests.proofs.processes import Process, free_port
 from tests.proofs.receiver import Receiver
 from tests.proofs.waiting import wait_until
+from tests.support.builders import a_request
 from worker.broker import connect
 from worker.scheduler import ring
 

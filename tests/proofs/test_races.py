@@ -20,12 +20,12 @@ from domain.items.table import Item
 from domain.reservations import Change
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
-from tests.builders import a_request, reserve
 from tests.proofs.checker import check, statuses
 from tests.proofs.conftest import Open
 from tests.proofs.customers import Answer, Door, at_once
 from tests.proofs.house import Api, House
 from tests.proofs.waiting import wait_until
+from tests.support.builders import a_request, reserve
 
 CONNECTIONS = 64
 

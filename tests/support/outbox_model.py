@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from domain.outbox import Delivered, Held, Outcome, Rejected, Row, Unreachable
 from domain.outbox.table import lane_of
-from tests.promises import an_aggregate
+from tests.support.outbox import an_aggregate
 
 #: Two aggregates share a lane, one has another.
 AGGREGATES = [an_aggregate(0), an_aggregate(0), an_aggregate(1)]

@@ -9,7 +9,7 @@ from sqlalchemy import func, select, text, update
 
 from domain.outbox.operations.audit import Deed
 from domain.outbox.table import operations, outbox
-from tests.builders import Db
+from tests.support.builders import Db
 
 ZERO = timedelta(0)
 

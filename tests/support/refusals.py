@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from api.http.problems import MEDIA_TYPE
 from domain.runtime.database import metadata
-from tests.builders import Db, a_hold, an_item
+from tests.support.builders import Db, a_hold, an_item
 
 JSON = {"Content-Type": "application/json"}
 

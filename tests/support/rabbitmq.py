@@ -20,7 +20,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
 from tests.proofs.processes import free_port
-from tests.requirements import required
+from tests.support.requirements import required
 
 #: Debian's own wrappers insist on the user `rabbitmq`; these do not.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")

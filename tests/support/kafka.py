@@ -13,7 +13,7 @@ from typing import Any
 import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from tests.requirements import required
+from tests.support.requirements import required
 
 PRODUCER = 0
 

@@ -17,7 +17,7 @@ from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from domain.runtime import database
-from tests.builders import Db, an_event, recorded
+from tests.support.builders import Db, an_event, recorded
 from worker.destinations import Destination
 from worker.relay.concurrency_limits import Shares
 from worker.relay.leases import Leases

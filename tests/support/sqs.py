@@ -13,9 +13,9 @@ import pytest
 
 from domain.outbox import Outcome, Row
 from domain.outbox.routes import Route
-from tests.builders import some_settings
 from tests.conformance.sqs import ACCOUNT, REGION
-from tests.servers import Server, a_server, saying
+from tests.support.builders import some_settings
+from tests.support.servers import Server, a_server, saying
 from worker.sinks.sqs.sink import Sqs
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
