@@ -17,6 +17,7 @@ from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import lanes
 from domain.outbox.table import outbox as table
 from tests.conftest import OpenDrain
+from tests.domain.outbox.test_plans import DESCENT, carried_out, claim
 from tests.support.builders import Db, an_event
 from tests.support.operations import DEED
 from tests.support.outbox import (
@@ -32,7 +33,6 @@ from tests.support.outbox import (
     standing,
     time_passes,
 )
-from tests.test_plans import DESCENT, carried_out, claim
 from worker import maintenance
 from worker.relay import relay as draining
 from worker.relay.relay import Drain
