@@ -21,7 +21,7 @@ from examples.consumer import TABLES, receive
 from tests.support.builders import Db, a_request, an_item, reserve, wait_until
 from tests.support.outbox import an_aggregate, draining, promised, rows, standing, time_passes
 from tests.support.servers import Heard, Server, a_server, saying, sending
-from tests.test_webhook import SECRET, a_webhook
+from tests.worker.sinks.test_webhook import SECRET, a_webhook
 from worker.relay.relay import Drain
 
 OTHER_SECRET = "whsec_YW5vdGhlciBzZWNyZXQsIGtub3duIHRvIGV2ZXJ5b25l"

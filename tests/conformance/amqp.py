@@ -30,7 +30,7 @@ class AmqpWorld(Gated):
     """Its troubles of one message are RabbitMQ's own: the gate sends the message where it meets them."""
 
     cannot: ClassVar[Mapping[Trouble, str]] = {
-        Trouble.THROTTLES: "RabbitMQ blocks a connection and says nothing of single messages: see tests/test_amqp.py",
+        Trouble.THROTTLES: "RabbitMQ blocks a connection and says nothing of single messages: see tests/worker/sinks/test_amqp.py",
     }
     returned_is_dead = True
 

@@ -22,7 +22,7 @@ from tests.support.builders import Db, a_hold, an_item
 from tests.support.outbox import SHOP, Outside, an_aggregate, promised, with_shop
 from tests.support.servers import Server, a_server
 from tests.support.serving import PATIENCE_SECONDS, serving, wait_until
-from tests.test_metrics_shown import running
+from tests.worker.telemetry.test_exposition import running
 from worker.formats.envelope import trace
 from worker.telemetry import tracing
 

@@ -145,7 +145,7 @@ def test_a_log_whose_disk_has_room_again_goes_on(path: Path) -> None:
 #: Delivers three rows to a file that has room for one and a half, then to one with room for all.
 ON_A_SMALL_DISK = """
 import resource, signal, sys
-from tests.test_log import a_log, some_rows
+from tests.worker.sinks.test_log import a_log, some_rows
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log, rows = a_log(sys.argv[1]), some_rows(3)

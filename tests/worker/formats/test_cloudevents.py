@@ -14,9 +14,9 @@ from domain.outbox import Delivered, Row
 from tests.support.builders import Db, an_event, recorded
 from tests.support.outbox import a_lane, fetched, with_shop
 from tests.support.servers import a_server
-from tests.test_envelope import texts
-from tests.test_formats import HEADERS, a_row, written
-from tests.test_webhook import a_webhook
+from tests.worker.formats.test_envelope import texts
+from tests.worker.formats.test_formats import HEADERS, a_row, written
+from tests.worker.sinks.test_webhook import a_webhook
 from worker.formats import Message
 
 JSON = JSONFormat()

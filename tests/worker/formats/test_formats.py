@@ -13,7 +13,7 @@ from domain.events.validation import SCHEMAS
 from domain.outbox import Row
 from domain.outbox.routes import Format, Route
 from tests.support.builders import an_event
-from tests.test_envelope import documents, texts
+from tests.worker.formats.test_envelope import documents, texts
 from worker.formats import Message, format_of
 
 EVENT = UUID("0193f3a2-7c1e-7b6a-9d3f-000000000001")

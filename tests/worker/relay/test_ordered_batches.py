@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
-from tests.test_calls import A, B, C, some_rows
+from tests.worker.relay.test_ordered_calls import A, B, C, some_rows
 from worker.relay import ordered_batches
 from worker.relay.ordered_batches import in_rounds, written
 

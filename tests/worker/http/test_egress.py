@@ -11,7 +11,7 @@ from domain.outbox import Delivered, Outcome, Unreachable
 from domain.outbox.routes import Route
 from tests.support.builders import some_settings
 from tests.support.servers import Server, a_server, saying
-from tests.test_webhook import a_row
+from tests.worker.sinks.test_webhook import a_row
 from worker.http.client import egress
 from worker.http.egress import may_be_called
 from worker.sinks.webhook import Webhook
