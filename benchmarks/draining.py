@@ -10,8 +10,8 @@ import httpx
 import psutil
 import psycopg
 
+from benchmarks.environment import Stage, wait_until
 from benchmarks.measure import Measure, median
-from benchmarks.stage import Stage, wait_until
 
 EVENTS = 200_000
 

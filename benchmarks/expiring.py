@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 
+from benchmarks.environment import ITEMS, Stage
 from benchmarks.measure import Measure, median
-from benchmarks.stage import ITEMS, Stage
 from domain import reservations
 from domain.outbox.routes_file import load
 from domain.reservations import Reserve

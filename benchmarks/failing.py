@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import cast
 from uuid import UUID, uuid4
 
+from benchmarks.environment import Stage, wait_until
 from benchmarks.measure import Measure, median
 from benchmarks.recording import recording
-from benchmarks.stage import Stage, wait_until
 
 AGGREGATES = 1_000
 

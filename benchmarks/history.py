@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import psycopg
 
+from benchmarks.environment import ITEMS, Stage, wait_until
 from benchmarks.measure import Measure, load, median
-from benchmarks.stage import ITEMS, Stage, wait_until
 
 #: Delivered rows of the outbox, recorded over the last week.
 ROWS = 10_000_000

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
-from benchmarks.stage import Stage
+from benchmarks.environment import Stage
 from domain.outbox import Event, record
 from domain.outbox.routes_file import load
 from domain.runtime import database

@@ -10,9 +10,9 @@ from uuid import uuid4
 import psutil
 import psycopg
 
+from benchmarks.environment import Stage, wait_until
 from benchmarks.measure import Measure, median
 from benchmarks.recording import recording
-from benchmarks.stage import Stage, wait_until
 
 KILLS = 50
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import psutil
 
+from benchmarks.environment import ITEMS, Stage
 from benchmarks.measure import Load, Measure, load, median
-from benchmarks.stage import ITEMS, Stage
 
 #: Each of the two is measured so often, in turn, so that a noisy moment hits both.
 ROUNDS = 3

@@ -15,8 +15,8 @@ from importlib.util import find_spec
 import psycopg
 
 from benchmarks.draining import drain, fill
+from benchmarks.environment import Stage
 from benchmarks.measure import Measure, median
-from benchmarks.stage import Stage
 from domain.runtime.settings import ROOT
 
 ROUNDS = 3

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 
 from benchmarks.draining import draining, leaving
+from benchmarks.environment import Stage, stage
 from benchmarks.expiring import expiring
 from benchmarks.failing import failing
 from benchmarks.history import history
@@ -17,7 +18,6 @@ from benchmarks.rivals import rivals
 from benchmarks.scaling import idling, scaling
 from benchmarks.sinks import sinks
 from benchmarks.snapshot import snapshot
-from benchmarks.stage import Stage, stage
 from benchmarks.waiting import waiting
 
 BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import psycopg
 
 from benchmarks.draining import drain, fill
+from benchmarks.environment import Stage, wait_until
 from benchmarks.measure import Measure, median
-from benchmarks.stage import Stage, wait_until
 
 ROUNDS = 3
 

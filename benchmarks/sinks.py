@@ -14,8 +14,8 @@ import httpx
 from redis import Redis
 
 from benchmarks import draining
+from benchmarks.environment import Stage, wait_until
 from benchmarks.measure import Measure, median
-from benchmarks.stage import Stage, wait_until
 from deploy.embedded import RedisServer
 
 # The tests' own servers: starting, asking and ending each takes a hundred lines, which a copy would only repeat.

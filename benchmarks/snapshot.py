@@ -14,9 +14,9 @@ from uuid import uuid4
 import psycopg
 
 from benchmarks.draining import drained, pending, record
+from benchmarks.environment import Stage, wait_until
 from benchmarks.measure import Measure, median
 from benchmarks.recording import recording
-from benchmarks.stage import Stage, wait_until
 
 HELD_SECONDS = 300
 

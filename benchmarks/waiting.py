@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from benchmarks.draining import drain, fill
+from benchmarks.environment import Stage
 from benchmarks.measure import Measure, median
-from benchmarks.stage import Stage
 
 #: Five of each of 20,000 aggregates, none of which has ready ones.
 WAITING = 100_000

@@ -5,7 +5,7 @@ from functools import partial
 import httpx
 
 from deploy.embedded import PostgreSQL
-from tests.proofs.house import Api, House, a_house
+from tests.proofs.cluster import Api, House, a_house
 from tests.proofs.processes import free_port
 from tests.proofs.waiting import wait_until
 from tests.support.rabbitmq import rabbitmq

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import BinaryIO, ClassVar
 
-from tests.conformance.gate import Address, Gate
-from tests.conformance.world import Gated, Trouble
+from tests.conformance.harness import Gated, Trouble
+from tests.conformance.proxy import Address, Gate
 from tests.support.rabbitmq import rabbitmq
 
 #: What a client says before all else. Source: AMQP 0-9-1 §4.2.2.

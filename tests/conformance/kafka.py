@@ -9,8 +9,8 @@ from typing import ClassVar
 
 from confluent_kafka import KafkaError
 
-from tests.conformance.gate import Gate
-from tests.conformance.world import Gated, Trouble
+from tests.conformance.harness import Gated, Trouble
+from tests.conformance.proxy import Gate
 from tests.support.kafka import PRODUCE, MockCluster
 
 TOPIC = "bookings"

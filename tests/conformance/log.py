@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from tests.conformance.world import Trouble, World
+from tests.conformance.harness import Trouble, World
 
 #: More than any test writes, so that no writer ever waits for the reader.
 PIPE_BYTES = 2**20

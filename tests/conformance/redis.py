@@ -8,9 +8,9 @@ from typing import ClassVar
 from redis import Redis
 
 from deploy.embedded import RedisServer
-from tests.conformance.gate import Gate
-from tests.conformance.resp import RespDoor
-from tests.conformance.world import Gated, Trouble
+from tests.conformance.harness import Gated, Trouble
+from tests.conformance.proxy import Gate
+from tests.conformance.redis_proxy import RespDoor
 
 STREAM = "bookings"
 

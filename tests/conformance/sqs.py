@@ -13,8 +13,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 from moto.sqs.models import sqs_backends
 
-from tests.conformance.gate import Gate
-from tests.conformance.world import Door, Gated, Trouble
+from tests.conformance.harness import Door, Gated, Trouble
+from tests.conformance.proxy import Gate
 
 REGION = "eu-west-1"
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from domain.outbox.table import LANES
-from tests.conformance.scene import Scene, a_scene
-from tests.conformance.world import AMBIGUOUS, Trouble
-from tests.conformance.worlds import WORLDS, able
+from tests.conformance.environment import Scene, a_scene
+from tests.conformance.harness import AMBIGUOUS, Trouble
+from tests.conformance.harnesses import WORLDS, able
 from tests.support.builders import Db, wait_until
 from tests.support.outbox import an_aggregate, rows, standing, time_passes
 

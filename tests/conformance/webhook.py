@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 
-from tests.conformance.gate import Gate
-from tests.conformance.world import Gated, Trouble
+from tests.conformance.harness import Gated, Trouble
+from tests.conformance.proxy import Gate
 from tests.support.servers import a_server, saying
 
 STATUSES = {Trouble.REFUSES: 422, Trouble.FAILS: 408, Trouble.RETURNS: 404, Trouble.THROTTLES: 429, None: 200}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.stage import Stages
+from tests.faults.environment import Stages
 from tests.proofs.conftest import a_postgresql, open_house, seed
 
 __all__ = ["open_house", "seed"]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.faults.strikes import FAULTS
+from tests.faults.fault_injections import FAULTS
 from tests.proofs.checker import check
 from tests.proofs.conftest import Open
 

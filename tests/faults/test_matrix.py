@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from tests.faults.points import POINTS, RETENTION, Point, prunes, replays
-from tests.faults.stage import Stage, Stages, Victim
-from tests.faults.strikes import FAULTS, Fault, Scene, check_its_clock, take_down
+from tests.faults.checkpoints import POINTS, RETENTION, Point, prunes, replays
+from tests.faults.environment import Stage, Stages, Victim
+from tests.faults.fault_injections import FAULTS, Fault, Scene, check_its_clock, take_down
 from tests.proofs.checker import SINKS
 from tests.proofs.waiting import wait_until
 from worker import maintenance

@@ -15,7 +15,7 @@ from domain.invariants import check
 from domain.outbox.table import outbox, pending
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import history, reservations
-from tests.proofs.house import House
+from tests.proofs.cluster import House
 from tests.proofs.partners import Receipt, Received
 from tests.proofs.waiting import PATIENCE_SECONDS, wait_until
 

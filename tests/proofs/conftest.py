@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deploy.embedded import PostgreSQL
-from tests.proofs.house import House, a_house
+from tests.proofs.cluster import House, a_house
 
 #: Any number would do; PROOFS_SEED=n tries another.
 DEFAULT_SEED = "20251120"

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import text
 
 from tests.proofs.checker import check
+from tests.proofs.cluster import House
 from tests.proofs.conftest import Open
-from tests.proofs.house import House
 from tests.proofs.partners import Partners, Receipt, Received
 
 

@@ -9,8 +9,8 @@ from sqlalchemy import func, select
 from domain.outbox.table import outbox
 from domain.reservations.table import reservations
 from tests.proofs.checker import check, count, statuses, wait_until_drained
+from tests.proofs.cluster import House
 from tests.proofs.conftest import Open
-from tests.proofs.house import House
 from tests.proofs.waiting import wait_until
 
 

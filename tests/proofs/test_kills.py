@@ -11,9 +11,9 @@ from sqlalchemy import Row, select, tuple_
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import lanes, outbox, pending
 from tests.proofs.checker import check, wait_until_drained
+from tests.proofs.cluster import House
 from tests.proofs.conftest import Open
-from tests.proofs.customers import Customers
-from tests.proofs.house import House
+from tests.proofs.load import Customers
 from tests.proofs.processes import Process
 from tests.proofs.waiting import wait_until
 from worker.relay.leases import RENEW_SECONDS

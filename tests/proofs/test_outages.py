@@ -15,9 +15,9 @@ from deploy.embedded import PostgreSQL
 from domain import reservations
 from domain.outbox.table import destinations
 from tests.proofs.checker import check, check_laws, count, statuses, wait_until_drained
+from tests.proofs.cluster import House
 from tests.proofs.conftest import Open, a_postgresql
-from tests.proofs.customers import Customers, Door
-from tests.proofs.house import House
+from tests.proofs.load import Customers, Door
 from tests.proofs.receiver import Rule, a_receiver, healthy
 from tests.proofs.waiting import wait_until
 

@@ -21,9 +21,9 @@ from domain.reservations import Change
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from tests.proofs.checker import check, statuses
+from tests.proofs.cluster import Api, House
 from tests.proofs.conftest import Open
-from tests.proofs.customers import Answer, Door, at_once
-from tests.proofs.house import Api, House
+from tests.proofs.load import Answer, Door, at_once
 from tests.proofs.waiting import wait_until
 from tests.support.builders import a_request, reserve
 

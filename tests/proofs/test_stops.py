@@ -4,9 +4,9 @@ from sqlalchemy import func, select
 
 from domain.outbox.table import lanes
 from tests.proofs.checker import check, wait_until_drained
+from tests.proofs.cluster import House, wait_until_in_mid_delivery
 from tests.proofs.conftest import Open
-from tests.proofs.customers import Customers
-from tests.proofs.house import House, wait_until_in_mid_delivery
+from tests.proofs.load import Customers
 from tests.proofs.waiting import wait_until
 
 #: The promise.

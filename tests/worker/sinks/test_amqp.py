@@ -12,7 +12,7 @@ import pytest
 
 from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
-from tests.conformance.gate import Answers, Gate
+from tests.conformance.proxy import Answers, Gate
 from tests.proofs.processes import free_port
 from tests.support.builders import some_settings, wait_until
 from tests.support.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq

@@ -15,7 +15,7 @@ from redis import Redis
 from deploy.embedded import RedisServer
 from domain.outbox import Delivered, Failed, Held, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
-from tests.conformance.resp import RespDoor
+from tests.conformance.redis_proxy import RespDoor
 from tests.support.builders import some_settings
 from worker import formats
 from worker.formats import Message

@@ -12,8 +12,8 @@ from redis import Redis
 from sqlalchemy import text
 
 from domain.outbox.delivery.lanes import LEASE
-from tests.faults.points import Point
-from tests.faults.stage import InHand, Stage, Victim
+from tests.faults.checkpoints import Point
+from tests.faults.environment import InHand, Stage, Victim
 from tests.proofs.receiver import healthy
 from tests.proofs.waiting import wait_until
 from tests.support.requirements import required

@@ -1,6 +1,6 @@
 """The process that is struck: it works as a worker does, and stops once at the gate of its point.
 
-`bin/python -m tests.faults.victim POINT DESTINATION GO`: it goes on as soon as the file GO exists.
+`bin/python -m tests.faults.target POINT DESTINATION GO`: it goes on as soon as the file GO exists.
 """
 
 import signal
@@ -13,7 +13,7 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from domain.runtime.settings import Settings
-from tests.faults.points import POINTS, Gate
+from tests.faults.checkpoints import POINTS, Gate
 from worker.app import open_app
 
 #: Between two runs: it competes with the other worker for each lane.

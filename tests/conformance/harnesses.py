@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 from tests.conformance.amqp import AmqpWorld
+from tests.conformance.harness import Trouble, World
 from tests.conformance.kafka import KafkaWorld
 from tests.conformance.log import LogWorld
 from tests.conformance.redis import RedisWorld
 from tests.conformance.sqs import FifoWorld, SqsWorld
 from tests.conformance.webhook import WebhookWorld
-from tests.conformance.world import Trouble, World
 
 WORLDS: Mapping[str, type[World]] = {
     "log": LogWorld,

@@ -16,8 +16,8 @@ from domain.items.table import Item
 from domain.outbox.prune import PRUNE_BATCH
 from domain.outbox.table import destinations, lanes, outbox, pending
 from tests.proofs.checker import Count, check, count, received_by_sink, wait_until_drained
-from tests.proofs.customers import Customers
-from tests.proofs.house import House, a_house
+from tests.proofs.cluster import House, a_house
+from tests.proofs.load import Customers
 from tests.proofs.processes import Process
 from tests.proofs.receiver import Receiver, a_receiver
 from tests.proofs.waiting import wait_until
@@ -108,7 +108,7 @@ class Stage:
 
     def start_victim(self, point: str, destination: str, **environment: str) -> Victim:
         go = self.house.home / f"go-{next(_numbers)}"
-        command = ["bin/python", "-m", "tests.faults.victim", point, destination, str(go)]
+        command = ["bin/python", "-m", "tests.faults.target", point, destination, str(go)]
         return Victim(self.house.start("victim", *command, **environment), destination, go)
 
     def caught(self, victim: Victim) -> InHand:

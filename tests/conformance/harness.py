@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import ClassVar
 
-from tests.conformance.gate import Answers, Gate
+from tests.conformance.proxy import Answers, Gate
 
 
 class Trouble(Enum):

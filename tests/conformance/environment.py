@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from domain.outbox.routes import Route
-from tests.conformance.world import World, aggregate_id, event_id
+from tests.conformance.harness import World, aggregate_id, event_id
 from tests.support.builders import Db, an_event, recorded, some_settings
 from tests.support.outbox import SHOP, an_aggregate, draining, rows, standing, time_passes
 from worker.destinations import open_destination
