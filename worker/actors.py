@@ -104,7 +104,7 @@ broker, waiting = connect(settings.broker(), [running])
 
 @dramatiq.actor(broker=broker, queue_name=DRAINS, throws=OperationalError)
 def process_outbox() -> None:
-    """Drain the outbox until it is dry or others should have a turn. The longer it takes, the more threads do it."""
+    """Relay the outbox until it is dry or others should have a turn. The longer it takes, the more threads do it."""
     begun, is_alone = time.monotonic(), True
 
     def ask_for_help(_: Tally) -> None:

@@ -10,9 +10,9 @@ from domain.outbox import routes_file
 from domain.runtime import database, telemetry
 from domain.runtime.settings import Settings, refuse_to_start
 from worker.destinations import open_destination
-from worker.relay.concurrency_limits import Shares
+from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
-from worker.relay.relay import Drain
+from worker.relay.relay import Relay
 from worker.telemetry import metrics
 
 #: Each draining thread uses one connection at a time, the heartbeat another.
@@ -25,7 +25,7 @@ class App:
 
     settings: Settings
     db: sessionmaker[Session]
-    drain: Drain
+    drain: Relay
 
     def close(self) -> None:
         self.drain.leases.close()
@@ -54,12 +54,12 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     metrics.begin(by_name)
     stopping = Event()
     destinations = {name: open_destination(route, settings, db, stopping) for name, route in by_name.items()}
-    drain = Drain(
+    drain = Relay(
         db=db,
         routes=by_name,
         destinations=destinations,
         leases=Leases(db),
-        shares=Shares(by_name, threads),
+        shares=ConcurrencyLimits(by_name, threads),
         stopping=stopping,
     )
     return App(settings=settings, db=db, drain=drain)

@@ -20,7 +20,7 @@ class Destination(Protocol):
     """Takes rows and says what became of each.
 
     `deliver` gets rows in order of id and returns as many outcomes, in that order. Within
-    one aggregate it sends in order, and what follows a row that did not leave is Held.
+    one aggregate it sends in order, and what follows a row that did not leave is NotSent.
     It raises nothing that a row or a server can cause.
     """
 

@@ -7,7 +7,7 @@ import sys
 
 def main() -> int:
     """Run worker processes until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="bin/worker", description="Drain the outbox and tidy up, when rung for.")
+    parser = argparse.ArgumentParser(prog="bin/worker", description="Relay the outbox and tidy up, when rung for.")
     parser.add_argument("--processes", type=int, default=2, help="worker processes (2)")
     parser.add_argument("--threads", type=int, default=4, help="threads in each process (4)")
     arguments = parser.parse_args()

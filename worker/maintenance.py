@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox, reservations
-from domain.idempotency.stored_answers import stored_answers
+from domain import idempotency
 
 #: Holds expired in one transaction. Their items stay locked for about as long as a large
 #: set of new reservations would lock them.
@@ -68,7 +68,7 @@ def prune(
 
 def _mend(db: sessionmaker[Session]) -> None:
     with db.begin() as session:
-        wrong = outbox.take_away_wrong_ones(session)
+        wrong = outbox.reset_wrong_low_watermarks(session)
     if wrong:
         log.warning("outbox.floors_taken_away", lanes=wrong)
 
@@ -77,7 +77,7 @@ def _prune_keys(db: sessionmaker[Session], stopping: threading.Event, ends: floa
     pruned = 0
     while not stopping.is_set() and (begun := time.monotonic()) < ends:
         with db.begin() as session:
-            count = stored_answers.prune(session)
+            count = idempotency.prune(session)
         pruned += count
         if count == 0:
             break

@@ -1,0 +1,1 @@
+"""Events: their schemas, and the validation of payloads against them."""

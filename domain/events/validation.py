@@ -1,22 +1,24 @@
-"""The JSON Schemas of event payloads: docs/events/<type>.v1.json, one for each type that may be recorded."""
+"""The JSON Schemas of event payloads: schemas/<type>.v1.json, one for each type that may be recorded."""
 
 import json
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from jsonschema_rs import Draft202012Validator, ValidationError
 
-from domain.runtime.settings import ROOT
-
-#: A change that a consumer could notice makes a new version, beside the old one.
+#: A change that a consumer could notice needs a new version, in a file beside the old one.
 VERSION = "v1"
 
-SCHEMAS = ROOT / "docs" / "events"
+SCHEMAS = Path(__file__).parent / "schemas"
 
 
-class UnfitEvent(Exception):
-    """An event that nobody could rely on: a bug of ours. It names the type, the member and the rule, and no value."""
+class InvalidEvent(Exception):
+    """Raised when a payload does not fit the schema of its type: a bug of ours.
+
+    The message names the type, the member and the rule, and no value.
+    """
 
     def __init__(self, event_type: str, reason: str) -> None:
         super().__init__(f"{event_type} is not recorded, and neither is anything beside it: {reason}")
@@ -27,16 +29,16 @@ def schema_id(event_type: str) -> str:
     return f"urn:holdfast:event:{event_type}:{VERSION}"
 
 
-def check(event_type: str, payload: Mapping[str, Any]) -> None:
-    """Raise UnfitEvent unless the payload fits the schema of its type."""
+def validate(event_type: str, payload: Mapping[str, Any]) -> None:
+    """Raise InvalidEvent unless the payload fits the schema of its type."""
     try:
         _validator(event_type).validate(payload)
     except ValidationError as error:
         place = ".".join(["payload", *map(str, error.instance_path)])
-        # Not `from error`: it carries the payload along, and so would a log.
-        raise UnfitEvent(event_type, f"{place}: {error.message}") from None
+        # Not `from error`: it holds the payload, which must not get into a log.
+        raise InvalidEvent(event_type, f"{place}: {error.message}") from None
     except ValueError as error:
-        raise UnfitEvent(event_type, f"payload: {error}") from None
+        raise InvalidEvent(event_type, f"payload: {error}") from None
 
 
 @cache
@@ -45,5 +47,5 @@ def _validator(event_type: str) -> Draft202012Validator:
     try:
         schema = json.loads(path.read_text())
     except FileNotFoundError:
-        raise UnfitEvent(event_type, f"it has no schema; write {path.relative_to(ROOT)}") from None
+        raise InvalidEvent(event_type, f"it has no schema; write domain/events/schemas/{path.name}") from None
     return Draft202012Validator(schema, validate_formats=True, mask="its value")

@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain import outbox
+from domain.outbox import Routes
 from domain.reservations import events
 from domain.reservations.lifecycle import RELEASING, Status
 from domain.reservations.table import Reservation, is_hold, reservations
@@ -18,7 +19,7 @@ SERVICE = "confirmation-service"
 
 
 def still_held(session: Session, ids: Collection[UUID]) -> Collection[UUID]:
-    """Return those of these reservations that wait for a confirmation now. Nothing is locked."""
+    """Return those of these reservations that are unexpired holds now. Nothing is locked."""
     return set(session.execute(_STILL_HELD, {"ids": list(ids)}).scalars())
 
 
@@ -30,21 +31,26 @@ _STILL_HELD = select(reservations.c.id).where(
 
 
 def answer(
-    session: Session, *, confirmed: Collection[UUID], refused: Mapping[UUID, str], given_up: Mapping[UUID, str]
+    session: Session,
+    *,
+    confirmed: Collection[UUID],
+    refused: Mapping[UUID, str],
+    given_up: Mapping[UUID, str],
+    routes: Routes,
 ) -> None:
-    """Confirm, or cancel for the reason given, the holds that stand.
+    """Confirm the holds that are still PENDING, or cancel them for the reason given.
 
-    `given_up` are those for which no answer was to be had after the last attempt. Where
-    the service may have confirmed what no longer stands, it is told to let go. What was
-    confirmed meanwhile, by a repeat of the answer or by hand, stays so.
+    `given_up` are holds for which there was no answer after the last attempt. If the service may have confirmed a
+    reservation that is not held any more, it is asked to release it. A reservation that was confirmed meanwhile, by
+    a repeat of the answer or by hand, stays confirmed.
     """
-    held = lock(session, [*confirmed, *refused, *given_up])
-    pending = [one for one in held if one.status is Status.PENDING]
-    answers = transition(session, [_change(one, refused, given_up) for one in pending])
-    standing = {one.id for one in answers if isinstance(one, Reservation) and one.status is Status.CONFIRMED}
-    standing |= {one.id for one in held if one not in pending and one.status not in RELEASING}
-    gone = [one for one in held if one.id not in standing and one.id not in refused]
-    outbox.record(session, [events.release(one) for one in gone])
+    locked = lock(session, [*confirmed, *refused, *given_up])
+    pending = [one for one in locked if one.status is Status.PENDING]
+    answers = transition(session, [_change(one, refused, given_up) for one in pending], routes)
+    kept = {one.id for one in answers if isinstance(one, Reservation) and one.status is Status.CONFIRMED}
+    kept |= {one.id for one in locked if one not in pending and one.status not in RELEASING}
+    ended = [one for one in locked if one.id not in kept and one.id not in refused]
+    outbox.record(session, [events.release(one) for one in ended], routes)
 
 
 def _change(one: Reservation, refused: Mapping[UUID, str], given_up: Mapping[UUID, str]) -> Change:

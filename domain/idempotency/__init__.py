@@ -1,0 +1,19 @@
+"""Idempotency keys: the same request twice has one effect and one answer."""
+
+from domain.idempotency.answers import lookup, once, replay, store
+from domain.idempotency.prune import PRUNE_BATCH, prune
+from domain.idempotency.table import KEPT_FOR, Answered, Key, StoredAnswer, requests
+
+__all__ = [
+    "KEPT_FOR",
+    "PRUNE_BATCH",
+    "Answered",
+    "Key",
+    "StoredAnswer",
+    "lookup",
+    "once",
+    "prune",
+    "replay",
+    "requests",
+    "store",
+]

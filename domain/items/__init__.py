@@ -1,0 +1,7 @@
+"""Items: what can be reserved, and how much of it there is."""
+
+from domain.items.queries import find, get
+from domain.items.stock import amend, create, lock, move
+from domain.items.table import MAX_ID, MAX_QUANTITY, Item, items
+
+__all__ = ["MAX_ID", "MAX_QUANTITY", "Item", "amend", "create", "find", "get", "items", "lock", "move"]

@@ -1,15 +1,18 @@
-"""The outbox: promises recorded with what they are about, kept later, in order, once at least."""
+"""The outbox: events recorded with the change that they report, delivered at least once and in order."""
 
+from domain.outbox.delivery.claim import ProbeTaken, claim
+from domain.outbox.delivery.commit_horizon import CommitHorizon
 from domain.outbox.delivery.fetch import fetch, wake
-from domain.outbox.delivery.lanes import Lane, claim, fence, register, release, renew
-from domain.outbox.delivery.low_watermark import Horizon, take_away_wrong_ones
+from domain.outbox.delivery.lanes import Lane, fence, register, release, renew
+from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
     DELIVERED,
-    HELD,
+    NOT_SENT,
     Delivered,
+    Delivery,
     Failed,
-    Held,
-    Moot,
+    NotSent,
+    Obsolete,
     Outcome,
     Refused,
     Rejected,
@@ -18,22 +21,27 @@ from domain.outbox.delivery.outcomes import (
 from domain.outbox.delivery.settle import Settlement, settle
 from domain.outbox.prune import BEGINNING, prune
 from domain.outbox.record import Event, has_recorded, record
+from domain.outbox.routes import Route, Routes
 from domain.outbox.table import Row
 
 __all__ = [
     "BEGINNING",
     "DELIVERED",
-    "HELD",
+    "NOT_SENT",
+    "CommitHorizon",
     "Delivered",
+    "Delivery",
     "Event",
     "Failed",
-    "Held",
-    "Horizon",
     "Lane",
-    "Moot",
+    "NotSent",
+    "Obsolete",
     "Outcome",
+    "ProbeTaken",
     "Refused",
     "Rejected",
+    "Route",
+    "Routes",
     "Row",
     "Settlement",
     "Unreachable",
@@ -46,7 +54,7 @@ __all__ = [
     "register",
     "release",
     "renew",
+    "reset_wrong_low_watermarks",
     "settle",
-    "take_away_wrong_ones",
     "wake",
 ]

@@ -1,4 +1,4 @@
-"""Letting go of what was delivered long ago."""
+"""Pruning: deleting rows that were delivered or discarded long ago."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,16 +10,16 @@ from domain.outbox.table import outbox
 #: Rows deleted in one transaction: a few megabytes of log at the most, written in a fraction of a second.
 PRUNE_BATCH = 5_000
 
-#: Before anything was delivered.
+#: Earlier than any delivery.
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
 def prune(session: Session, *, older_than: timedelta, after: datetime = BEGINNING) -> tuple[int, datetime | None]:
     """Delete up to PRUNE_BATCH rows that were delivered longer ago than that, and as many discarded ones.
 
-    Return how many, and the moment to go on from, or None when no more are that old: from there
-    the next batch need not walk over what this one has left in the index. Other dead rows, and
-    pending ones, stay.
+    Return how many, and the moment at which the next batch begins, or None when no more rows are that old. Beginning
+    there, the next batch does not walk over the index entries of the rows that this one has deleted. Pending rows
+    and other dead letters stay.
     """
     delivered, last, _ = session.execute(_DELIVERED, {"older_than": older_than, "after": after}).one()
     discarded, _, _ = session.execute(_DISCARDED, {"older_than": older_than, "after": BEGINNING}).one()
@@ -29,7 +29,7 @@ def prune(session: Session, *, older_than: timedelta, after: datetime = BEGINNIN
 
 def _pruning(ended_at: Column[datetime]) -> Select[int, datetime, str]:
     """Return the statement that deletes by the moment of that column, which has an index of its own."""
-    # What is being replayed is locked, and left to its new delivery; two that prune at once share the work.
+    # Rows that are being replayed are locked, and left alone; two that prune at the same time share the work.
     old = (
         select(outbox.c.id)
         .where(ended_at >= bindparam("after"), ended_at < func.now() - cast(bindparam("older_than"), Interval))
@@ -44,7 +44,7 @@ def _pruning(ended_at: Column[datetime]) -> Select[int, datetime, str]:
     return select(
         func.count(),
         func.max(gone.c.ended_at),
-        # The commit need not wait for the disk: what a crash brings back is pruned again.
+        # The commit need not wait for the disk: rows that a crash brings back are pruned again.
         func.set_config("synchronous_commit", "off", True),
     ).select_from(gone)
 

@@ -1,4 +1,4 @@
-"""Recording promises: rows in the transaction that makes them true."""
+"""Recording events: outbox rows, in the transaction of the change that they report."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,16 +28,15 @@ class Event:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def record(session: Session, events: Iterable[Event]) -> int:
+def record(session: Session, events: Iterable[Event], routes: Routes) -> int:
     """Write one row for each destination that wants each event. Return how many.
 
     The caller holds the lock on each aggregate, so the order of ids within one
     aggregate is the order in which its events happened, and the transaction has its id
-    before the rows have theirs (which `floor` relies on). All rows of an event share
-    its `event_id`. Raises UnfitEvent, with no row written, if one of them does not fit
-    its schema, whether or not anyone wants it.
+    before the rows have theirs (which `CommitHorizon` relies on). All rows of an event share
+    its `event_id`. Raises InvalidEvent, with no row written, if the payload of one event does not fit
+    its schema, whether or not any destination wants it.
     """
-    routes = session.info["routes"]
     rows = [row for event, payload in _checked(events) for row in _rows(routes, event, payload)]
     if rows:
         copy(session, outbox, _COLUMNS, rows)
@@ -50,7 +49,7 @@ _RECORDED = "recorded"
 
 
 def has_recorded(session: Session) -> bool:
-    """Tell whether this session has recorded a promise: then its commit must be on disk before anyone is told."""
+    """Return whether this session has recorded an event. If so, its commit must be on disk before it is answered."""
     return _RECORDED in session.info
 
 
@@ -58,11 +57,11 @@ _COLUMNS = ("event_id", "destination", "lane", "aggregate_id", "type", "payload"
 
 
 def _checked(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
-    """Give each event with its payload as JSON text."""
+    """Yield each event with its payload as JSON text."""
     payload: Mapping[str, Any] | None = None
     text = ""
     for event in events:
-        validation.check(event.type, event.payload)
+        validation.validate(event.type, event.payload)
         # Events that share a payload come one after the other.
         if event.payload is not payload:
             payload, text = event.payload, json.dumps(event.payload)

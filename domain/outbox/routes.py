@@ -1,37 +1,26 @@
-"""Which destination wants which events."""
+"""Routes: which destination wants which events."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from domain.outbox.delivery.outcomes import Retries
 
-#: The destination behind CONFIRMATION_URL.
-CONFIRMATION = "confirmation"
-
-RESERVATION_CONFIRM = "reservation_confirm"
-RESERVATION_RELEASE = "reservation_release"
-
-#: Things to do, not things that happened. A `*` never matches one.
-STEPS = frozenset({RESERVATION_CONFIRM, RESERVATION_RELEASE})
-
-#: Kinds of destinations, by the scheme of their URL.
-KINDS = ("log", "null", "http", "https", "sqs", "amqp", "amqps", "kafka", "redis", "rediss", "unix")
-
-Format = Literal["envelope", "slot", "cloudevents", "cloudevents-binary", "standard-webhooks"]
+#: How a URL begins, by RFC 3986. Which schemes there are is for the workers to say.
+SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
 
 
 class Route(BaseModel):
-    """A destination: where it is, what it wants, in which format, and how hard to try.
+    """A destination: where it is, which events it wants, in which format, and how often a delivery is tried.
 
-    `events` are event types, with `*` for any run of characters. `batch_size` is how many
-    rows are fetched and settled together, `concurrency` how many calls run at once,
-    `timeout_seconds` how long one may take (None: as long as the settings say).
+    `events` are event types, with `*` for any characters. `batch_size` is how many rows are fetched and settled
+    together, `concurrency` how many calls run at once, `timeout_seconds` how long one may take (None: as long as the
+    settings say). Only the shape of the URL is checked here: the worker knows which schemes and formats there are.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,9 +28,9 @@ class Route(BaseModel):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")
     url: str = Field(min_length=1)
     events: tuple[str, ...] = ("*",)
-    format: Format = "envelope"
-    #: Sign webhooks: each `whsec_` and base64, as Standard Webhooks writes it. With two, while
-    #: consumers change from one to the other, each delivery is signed with both.
+    format: str = Field(default="envelope", pattern=r"^[a-z][a-z0-9-]*$")
+    #: The keys that sign webhooks: each `whsec_` and base64, as Standard Webhooks writes it. With two of them each
+    #: delivery has two signatures, so that consumers can change from one key to the other.
     secret: tuple[str, ...] = Field(default=(), repr=False)
     batch_size: int = Field(default=1_000, ge=1, le=10_000)
     concurrency: int = Field(default=8, ge=1, le=64)
@@ -52,12 +41,12 @@ class Route(BaseModel):
 
     @field_validator("url")
     @classmethod
-    def _leads_somewhere(cls, url: str) -> str:
+    def _has_the_shape_of_a_url(cls, url: str) -> str:
+        if not SCHEME.match(url):
+            raise ValueError("it must begin with a scheme, such as https:// or log:")
         parts = urlsplit(url)
-        if parts.scheme not in KINDS:
-            raise ValueError(f"{parts.scheme!r} is no kind of destination; the kinds are {', '.join(KINDS)}")
         if parts.scheme in {"http", "https"}:
-            _ = parts.port  # what can't be read raises ValueError
+            _ = parts.port  # raises ValueError if it is no number
             if not parts.hostname:
                 raise ValueError("it must name a host")
         return url
@@ -75,21 +64,37 @@ class Route(BaseModel):
             longest=timedelta(seconds=self.longest_retry_seconds),
         )
 
-    def wants(self, event_type: str) -> bool:
-        return any(
-            want == event_type or (event_type not in STEPS and fnmatchcase(event_type, want)) for want in self.events
-        )
-
 
 @dataclass(frozen=True)
 class Routes:
-    """All destinations. It remembers what it has worked out: there are few event types."""
+    """All destinations: sinks, which take events, and steps, whose answers change reservations.
 
-    destinations: Sequence[Route]
+    Events of `step_types` ask for something to be done. Only a route that lists their type by name gets them: a `*`
+    never matches one.
+    """
+
+    sinks: Sequence[Route]
+    steps: Sequence[Route] = ()
+    step_types: frozenset[str] = frozenset()
+    #: The names of the destinations that want an event type: there are few types, so each is worked out once.
     _wanting: dict[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def destinations(self) -> Sequence[Route]:
+        return [*self.sinks, *self.steps]
+
+    @property
+    def names(self) -> Sequence[str]:
+        return [route.name for route in self.destinations]
 
     def wanting(self, event_type: str) -> Sequence[str]:
         """Return the names of the destinations that want events of this type."""
         if event_type not in self._wanting:
-            self._wanting[event_type] = [route.name for route in self.destinations if route.wants(event_type)]
+            wanting = [route.name for route in self.destinations if self._wants(route, event_type)]
+            self._wanting[event_type] = wanting
         return self._wanting[event_type]
+
+    def _wants(self, route: Route, event_type: str) -> bool:
+        if event_type in self.step_types:
+            return event_type in route.events
+        return any(fnmatchcase(event_type, wanted) for wanted in route.events)

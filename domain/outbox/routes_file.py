@@ -1,4 +1,4 @@
-"""The file named by HOLDFAST_ROUTES, read and checked before anything starts."""
+"""The routes file, named by HOLDFAST_ROUTES: read and checked before anything starts."""
 
 import os
 import re
@@ -11,25 +11,19 @@ from typing import Any, NoReturn
 
 from pydantic import ValidationError
 
-from domain.outbox.routes import CONFIRMATION, RESERVATION_CONFIRM, RESERVATION_RELEASE, Route, Routes
-from domain.runtime.settings import Settings, complaint, refuse_to_start
+from domain.outbox.routes import Route
+from domain.runtime.errors import ConfigurationError
+from domain.runtime.settings import complaint
 
 
-def load(settings: Settings) -> Routes:
-    """Return the routes that the settings ask for, or end the process and say what is wrong, and in which line."""
-    sinks = _File.read(settings.routes_file).routes() if settings.routes_file else [Route(name="log", url="log:")]
-    if settings.confirmation_url:
-        steps = (RESERVATION_CONFIRM, RESERVATION_RELEASE)
-        if any(sink.name == CONFIRMATION for sink in sinks):
-            refuse_to_start(f"HOLDFAST_ROUTES: {CONFIRMATION!r} is the name of what CONFIRMATION_URL leads to.")
-        # Few enough that one batch is answered well within its lane's time.
-        sinks.append(Route(name=CONFIRMATION, url=settings.confirmation_url, events=steps, batch_size=100))
-    return Routes(sinks)
+def load(path: Path) -> list[Route]:
+    """Return the destinations of a routes file. Raises ConfigurationError, which names the line that is wrong."""
+    return _File.read(path).routes()
 
 
 @dataclass(frozen=True)
 class _File:
-    """A routes file: its text, for the line that a complaint names, and what is in it."""
+    """A routes file: its text, which complaints quote the line of, and its parsed content."""
 
     path: Path
     text: str
@@ -41,17 +35,17 @@ class _File:
             text = path.read_text()
             return cls(path, text, tomllib.loads(text))
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            refuse_to_start(f"HOLDFAST_ROUTES: {path} can't be read: {error}")
+            raise ConfigurationError(f"HOLDFAST_ROUTES: {path} can't be read: {error}") from error
 
     def routes(self) -> list[Route]:
-        strangers = self.document.keys() - {"destination"}
-        if strangers:
-            self._refuse(self._line(min(strangers)), f"unknown key {min(strangers)!r}; write [[destination]]")
+        unknown = self.document.keys() - {"destination"}
+        if unknown:
+            self._refuse(self._line(min(unknown)), f"unknown key {min(unknown)!r}; write [[destination]]")
         entries = self.document.get("destination", [])
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             self._refuse(self._line("destination"), "each destination is a table of its own: [[destination]]")
         routes = [self._route(number, entry) for number, entry in enumerate(entries)]
-        self._insist_on_names(routes)
+        self._require_unique_names(routes)
         return routes
 
     def _route(self, number: int, entry: Mapping[str, object]) -> Route:
@@ -60,18 +54,18 @@ class _File:
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, fault["loc"]))
-            # What is missing is told of with all that is there, and an unknown key may be a secret's.
-            is_tellable = fault["type"] not in {"missing", "extra_forbidden"} and fault["loc"][0] != "secret"
-            # A URL as it is written: what variables put into it may be a password.
+            # For a missing key the input is the whole table, and an unknown key may hold a secret.
+            can_be_quoted = fault["type"] not in {"missing", "extra_forbidden"} and fault["loc"][0] != "secret"
+            # A URL is quoted as the file has it: a variable in it may hold a password.
             written = entry.get("url") if fault["loc"][0] == "url" else fault["input"]
-            told = f" (it says {written!r})" if is_tellable else ""
+            quoted = f" (it says {written!r})" if can_be_quoted else ""
             line = self._line(str(fault["loc"][0]), destination=number)
-            said = complaint(fault)
+            message = complaint(fault)
             if fault["type"] == "extra_forbidden":
-                said = f"a destination has no such key; it has {', '.join(Route.model_fields)}"
-            self._refuse(line, f"{place}: {said}{told}")
+                message = f"a destination has no such key; it has {', '.join(Route.model_fields)}"
+            self._refuse(line, f"{place}: {message}{quoted}")
 
-    def _insist_on_names(self, routes: list[Route]) -> None:
+    def _require_unique_names(self, routes: list[Route]) -> None:
         counted = Counter(route.name for route in routes)
         for number, route in reversed(list(enumerate(routes))):
             if counted[route.name] > 1:
@@ -79,10 +73,10 @@ class _File:
                 self._refuse(line, f"two destinations are called {route.name!r}; each needs a name of its own")
 
     def _refuse(self, line: int, reason: str) -> NoReturn:
-        refuse_to_start(f"HOLDFAST_ROUTES: {self.path}, line {line}: {reason}.")
+        raise ConfigurationError(f"HOLDFAST_ROUTES: {self.path}, line {line}: {reason}.")
 
     def _line(self, key: str, *, destination: int | None = None) -> int:
-        """Return the line that a key is in; where it is missing, the line that its destination begins with."""
+        """Return the line of a key; if the key is missing, the line at which its destination begins."""
         lines = list(enumerate(self.text.splitlines(), start=1))
         begins = [number for number, line in lines if re.match(r"\s*\[\[\s*destination\s*\]\]", line)]
         first = begins[destination] if destination is not None and destination < len(begins) else 1
@@ -93,7 +87,7 @@ class _File:
 
 
 def _expanded(key: str, value: object) -> object:
-    """Put environment variables into `url` and `secret`, so that secrets stay out of the file."""
+    """Put environment variables into `url` and `secret`, so that the file need not contain secrets."""
     if key not in {"url", "secret"}:
         return value
     if isinstance(value, list):
@@ -105,5 +99,5 @@ def _expand(text: str) -> str:
     expanded = os.path.expandvars(text)
     missing = re.search(r"\$\{?(\w+)", expanded)
     if missing:
-        refuse_to_start(f"{missing[1]}: HOLDFAST_ROUTES needs this variable, and it is not set.")
+        raise ConfigurationError(f"{missing[1]}: the routes file uses this variable, and it is not set.")
     return expanded

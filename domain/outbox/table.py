@@ -1,4 +1,4 @@
-"""The outbox's tables: promises, the lanes they leave by, and the destinations they go to."""
+"""The tables of the outbox: rows, lanes, destinations, and what operators did."""
 
 from datetime import datetime
 from typing import NamedTuple
@@ -55,8 +55,8 @@ outbox = Table(
     CheckConstraint(f"lane >= 0 AND lane < {LANES}", name="lane_in_range"),
     CheckConstraint("processed_at IS NULL OR dead_at IS NULL", name="delivered_or_dead"),
     CheckConstraint("discarded_at IS NULL OR dead_at IS NOT NULL", name="discarded_is_dead"),
-    # What is settled leaves a dead entry in the index of ready rows. By default, ten million rows
-    # would collect two million of them before a vacuum, and each claim would walk over them.
+    # Each settled row leaves a dead entry in the index of ready rows. By default, ten million rows
+    # would collect two million of these before a vacuum, and each claim would walk over them.
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 10_000},
 )
 
@@ -64,14 +64,14 @@ pending = and_(outbox.c.processed_at.is_(None), outbox.c.dead_at.is_(None))
 ready = and_(pending, outbox.c.available_at.is_(None))
 waiting = and_(pending, outbox.c.available_at.is_not(None))
 
-# What waits for its retry is in no index that the ready rows are read from, so that
-# a hundred thousand of them cost the others nothing.
+# Rows that wait for their retry are in no index that ready rows are read from, so that
+# a hundred thousand waiting rows cost the ready ones nothing.
 Index("ix_outbox_ready", outbox.c.destination, outbox.c.lane, outbox.c.id, postgresql_where=ready)
 Index("ix_outbox_waiting_aggregate", outbox.c.destination, outbox.c.aggregate_id, outbox.c.id, postgresql_where=waiting)
 Index("ix_outbox_waiting_due", outbox.c.destination, outbox.c.lane, outbox.c.available_at, postgresql_where=waiting)
 Index("ix_outbox_dead", outbox.c.destination, outbox.c.id, postgresql_where=outbox.c.dead_at.is_not(None))
 
-# What may be pruned, the oldest first: neither what is young nor what is dead is ever walked over.
+# Rows that may be pruned, the oldest first: pruning never walks over young rows or dead letters.
 Index("ix_outbox_processed_at", outbox.c.processed_at, postgresql_where=outbox.c.processed_at.is_not(None))
 Index("ix_outbox_discarded_at", outbox.c.discarded_at, postgresql_where=outbox.c.discarded_at.is_not(None))
 
@@ -83,8 +83,8 @@ lanes = Table(
     Column("epoch", BigInteger, nullable=False, server_default="0"),
     Column("holder", String(64)),
     Column("leased_until", DateTime(timezone=True)),
-    # None of its rows up to this id is ready; see `floor`.
-    Column("settled_to", BigInteger, nullable=False, server_default="0"),
+    # None of its rows up to this id is ready; see `delivery.low_watermark`.
+    Column("low_watermark", BigInteger, nullable=False, server_default="0"),
     # A lane is rewritten at each claim; with room on its page that touches no index.
     postgresql_with={"fillfactor": 50},
 )
@@ -118,10 +118,10 @@ operations = Table(
 
 
 class Row(NamedTuple):
-    """One promise to one destination, as fetched. `payload` and `headers` are JSON text.
+    """One event on its way to one destination, as fetched. `payload` and `headers` are JSON text.
 
-    `fetched_at` is the database's time: whoever tells a consumer the time of a delivery tells this
-    one, as a consumer may refuse what a worker's wrong clock has stamped.
+    `fetched_at` is the database's time. Deliveries are stamped with it, as a consumer may refuse a delivery that a
+    worker with a wrong clock has stamped.
     """
 
     id: int
@@ -138,12 +138,12 @@ class Row(NamedTuple):
 
     @property
     def is_replayed(self) -> bool:
-        """Whether it is sent again after it was delivered or given up: its header says when that was asked for."""
-        # Parsing would cost each row more than all else that looks at it. With its colon it is a
-        # name and no value, which a client may choose.
+        """Whether the row is sent again after it was delivered or dead: the header `replayed` says since when."""
+        # Parsing the headers would cost more than everything else that is done to a row. The colon makes this
+        # match a name only: values may be chosen by a client.
         return '"replayed":' in self.headers
 
 
 def lane_of(aggregate_id: UUID) -> int:
-    """Return the lane that an aggregate always goes by. The low bits of a UUID are random."""
+    """Return the lane of an aggregate, which is always the same. The low bits of a UUID are random."""
     return aggregate_id.int % LANES

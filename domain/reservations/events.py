@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from domain.outbox.record import Event
-from domain.outbox.routes import RESERVATION_CONFIRM, RESERVATION_RELEASE
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation
 
 CREATED = "booking.created"
 STATUS_CHANGED = "booking.status_changed"
+
+#: Asks the confirmation service to confirm a hold, and to release what it may have confirmed.
+RESERVATION_CONFIRM = "reservation_confirm"
+RESERVATION_RELEASE = "reservation_release"
 
 #: Statuses that have an event of their own beside `booking.status_changed`.
 OWN_EVENT = {
@@ -22,7 +25,7 @@ OWN_EVENT = {
 
 
 def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event]:
-    """Return what is told when a hold is made, and the request to have it confirmed."""
+    """Return the events of a new hold: that it was made, and the request to have it confirmed."""
     payload = _facts(reservation)
     return [
         Event(CREATED, reservation.id, payload, headers),
@@ -33,7 +36,7 @@ def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event
 def of_change(
     reservation: Reservation, from_status: Status, reason: str | None, headers: Mapping[str, str]
 ) -> list[Event]:
-    """Return what is told when a reservation, as it is now, has left `from_status`."""
+    """Return the events of a change from `from_status` to the status that the reservation has now."""
     change = {"from_status": from_status, "to_status": reservation.status, "reason": reason}
     payload = _facts(reservation) | change
     own = OWN_EVENT.get(reservation.status)
@@ -42,7 +45,7 @@ def of_change(
 
 
 def release(reservation: Reservation) -> Event:
-    """Return the request that the confirmation service let go of what it may have confirmed."""
+    """Return the request that the confirmation service release what it may have confirmed."""
     return Event(RESERVATION_RELEASE, reservation.id, _facts(reservation))
 
 

@@ -1,4 +1,4 @@
-"""The lifecycle of a reservation: one table, and what follows from it."""
+"""The lifecycle of a reservation: one table of the changes that are allowed, and what follows from it."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -7,7 +7,7 @@ from domain.runtime.errors import WrongStatus
 
 
 class Status(StrEnum):
-    """Where a reservation stands. Stored and shown in upper case."""
+    """The status of a reservation, stored and shown in upper case."""
 
     PENDING = "PENDING"
     CONFIRMED = "CONFIRMED"
@@ -27,13 +27,13 @@ TRANSITIONS: Mapping[Status, frozenset[Status]] = {
     Status.BLOCKED: frozenset({Status.CANCELLED}),
 }
 
-#: What a reservation in one of these holds is not available to anyone else.
+#: In these statuses the units of a reservation are not available to anyone else.
 HOLDING = frozenset({Status.PENDING, Status.CONFIRMED, Status.CHECKED_IN, Status.BLOCKED})
 
-#: Stock in one of these is gone for good.
+#: In these statuses the units are used up for good.
 CONSUMING = frozenset({Status.COMPLETED})
 
-#: The rest gives back what was held.
+#: In all other statuses the units have been given back.
 RELEASING = frozenset(Status) - HOLDING - CONSUMING
 
 

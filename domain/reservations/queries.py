@@ -7,7 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from domain.items.table import items
+from domain.items import items
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation, read, reservations
 from domain.runtime.errors import UnknownReservation

@@ -9,16 +9,17 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from domain import outbox
-from domain.idempotency.stored_answers import Answer, Answered, Key, stored_answers
-from domain.items.table import Item, table
+from domain import idempotency, items, outbox
+from domain.idempotency import Answered, Key, StoredAnswer
+from domain.items import Item
+from domain.outbox import Routes
 from domain.reservations import events
 from domain.reservations.expiry import take_back
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation, history, reservations
 from domain.reservations.transition import SYSTEM
 from domain.runtime.database import copy, now
-from domain.runtime.errors import HoldfastError, KeyReused, Refusal, SoldOut, UnknownItem
+from domain.runtime.errors import HoldfastError, IdempotencyKeyReused, Refusal, SoldOut, UnknownItem
 from domain.runtime.identity import new_id
 
 
@@ -40,7 +41,7 @@ class Reserve:
 
 
 class KeyRace(HoldfastError):
-    """A key raced with a request for another item: roll back and take the members one by one."""
+    """Raised when a key raced with a request for another item: roll back and take the members one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +52,17 @@ class Accepted:
 
 
 @dataclass(frozen=True, slots=True)
-class Twin:
+class Duplicate:
     """It repeats the request at this place in the set, and shares its answer."""
 
     of: int
 
 
-Decision = Accepted | Twin | Answered | Refusal
+Decision = Accepted | Duplicate | Answered | Refusal
 
 
 def reserve(
-    session: Session, requests: Sequence[Reserve], render: Callable[[Reservation], str]
+    session: Session, requests: Sequence[Reserve], render: Callable[[Reservation], str], routes: Routes
 ) -> Sequence[Answered | Refusal]:
     """Make the holds that the stock allows, in order of arrival, and answer each request.
 
@@ -69,13 +70,13 @@ def reserve(
     nothing. Raises KeyRace.
     """
     stock = _lock(session, requests)
-    # After the locks: a twin asks for the same item, so its answer is committed and seen by now.
-    answered = stored_answers.lookup(session, {request.key for request in requests if request.key})
+    # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
+    answered = idempotency.lookup(session, {request.key for request in requests if request.key})
     decisions = decide(requests, stock, answered)
-    while take_back(session, _short(requests, decisions, stock)):
+    while take_back(session, _short(requests, decisions, stock), routes):
         stock = _lock(session, requests)
         decisions = decide(requests, stock, answered)
-    answers = _write(session, requests, decisions, render)
+    answers = _write(session, requests, decisions, render, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 
 
@@ -83,12 +84,12 @@ def _lock(session: Session, requests: Sequence[Reserve]) -> Mapping[int | str, I
     """Lock the items asked for. Return them by id and by sku."""
     ids = {request.item for request in requests if isinstance(request.item, int)}
     skus = {request.item for request in requests if isinstance(request.item, str)}
-    held = table.lock(session, ids, skus)
-    return {item.id: item for item in held} | {item.sku: item for item in held}
+    locked = items.lock(session, ids, skus)
+    return {item.id: item for item in locked} | {item.sku: item for item in locked}
 
 
 def decide(
-    requests: Sequence[Reserve], stock: Mapping[int | str, Item], answered: Mapping[Key, Answer]
+    requests: Sequence[Reserve], stock: Mapping[int | str, Item], answered: Mapping[Key, StoredAnswer]
 ) -> Sequence[Decision]:
     """Decide requests in order of arrival on the locked numbers. Pure."""
     left = {item.id: item.available_quantity for item in stock.values()}
@@ -105,17 +106,17 @@ def decide(
 
 
 def _repeated(
-    request: Reserve, requests: Sequence[Reserve], answered: Mapping[Key, Answer], first: Mapping[Key, int]
+    request: Reserve, requests: Sequence[Reserve], answered: Mapping[Key, StoredAnswer], first: Mapping[Key, int]
 ) -> Decision | None:
     """Answer a request whose key has been used before, in an earlier set or in this one."""
     if request.key is None:
         return None
     if request.key in answered:
-        return stored_answers.replay(answered[request.key], request.key, request.payload_hash)
+        return idempotency.replay(answered[request.key], request.key, request.payload_hash)
     if request.key in first:
-        twin = first[request.key]
-        same = requests[twin].payload_hash == request.payload_hash
-        return Twin(twin) if same else KeyReused(request.key.key)
+        of = first[request.key]
+        same = requests[of].payload_hash == request.payload_hash
+        return Duplicate(of) if same else IdempotencyKeyReused(request.key.key)
     return None
 
 
@@ -141,6 +142,7 @@ def _write(
     requests: Sequence[Reserve],
     decisions: Sequence[Decision],
     render: Callable[[Reservation], str],
+    routes: Routes,
 ) -> Mapping[int, str]:
     """Write the accepted holds and all that belongs to them. Return their answers by place."""
     accepted = [(place, one.item) for place, one in enumerate(decisions) if isinstance(one, Accepted)]
@@ -149,13 +151,13 @@ def _write(
     moment = now(session)
     holds = [(place, requests[place], _hold(requests[place], item, moment)) for place, item in accepted]
     answers = {place: render(hold) for place, _, hold in holds}
-    _insert(session, [(request, hold) for _, request, hold in holds])
+    _insert(session, [(request, hold) for _, request, hold in holds], routes)
     given = [
-        (request.key, Answer(request.payload_hash, answers[place]), hold.id)
+        (request.key, StoredAnswer(request.payload_hash, answers[place]), hold.id)
         for place, request, hold in holds
         if request.key
     ]
-    if stored_answers.store(session, given) < len(given):
+    if idempotency.store(session, given) < len(given):
         raise KeyRace
     return answers
 
@@ -178,7 +180,7 @@ def _hold(request: Reserve, item: Item, moment: datetime) -> Reservation:
     )
 
 
-def _insert(session: Session, holds: Sequence[tuple[Reserve, Reservation]]) -> None:
+def _insert(session: Session, holds: Sequence[tuple[Reserve, Reservation]], routes: Routes) -> None:
     copy(session, reservations, _COLUMNS, (_row(request, hold) for request, hold in holds))
     copy(
         session,
@@ -186,11 +188,12 @@ def _insert(session: Session, holds: Sequence[tuple[Reserve, Reservation]]) -> N
         ("reservation_id", "to_status", "changed_by"),
         ((hold.id, hold.status, request.changed_by) for request, hold in holds),
     )
-    outbox.record(session, (e for request, hold in holds for e in events.of_creation(hold, request.headers)))
+    created = (event for request, hold in holds for event in events.of_creation(hold, request.headers))
+    outbox.record(session, created, routes)
     taken: Counter[int] = Counter()
     for _, hold in holds:
         taken[hold.item_id] -= hold.quantity
-    table.move(session, taken)
+    items.move(session, taken)
 
 
 _COLUMNS = (
@@ -230,7 +233,7 @@ def _answer(place: int, decisions: Sequence[Decision], answers: Mapping[int, str
     match decisions[place]:
         case Accepted():
             return Answered(answers[place])
-        case Twin(of):
+        case Duplicate(of):
             shared = _answer(of, decisions, answers)
             return replace(shared, replayed=True) if isinstance(shared, Answered) else shared
         case decided:

@@ -26,7 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from domain.items.table import items
+from domain.items import items
 from domain.reservations.lifecycle import Status
 from domain.runtime.database import metadata
 
@@ -111,7 +111,7 @@ class Reservation:
     @classmethod
     def of(cls, row: Any) -> "Reservation":
         """Return the value of a row of `read`."""
-        # Spelled out: a sweep reads ten thousand of these a second.
+        # Spelled out, because expiry reads ten thousand of these a second.
         return cls(
             id=row.id,
             item_id=row.item_id,

@@ -1,4 +1,4 @@
-"""Changing a status: the one way there is, for every door, step and sweeper."""
+"""Changing a status: the only way there is, for every endpoint, step and maintenance job."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -7,18 +7,17 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, Uuid, any_, bindparam, cast, column, func, update
+from sqlalchemy import Text, Uuid, any_, bindparam, cast, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain import outbox
-from domain.items.table import table
-from domain.outbox import Event
+from domain import items, outbox
+from domain.outbox import Event, Routes
 from domain.reservations import events
 from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.reservations.table import Reservation, history, read, reservations
-from domain.runtime.database import copy, now
-from domain.runtime.errors import HoldLapsed, Refusal, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
+from domain.runtime.database import arrays, copy, lists, now
+from domain.runtime.errors import HoldExpired, Refusal, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
 
 #: Who changes a status when nobody asked for it.
 SYSTEM = "system"
@@ -36,7 +35,7 @@ REACHED = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A locked reservation, where it is to go, why, and by whose wish. `headers` tie its events to the request."""
+    """A locked reservation, its new status, the reason, and who asked. `headers` tie its events to the request."""
 
     of: Reservation
     to: Status
@@ -67,35 +66,36 @@ def change(
     if_match: int | None = None,
     expected_version: int | None = None,
     headers: Mapping[str, str] | None = None,
+    routes: Routes,
 ) -> Reservation | Refusal:
-    """Lock one reservation and take it to another status. Raises UnknownReservation, StalePrecondition, StaleVersion.
+    """Lock one reservation and change its status. Raises UnknownReservation, StalePrecondition, StaleVersion.
 
     A version that is given must be the current one. For the answer see `transition`.
     """
-    held = lock(session, [reservation_id])
-    if not held:
+    locked = lock(session, [reservation_id])
+    if not locked:
         raise UnknownReservation(reservation_id)
-    (one,) = held
+    (one,) = locked
     if if_match is not None and if_match != one.version:
         raise StalePrecondition(if_match, one.version)
     if expected_version is not None and expected_version != one.version:
         raise StaleVersion(expected_version, one.version)
     asked = Change(of=one, to=to, reason=reason, changed_by=changed_by, headers=headers or {})
-    return transition(session, [asked])[0]
+    return transition(session, [asked], routes)[0]
 
 
-def transition(session: Session, changes: Sequence[Change]) -> Sequence[Reservation | Refusal]:
-    """Take reservations that the caller has locked to another status, and answer for each.
+def transition(session: Session, changes: Sequence[Change], routes: Routes) -> Sequence[Reservation | Refusal]:
+    """Change the status of reservations that the caller has locked. Return a result for each.
 
-    An overdue hold becomes EXPIRED instead, whatever was asked, and its answer is
-    HoldLapsed: commit, and only then raise it. Any other refusal changes nothing. Give
-    all changes of a transaction in one call: it locks their items, in order.
+    An overdue hold becomes EXPIRED instead, whatever was asked, and its result is HoldExpired: commit, and only then
+    raise it. Any other refusal changes nothing. Pass all changes of a transaction in one call: it locks their items
+    in order.
     """
     if not changes:
         return []
     moment = now(session)
     moves = [_decide(one, moment) for one in changes]
-    _write(session, [move for move in moves if move is not None])
+    _write(session, [move for move in moves if move is not None], routes)
     return [_answer(one, move) for one, move in zip(changes, moves, strict=True)]
 
 
@@ -106,7 +106,7 @@ class _Move:
 
 
 def _decide(asked: Change, moment: datetime) -> _Move | None:
-    """Return what a change comes to, or None if the lifecycle does not allow it."""
+    """Return the move that a change leads to, or None if the lifecycle does not allow it."""
     if asked.to is not Status.EXPIRED and _is_overdue(asked.of, moment):
         asked = Change(of=asked.of, to=Status.EXPIRED, reason=LAPSED, headers=asked.headers)
     if asked.to not in TRANSITIONS.get(asked.of.status, ()):
@@ -129,22 +129,21 @@ def _answer(asked: Change, move: _Move | None) -> Reservation | Refusal:
         return WrongStatus(asked.of.status, asked.to)
     if move.after.status is not asked.to:
         assert asked.of.expires_at is not None
-        return HoldLapsed(asked.of.id, asked.of.expires_at)
+        return HoldExpired(asked.of.id, asked.of.expires_at)
     return move.after
 
 
-def _write(session: Session, moves: Sequence[_Move]) -> None:
+def _write(session: Session, moves: Sequence[_Move], routes: Routes) -> None:
     if not moves:
         return
     for to in {move.after.status for move in moves}:
         _rewrite(session, to, [move for move in moves if move.after.status is to])
     copy(session, history, _HISTORY_COLUMNS, map(_history, moves))
-    told = (_told(move) for move in moves)
-    outbox.record(session, (event for group in told for event in group))
+    outbox.record(session, (event for move in moves for event in _events(move)), routes)
     _give_back(session, [move.after for move in moves if move.after.status in RELEASING])
 
 
-def _told(move: _Move) -> Sequence[Event]:
+def _events(move: _Move) -> Sequence[Event]:
     return events.of_change(move.after, move.change.of.status, move.change.reason, move.change.headers)
 
 
@@ -158,23 +157,16 @@ def _rewrite(session: Session, to: Status, moves: Sequence[_Move]) -> None:
         values[REACHED[to]] = moves[0].after.updated_at
     if to is Status.CANCELLED:
         values |= {"cancellation_reason": _changed.c.reason, "cancelled_by": _changed.c.changed_by}
-    parameters = {
-        "ids": [move.after.id for move in moves],
-        "reasons": [move.change.reason for move in moves],
-        "changers": [move.change.changed_by for move in moves],
-    }
-    session.execute(update(reservations).where(reservations.c.id == _changed.c.id).values(values), parameters)
-
-
-_changed = (
-    func.unnest(
-        cast(bindparam("ids"), ARRAY(Uuid)),
-        cast(bindparam("reasons"), ARRAY(Text)),
-        cast(bindparam("changers"), ARRAY(Text)),
+    changes = lists(
+        _changed,
+        id=[move.after.id for move in moves],
+        reason=[move.change.reason for move in moves],
+        changed_by=[move.change.changed_by for move in moves],
     )
-    .table_valued(column("id", Uuid), column("reason", Text), column("changed_by", Text))
-    .render_derived("changed")
-)
+    session.execute(update(reservations).where(reservations.c.id == _changed.c.id).values(values), changes)
+
+
+_changed = arrays("changed", id=Uuid, reason=Text, changed_by=Text)
 _HISTORY_COLUMNS = ("reservation_id", "from_status", "to_status", "changed_by", "reason")
 
 
@@ -183,10 +175,10 @@ def _history(move: _Move) -> tuple[Any, ...]:
 
 
 def _give_back(session: Session, released: Sequence[Reservation]) -> None:
-    """Return what was held to the items. Reservations are locked before items, always."""
+    """Give the units of these reservations back to their items. Reservations are always locked before items."""
     quantities: Counter[int] = Counter()
     for one in released:
         quantities[one.item_id] += one.quantity
     if quantities:
-        table.lock(session, quantities)
-        table.move(session, quantities)
+        items.lock(session, quantities)
+        items.move(session, quantities)

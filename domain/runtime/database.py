@@ -5,10 +5,25 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, MetaData, Table, create_engine, func, make_url, select, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy import (
+    Engine,
+    MetaData,
+    Table,
+    TableValuedAlias,
+    bindparam,
+    cast,
+    column,
+    create_engine,
+    func,
+    make_url,
+    select,
+    text,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.types import TypeEngine
 
 from domain.runtime.errors import Busy, DatabaseUnavailable, Unavailable
 from domain.runtime.settings import Settings
@@ -72,9 +87,9 @@ def connect(
     )
 
 
-def sessions(engine: Engine, **info: object) -> sessionmaker[Session]:
-    """Return a factory of sessions; `info` travels with each (the outbox reads `routes`)."""
-    return sessionmaker(engine, info=info, expire_on_commit=False)
+def sessions(engine: Engine) -> sessionmaker[Session]:
+    """Return a factory of sessions."""
+    return sessionmaker(engine, expire_on_commit=False)
 
 
 #: The database's clock, for what an index is searched by. `clock_timestamp()` may change from
@@ -112,6 +127,28 @@ def copy(session: Session, table: Table, columns: Sequence[str], rows: Iterable[
         raise DBAPIError.instance(statement, None, error, psycopg.Error, dialect=connection.dialect) from error
 
 
+def arrays(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
+    """Return a table of that name made from arrays, one a column: a bulk statement then has a few parameters only.
+
+    The values come from `lists`. Use: `_moves = arrays("moves", item_id=BigInteger, quantity=BigInteger)`.
+    """
+    parameters = (cast(bindparam(f"{name}_{column}"), ARRAY(kind)) for column, kind in columns.items())
+    shape = (column(name, kind) for name, kind in columns.items())
+    return func.unnest(*parameters).table_valued(*shape, name=name).render_derived(name)
+
+
+def lists(table: TableValuedAlias, **columns: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """Return the parameters of a statement with a table from `arrays`: for each of its columns a list, all as long."""
+    return {f"{table.name}_{column}": values for column, values in columns.items()}
+
+
+def constraint_of(error: IntegrityError) -> str | None:
+    """Return the name of the constraint that a statement broke."""
+    diagnosis = getattr(error.orig, "diag", None)
+    name: str | None = getattr(diagnosis, "constraint_name", None)
+    return name
+
+
 def trouble(error: Exception) -> Unavailable | None:
     """Return what an error of the database means for a caller, if it passes: Busy or DatabaseUnavailable.
 
@@ -141,7 +178,7 @@ DOWN_CODES = ("08", "53", "57P", "25006")
 
 
 #: The migration that this code needs.
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 
 
 def is_migrated(session: Session) -> bool:

@@ -1,24 +1,27 @@
-"""What can be said no to, as facts. A door chooses the words and the codes.
+"""Every error that the domain raises on purpose, as facts. Each endpoint chooses the words and the status codes.
 
 HoldfastError
 ├── Refusal                 the answer is no, and nothing has changed
-│   ├── Invalid             one field of the request can't be
+│   ├── Invalid
 │   ├── NotFound
 │   │   ├── UnknownItem
 │   │   ├── UnknownReservation
 │   │   ├── UnknownDestination
-│   │   └── NothingPromised  under this id, which may be an event's or a reservation's
-│   └── Conflict            what is asked for does not fit what is true now
+│   │   └── NotInOutbox
+│   └── Conflict            the request contradicts the present state
 │       ├── SoldOut
 │       ├── SkuTaken
-│       ├── StockCommitted  more is to be taken away than is available
+│       ├── InsufficientAvailableStock
 │       ├── WrongStatus
-│       ├── HoldLapsed
-│       ├── StaleVersion    of a body; StalePrecondition: of an If-Match header
-│       └── KeyReused
-└── Unavailable             nothing is known; ask again
+│       ├── HoldExpired
+│       ├── StaleVersion
+│       ├── StalePrecondition
+│       └── IdempotencyKeyReused
+└── Unavailable             the request was not decided; the client may ask again
     ├── Busy
     └── DatabaseUnavailable
+
+ConfigurationError stands apart: it ends a process at its start and never reaches a client.
 """
 
 from dataclasses import dataclass
@@ -26,8 +29,12 @@ from datetime import datetime
 from uuid import UUID
 
 
+class ConfigurationError(Exception):
+    """Raised while a process starts, when a setting, the routes file or an option can't be used."""
+
+
 class HoldfastError(Exception):
-    """The root of the tree. `str()` is for logs; a door renders the fields."""
+    """The root of the tree. `str()` is for logs; an endpoint renders the fields."""
 
     def __str__(self) -> str:
         facts = ", ".join(f"{name}={value!s}" for name, value in vars(self).items())
@@ -35,32 +42,40 @@ class HoldfastError(Exception):
 
 
 class Refusal(HoldfastError):
-    pass
+    """The answer is no, and nothing has changed."""
 
 
 class NotFound(Refusal):
+    """The request names something that does not exist."""
+
     @property
     def field(self) -> str:
-        """The field of the request that names what there is not."""
+        """The field of the request that names it."""
         raise NotImplementedError
 
 
 class Conflict(Refusal):
-    pass
+    """The request contradicts the present state."""
 
 
 class Unavailable(HoldfastError):
+    """The request was not decided. The client may ask again after that many seconds."""
+
     retry_after_seconds: int
 
 
 @dataclass(eq=False)
 class Invalid(Refusal):
+    """Raised when one field of a request has a value that is never allowed."""
+
     field: str
     reason: str
 
 
 @dataclass(eq=False)
 class UnknownItem(NotFound):
+    """Raised when no item has the given id (a number) or sku (text)."""
+
     item: int | str
 
     @property
@@ -70,6 +85,8 @@ class UnknownItem(NotFound):
 
 @dataclass(eq=False)
 class UnknownReservation(NotFound):
+    """Raised when no reservation has the given id."""
+
     reservation_id: UUID
 
     @property
@@ -79,8 +96,10 @@ class UnknownReservation(NotFound):
 
 @dataclass(eq=False)
 class UnknownDestination(NotFound):
+    """Raised when the database knows no destination of that name. `known` lists those that it knows."""
+
     destination: str
-    there_are: str
+    known: str
 
     @property
     def field(self) -> str:
@@ -88,7 +107,9 @@ class UnknownDestination(NotFound):
 
 
 @dataclass(eq=False)
-class NothingPromised(NotFound):
+class NotInOutbox(NotFound):
+    """Raised when the outbox has no row of that event or reservation. `subject_id` may be the id of either."""
+
     subject_id: UUID
 
     @property
@@ -98,6 +119,8 @@ class NothingPromised(NotFound):
 
 @dataclass(eq=False)
 class SoldOut(Conflict):
+    """Raised when more units are requested than are available."""
+
     sku: str
     asked: int
     available_quantity: int
@@ -105,11 +128,15 @@ class SoldOut(Conflict):
 
 @dataclass(eq=False)
 class SkuTaken(Conflict):
+    """Raised when an item is created with the sku of another one."""
+
     sku: str
 
 
 @dataclass(eq=False)
-class StockCommitted(Conflict):
+class InsufficientAvailableStock(Conflict):
+    """Raised when stock is to be reduced by more units than are available; the others are held by reservations."""
+
     sku: str
     adjust_quantity_by: int
     available_quantity: int
@@ -117,38 +144,52 @@ class StockCommitted(Conflict):
 
 @dataclass(eq=False)
 class WrongStatus(Conflict):
+    """Raised when the lifecycle does not allow a change from the present status."""
+
     status: str
     to: str
 
 
 @dataclass(eq=False)
-class HoldLapsed(Conflict):
+class HoldExpired(Conflict):
+    """Raised when a hold is to be confirmed or changed after its `expires_at`."""
+
     reservation_id: UUID
     expired_at: datetime
 
 
 @dataclass(eq=False)
 class StaleVersion(Conflict):
+    """Raised when the `expected_version` of a request's body is not the current version."""
+
     expected_version: int
     current_version: int
 
 
 @dataclass(eq=False)
 class StalePrecondition(Conflict):
+    """Raised when the version in an If-Match header is not the current version."""
+
     expected_version: int
     current_version: int
 
 
 @dataclass(eq=False)
-class KeyReused(Conflict):
+class IdempotencyKeyReused(Conflict):
+    """Raised when an idempotency key comes again with another request than the one it was first used for."""
+
     key: str
 
 
 @dataclass(eq=False)
 class Busy(Unavailable):
+    """Raised when a queue is full, or a lock or a connection was not to be had in time."""
+
     retry_after_seconds: int = 1
 
 
 @dataclass(eq=False)
 class DatabaseUnavailable(Unavailable):
+    """Raised when PostgreSQL can't be reached, is starting or stopping, or has run out of a resource."""
+
     retry_after_seconds: int = 2

@@ -1,10 +1,9 @@
-"""What the environment says, read once and checked before anything starts."""
+"""Settings: environment variables, read once and checked before anything starts."""
 
 import os
-import sys
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Annotated, NoReturn, Self
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
@@ -14,9 +13,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
-ROOT = Path(__file__).resolve().parent.parent
+from domain.runtime.errors import ConfigurationError
 
-#: Where `bin/up` keeps the servers that it embeds, and says where they are.
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+#: Where `bin/up` keeps the data of the servers that it starts, and the file that says where they listen.
 HOME = Path(os.environ.get("HOLDFAST_HOME") or ROOT / ".holdfast").absolute()
 
 
@@ -24,20 +25,20 @@ Network = IPv4Network | IPv6Network
 
 
 class Settings(BaseSettings):
-    """Environment variables; below them, what `bin/up` wrote into $HOLDFAST_HOME/env."""
+    """Environment variables. A variable that is not set may be in $HOLDFAST_HOME/env, where `bin/up` writes them."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     database_url: str = Field(alias="DATABASE_URL")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", alias="REDIS_URL")
-    #: Where the doorbell rings; the Redis of REDIS_URL unless it says otherwise.
+    #: The broker that carries wake-ups, if it is not the Redis of REDIS_URL.
     broker_url: str | None = Field(default=None, alias="BROKER_URL")
     routes_file: Path | None = Field(default=None, alias="HOLDFAST_ROUTES")
     confirmation_url: str | None = Field(default=None, alias="CONFIRMATION_URL")
     confirmation_timeout_seconds: float = Field(default=5.0, gt=0, le=60, alias="CONFIRMATION_TIMEOUT_SECONDS")
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60, alias="WEBHOOK_TIMEOUT_SECONDS")
-    #: Webhooks go to public addresses, and into these networks: whoever may write a webhook's URL
-    #: could otherwise have Holdfast call what only Holdfast can reach.
+    #: Webhooks go to public addresses and into these networks only. Otherwise the author of a webhook's URL could
+    #: make Holdfast call a server that only Holdfast can reach.
     webhook_private_networks: Annotated[tuple[Network, ...], NoDecode] = Field(
         default=(), alias="WEBHOOK_PRIVATE_NETWORKS"
     )
@@ -48,7 +49,7 @@ class Settings(BaseSettings):
     web_processes: int = Field(default=1, ge=1, le=64, alias="WEB_CONCURRENCY")
     #: More waiting requests than this are answered 503: "busy" is not "sold out".
     queue_limit: int = Field(default=4_096, ge=1, alias="QUEUE_LIMIT")
-    #: Where worker and scheduler show their metrics, at HOST; 0 for nowhere. The API shows its own at PORT.
+    #: The ports at which worker and scheduler serve their metrics, on HOST; 0 for none. The API serves its own at PORT.
     worker_metrics_port: int = Field(default=9191, ge=0, le=65_535, alias="WORKER_METRICS_PORT")
     scheduler_metrics_port: int = Field(default=9192, ge=0, le=65_535, alias="SCHEDULER_METRICS_PORT")
     outbox_retention_days: float = Field(default=7.0, gt=0, le=36_500, alias="OUTBOX_RETENTION_DAYS")
@@ -104,22 +105,24 @@ class Settings(BaseSettings):
         return path
 
     def broker(self) -> str:
-        """Return the URL that the doorbell rings at."""
+        """Return the URL of the broker that carries wake-ups."""
         return self.broker_url or self.redis_url
 
     @classmethod
     def load(cls) -> Self:
-        """Return the settings, or end the process with a message that names the variable."""
-        # Into the environment itself, as the routes file may name what is in it.
+        """Return the settings. Raises ConfigurationError, which names each variable that is wrong."""
+        # The file goes into the environment itself, as the routes file may refer to its variables.
         load_dotenv(HOME / "env")
         try:
             return cls()  # type: ignore[call-arg]  # the environment has it
         except ValidationError as error:
-            refuse_to_start("\n".join(f"{fault['loc'][0]}: {complaint(fault)}" for fault in error.errors()))
+            # Not `from error`: it holds the values, and a URL may hold a password.
+            faults = "\n".join(f"{fault['loc'][0]}: {complaint(fault)}" for fault in error.errors())
+            raise ConfigurationError(faults) from None
 
 
 def complaint(fault: ErrorDetails) -> str:
-    """Return what one of pydantic's errors says, without the prefix that it puts before our own words."""
+    """Return the message of one of pydantic's errors, without the prefix that it puts before our own messages."""
     return fault["msg"].removeprefix("Value error, ")
 
 
@@ -128,10 +131,3 @@ def _scheme(url: str) -> str:
     parts = urlsplit(url)
     _ = parts.port
     return parts.scheme
-
-
-def refuse_to_start(reason: str) -> NoReturn:
-    """Say what is wrong with the configuration or an option, and end the process with 2."""
-    print(f"Holdfast does not start, because its configuration or an option can't be used.\n{reason}", file=sys.stderr)
-    print('README.md, "Settings", says what each variable and each key of the routes file means.', file=sys.stderr)
-    raise SystemExit(2)

@@ -107,7 +107,7 @@ def discard(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     if asked.dry_run:
         print(f"{rows(there, 'dead letter')} would be discarded. Nothing was changed; --why does it.")
         return DONE
-    first = Batch(selection=selection, deed=options.deed(asked))
+    first = Batch(selection=selection, entry=options.entry(asked))
     run = bulk_changes.run(db, dead_letters.discard, first, doing="Discard", total=there, rate=asked.rate)
     return told(run, there, "dead letter", "discarded", selection)
 
@@ -127,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
         options.add_selection(one, "dead")
         options.add_error(one)
     for one in (replaying, discarding):
-        options.add_deed(one)
+        options.add_audit_entry(one)
     return parser
 
 

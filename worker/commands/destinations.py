@@ -98,9 +98,9 @@ def _remarks(one: Standing, routed: Collection[str]) -> Sequence[str]:
 def change(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
     """Pause, resume or probe one, and say what that means."""
     # Born valid, so that what can't be written down is not done either.
-    deed = options.deed(asked)
+    entry = options.entry(asked)
     with db.begin() as session:
-        has_changed = CHANGES[asked.work](session, asked.name, deed)
+        has_changed = CHANGES[asked.work](session, asked.name, entry)
     did, did_not = DID[asked.work]
     print(wrapped((did if has_changed else did_not).format(asked.name)))
     return DONE
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     for work, verb in CHANGES.items():
         one = works.add_parser(work, description=verb.__doc__)
         one.add_argument("name", metavar="NAME", help="the destination")
-        options.add_deed(one, counts=False)
+        options.add_audit_entry(one, counts=False)
     return parser
 
 

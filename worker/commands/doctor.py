@@ -4,8 +4,8 @@ import sys
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from domain.invariants import check
-from domain.invariants.check import Finding
+from domain import invariants
+from domain.invariants import Finding
 from domain.outbox import routes_file
 from domain.runtime import database
 from domain.runtime.settings import Settings
@@ -13,13 +13,13 @@ from worker.commands.runner import failed
 
 
 def main() -> int:
-    """Print a line for each law, and return 1 if one is broken."""
+    """Print a line for each invariant, and return 1 if one is broken."""
     settings = Settings.load()
     routed = [route.name for route in routes_file.load(settings).destinations]
     engine = database.connect(settings, connections=1)
     try:
         with database.sessions(engine).begin() as session:
-            findings = check.examine(session, routed=routed)
+            findings = invariants.examine(session, routed=routed)
     except SQLAlchemyError as error:
         return failed(error, "Nothing was examined.")
     for finding in findings:

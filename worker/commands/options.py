@@ -8,7 +8,7 @@ from dataclasses import fields
 from datetime import datetime
 from uuid import UUID
 
-from domain.outbox.operations.audit import Deed
+from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.selection import Among, Selection
 
 #: What the options of a selection are stored under: the fields that they give.
@@ -34,7 +34,7 @@ def add_error(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--group", metavar="GROUP", help="of the group that `list` shows under this name")
 
 
-def add_deed(parser: argparse.ArgumentParser, *, counts: bool = True) -> None:
+def add_audit_entry(parser: argparse.ArgumentParser, *, counts: bool = True) -> None:
     """Add who does it and why, and where there is something to count, how not to do it."""
     parser.add_argument("--why", metavar="TEXT", help="why you do it: required, and kept with what you did")
     parser.add_argument("--who", metavar="NAME", default=_whoever(), help="who does it (%(default)s)")
@@ -49,9 +49,9 @@ def selection(asked: argparse.Namespace, among: Among) -> Selection:
     return Selection(among=among, **{name: value for name, value in given.items() if value is not None})
 
 
-def deed(asked: argparse.Namespace) -> Deed:
+def entry(asked: argparse.Namespace) -> AuditEntry:
     """Return who does it and why. Raises Invalid."""
-    return Deed(who=asked.who, why=asked.why or "")
+    return AuditEntry(who=asked.who, why=asked.why or "")
 
 
 def insist_on_why(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:

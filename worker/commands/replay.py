@@ -24,7 +24,7 @@ LEFT_OUT = (
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bin/replay", description=f"{__doc__} {RATE} rows a second, or --rate.")
     options.add_selection(parser, "delivered")
-    options.add_deed(parser)
+    options.add_audit_entry(parser)
     asked = parser.parse_args(arguments)
     options.insist_on_why(parser, asked)
     return turned(lambda db, _: again(db, asked, options.selection(asked, Among.DELIVERED)))
@@ -35,8 +35,8 @@ def again(db: sessionmaker[Session], asked: argparse.Namespace, selection: Selec
     with db.begin() as session:
         selection = selection.as_of_now(session)
         there = replay.count(session, selection)
-    if there.answered_steps:
-        print(wrapped(LEFT_OUT.format(rows(there.answered_steps, "answered step"))))
+    if there.skipped_steps:
+        print(wrapped(LEFT_OUT.format(rows(there.skipped_steps, "answered step"))))
     what = "delivered row" if selection.among is Among.DELIVERED else "dead letter"
     if not there.rows:
         print(wrapped(f"No {what} fits. Nothing was changed."), file=sys.stderr)
@@ -44,7 +44,7 @@ def again(db: sessionmaker[Session], asked: argparse.Namespace, selection: Selec
     if asked.dry_run:
         print(wrapped(f"{rows(there.rows, what)} would be replayed. Nothing was changed; --why does it."))
         return DONE
-    first = Batch(selection=selection, deed=options.deed(asked))
+    first = Batch(selection=selection, entry=options.entry(asked))
     run = bulk_changes.run(db, replay.send_again, first, doing="Replay", total=there.rows, rate=asked.rate or RATE)
     return told(run, there.rows, what, "replayed", selection)
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.outbox import routes_file
 from domain.outbox.routes import Routes
 from domain.runtime import database, telemetry
-from domain.runtime.errors import Busy, HoldfastError, Invalid, NothingPromised, UnknownDestination
+from domain.runtime.errors import Busy, HoldfastError, Invalid, NotInOutbox, UnknownDestination
 from domain.runtime.settings import Settings
 
 #: How a key ends: what was asked is done; it is not; it can't be.
@@ -35,7 +35,7 @@ def turned(work: Callable[[sessionmaker[Session], Routes], int]) -> int:
         return failed(error, "What was changed is written down.")
     except HoldfastError as error:
         print(_refused(error), file=sys.stderr)
-        return TROUBLE if isinstance(error, NothingPromised) else WRONG_USAGE
+        return TROUBLE if isinstance(error, NotInOutbox) else WRONG_USAGE
     finally:
         engine.dispose()
 
@@ -57,9 +57,9 @@ def _refused(error: HoldfastError) -> str:
     match error:
         case Invalid(field=field, reason=reason):
             return f"{field}: {reason}. Nothing was changed."
-        case UnknownDestination(destination=name, there_are=names):
+        case UnknownDestination(destination=name, known=names):
             return f"There is no destination {name!r}; those that there are: {names}. Nothing was changed."
-        case NothingPromised(subject_id=which):
+        case NotInOutbox(subject_id=which):
             return (
                 f"Nothing is promised under {which}: no event and no reservation of that id is in the outbox."
                 " Delivered rows are kept for OUTBOX_RETENTION_DAYS; what no destination wants is never recorded."

@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.outbox.operations import explain
 from domain.outbox.operations.explain import (
     BackingOff,
-    Behind,
+    BlockedByEarlierEvent,
     BreakerOpen,
     Dead,
     Delivery,
     Discarded,
     End,
-    Homeless,
-    InHand,
+    Unregistered,
+    Leased,
     Obstacle,
     Paused,
     Processed,
@@ -77,7 +77,7 @@ def _hindered(obstacle: Obstacle, destination: str) -> str:
                 f"Pending: {destination} is not in the routes that HOLDFAST_ROUTES names, so nobody delivers it.\n"
                 "Put it back into that file; bin/doctor says more."
             )
-        case Homeless():
+        case Unregistered():
             return f"Pending: no worker has ever served {destination}, so it has no lanes. Start one that has it."
         case Paused(reason=reason):
             return (
@@ -89,14 +89,14 @@ def _hindered(obstacle: Obstacle, destination: str) -> str:
                 f"Waiting: {destination} has been down since {instant(since)}{_of(reason)}. It costs no attempts. Next"
                 f" probe: {_from(until)}.\nTry now: bin/destinations probe {destination} --why TEXT"
             )
-        case Behind(event_id=event_id, type=event_type):
+        case BlockedByEarlierEvent(event_id=event_id, type=event_type):
             return (
                 f"Waiting behind {event_type} of the same reservation, which leaves first.\n"
                 f"And why that has not left: bin/why {event_id}"
             )
         case BackingOff(until=until, attempts=attempts, error=error):
             return f"Waiting for another try at {instant(until)}, after {rows(attempts, 'failed attempt')}{_of(error)}."
-        case InHand(holder=holder, until=until):
+        case Leased(holder=holder, until=until):
             return f"Its lane is in hand of {plain(holder)} until {instant(until)} or longer: it leaves in turn."
         case Ready():
             return "Ready: nothing is in the way, and no worker has come yet.\nIf none is running: bin/process-outbox"

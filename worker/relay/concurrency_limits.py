@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 
-class Shares:
+class ConcurrencyLimits:
     """Each destination may have all threads but one, or all where it is the only one. Safe for threads."""
 
     def __init__(self, names: Collection[str], threads: int) -> None:

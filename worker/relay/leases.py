@@ -45,11 +45,11 @@ class Leases:
         """Renew the lease of a lane while the block runs, for LONGEST_SECONDS at the most."""
         with self._lock:
             self._held[lane] = time.monotonic()
-        metrics.HELD.labels(lane.destination).inc()
+        metrics.NOT_SENT.labels(lane.destination).inc()
         try:
             yield
         finally:
-            metrics.HELD.labels(lane.destination).dec()
+            metrics.NOT_SENT.labels(lane.destination).dec()
             with self._lock:
                 self._held.pop(lane, None)
 

@@ -11,21 +11,21 @@ from typing import TypeVar
 
 import structlog
 
-from domain.outbox import HELD, Failed, Outcome, Rejected, Row, Unreachable
-from worker.relay.ordering import BATCH_SECONDS, by_aggregate, guarded, lets_go_on
+from domain.outbox import NOT_SENT, Failed, Outcome, Rejected, Row, Unreachable
+from worker.relay.ordering import BATCH_SECONDS, allows_next, by_aggregate, isolated
 
 Entry = TypeVar("Entry")
 
 log = structlog.get_logger()
 
 
-def in_rounds(
+def in_ordered_batches(
     rows: Sequence[Row], send: Callable[[Sequence[Row]], Sequence[Outcome]], stopping: Event
 ) -> Sequence[Outcome]:
     """Send all rows and return their outcomes, in the order of `rows`.
 
     `send` gets at most one row of each aggregate and answers for each. What follows a row
-    that did not leave is Held, and so is everything not sent yet when the destination turns
+    that did not leave is NotSent, and so is everything not sent yet when the destination turns
     out to be unreachable, or the time of the batch is over.
     """
     outcomes: dict[int, Outcome] = {}
@@ -37,9 +37,9 @@ def in_rounds(
         outcomes.update((row.id, answer) for row, answer in zip(turn, answers, strict=True))
         if any(isinstance(answer, Unreachable) for answer in answers):
             break
-        left = {row.aggregate_id for row in turn if lets_go_on(outcomes[row.id])}
+        left = {row.aggregate_id for row in turn if allows_next(outcomes[row.id])}
         queues = {aggregate: queue for aggregate, queue in queues.items() if queue and aggregate in left}
-    return [outcomes.get(row.id, HELD) for row in rows]
+    return [outcomes.get(row.id, NOT_SENT) for row in rows]
 
 
 def written(
@@ -52,7 +52,7 @@ def written(
     entries: list[tuple[Row, Entry]] = []
     outcomes: dict[int, Outcome] = {}
     for row in rows:
-        entry = guarded(write, row)
+        entry = isolated(write, row)
         if isinstance(entry, Rejected | Failed):
             outcomes[row.id] = entry
         else:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
-from domain.outbox import HELD, Outcome, Row, Unreachable
-from worker.relay.ordering import BATCH_SECONDS, by_aggregate, guarded, lets_go_on
+from domain.outbox import NOT_SENT, Outcome, Row, Unreachable
+from worker.relay.ordering import BATCH_SECONDS, allows_next, by_aggregate, isolated
 
 
-class Calls:
+class OrderedCalls:
     """As many threads as a destination may be called by at once. None begins a call when `stopping` is set."""
 
     def __init__(self, concurrency: int, stopping: Event) -> None:
@@ -19,7 +19,7 @@ class Calls:
     def deliver(self, rows: Sequence[Row], call: Callable[[Row], Outcome]) -> Sequence[Outcome]:
         """Call once for each row and return the outcomes in the order of `rows`.
 
-        What follows a row that did not leave is Held, and so is everything not begun yet
+        What follows a row that did not leave is NotSent, and so is everything not begun yet
         when the destination turns out to be unreachable, or the time of the batch is over.
         """
         batch = _Batch(call, self._stopping, time.monotonic() + BATCH_SECONDS)
@@ -44,10 +44,10 @@ class _Batch:
         outcomes: list[tuple[int, Outcome]] = []
         goes_on = True
         for row in rows:
-            outcome = guarded(self._call, row) if goes_on and not self._is_over() else HELD
+            outcome = isolated(self._call, row) if goes_on and not self._is_over() else NOT_SENT
             outcomes.append((row.id, outcome))
             self._is_down = self._is_down or isinstance(outcome, Unreachable)
-            goes_on = goes_on and lets_go_on(outcome)
+            goes_on = goes_on and allows_next(outcome)
         return outcomes
 
     def _is_over(self) -> bool:

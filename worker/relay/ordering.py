@@ -7,7 +7,7 @@ from uuid import UUID
 
 import structlog
 
-from domain.outbox import Delivered, Failed, Moot, Outcome, Refused, Rejected, Row
+from domain.outbox import Delivered, Failed, Obsolete, Outcome, Refused, Rejected, Row
 
 #: No call of a batch, and no round of one to a broker, is begun later than this after the first one, so that
 #: what has been delivered is soon settled: a kill repeats little more than this much work.
@@ -26,7 +26,7 @@ def by_aggregate(rows: Sequence[Row]) -> dict[UUID, deque[Row]]:
     return queues
 
 
-def guarded(step: Callable[[Row], Result], row: Row) -> Result | Failed:
+def isolated(step: Callable[[Row], Result], row: Row) -> Result | Failed:
     """Let a poisonous row fail alone: whatever it breaks, its neighbours go on."""
     try:
         return step(row)
@@ -35,6 +35,6 @@ def guarded(step: Callable[[Row], Result], row: Row) -> Result | Failed:
         return Failed(f"{type(error).__name__}: {error}")
 
 
-def lets_go_on(outcome: Outcome) -> bool:
+def allows_next(outcome: Outcome) -> bool:
     """Tell whether the next row of the aggregate may be sent. After a dead one it may: the gap is counted and shown."""
-    return isinstance(outcome, Delivered | Refused | Moot | Rejected)
+    return isinstance(outcome, Delivered | Refused | Obsolete | Rejected)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Sequence
 from threading import Event
 
-from domain.outbox import DELIVERED, HELD, Outcome, Row, Unreachable
+from domain.outbox import DELIVERED, NOT_SENT, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
 from worker.formats import format_of
@@ -43,7 +43,7 @@ class Log:
         sent = [(row, line) for row, line in entries if row.id < broken.get(row.aggregate_id, row.id + 1)]
         answers = self._kept([line for _, line in sent])
         outcomes.update((row.id, answer) for (row, _), answer in zip(sent, answers, strict=True))
-        return [outcomes.get(row.id, HELD) for row in rows]
+        return [outcomes.get(row.id, NOT_SENT) for row in rows]
 
     def _kept(self, lines: Sequence[str]) -> Sequence[Outcome]:
         """Write lines, and return of each whether it is on the disk."""
@@ -55,7 +55,7 @@ class Log:
                 # What may not be on the disk goes out again: twice is better than never. And it is not asked
                 # again, as a disk says once that it could not write, and Linux takes it for written from then on.
                 appended, fault = 0, error
-            down = Unreachable(f"can't write to the log: {fault.strerror}") if fault else HELD
+            down = Unreachable(f"can't write to the log: {fault.strerror}") if fault else NOT_SENT
             return [DELIVERED] * appended + [down] * (len(lines) - appended)
 
     def _append(self, lines: Sequence[str]) -> tuple[int, OSError | None]:

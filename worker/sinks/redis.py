@@ -25,11 +25,11 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from domain.outbox import DELIVERED, HELD, Failed, Outcome, Row, Unreachable
+from domain.outbox import DELIVERED, NOT_SENT, Failed, Outcome, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import in_rounds, written
+from worker.relay.ordered_batches import in_ordered_batches, written
 from worker.relay.ordering import BATCH_SECONDS
 from worker.route_options import refuse, timeout_of
 
@@ -73,7 +73,7 @@ class RedisStream:
         self._stopping = stopping
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return in_rounds(rows, self._send, self._stopping)
+        return in_ordered_batches(rows, self._send, self._stopping)
 
     def close(self) -> None:
         self._redis.close()
@@ -91,7 +91,7 @@ class RedisStream:
                 or any(isinstance(answer, Unreachable) for answer in answers)
             ):
                 break
-        return [outcomes.get(row.id, HELD) for row in rows]
+        return [outcomes.get(row.id, NOT_SENT) for row in rows]
 
     def _fields(self, row: Row) -> Fields:
         message = self._format(row)

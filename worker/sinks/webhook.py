@@ -12,7 +12,7 @@ from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
 from worker.formats import Message, format_of
 from worker.http.client import Answer, Http, judged
-from worker.relay.ordered_calls import Calls
+from worker.relay.ordered_calls import OrderedCalls
 from worker.route_options import refuse, timeout_of
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
@@ -33,7 +33,7 @@ class Webhook:
             )
         except ValueError as error:
             refuse(route, f"its URL can't be used: {error}")
-        self._calls = Calls(route.concurrency, stopping)
+        self._calls = OrderedCalls(route.concurrency, stopping)
         self._format = format_of(route)
         self._signers = [_signer(route, secret) for secret in route.secret]
 

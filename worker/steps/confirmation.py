@@ -7,12 +7,12 @@ from uuid import UUID
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.fulfilment import confirmation
-from domain.outbox import Delivered, Moot, Outcome, Refused, Rejected, Row, Settlement
+from domain.outbox import Delivered, Obsolete, Outcome, Refused, Rejected, Row, Settlement
 from domain.outbox.routes import RESERVATION_CONFIRM, Route
 from domain.runtime.settings import refuse_to_start
 from worker.formats.envelope import trace, wrap
 from worker.http.client import Http
-from worker.relay.ordered_calls import Calls
+from worker.relay.ordered_calls import OrderedCalls
 
 
 class Confirmation:
@@ -24,7 +24,7 @@ class Confirmation:
             self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
         except ValueError as error:
             refuse_to_start(f"CONFIRMATION_URL: it can't be used: {error}.")
-        self._calls = Calls(route.concurrency, stopping)
+        self._calls = OrderedCalls(route.concurrency, stopping)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         asked = [row.aggregate_id for row in rows if row.type == RESERVATION_CONFIRM]
@@ -34,7 +34,7 @@ class Confirmation:
 
     def _call(self, row: Row, held: Collection[UUID]) -> Outcome:
         if row.type == RESERVATION_CONFIRM and row.aggregate_id not in held:
-            return Moot()  # settling it tells the service to let go
+            return Obsolete()  # settling it tells the service to let go
         outcome = self._http.post(wrap(row), trace(row) | {"Idempotency-Key": str(row.event_id)})
         if row.type == RESERVATION_CONFIRM and isinstance(outcome, Rejected):
             return Refused(outcome.error)
@@ -46,7 +46,7 @@ class Confirmation:
         dead = [change for change in settlement.dead if change.row.type == RESERVATION_CONFIRM]
         confirmation.answer(
             session,
-            confirmed=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Delivered | Moot)],
+            confirmed=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Delivered | Obsolete)],
             refused={row.aggregate_id: outcome.reason for row, outcome in asked if isinstance(outcome, Refused)},
             given_up={change.row.aggregate_id: change.error or "" for change in dead},
         )

@@ -11,7 +11,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 from prometheus_client.registry import Collector
 
-from domain.outbox.operations.status_cache import FIGURES, UP, Watch
+from domain.outbox.operations.status_cache import FIGURES, UP, StatusCache
 from domain.runtime import database, telemetry
 from domain.runtime.settings import Settings
 
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 def show_scheduler(settings: Settings) -> None:
     """Show what this process counts, and how the outbox stands."""
     db = database.sessions(database.connect(settings, connections=1))
-    REGISTRY.register(Outbox(Watch(db)))
+    REGISTRY.register(Outbox(StatusCache(db)))
     _show(REGISTRY, settings.host, settings.scheduler_metrics_port, "SCHEDULER_METRICS_PORT")
 
 
@@ -43,7 +43,7 @@ def show_workers() -> None:
 class Outbox(Collector):
     """How the outbox stands in the database, by destination."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: StatusCache) -> None:
         self._watch = watch
 
     def describe(self) -> Iterable[Metric]:

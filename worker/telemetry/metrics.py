@@ -39,7 +39,7 @@ FENCED = Counter(
     "Rows sent under a lease that was lost: they go out again. Some after a kill are normal; alert if it goes on.",
     _BY,
 )
-HELD = Gauge("holdfast_lanes_held", "Lanes that are being drained now, of 32.", _BY, multiprocess_mode="livesum")
+NOT_SENT = Gauge("holdfast_lanes_held", "Lanes that are being drained now, of 32.", _BY, multiprocess_mode="livesum")
 AGE = Histogram(
     "holdfast_outbox_commit_to_delivered_seconds",
     "From the recording of a row to the settling of its delivery, by the database's clock; replays are left out."
@@ -58,7 +58,7 @@ UNHEARD = Counter(
 def begin(destinations: Iterable[str]) -> None:
     """Show every count of these from 0 on: one that appears with its first event seems not to have grown."""
     for name in destinations:
-        for metric in (DELIVERED, FAILED, REJECTED, UNREACHABLE, DIED, FENCED, HELD):
+        for metric in (DELIVERED, FAILED, REJECTED, UNREACHABLE, DIED, FENCED, NOT_SENT):
             metric.labels(name)
         _ages(name)
 

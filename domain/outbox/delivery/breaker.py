@@ -17,13 +17,13 @@ FIRST_PAUSE = timedelta(seconds=1)
 #: A destination that is back is noticed within this time, after an outage of any length.
 LONGEST_PAUSE = timedelta(seconds=15)
 
-#: What a destination's `Retry-After` is believed up to.
+#: A longer `Retry-After` than this is taken for this.
 LONGEST_RETRY_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Breaker:
-    """`failures` counts in a row, probes included; `recovered_at` is when it was last found up again."""
+    """`failures` counts consecutive failures, probes included; `recovered_at` is the time of the last recovery."""
 
     failures: int
     recovered_at: datetime | None
@@ -39,16 +39,16 @@ def lock(session: Session, destination: str) -> Breaker:
 def trip(
     session: Session, destination: str, breaker: Breaker, seen: Sequence[Unreachable], *, probing: bool
 ) -> timedelta:
-    """Open the breaker, or after a probe open it again for longer. Return for how long.
+    """Open the breaker, or after a failed probe open it again for longer. Return for how long.
 
-    Lanes that meet the same outage at once count as one failure.
+    Lanes that meet the same outage at the same time count as one failure.
     """
     failures = breaker.failures + 1 if probing else max(breaker.failures, 1)
     # Half of full jitter: probes spread out, and the first pause is never no pause.
     backoff = delay(failures, first=FIRST_PAUSE, cap=LONGEST_PAUSE, jitter=random.uniform(0.5, 1))
     asked = max((outcome.retry_after for outcome in seen if outcome.retry_after), default=backoff)
     pause = max(backoff, min(asked, LONGEST_RETRY_AFTER))
-    # What another lane was asked to wait stands: only a probe knows better.
+    # A longer pause that another lane was asked for is kept: only a probe knows better.
     until = func.now() + pause if probing else func.greatest(destinations.c.open_until, func.now() + pause)
     opened = update(destinations).where(destinations.c.name == destination)
     since = func.coalesce(destinations.c.opened_at, func.now())
@@ -57,19 +57,19 @@ def trip(
 
 
 def leave_half_open(session: Session, destination: str) -> None:
-    """Let someone else probe at once: this probe has shown nothing."""
+    """Let another worker probe at once: this probe has shown nothing."""
     half_open = update(destinations).where(destinations.c.name == destination)
     session.execute(half_open.values(open_until=func.now()))
 
 
 def pause(session: Session, destination: str, *, reason: str) -> None:
-    """Send nothing more to a destination until it is resumed. What is recorded for it waits."""
+    """Send nothing more to a destination until it is resumed. Its rows wait."""
     paused = update(destinations).where(destinations.c.name == destination)
     session.execute(paused.values(paused=True, reason=excerpt(reason)))
 
 
 def close(session: Session, destination: str) -> None:
-    """Note that a destination which was down is up. One that was paused meanwhile stays so, for its own reason."""
+    """Close the breaker of a destination that has recovered. If it was paused meanwhile, it stays paused."""
     closed = update(destinations).where(destinations.c.name == destination)
     reason = case((destinations.c.paused, destinations.c.reason))
     session.execute(closed.values(failures=0, open_until=None, opened_at=None, reason=reason, recovered_at=func.now()))

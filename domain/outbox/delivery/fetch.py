@@ -1,4 +1,4 @@
-"""Reading what is due in a lane that we hold."""
+"""Reading the rows of a lane that is leased to this process."""
 
 from collections.abc import Sequence
 
@@ -16,9 +16,9 @@ WAKE_LIMIT = 10_000
 
 
 def wake(session: Session, lane: Lane) -> int:
-    """Make the rows ready whose time to wait has passed, earliest first. Return how many.
+    """Make the waiting rows whose time has come ready, the earliest first. Return how many.
 
-    They may be anywhere, so the lane has no floor then.
+    Their ids may be anywhere, so the low watermark of the lane is reset.
     """
     due = (
         select(outbox.c.id)
@@ -30,20 +30,18 @@ def wake(session: Session, lane: Lane) -> int:
     woken = update(outbox).where(outbox.c.id.in_(due)).values(available_at=None)
     count = len(session.execute(woken.returning(outbox.c.id)).all())
     if count:
-        low_watermark.take_away(session, lane)
+        low_watermark.reset(session, lane)
     return count
 
 
 def fetch(session: Session, lane: Lane, *, after: int, limit: int) -> Sequence[Row]:
     """Return up to `limit` ready rows in order, from beyond the id `after`.
 
-    `after` is the last id that this hold of the lane has fetched, so that what is
-    settled is not walked over again; a new hold starts at the floor of the lane, which is
-    below all that may yet commit, so that a row that committed late is not skipped. Nor is
-    it overtaken: the next row of its aggregate gets its id after that commit, so it is newer
-    than all that were there when a hold that missed the first one began, and is left to the
-    next hold. A row behind a waiting one of its aggregate comes with `waits_until` and must
-    not be delivered.
+    `after` is the last id that this run over the lane has fetched, so that settled rows are not walked over again.
+    Each new run starts at the low watermark, below every row that may yet commit, so no row that commits late is
+    skipped. No such row is overtaken either: the next row of its aggregate gets its id after that commit, so it is
+    newer than all rows that were there when this run began, and is left to the next run. A row behind a waiting one
+    of its aggregate comes with `waits_until` and must not be delivered.
     """
     parameters = {
         "destination": lane.destination,

@@ -1,4 +1,4 @@
-"""What can become of a delivery, and what that means for its row. Pure."""
+"""The outcomes of a delivery, and what each means for its row. Pure."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from uuid import UUID
 from domain.outbox.table import Row
 from domain.runtime.backoff import delay
 
-#: What is kept of an error, in characters: enough to recognise it by.
+#: The part of an error message that is stored, in characters: enough to recognise it.
 ERROR_LENGTH = 1_000
 
 
@@ -19,26 +19,26 @@ class Delivered:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A step was answered with no. The promise to ask is kept, so the row is processed."""
+    """A step was answered with no. The question has been asked, so the row is processed."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Moot:
-    """There is nothing left to ask a step for. It was not asked, so it says nothing of the destination."""
+class Obsolete:
+    """A step has nothing left to ask. It was not called, so this shows nothing about the destination."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """It can never succeed: dead at once."""
+    """The event can never be delivered: it is a dead letter at once."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """This one, this time: an attempt is spent and the row waits, dead after the last attempt."""
+    """This delivery failed. It spends an attempt and the row waits; after the last attempt it is a dead letter."""
 
     error: str
     retry_after: timedelta | None = None
@@ -46,43 +46,46 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The destination is down, throttles or is broken: the row waits, and spends an attempt only if it is to blame."""
+    """The destination is down, throttles or is misconfigured. The row waits; it spends an attempt only if the row is
+    itself the cause (see `is_its_own_fault`).
+    """
 
     error: str
     retry_after: timedelta | None = None
-    #: It said that it is asked too much: however often it says so, no row is to blame.
+    #: The destination said that it gets too many calls. However often it says so, no row is the cause.
     throttled: bool = False
-    #: It said that it wants nothing more: it is paused until an operator resumes it.
+    #: The destination said that it wants nothing more. It is paused until an operator resumes it.
     gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
-    """Not sent: an earlier row of its aggregate did not leave, or the destination went down."""
+class NotSent:
+    """The row was not sent: an earlier row of its aggregate was not delivered, or the destination went down."""
 
 
-Outcome = Delivered | Refused | Moot | Rejected | Failed | Unreachable | Held
+Outcome = Delivered | Refused | Obsolete | Rejected | Failed | Unreachable | NotSent
 
-#: The two that most rows get, and that have nothing else to say.
+#: The two outcomes that most rows have, and that have no fields.
 DELIVERED = Delivered()
-HELD = Held()
+NOT_SENT = NotSent()
 
 
 Delivery = tuple[Row, Outcome]
 
 
 def excerpt(error: str) -> str:
-    """Return what is kept of an error. PostgreSQL's text holds neither NUL nor half a character, and a server may
-    answer anything.
+    """Return the part of an error message that is stored.
+
+    A server may answer anything, but PostgreSQL's text can hold neither NUL nor half a character.
     """
     return error.replace("\0", "")[:ERROR_LENGTH].encode(errors="replace").decode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """How a row that did not leave is rewritten. One of `wait`, `until` and `dead` is set.
+class RowUpdate:
+    """How a row that was not delivered is updated. One of `wait`, `until` and `dead` is set.
 
-    `unreachable` says that it found its destination down, `own_fault` that it took the blame.
+    With `unreachable` the row found its destination down, with `own_fault` it is itself the cause.
     """
 
     row: Row
@@ -97,7 +100,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """How hard to try: how often, how soon at first, and how seldom at last."""
+    """How often a delivery is tried, and how long each retry waits."""
 
     max_attempts: int = 12
     #: The first retry comes at most this long after a failure.
@@ -108,10 +111,10 @@ class Retries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How a destination's troubles are judged.
+    """What decides how rows that were not delivered are updated.
 
-    `pause` is how long its breaker stays open, `recovered_at` when it was last found up
-    again, `roll` the dice, from 0 up to 1.
+    `pause` is how long the circuit breaker stays open, `recovered_at` when the destination last recovered, and
+    `roll` returns a random number from 0 up to 1.
     """
 
     retries: Retries
@@ -120,43 +123,42 @@ class Policy:
     roll: Callable[[], float]
 
 
-def changes(deliveries: Sequence[Delivery], policy: Policy) -> Sequence[Change]:
-    """Return how to rewrite the rows that did not leave. `deliveries` are in order of id.
+def row_updates(deliveries: Sequence[Delivery], policy: Policy) -> Sequence[RowUpdate]:
+    """Return how to update the rows that were not delivered. `deliveries` are in order of id.
 
-    What waits makes all later rows of its aggregate wait with it.
+    A row that waits makes all later rows of its aggregate wait with it.
     """
-    waiting: dict[UUID, Change] = {}
+    waiting: dict[UUID, RowUpdate] = {}
     found = []
     for row, outcome in deliveries:
-        change = _change(row, outcome, waiting.get(row.aggregate_id), policy)
-        if change is None:
+        update = _update(row, outcome, waiting.get(row.aggregate_id), policy)
+        if update is None:
             continue
-        found.append(change)
-        if not change.dead:
-            waiting[row.aggregate_id] = change
+        found.append(update)
+        if not update.dead:
+            waiting[row.aggregate_id] = update
     return found
 
 
-def _change(row: Row, outcome: Outcome, ahead: Change | None, policy: Policy) -> Change | None:
+def _update(row: Row, outcome: Outcome, ahead: RowUpdate | None, policy: Policy) -> RowUpdate | None:
     if row.waits_until is not None:
-        return Change(row=row, attempts=row.attempts, until=row.waits_until)
+        return RowUpdate(row=row, attempts=row.attempts, until=row.waits_until)
     match outcome:
-        case Delivered() | Refused() | Moot():
+        case Delivered() | Refused() | Obsolete():
             return None
-        case Held():
-            return ahead and Change(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
+        case NotSent():
+            return ahead and RowUpdate(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
         case Unreachable() if not is_its_own_fault(row, outcome, policy.recovered_at):
-            return Change(row=row, attempts=row.attempts, wait=policy.pause, error=outcome.error, unreachable=True)
+            return RowUpdate(row=row, attempts=row.attempts, wait=policy.pause, error=outcome.error, unreachable=True)
         case _:
             return _judge(row, outcome, policy)
 
 
 def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) -> bool:
-    """Tell whether a row that finds its destination down once more is itself to blame.
+    """Return whether a row that finds its destination down once more is itself the cause.
 
-    It is when the destination has worked for others since this row last found it down.
-    Without this, one event that a consumer can only answer with 500 would keep the
-    breaker of a healthy destination opening for ever.
+    It is the cause if the destination has worked for other rows since this one last found it down. Without this
+    rule, one event that a consumer always answers with 500 would open the breaker of a healthy destination for ever.
     """
     if not isinstance(outcome, Unreachable) or outcome.throttled:
         return False
@@ -165,11 +167,11 @@ def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) 
     return recovered_at > row.unreachable_at
 
 
-def _judge(row: Row, outcome: Rejected | Failed | Unreachable, policy: Policy) -> Change:
+def _judge(row: Row, outcome: Rejected | Failed | Unreachable, policy: Policy) -> RowUpdate:
     attempts = row.attempts + 1
     down = isinstance(outcome, Unreachable)
-    change = Change(row=row, attempts=attempts, error=outcome.error, unreachable=down, own_fault=down)
+    update = RowUpdate(row=row, attempts=attempts, error=outcome.error, unreachable=down, own_fault=down)
     if isinstance(outcome, Rejected) or attempts >= policy.retries.max_attempts:
-        return replace(change, dead=True)
+        return replace(update, dead=True)
     wait = delay(attempts, first=policy.retries.first, cap=policy.retries.longest, jitter=policy.roll())
-    return replace(change, wait=max(wait, outcome.retry_after or wait))
+    return replace(update, wait=max(wait, outcome.retry_after or wait))

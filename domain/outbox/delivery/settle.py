@@ -1,7 +1,7 @@
-"""Writing down what became of a batch, if the lane is still ours."""
+"""Settling: writing the outcomes of a batch, if the lane is still leased to this process."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,7 +18,6 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
-    column,
     func,
     literal_column,
     update,
@@ -29,33 +28,34 @@ from sqlalchemy.orm import Session
 from domain.outbox.delivery import breaker, outcomes
 from domain.outbox.delivery.lanes import Lane, fence, release
 from domain.outbox.delivery.outcomes import (
-    Change,
     Delivered,
     Delivery,
-    Moot,
+    Obsolete,
     Policy,
     Refused,
     Rejected,
     Retries,
+    RowUpdate,
     Unreachable,
     excerpt,
 )
 from domain.outbox.table import outbox, pending
+from domain.runtime.database import arrays, lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What was written: the rows that left, the rows that are dead now, how many wait.
+    """What was written: the rows that were processed, the rows that are dead letters now, and how many wait.
 
-    `is_up` and `is_down` say what the batch has shown of the destination; it may be neither.
-    `is_in_doubt`: a row took the blame for finding it down, and the next may show otherwise.
-    `read_on_after` is the id from beyond which this hold may fetch: not beyond a row that was
-    held and is still ready, or a later one of its aggregate would overtake it. `at` is the database's time.
+    `is_up` and `is_down` say what the batch has shown about the destination; both may be false. With `is_in_doubt`,
+    a row that found it down was taken for the cause, and the next row may show otherwise. `read_on_after` is the id
+    after which this run may fetch: not past a row that was not sent and is still ready, or a later row of its
+    aggregate would overtake it. `at` is the database's time.
     """
 
     at: datetime
     processed: Sequence[Delivery]
-    dead: Sequence[Change]
+    dead: Sequence[RowUpdate]
     waiting: int
     read_on_after: int
     is_up: bool
@@ -68,11 +68,11 @@ def settle(
 ) -> Settlement | None:
     """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more.
 
-    With `is_last` the lane is given back along with it.
+    With `is_last` the lane is released in the same statement that fences it.
     """
-    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused | Moot)]
-    settled_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0
-    at = release(session, lane, settled_to=settled_to) if is_last else fence(session, lane)
+    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused | Obsolete)]
+    settled_up_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0
+    at = release(session, lane, settled_up_to=settled_up_to) if is_last else fence(session, lane)
     if at is None:
         return None
     if processed:
@@ -80,23 +80,23 @@ def settle(
     is_up = any(isinstance(outcome, Delivered | Refused | Rejected) for _, outcome in deliveries)
     if lane.probing and is_up:
         breaker.close(session, lane.destination)
-    changes = [] if len(processed) == len(deliveries) else _rewrite(session, lane, deliveries, retries)
+    updates = [] if len(processed) == len(deliveries) else _update(session, lane, deliveries, retries)
     return Settlement(
         at=at,
         processed=processed,
-        dead=[change for change in changes if change.dead],
-        waiting=sum(not change.dead for change in changes),
-        read_on_after=_read_on_after(deliveries, processed, changes),
+        dead=[update for update in updates if update.dead],
+        waiting=sum(not update.dead for update in updates),
+        read_on_after=_read_on_after(deliveries, processed, updates),
         is_up=is_up,
-        is_down=any(change.unreachable and not change.own_fault for change in changes),
-        is_in_doubt=any(change.own_fault for change in changes),
+        is_down=any(update.unreachable and not update.own_fault for update in updates),
+        is_in_doubt=any(update.own_fault for update in updates),
     )
 
 
-def _read_on_after(deliveries: Sequence[Delivery], processed: Sequence[Delivery], changes: Sequence[Change]) -> int:
-    if len(processed) + len(changes) == len(deliveries):
+def _read_on_after(deliveries: Sequence[Delivery], processed: Sequence[Delivery], updates: Sequence[RowUpdate]) -> int:
+    if len(processed) + len(updates) == len(deliveries):
         return deliveries[-1][0].id
-    done = {row.id for row, _ in processed} | {change.row.id for change in changes}
+    done = {row.id for row, _ in processed} | {update.row.id for update in updates}
     return next(row.id for row, _ in deliveries if row.id not in done) - 1
 
 
@@ -107,8 +107,8 @@ _PROCESSED = (
 )
 
 
-def _rewrite(session: Session, lane: Lane, deliveries: Sequence[Delivery], retries: Retries) -> Sequence[Change]:
-    """Write down what did not leave, and open the breaker if the destination is down."""
+def _update(session: Session, lane: Lane, deliveries: Sequence[Delivery], retries: Retries) -> Sequence[RowUpdate]:
+    """Update the rows that were not delivered, and open the breaker if the destination is down."""
     state = breaker.lock(session, lane.destination)
     policy = Policy(retries=retries, pause=timedelta(0), recovered_at=state.recovered_at, roll=random.random)
     down = [
@@ -121,54 +121,44 @@ def _rewrite(session: Session, lane: Lane, deliveries: Sequence[Delivery], retri
     elif down:
         pause = breaker.trip(session, lane.destination, state, down, probing=lane.probing)
         policy = replace(policy, pause=pause)
-    changes = outcomes.changes(deliveries, policy)
-    if changes:
-        session.execute(_CHANGED, _arrays(changes))
-    return changes
+    updates = outcomes.row_updates(deliveries, policy)
+    if updates:
+        session.execute(_UPDATE, _columns(updates))
+    return updates
 
 
-def _arrays(changes: Sequence[Change]) -> dict[str, Any]:
-    return {
-        "ids": [change.row.id for change in changes],
-        "attempts": [change.attempts for change in changes],
-        "waits": [None if change.wait is None else change.wait.total_seconds() for change in changes],
-        "untils": [change.until for change in changes],
-        "errors": [change.error and excerpt(change.error) for change in changes],
-        "deads": [change.dead for change in changes],
-        "unreachables": [change.unreachable for change in changes],
-    }
-
-
-_changed = (
-    func.unnest(
-        cast(bindparam("ids"), ARRAY(BigInteger)),
-        cast(bindparam("attempts"), ARRAY(SmallInteger)),
-        cast(bindparam("waits"), ARRAY(Float)),
-        cast(bindparam("untils"), ARRAY(DateTime(timezone=True))),
-        cast(bindparam("errors"), ARRAY(Text)),
-        cast(bindparam("deads"), ARRAY(Boolean)),
-        cast(bindparam("unreachables"), ARRAY(Boolean)),
+def _columns(updates: Sequence[RowUpdate]) -> Mapping[str, Sequence[Any]]:
+    return lists(
+        _updates,
+        id=[update.row.id for update in updates],
+        attempts=[update.attempts for update in updates],
+        wait=[None if update.wait is None else update.wait.total_seconds() for update in updates],
+        until=[update.until for update in updates],
+        error=[update.error and excerpt(update.error) for update in updates],
+        dead=[update.dead for update in updates],
+        unreachable=[update.unreachable for update in updates],
     )
-    .table_valued(
-        column("id", BigInteger),
-        column("attempts", SmallInteger),
-        column("wait", Float),
-        column("until", DateTime(timezone=True)),
-        column("error", Text),
-        column("dead", Boolean),
-        column("unreachable", Boolean),
-    )
-    .render_derived("changed")
+
+
+_updates = arrays(
+    "updates",
+    id=BigInteger,
+    attempts=SmallInteger,
+    wait=Float,
+    until=DateTime(timezone=True),
+    error=Text,
+    dead=Boolean,
+    unreachable=Boolean,
 )
 _second: ColumnElement[timedelta] = literal_column("interval '1 second'")
-_CHANGED = (
+_UPDATE = (
     update(outbox)
-    .where(outbox.c.id == _changed.c.id, pending)
+    .where(outbox.c.id == _updates.c.id, pending)
     .values(
-        attempts=_changed.c.attempts,
-        available_at=func.coalesce(_changed.c.until, func.now() + _changed.c.wait * _second),
-        last_error=func.coalesce(_changed.c.error, outbox.c.last_error),
-        dead_at=case((_changed.c.dead, func.now())),
-        unreachable_at=case((_changed.c.unreachable, func.now()), else_=outbox.c.unreachable_at),
+        attempts=_updates.c.attempts,
+        available_at=func.coalesce(_updates.c.until, func.now() + _updates.c.wait * _second),
+        last_error=func.coalesce(_updates.c.error, outbox.c.last_error),
+        dead_at=case((_updates.c.dead, func.now())),
+        unreachable_at=case((_updates.c.unreachable, func.now()), else_=outbox.c.unreachable_at),
     )
 )

@@ -1,4 +1,4 @@
-"""What operators did: who, why, and to how much. Written in the transaction of the deed."""
+"""The audit: who changed what, why, and how many rows. Each entry is written in the transaction of the change."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from sqlalchemy.orm import Session
 from domain.outbox.table import operations
 from domain.runtime.errors import Invalid
 
-#: As long as the column, and as long as anyone's name.
+#: Characters, as many as the column holds.
 WHO_LENGTH = 255
 
-#: Enough for a sentence and the number of a ticket.
+#: Characters: enough for a sentence and the number of a ticket.
 WHY_LENGTH = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Deed:
-    """Who does something, and why. What is done says itself what it is, and to what."""
+class AuditEntry:
+    """Who makes a change, and why. The operation itself adds what it does, and to which rows."""
 
     who: str
     why: str
@@ -30,15 +30,21 @@ class Deed:
             raise Invalid("who", f"say who, in 1 to {WHO_LENGTH} characters; it is kept with what you do")
 
 
-def note(
-    session: Session, action: str, selection: Mapping[str, str], deed: Deed, *, rows: int, number: int | None = None
+def record(
+    session: Session,
+    action: str,
+    selection: Mapping[str, str],
+    entry: AuditEntry,
+    *,
+    rows: int,
+    number: int | None = None,
 ) -> int:
-    """Write down what was done and to how many rows, or add these to what has that number. Return the number."""
+    """Record an action and how many rows it changed, or add the rows to the record `number`. Return its number."""
     if number is None:
-        noted = insert(operations).values(
-            action=action, who=deed.who, why=deed.why, selection=dict(selection), rows=rows
+        recorded = insert(operations).values(
+            action=action, who=entry.who, why=entry.why, selection=dict(selection), rows=rows
         )
-        begun: int = session.execute(noted.returning(operations.c.id)).scalar_one()
+        begun: int = session.execute(recorded.returning(operations.c.id)).scalar_one()
         return begun
     session.execute(update(operations).where(operations.c.id == number).values(rows=operations.c.rows + rows))
     return number

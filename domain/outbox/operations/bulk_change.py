@@ -1,4 +1,4 @@
-"""Changing the rows of a selection batch by batch, each written down in its transaction with who does it and why."""
+"""Changing the rows of a selection, batch by batch. Each batch is recorded in the audit in its own transaction."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,7 +8,7 @@ from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.operations import audit
-from domain.outbox.operations.audit import Deed
+from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.selection import Selection
 from domain.outbox.table import outbox
 
@@ -18,13 +18,13 @@ BATCH = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """Up to `limit` rows of a selection that someone wants changed: the first ones beyond the id `after`.
+    """Up to `limit` rows of a selection that are to be changed: the first ones beyond the id `after`.
 
-    `operation` is what those before it are written down as, of which it is a part.
+    `operation` is the number of the audit record to which earlier batches of the same operation were added.
     """
 
     selection: Selection
-    deed: Deed
+    entry: AuditEntry
     after: int = 0
     limit: int = BATCH
     operation: int | None = None
@@ -32,7 +32,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changed:
-    """How many rows a batch has changed, and the batch to go on with; None when there are no more."""
+    """How many rows a batch has changed, and the next batch, or None when there are no more."""
 
     rows: int
     following: Batch | None
@@ -45,8 +45,8 @@ def change(
     values: Mapping[ColumnElement[Any], Any],
     *conditions: ColumnElement[bool],
 ) -> Changed:
-    """Give the rows of a batch new values, if they fulfil these conditions too, and write it down."""
-    # Those that are being deleted, replayed or discarded elsewhere are left to them.
+    """Give those rows of a batch that fulfil the conditions new values, and record that in the audit."""
+    # Rows that another transaction deletes, replays or discards at this moment are skipped.
     chosen = (
         select(outbox.c.id)
         .where(*batch.selection.conditions(), *conditions, outbox.c.id > batch.after)
@@ -59,6 +59,8 @@ def change(
     ids = session.execute(changed).scalars().all()
     if not ids:
         return Changed(rows=0, following=None)
-    operation = audit.note(session, action, batch.selection.facts(), batch.deed, rows=len(ids), number=batch.operation)
+    operation = audit.record(
+        session, action, batch.selection.facts(), batch.entry, rows=len(ids), number=batch.operation
+    )
     following = replace(batch, after=max(ids), operation=operation)
     return Changed(rows=len(ids), following=following if len(ids) == batch.limit else None)

@@ -1,4 +1,4 @@
-"""Dead letters: promises that were given up. They stay until they are replayed or discarded."""
+"""Dead letters: rows that are not tried any more. They stay until they are replayed or discarded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from domain.outbox.operations.bulk_change import Batch, Changed, change
 from domain.outbox.operations.selection import Among, Selection, error_kind, group_name
 from domain.outbox.table import outbox
 
-#: More groups than this are not read but searched: name a destination or a type.
+#: Nobody reads more groups than this: an operator narrows the list by destination or type.
 GROUPS = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Group:
-    """Dead letters of one type to one destination with like errors. `error` has `#` for what varies."""
+    """Dead letters of one type to one destination with similar errors. `error` has `#` in place of what varies."""
 
     name: str
     destination: str
@@ -28,7 +28,7 @@ class Group:
     rows: int
     oldest: datetime
     newest: datetime
-    #: The event of the newest one.
+    #: The event id of the newest one.
     example: UUID
 
 
@@ -56,7 +56,7 @@ ALL = Selection(among=Among.DEAD, everything=True)
 
 
 def grouped(session: Session, selection: Selection = ALL, *, limit: int = GROUPS) -> Sequence[Group]:
-    """Return the dead letters in groups of one destination, one type and like errors, the largest first."""
+    """Return the dead letters in groups of one destination, one type and similar errors, the largest first."""
     newest_first = aggregate_order_by(outbox.c.event_id, outbox.c.dead_at.desc(), outbox.c.id.desc())
     rows = func.count().label("rows")
     groups = (
@@ -84,7 +84,7 @@ def find(session: Session, selection: Selection = ALL, *, after: int = 0, limit:
 
 
 def show(session: Session, which: int | UUID) -> Sequence[Letter]:
-    """Return the dead letters of an event, or the one of a row, discarded ones included."""
+    """Return the dead letters of an event (a UUID), or of one row (a number), discarded ones included."""
     identity = outbox.c.id if isinstance(which, int) else outbox.c.event_id
     return _letters(session, [identity == which, outbox.c.dead_at.is_not(None)], None)
 
@@ -101,8 +101,8 @@ def _letters(session: Session, conditions: Sequence[ColumnElement[bool]], limit:
 
 
 def discard(session: Session, batch: Batch) -> Changed:
-    """Give the dead letters of a batch up for good.
+    """Discard the dead letters of a batch: they can't be replayed any more.
 
-    They stay to be looked at for as long as what was delivered, and can't be replayed any more.
+    They can be looked at until they are pruned, as long as delivered rows.
     """
     return change(session, "discard", batch, {outbox.c.discarded_at: func.now()}, outbox.c.dead_at.is_not(None))

@@ -1,4 +1,4 @@
-"""Destinations as an operator has them in hand: pause, resume, probe."""
+"""What an operator can do with a destination: pause it, resume it, probe it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import breaker
 from domain.outbox.operations import audit
-from domain.outbox.operations.audit import Deed
+from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.table import destinations, operations, outbox, waiting
 from domain.runtime.errors import UnknownDestination
 
-#: Rows that a probe lets try again with it. The others have their turn when their time comes.
+#: The waiting rows that a probe makes due at once. The others become due at their own time.
 PROBED = 10_000
 
 
 class State(StrEnum):
-    """What a destination gets: everything, nothing until it is resumed, or a probe now and then."""
+    """UP: rows are sent. PAUSED: nothing is sent until an operator resumes it. DOWN: one probe now and then."""
 
     UP = "up"
     PAUSED = "paused"
@@ -29,7 +29,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """What is known of a destination itself. `failures` counts in a row, probes included: above 0 it is down."""
+    """The state of a destination. `failures` counts consecutive failures, probes included: above 0 it is down."""
 
     name: str
     paused: bool
@@ -46,7 +46,7 @@ class Destination:
         return State.DOWN if self.failures else State.UP
 
 
-#: When an operator paused it; nothing is written down where it paused itself by saying that it is gone.
+#: When an operator paused it. A destination that paused itself, by answering 410, has no audit record.
 _paused_at = (
     select(case((operations.c.action == "pause", operations.c.happened_at)))
     .where(destinations.c.paused, operations.c.action.in_(("pause", "resume")))
@@ -57,7 +57,7 @@ _paused_at = (
     .scalar_subquery()
 )
 
-#: The columns of a Destination but for its name. One that only rows know is taken to be up.
+#: The columns of a Destination without its name. A destination that only rows name is taken to be up.
 FACTS: Sequence[ColumnElement[Any]] = (
     func.coalesce(destinations.c.paused, False).label("paused"),
     _paused_at.label("paused_at"),
@@ -78,32 +78,32 @@ def lock(session: Session, name: str) -> Destination:
     return Destination(**found._mapping)
 
 
-def pause(session: Session, name: str, deed: Deed) -> bool:
-    """Send nothing more to a destination. What is recorded for it waits. Return whether that changes anything.
+def pause(session: Session, name: str, entry: AuditEntry) -> bool:
+    """Send nothing more to a destination; its rows wait. Return whether this changes anything.
 
     Raises UnknownDestination.
     """
     if lock(session, name).paused:
         return False
-    breaker.pause(session, name, reason=f"{deed.why} ({deed.who})")
-    return _noted(session, "pause", name, deed)
+    breaker.pause(session, name, reason=f"{entry.why} ({entry.who})")
+    return _recorded(session, "pause", name, entry)
 
 
-def resume(session: Session, name: str, deed: Deed) -> bool:
-    """Send again to a destination that is paused. Return whether that changes anything.
+def resume(session: Session, name: str, entry: AuditEntry) -> bool:
+    """Send again to a destination that is paused. Return whether this changes anything.
 
     Raises UnknownDestination.
     """
     if not lock(session, name).paused:
         return False
     session.execute(update(destinations).where(destinations.c.name == name).values(paused=False, reason=None))
-    return _noted(session, "resume", name, deed)
+    return _recorded(session, "resume", name, entry)
 
 
-def probe(session: Session, name: str, deed: Deed) -> bool:
-    """Let the next worker try one that is down, and not paused, at once. Return whether that changes anything.
+def probe(session: Session, name: str, entry: AuditEntry) -> bool:
+    """Have the next worker probe a destination that is down, and not paused. Return whether this changes anything.
 
-    What waits because it was down is due now, so that there is something to try it with.
+    Rows that wait because of the outage become due, so that there is a row to probe with.
     Raises UnknownDestination.
     """
     found = lock(session, name)
@@ -121,9 +121,9 @@ def probe(session: Session, name: str, deed: Deed) -> bool:
     )
     due = update(outbox).where(outbox.c.id == sleeping.c.id, waiting).values(available_at=func.now())
     rows = len(session.execute(due.returning(outbox.c.id)).all())
-    return _noted(session, "probe", name, deed, rows)
+    return _recorded(session, "probe", name, entry, rows)
 
 
-def _noted(session: Session, action: str, name: str, deed: Deed, rows: int = 0) -> bool:
-    audit.note(session, action, {"destination": name}, deed, rows=rows)
+def _recorded(session: Session, action: str, name: str, entry: AuditEntry, rows: int = 0) -> bool:
+    audit.record(session, action, {"destination": name}, entry, rows=rows)
     return True

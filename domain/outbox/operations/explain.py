@@ -1,9 +1,9 @@
-"""Where each delivery of an event or of a reservation stands, and why it is not delivered."""
+"""Explaining deliveries: the state of each delivery of an event or a reservation, and why it is not delivered."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 from sqlalchemy import and_, select, union_all
@@ -11,19 +11,25 @@ from sqlalchemy.orm import Session
 
 from domain.outbox.table import destinations, lanes, outbox
 from domain.runtime.database import CLOCK
-from domain.runtime.errors import NothingPromised
+from domain.runtime.errors import NotInOutbox
 
-#: A reservation has a handful of events for a handful of destinations.
+#: The most rows that are explained: a reservation has a few events, each for a few destinations.
 DELIVERIES = 1_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processed:
+    """The row was delivered, or its step was answered."""
+
+    kind: ClassVar = "delivered"
     at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dead:
+    """The row is a dead letter: it is not tried any more."""
+
+    kind: ClassVar = "dead"
     since: datetime
     error: str | None
     attempts: int
@@ -31,67 +37,90 @@ class Dead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discarded:
+    """The row is a dead letter that an operator has discarded."""
+
+    kind: ClassVar = "discarded"
     at: datetime
     error: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unrouted:
-    """The present routes don't know the destination, so no worker that has them serves it."""
+    """The present routes do not have the destination, so no worker with these routes delivers to it."""
+
+    kind: ClassVar = "unrouted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Homeless:
-    """The database has no lane for it: no worker has ever served this destination."""
+class Unregistered:
+    """The database has no lane for the row: no worker has ever registered this destination."""
+
+    kind: ClassVar = "unregistered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paused:
+    """The destination is paused."""
+
+    kind: ClassVar = "paused"
     reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerOpen:
+    """The destination is down, and the next probe has not shown otherwise yet."""
+
+    kind: ClassVar = "breaker_open"
     since: datetime | None
     until: datetime | None
     reason: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Behind:
-    """An earlier promise of the same reservation to the same destination has to leave first."""
+class BlockedByEarlierEvent:
+    """An earlier event of the same reservation has to be delivered to the same destination first."""
 
+    kind: ClassVar = "blocked_by_earlier_event"
     event_id: UUID
     type: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BackingOff:
+class Retrying:
+    """The row waits for its next attempt."""
+
+    kind: ClassVar = "retrying"
     until: datetime
     attempts: int
     error: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class InHand:
-    """A worker holds the lane: it delivers this now, or what is before it in the lane."""
+class Leased:
+    """A worker has leased the lane: it delivers this row, or earlier rows of the lane, now."""
 
+    kind: ClassVar = "leased"
     holder: str
     until: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """Nothing is in the way, and no worker has come yet."""
+    """Nothing prevents the delivery; the next worker makes it."""
+
+    kind: ClassVar = "ready"
 
 
 End = Processed | Dead | Discarded
-Obstacle = Unrouted | Homeless | Paused | BreakerOpen | Behind | BackingOff | InHand | Ready
+Obstacle = Unrouted | Unregistered | Paused | BreakerOpen | BlockedByEarlierEvent | Retrying | Leased | Ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """One promise to one destination. It has one `end`, or it is pending and has obstacles, the gravest first."""
+class Explanation:
+    """The state of one event on its way to one destination.
+
+    It has one `end`, or the row is pending and has obstacles, the gravest first.
+    """
 
     event_id: UUID
     aggregate_id: UUID
@@ -103,20 +132,20 @@ class Delivery:
     obstacles: Sequence[Obstacle]
 
 
-def why(session: Session, which: UUID, routed: Collection[str]) -> Sequence[Delivery]:
-    """Return the deliveries of an event, or of a reservation in order.
+def explain(session: Session, subject_id: UUID, routed: Collection[str]) -> Sequence[Explanation]:
+    """Return the deliveries of an event, or those of a reservation in order.
 
-    `routed` are the destinations that the present routes know. Raises NothingPromised.
+    `routed` are the names of the destinations in the present routes. Raises NotInOutbox.
     """
-    found = session.execute(_deliveries(outbox.c.event_id == which)).all()
-    found = found or session.execute(_deliveries(outbox.c.aggregate_id == which)).all()
+    found = session.execute(_deliveries(outbox.c.event_id == subject_id)).all()
+    found = found or session.execute(_deliveries(outbox.c.aggregate_id == subject_id)).all()
     if not found:
-        raise NothingPromised(which)
-    return [_delivery(row, routed) for row in found]
+        raise NotInOutbox(subject_id)
+    return [_explanation(row, routed) for row in found]
 
 
 def _first_before(is_ready: bool) -> Any:
-    """Return the first of the ready, or of the waiting, rows before a row of its aggregate. An index has either."""
+    """Return the first ready, or the first waiting, row before a row of its aggregate. Each has an index."""
     earlier = outbox.alias()
     return (
         select(earlier.c.id, earlier.c.event_id, earlier.c.type)
@@ -137,12 +166,12 @@ _head = select(_either.c.event_id, _either.c.type).order_by(_either.c.id).limit(
 
 def _deliveries(condition: Any) -> Any:
     lane = and_(lanes.c.destination == outbox.c.destination, lanes.c.lane == outbox.c.lane)
-    home = destinations.c.name == outbox.c.destination
-    # A breaker is open for as long as a probe has not found the destination up, due or not.
+    registered = destinations.c.name == outbox.c.destination
+    # A breaker is open until a probe has found the destination up, even if the probe is due.
     return (
         select(
             outbox,
-            (outbox.c.available_at > CLOCK).label("backs_off"),
+            (outbox.c.available_at > CLOCK).label("is_retrying"),
             destinations.c.paused,
             destinations.c.reason,
             destinations.c.failures,
@@ -151,12 +180,12 @@ def _deliveries(condition: Any) -> Any:
             lanes.c.lane.is_not(None).label("has_lane"),
             lanes.c.holder,
             lanes.c.leased_until,
-            and_(lanes.c.holder.is_not(None), lanes.c.leased_until > CLOCK).label("is_held"),
+            and_(lanes.c.holder.is_not(None), lanes.c.leased_until > CLOCK).label("is_leased"),
             _head.c.event_id.label("head_event_id"),
             _head.c.type.label("head_type"),
         )
         .select_from(outbox)
-        .outerjoin(destinations, home)
+        .outerjoin(destinations, registered)
         .outerjoin(lanes, lane)
         .outerjoin(_head, and_(outbox.c.processed_at.is_(None), outbox.c.dead_at.is_(None)))
         .where(condition)
@@ -165,9 +194,9 @@ def _deliveries(condition: Any) -> Any:
     )
 
 
-def _delivery(row: Any, routed: Collection[str]) -> Delivery:
+def _explanation(row: Any, routed: Collection[str]) -> Explanation:
     end = _end(row)
-    return Delivery(
+    return Explanation(
         event_id=row.event_id,
         aggregate_id=row.aggregate_id,
         type=row.type,
@@ -190,20 +219,20 @@ def _end(row: Any) -> End | None:
 
 
 def _obstacles(row: Any, routed: Collection[str]) -> Sequence[Obstacle]:
-    """Return all that is in the way at once: taking one away may show the next."""
+    """Return all obstacles at once: removing one of them may not be enough."""
     found: list[Obstacle] = []
     if row.destination not in routed:
         found.append(Unrouted())
     if not row.has_lane:
-        found.append(Homeless())
+        found.append(Unregistered())
     if row.paused:
         found.append(Paused(reason=row.reason))
     if row.failures:
         found.append(BreakerOpen(since=row.opened_at, until=row.open_until, reason=row.reason))
     if row.head_event_id:
-        found.append(Behind(event_id=row.head_event_id, type=row.head_type))
-    if row.backs_off:
-        found.append(BackingOff(until=row.available_at, attempts=row.attempts, error=row.last_error))
-    if row.is_held:
-        found.append(InHand(holder=row.holder, until=row.leased_until))
+        found.append(BlockedByEarlierEvent(event_id=row.head_event_id, type=row.head_type))
+    if row.is_retrying:
+        found.append(Retrying(until=row.available_at, attempts=row.attempts, error=row.last_error))
+    if row.is_leased:
+        found.append(Leased(holder=row.holder, until=row.leased_until))
     return found

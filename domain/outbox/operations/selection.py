@@ -1,4 +1,4 @@
-"""Which rows an operator means."""
+"""Selections: which rows an operator wants to look at or change."""
 
 import re
 from dataclasses import dataclass, fields, replace
@@ -10,15 +10,14 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func
 from sqlalchemy.orm import Session
 
-from domain.outbox.routes import STEPS
 from domain.outbox.table import outbox
 from domain.runtime import database
 from domain.runtime.errors import Invalid
 
-#: What differs between errors of one kind: UUIDs, hexadecimal words with a digit in them, numbers.
+#: What differs between similar errors: UUIDs, hexadecimal words with a digit in them, numbers.
 VARIABLE = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\m(0x)?(?=[a-f]*[0-9])[0-9a-f]{6,}\M|[0-9]+"
 
-#: What an error is grouped by: itself, with `#` for all that varies.
+#: What errors are grouped by: the error with `#` in place of all that varies.
 error_kind: ColumnElement[str] = func.regexp_replace(func.coalesce(outbox.c.last_error, ""), VARIABLE, "#", "gi")
 
 #: The name of a group: what its rows have in common, as short as an operator can type it.
@@ -34,7 +33,7 @@ group_name: ColumnElement[str] = func.left(
 
 
 class Among(StrEnum):
-    """Where the rows stand that are selected from. Pending ones never are: a worker may have them in hand."""
+    """The rows that are selected from. Pending ones can't be selected: a worker may be delivering them."""
 
     DEAD = "dead"
     DELIVERED = "delivered"
@@ -42,11 +41,11 @@ class Among(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """All that is given must fit. One that names nothing must say `everything`.
+    """Rows that match every given field. A selection without any field must say `everything`.
 
-    `type` may have `*` for any run of characters. `since` (inclusive) and `until`
-    (exclusive) bound the time of death or of delivery. `error` is a part of the last
-    error, `group` the name of a group of dead letters.
+    `type` may contain `*` for any characters. `since` (inclusive) and `until` (exclusive) bound the time at which
+    the row was delivered or became a dead letter. `error` is a part of the last error, `group` the name of a group
+    of dead letters.
     """
 
     among: Among
@@ -63,39 +62,37 @@ class Selection:
 
     def __post_init__(self) -> None:
         if not self._given() and not self.everything:
-            raise Invalid("selection", "it names nothing; name what is meant, or ask for all")
+            raise Invalid("selection", "it has no filter; give at least one, or ask for all rows")
         for name, value in self._given().items():
             if value == "":
-                raise Invalid(name, "it is empty; leave it out, or say what is meant")
+                raise Invalid(name, "it is empty; give a value, or leave it out")
         for name, moment in (("since", self.since), ("until", self.until)):
             if moment and moment.tzinfo is None:
-                raise Invalid(name, "an instant needs its offset, such as 2030-01-31T12:00:00Z")
+                raise Invalid(name, "it needs a UTC offset, such as 2030-01-31T12:00:00Z")
         if self.since and self.until and self.since >= self.until:
             raise Invalid("until", "it must be later than since")
         if self.group is not None and not re.fullmatch("[0-9a-f]{8}", self.group):
             raise Invalid("group", "it has 8 hexadecimal digits, as the list of dead letters shows it")
-        if self.among is Among.DELIVERED and self.type in STEPS:
-            raise Invalid("type", f"{self.type} is a step: its answer has changed the reservation and stands")
 
     def facts(self) -> dict[str, str]:
-        """Return the selection as it is written down in the audit."""
+        """Return the selection as the audit records it."""
         return {"among": self.among.value} | {
             name: value.isoformat() if isinstance(value, datetime) else str(value)
             for name, value in self._given().items()
         }
 
     def as_of_now(self, session: Session) -> Self:
-        """Return the same selection without what dies or leaves from now on.
+        """Return the same selection without rows that are delivered or become dead letters from now on.
 
-        A replay that goes on batch by batch would otherwise meet its own rows again. Raises Invalid.
+        Otherwise a replay in several batches would select its own rows again. Raises Invalid.
         """
         now = database.now(session)
         if self.since and self.since >= now:
-            raise Invalid("since", "it is in the future, where nothing has happened yet")
+            raise Invalid("since", "it is in the future")
         return replace(self, until=min(self.until or now, now))
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """Return what a row of the outbox must fulfil, its standing included."""
+        """Return the conditions that a selected row of the outbox meets."""
         moment = outbox.c.dead_at if self.among is Among.DEAD else outbox.c.processed_at
         conditions: list[ColumnElement[bool]] = [moment.is_not(None), outbox.c.discarded_at.is_(None)]
         if self.type is not None:

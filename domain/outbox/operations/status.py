@@ -1,4 +1,4 @@
-"""How the outbox stands, by destination: what is pending, since when, and what is in its way."""
+"""The status of each destination: how many rows are pending, since when, and whether it is paused or down."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,34 +26,34 @@ from domain.outbox.operations.destinations import FACTS, Destination
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 from domain.runtime.database import CLOCK
 
-#: Nothing is counted further than this, of one kind and for one destination. Before its first
-#: vacuum a backlog takes 2 to 15 µs a row to count: a million would make itself larger by being counted.
-MOST = 20_000
+#: The rows of one kind and one destination are counted up to this number. Before its first vacuum a backlog takes
+#: 2 to 15 µs a row to count: counting a million rows would slow the delivery that should make it smaller.
+MAX_COUNTED = 20_000
 
-#: So many waiting rows are read themselves, which costs more, to tell the oldest. Of more than these it is nearly so.
-READ = 1_000
+#: Waiting rows that are read to find the oldest, which costs more than counting. With more, the result is nearly exact.
+OLDEST_READ = 1_000
 
-#: A look that takes longer is given up: whoever looks is no reason for the outbox to be late.
-LOOK_SECONDS = 3
+#: Reading the statuses is cancelled after this time, so that it never delays deliveries.
+READ_SECONDS = 3
 
 
-Count = Literal["pending", "waiting", "dead"]
+CountName = Literal["pending", "waiting", "dead"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing(Destination):
-    """How a destination fares, known here or not: an older release may meet rows of a newer one.
+class DestinationStatus(Destination):
+    """The status of a destination, which this release may not know: an older release may meet rows of a newer one.
 
-    `ready` rows could leave, `waiting` ones have their time still to come, and `dead` leaves out
-    what was discarded: each is counted up to MOST. `oldest_pending_at` is when the oldest of the
-    others was promised, or promised again. `holders` are the workers that have lanes of it.
+    `ready` rows can be delivered now, `waiting` ones later, and `dead` excludes discarded ones: each is counted up to
+    MAX_COUNTED. `oldest_pending_at` is when the oldest pending row was recorded or replayed. `holders` are the
+    holders of its leased lanes.
     """
 
     ready: int
     waiting: int
     dead: int
     oldest_pending_at: datetime | None
-    looked_at: datetime
+    read_at: datetime
     holders: Sequence[str]
 
     @property
@@ -61,39 +61,39 @@ class Standing(Destination):
         return self.ready + self.waiting
 
     @property
-    def lower_bounds(self) -> Sequence[Count]:
-        """The counts that may be higher, as counting ended at MOST."""
-        parts: Mapping[Count, Sequence[int]] = {
+    def lower_bounds(self) -> Sequence[CountName]:
+        """The counts that may be higher, because counting ended at MAX_COUNTED."""
+        parts: Mapping[CountName, Sequence[int]] = {
             "pending": (self.ready, self.waiting),
             "waiting": (self.waiting,),
             "dead": (self.dead,),
         }
-        return [count for count, counted in parts.items() if MOST in counted]
+        return [count for count, counted in parts.items() if MAX_COUNTED in counted]
 
     @property
     def oldest_pending_age_seconds(self) -> float:
-        """How old it was by the database's clock, and 0 if nothing is pending."""
-        since = self.oldest_pending_at or self.looked_at
-        return max((self.looked_at - since).total_seconds(), 0.0)
+        """The age of the oldest pending row by the database's clock, 0 if none is pending."""
+        since = self.oldest_pending_at or self.read_at
+        return max((self.read_at - since).total_seconds(), 0.0)
 
     @property
     def breaker_open(self) -> bool:
         return self.failures > 0
 
 
-def look(session: Session) -> Sequence[Standing]:
-    """Return how every destination stands that is known or has rows, in the order of their names.
+def read_statuses(session: Session) -> Sequence[DestinationStatus]:
+    """Return the status of every destination that is registered or has rows, in order of name.
 
-    It reads the indexes of what is pending or dead, so processed rows cost nothing. Raises
-    OperationalError if it takes longer than LOOK_SECONDS.
+    It reads the indexes of pending and dead rows only, so processed rows cost nothing. Raises
+    OperationalError if it takes longer than READ_SECONDS.
     """
-    session.execute(_CAREFULLY)
-    return [Standing(**row) for row in session.execute(LOOK).mappings()]
+    session.execute(_BY_INDEX)
+    return [DestinationStatus(**row) for row in session.execute(STATUSES).mappings()]
 
 
 #: Without statistics, or just after a large insert, the planner may prefer to read the whole table.
-_CAREFULLY = text(
-    f"SET LOCAL statement_timeout = '{LOOK_SECONDS}s'; SET LOCAL enable_seqscan = off;"
+_BY_INDEX = text(
+    f"SET LOCAL statement_timeout = '{READ_SECONDS}s'; SET LOCAL enable_seqscan = off;"
     " SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
 )
 
@@ -117,19 +117,19 @@ _names = union(
 
 
 def _counted(kind: str, *conditions: ColumnElement[bool]) -> FromClause:
-    found = select(outbox.c.id).where(*conditions, outbox.c.destination == _names.c.name).limit(MOST)
+    found = select(outbox.c.id).where(*conditions, outbox.c.destination == _names.c.name).limit(MAX_COUNTED)
     rows = found.correlate(_names).subquery()
     return select(func.count().label("rows"), func.min(rows.c.id).label("first")).select_from(rows).lateral(kind)
 
 
-_ready, _waiting, _given_up = _counted("ready", ready), _counted("waiting", waiting), _counted("dead", *_dead)
+_ready, _waiting, _dead_rows = _counted("ready", ready), _counted("waiting", waiting), _counted("dead", *_dead)
 
-#: When a row was promised, or promised again.
+#: When a row was recorded, or replayed.
 _since = func.coalesce(outbox.c.replayed_at, outbox.c.created_at)
 
 
 def _oldest_ready() -> ScalarSelect[object]:
-    """The first row of each lane: ids are given in the order of time, or nearly."""
+    """Look at the first row of each lane only: ids are given in the order of time, or nearly."""
     lane = func.generate_series(0, LANES - 1).table_valued(column("number")).render_derived("every_lane")
     head = (
         select(_since.label("since"))
@@ -144,16 +144,16 @@ def _oldest_ready() -> ScalarSelect[object]:
 
 
 def _oldest_waiting() -> ColumnElement[object]:
-    """The first row, or one with a higher number, as those that were replayed are younger than theirs."""
+    """Look at the first row, and at some others: a replayed row is younger than its id suggests."""
     first = select(_since).where(outbox.c.id == _waiting.c.first).correlate(_waiting).scalar_subquery()
     some = select(_since.label("since")).where(waiting, outbox.c.destination == _names.c.name)
-    # In the order of their index, so that no plan gets them by reading all the table.
-    some = some.order_by(outbox.c.aggregate_id, outbox.c.id).limit(READ)
+    # In the order of an index, so that no plan reads the whole table.
+    some = some.order_by(outbox.c.aggregate_id, outbox.c.id).limit(OLDEST_READ)
     read = some.correlate(_names).subquery("read")
     return func.least(first, select(func.min(read.c.since)).correlate(_names).scalar_subquery())
 
 
-#: Whose leases last, lane by lane.
+#: The holders of the lanes whose leases have not ended, lane by lane.
 _holders = (
     select(lanes.c.holder)
     .where(lanes.c.destination == _names.c.name, lanes.c.holder.is_not(None), lanes.c.leased_until > CLOCK)
@@ -162,21 +162,21 @@ _holders = (
     .scalar_subquery()
 )
 
-LOOK = (
+STATUSES = (
     select(
         _names.c.name,
         *FACTS,
         _ready.c.rows.label("ready"),
         _waiting.c.rows.label("waiting"),
-        _given_up.c.rows.label("dead"),
+        _dead_rows.c.rows.label("dead"),
         func.least(_oldest_ready(), _oldest_waiting()).label("oldest_pending_at"),
-        func.clock_timestamp().label("looked_at"),
+        func.clock_timestamp().label("read_at"),
         func.array(_holders, type_=ARRAY(String)).label("holders"),
     )
     .select_from(_names)
     .join(_ready, true())
     .join(_waiting, true())
-    .join(_given_up, true())
+    .join(_dead_rows, true())
     .outerjoin(destinations, destinations.c.name == _names.c.name)
     .where(_names.c.name.is_not(None))
     .order_by(_names.c.name)

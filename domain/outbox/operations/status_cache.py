@@ -1,4 +1,4 @@
-"""How the outbox stands, as /metrics shows it: looked at now and then, whoever asks and however often."""
+"""The statuses of the destinations, cached for /metrics: many requests cost the database one query."""
 
 import threading
 import time
@@ -8,55 +8,67 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox.operations.status import MOST, Standing, look
+from domain.outbox.operations.status import MAX_COUNTED, DestinationStatus, read_statuses
+from domain.runtime.metrics import Reading
 
-#: Whoever asks again within this time, in seconds, gets the same answer.
+#: A status is not read again for this time, in seconds.
 FRESH_SECONDS = 5.0
 
-#: And within so many times what the look took: looking keeps no more than a twentieth of one connection busy.
+#: Nor for this many times as long as reading took, so that reading uses a twentieth of one connection at most.
 REST = 19
 
 log = structlog.get_logger()
 
-#: What the figures of a Standing mean, and when to worry about them.
+#: What each figure means, and when to alert on it.
 FIGURES: Mapping[str, str] = {
-    "pending": f"Rows not delivered yet and not dead, counted up to {MOST:,} ready and as many waiting ones."
+    "pending": f"Rows not delivered yet and not dead, counted up to {MAX_COUNTED:,} ready and as many waiting ones."
     " It may be high for a while; alert on their age.",
-    "waiting": "Pending rows that wait for their next attempt, or behind one that does."
+    "waiting": "Pending rows that wait for their next attempt, or for an earlier row that does."
     " Alert if it stays above 0 while the breaker is closed.",
-    "dead": "Rows given up and not discarded. Alert above 0: each needs a person, to replay or to discard it.",
+    "dead": "Dead letters that are not discarded. Alert above 0: each needs a person, to replay or to discard it.",
     "oldest_pending_age_seconds": "How long the oldest pending row has been pending, 0 if there is none."
-    " The first metric to alert on: above 60 s nothing leaves, or not fast enough.",
-    "breaker_open": "1 from when the destination was found down until it is found up. Alert if it lasts for 5 minutes.",
-    "paused": "1 while an operator, or a destination that said it is gone, keeps everything back. Alert if forgotten.",
+    " The first metric to alert on: above 60 s nothing is delivered, or not fast enough.",
+    "breaker_open": "1 while the destination is down. Alert if it lasts for 5 minutes.",
+    "paused": "1 while the destination is paused, by an operator or as it answered 410. Alert if that lasts long.",
 }
 
-UP = "1 if the database said how the outbox stands; if 0 the other figures of the database are missing. Alert on 0."
+UP = "1 if the database could be asked for the figures of the outbox; if 0 they are missing. Alert on 0."
 
 
-class Watch:
-    """Looks when it is asked to, and remembers what it saw. It only reads, so the transactions are its own."""
+class StatusCache:
+    """Reads the statuses when it is asked and they are stale. Safe for threads; its transactions only read."""
 
     def __init__(self, db: sessionmaker[Session]) -> None:
         self._db = db
         self._lock = threading.Lock()
         self._stale_at = 0.0
-        self._seen: Sequence[Standing] | None = None
+        self._statuses: Sequence[DestinationStatus] | None = None
 
-    def seen(self) -> Sequence[Standing] | None:
-        """Return how the outbox stood a moment ago, or None if the database does not tell."""
+    def get(self) -> Sequence[DestinationStatus] | None:
+        """Return the statuses as they were a moment ago, or None if the database can't be asked."""
         with self._lock:
             began = time.monotonic()
             if began >= self._stale_at:
-                self._seen = self._look()
+                self._statuses = self._read()
                 ended = time.monotonic()
                 self._stale_at = ended + max(FRESH_SECONDS, REST * (ended - began))
-            return self._seen
+            return self._statuses
 
-    def _look(self) -> Sequence[Standing] | None:
+    def readings(self) -> Sequence[Reading]:
+        """Return the statuses as metrics."""
+        statuses = self.get()
+        up = Reading(name="holdfast_outbox_up", help=UP, values={"": float(statuses is not None)})
+        return [up, *(_reading(figure, meaning, statuses or ()) for figure, meaning in FIGURES.items())]
+
+    def _read(self) -> Sequence[DestinationStatus] | None:
         try:
             with self._db.begin() as session:
-                return look(session)
+                return read_statuses(session)
         except SQLAlchemyError as error:
-            log.warning("outbox.unseen", error=str(error).splitlines()[0])
+            log.warning("outbox.status_unknown", error=str(error).splitlines()[0])
             return None
+
+
+def _reading(figure: str, meaning: str, statuses: Sequence[DestinationStatus]) -> Reading:
+    values = {status.name: float(getattr(status, figure)) for status in statuses}
+    return Reading(name=f"holdfast_outbox_{figure}", help=meaning, values=values)

@@ -13,7 +13,7 @@ from domain.outbox import Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import in_rounds, written
+from worker.relay.ordered_batches import in_ordered_batches, written
 from worker.route_options import options_of, refuse, timeout_of
 from worker.sinks.amqp.connection import Link, Publication
 
@@ -39,7 +39,7 @@ class Amqp:
         self._link: Link | None = None
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return in_rounds(rows, self._send, self._stopping)
+        return in_ordered_batches(rows, self._send, self._stopping)
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         entries, outcomes = written(rows, self._written)

@@ -12,7 +12,7 @@ from domain.outbox import Outcome, Rejected, Row
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import in_rounds, written
+from worker.relay.ordered_batches import in_ordered_batches, written
 from worker.route_options import options_of, refuse, timeout_of
 from worker.sinks.kafka.producer import Feed, Record
 
@@ -66,7 +66,7 @@ class Kafka:
             refuse(route, error.args[0].str())
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return in_rounds(rows, self._send, self._stopping)
+        return in_ordered_batches(rows, self._send, self._stopping)
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         entries, outcomes = written(rows, self._written)

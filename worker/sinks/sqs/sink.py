@@ -14,11 +14,11 @@ import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from domain.outbox import HELD, Outcome, Rejected, Row, Unreachable
+from domain.outbox import NOT_SENT, Outcome, Rejected, Row, Unreachable
 from domain.outbox.routes import Route
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import in_rounds, written
+from worker.relay.ordered_batches import in_ordered_batches, written
 from worker.relay.ordering import BATCH_SECONDS
 from worker.route_options import refuse, timeout_of
 from worker.sinks.sqs.messages import Chunk, Entry, chunks, entry_of
@@ -51,7 +51,7 @@ class Sqs:
         self._threads = ThreadPoolExecutor(route.concurrency, thread_name_prefix="sqs")
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return in_rounds(rows, self._send, self._stopping)
+        return in_ordered_batches(rows, self._send, self._stopping)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -71,7 +71,7 @@ class Sqs:
     def _call(self, chunk: Chunk, down: Event, ends: float) -> Mapping[int, Outcome]:
         """Send a chunk, unless the queue was found to be down meanwhile, or the time of the round is over."""
         if down.is_set() or self._stopping.is_set() or time.monotonic() > ends:
-            return each(chunk, HELD)
+            return each(chunk, NOT_SENT)
         try:
             answer = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=_numbered(chunk))
             outcomes = read(answer, chunk)

@@ -1,0 +1,123 @@
+"""The same request twice has one effect and one answer.
+
+A key belongs to a client and an operation. Its answer is written in the transaction of
+the effect, so that there is no moment in which one exists without the other.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Text, Uuid, delete, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from domain.idempotency.table import Answered, Key, StoredAnswer, requests
+from domain.runtime.database import arrays, lists
+from domain.runtime.errors import IdempotencyKeyReused, Refusal
+
+T = TypeVar("T")
+
+
+def lookup(session: Session, keys: Collection[Key]) -> Mapping[Key, StoredAnswer]:
+    """Return the answers that were given under these keys."""
+    if not keys:
+        return {}
+    rows = session.execute(_LOOKUP, lists(_asked, **_scopes(keys)))
+    return {
+        Key(row.client_id, row.operation, row.idempotency_key): StoredAnswer(row.payload_hash, row.answer)
+        for row in rows
+    }
+
+
+def store(session: Session, answers: Sequence[tuple[Key, StoredAnswer, UUID | None]]) -> int:
+    """Store answers under their keys, in key order. Return how many keys were new.
+
+    It waits for a duplicate in flight. Fewer new keys than answers means that a duplicate has
+    committed meanwhile: the caller must roll back.
+    """
+    if not answers:
+        return 0
+    ordered = sorted(answers, key=lambda entry: (entry[0].client_id, entry[0].operation, entry[0].key))
+    given = lists(
+        _given,
+        **_scopes([key for key, _, _ in ordered]),
+        payload_hash=[answer.payload_hash for _, answer, _ in ordered],
+        reservation_id=[reservation_id for _, _, reservation_id in ordered],
+        answer=[answer.text for _, answer, _ in ordered],
+    )
+    return len(session.execute(_STORE, given).all())
+
+
+def once(
+    session: Session,
+    key: Key | None,
+    payload_hash: str,
+    act: Callable[[], T | Refusal],
+    render: Callable[[T], str],
+) -> Answered | Refusal:
+    """Act, unless this key has been answered before. Return the answer.
+
+    A duplicate in flight is waited for. A refusal is returned, not stored, so that the same
+    key may try again; the caller commits before it raises it.
+    """
+    if key is None:
+        outcome = act()
+        return outcome if isinstance(outcome, Refusal) else Answered(render(outcome))
+    if store(session, [(key, StoredAnswer(payload_hash, ""), None)]) == 0:
+        answered = lookup(session, [key])
+        # It may have been pruned in between: then it is ours.
+        return replay(answered[key], key, payload_hash) if answered else once(session, key, payload_hash, act, render)
+    outcome = act()
+    if isinstance(outcome, Refusal):
+        session.execute(delete(requests).where(*_is(key)))
+        return outcome
+    text = render(outcome)
+    session.execute(update(requests).where(*_is(key)).values(answer=text))
+    return Answered(text)
+
+
+def replay(answer: StoredAnswer, key: Key, payload_hash: str) -> Answered | IdempotencyKeyReused:
+    """Return the answer that was given under a key, if it was given to the same request."""
+    return (
+        Answered(answer.text, replayed=True) if answer.payload_hash == payload_hash else IdempotencyKeyReused(key.key)
+    )
+
+
+def _is(key: Key) -> list[ColumnElement[bool]]:
+    return [
+        requests.c.client_id == key.client_id,
+        requests.c.operation == key.operation,
+        requests.c.idempotency_key == key.key,
+    ]
+
+
+def _scopes(keys: Collection[Key]) -> dict[str, list[str]]:
+    return {
+        "client_id": [key.client_id for key in keys],
+        "operation": [key.operation for key in keys],
+        "idempotency_key": [key.key for key in keys],
+    }
+
+
+_asked = arrays("asked", client_id=Text, operation=Text, idempotency_key=Text)
+_LOOKUP = select(requests).where(
+    requests.c.client_id == _asked.c.client_id,
+    requests.c.operation == _asked.c.operation,
+    requests.c.idempotency_key == _asked.c.idempotency_key,
+)
+_given = arrays(
+    "given",
+    client_id=Text,
+    operation=Text,
+    idempotency_key=Text,
+    payload_hash=Text,
+    reservation_id=Uuid,
+    answer=Text,
+)
+_STORE = (
+    insert(requests)
+    .from_select(list(_given.c), select(_given))
+    .on_conflict_do_nothing()
+    .returning(requests.c.idempotency_key)
+)

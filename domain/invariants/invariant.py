@@ -1,0 +1,40 @@
+"""An invariant: what must hold at any moment, in any database, as one query that finds what violates it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sqlalchemy import ColumnElement, Select, func
+from sqlalchemy.orm import Session
+
+#: The first few violations are named; the others are counted.
+NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Invariant:
+    """`violations` selects a text for each violation. `advice` says what to do about them."""
+
+    title: str
+    violations: Select[str]
+    advice: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of checking an invariant: how many violations there are, and the first few of them."""
+
+    title: str
+    violations: int
+    named: Sequence[str]
+    advice: str = ""
+
+
+def check(session: Session, invariant: Invariant) -> Finding:
+    """Look for violations. It is one query, so it sees one moment, whatever else is going on."""
+    found = session.execute(invariant.violations).scalars().all()
+    return Finding(invariant.title, len(found), found[:NAMED], invariant.advice)
+
+
+def minutes(number: int) -> ColumnElement[timedelta]:
+    return func.make_interval(0, 0, 0, 0, 0, number)

@@ -1,0 +1,44 @@
+"""The invariants of reservations."""
+
+from sqlalchemy import Select, String, and_, cast, func, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
+
+from domain.invariants.invariant import Invariant, minutes
+from domain.reservations.table import history, is_hold, reservations
+
+#: Maintenance expires a hold within this time, in minutes. One that is overdue for longer was seen by no worker.
+EXPIRED_WITHIN_MINUTES = 10
+
+
+def _history_and_status_differ() -> Select[str]:
+    newest_first = aggregate_order_by(history.c.to_status, history.c.id.desc())
+    recorded = (
+        select(
+            history.c.reservation_id,
+            func.count().label("steps"),
+            func.array_agg(newest_first, type_=ARRAY(String))[1].label("last"),
+        )
+        .group_by(history.c.reservation_id)
+        .subquery()
+    )
+    agrees = and_(recorded.c.steps == reservations.c.version, recorded.c.last == reservations.c.status)
+    joined = reservations.outerjoin(recorded, recorded.c.reservation_id == reservations.c.id)
+    return select(cast(reservations.c.id, String)).select_from(joined).where(or_(recorded.c.steps.is_(None), ~agrees))
+
+
+def _overdue() -> Select[str]:
+    limit = func.clock_timestamp() - minutes(EXPIRED_WITHIN_MINUTES)
+    return select(cast(reservations.c.id, String)).where(is_hold, reservations.c.expires_at < limit)
+
+
+INVARIANTS = (
+    Invariant(
+        "every reservation's history ends with its status and has one entry for each version",
+        _history_and_status_differ(),
+    ),
+    Invariant(
+        f"no hold is overdue by more than {EXPIRED_WITHIN_MINUTES} minutes",
+        _overdue(),
+        "Is a worker running? bin/expire-reservations expires them now.",
+    ),
+)

@@ -1,0 +1,86 @@
+"""Changing items: creating one, locking several, moving their stock."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from sqlalchemy import BigInteger, String, any_, bindparam, cast, func, insert, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from domain.items.table import MAX_QUANTITY, SKU_IS_UNIQUE, Item, items
+from domain.runtime.database import arrays, constraint_of, lists
+from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, UnknownItem
+
+
+def create(session: Session, *, sku: str, name: str, available_quantity: int) -> Item:
+    """Create an item with that many units in stock. Raises SkuTaken."""
+    statement = insert(items).values(
+        sku=sku, name=name, available_quantity=available_quantity, stock_quantity=available_quantity
+    )
+    try:
+        with session.begin_nested():
+            row = session.execute(statement.returning(*items.c)).one()
+    except IntegrityError as error:
+        if constraint_of(error) == SKU_IS_UNIQUE:
+            raise SkuTaken(sku) from error
+        raise
+    return Item(**row._mapping)
+
+
+def lock(session: Session, ids: Collection[int], skus: Collection[str] = ()) -> Sequence[Item]:
+    """Lock the items of these ids and skus until the transaction ends, in one order for everyone.
+
+    NO KEY UPDATE excludes every other writer of stock, and leaves the foreign-key
+    checks of inserts alone.
+    """
+    # A sku never changes, so what it stands for can be looked up before the lock.
+    named = session.execute(_NAMED, {"skus": list(skus)}).scalars().all() if skus else ()
+    return [Item(**row._mapping) for row in session.execute(_LOCK, {"ids": [*ids, *named]})]
+
+
+_NAMED = select(items.c.id).where(items.c.sku == any_(cast(bindparam("skus"), ARRAY(String))))
+_LOCK = (
+    select(items)
+    .where(items.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))))
+    .order_by(items.c.id)
+    .with_for_update(key_share=True)
+)
+
+
+def move(session: Session, changes: Mapping[int, int]) -> None:
+    """Add to the available quantity of each item, by id: negative to take, positive to give back.
+
+    The caller holds the locks.
+    """
+    session.execute(_MOVE, lists(_changes, item_id=list(changes), quantity=list(changes.values())))
+
+
+_changes = arrays("changes", item_id=BigInteger, quantity=BigInteger)
+_MOVE = (
+    update(items)
+    .values(available_quantity=items.c.available_quantity + _changes.c.quantity, updated_at=func.clock_timestamp())
+    .where(items.c.id == _changes.c.item_id)
+)
+
+
+def amend(session: Session, item_id: int, *, name: str | None = None, adjust_quantity_by: int = 0) -> Item:
+    """Rename an item or change its stock. Raises UnknownItem, InsufficientAvailableStock, Invalid."""
+    held = lock(session, [item_id])
+    if not held:
+        raise UnknownItem(item_id)
+    (item,) = held
+    if item.stock_quantity + adjust_quantity_by > MAX_QUANTITY:
+        raise Invalid("adjust_quantity_by", f"there would be more than {MAX_QUANTITY} in stock")
+    if item.available_quantity + adjust_quantity_by < 0:
+        raise InsufficientAvailableStock(item.sku, adjust_quantity_by, item.available_quantity)
+    changed = (
+        update(items)
+        .where(items.c.id == item_id)
+        .values(
+            name=name or item.name,
+            available_quantity=item.available_quantity + adjust_quantity_by,
+            stock_quantity=item.stock_quantity + adjust_quantity_by,
+            updated_at=func.clock_timestamp(),
+        )
+    )
+    return Item(**session.execute(changed.returning(*items.c)).one()._mapping)

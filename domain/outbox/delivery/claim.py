@@ -1,0 +1,121 @@
+"""Claiming a lane: one short transaction that leases a free lane with due rows."""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, String, Text, any_, bindparam, cast, func, or_, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from domain.outbox.delivery.commit_horizon import CommitHorizon, SnapshotView
+from domain.outbox.delivery.lanes import LEASE, PROBE, Lane
+from domain.outbox.table import destinations, lanes, outbox, ready, waiting
+from domain.runtime.database import CLOCK
+
+
+class ProbeTaken(Exception):
+    """Raised when another worker has just taken the one permit to probe the destination: roll the claim back."""
+
+
+def claim(session: Session, names: Collection[str], holder: str, horizon: CommitHorizon | None = None) -> Lane | None:
+    """Lease the lane that has rested longest among those that are free and have due rows. None if there is none.
+
+    `holder` must be new for each claim. With a horizon, this must be the first statement of the transaction; without
+    one, the run leaves the low watermark of the lane where it is. Raises ProbeTaken.
+    """
+    claimed = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
+    if claimed is None:
+        return None
+    *facts, ended_below, begun_below, _ = claimed
+    lane = Lane(**dict(zip(_FACTS, facts, strict=True)))
+    if horizon:
+        view = SnapshotView(newest=lane.newest, ended_below=ended_below, begun_below=begun_below)
+        lane = replace(lane, complete_to=horizon.complete_to(view))
+    if lane.probing:
+        _take_permit(session, lane)
+    return replace(lane, has_permit=lane.probing)
+
+
+_FACTS = ("destination", "number", "epoch", "holder", "probing", "rows_to_wake", "newest", "low_watermark")
+
+_has_ready = (
+    select(outbox.c.id)
+    .where(ready, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
+    .where(outbox.c.id > lanes.c.low_watermark)
+    .limit(1)
+    .correlate(lanes)
+    .scalar_subquery()
+    .is_not(None)
+)
+_has_due = (
+    select(outbox.c.id)
+    .where(waiting, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
+    .where(outbox.c.available_at <= CLOCK)
+    .limit(1)
+    .correlate(lanes)
+    .scalar_subquery()
+    .is_not(None)
+)
+# Written so that no index fits, and the few pages of the lanes are read from end to end. Under an old
+# snapshot each claim and each release leaves a version of the row behind, and an index would lead from
+# one version to the next, across many pages.
+_destination = lanes.c.destination.concat("")
+_may_be_called = or_(destinations.c.open_until.is_(None), destinations.c.open_until <= func.clock_timestamp())
+_free = (
+    select(
+        lanes.c.destination,
+        lanes.c.lane,
+        (destinations.c.failures > 0).label("probing"),
+        _has_due.label("rows_to_wake"),
+    )
+    .join(destinations, destinations.c.name == _destination)
+    .where(_destination == any_(cast(bindparam("names"), ARRAY(String))))
+    .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))
+    .where(~destinations.c.paused, _may_be_called)
+    .where(or_(_has_ready, _has_due))
+    .order_by(lanes.c.leased_until.nulls_first())
+    .limit(1)
+    .with_for_update(of=lanes, skip_locked=True)
+    .cte("free")
+)
+
+
+def _number(transaction: ColumnElement[Any]) -> ColumnElement[int]:
+    """Return the id of a transaction as a number of 64 bits, which PostgreSQL never gives twice."""
+    return cast(cast(transaction, Text), BigInteger)
+
+
+_CLAIM = (
+    update(lanes)
+    .where(lanes.c.destination == _free.c.destination, lanes.c.lane == _free.c.lane)
+    .values(epoch=lanes.c.epoch + 1, holder=bindparam("holder"), leased_until=func.clock_timestamp() + LEASE)
+    .returning(
+        lanes.c.destination,
+        lanes.c.lane.label("number"),
+        lanes.c.epoch,
+        lanes.c.holder,
+        _free.c.probing,
+        _free.c.rows_to_wake,
+        func.coalesce(select(func.max(outbox.c.id)).scalar_subquery(), 0).label("newest"),
+        lanes.c.low_watermark,
+        _number(func.pg_snapshot_xmin(func.pg_current_snapshot())),
+        # Not the snapshot's xmax, which is one past the highest transaction that has ended: a younger
+        # one may have begun. The id of this transaction is given after the ids of all of them.
+        _number(func.pg_current_xact_id()),
+        # The commit need not wait for the disk. A claim that PostgreSQL forgets in a crash does no harm:
+        # the fence compares the holder as well as the epoch, and no two claims have the same holder.
+        func.set_config("synchronous_commit", "off", True),
+    )
+)
+
+
+def _take_permit(session: Session, lane: Lane) -> None:
+    """Take the one permit to probe a destination that was down. Raises ProbeTaken."""
+    permit = (
+        update(destinations)
+        .where(destinations.c.name == lane.destination, _may_be_called)
+        .values(open_until=func.clock_timestamp() + PROBE)
+    )
+    if session.execute(permit.returning(destinations.c.name)).one_or_none() is None:
+        raise ProbeTaken

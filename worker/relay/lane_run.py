@@ -1,0 +1,145 @@
+"""One run over a leased lane: deliver a batch, settle it and fetch the next, until the lane is released or lost."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain import outbox
+from domain.outbox import NOT_SENT, Delivered, Delivery, Lane, Outcome, Route, Row, Settlement
+from worker.destinations import Destination
+from worker.relay.isolate import Broken, isolate_effects
+from worker.relay.settling import Settling, Tally, summarize
+from worker.telemetry import tracing
+
+#: A lane is released after this long, so that few workers serve many lanes fairly.
+SLICE_SECONDS = 1.0
+
+#: No slice has begun yet: the first batch is fetched however long its claim took.
+NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Batch:
+    """The rows of a leased lane that are delivered next. There are none when the lane was released or lost.
+
+    With `is_full` there are as many as were asked for, so there may be more.
+    """
+
+    lane: Lane
+    rows: Sequence[Row] = ()
+    is_full: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaneRun:
+    """Drains a leased lane of one destination. It holds no state: what happens next depends on the batch alone."""
+
+    db: sessionmaker[Session]
+    route: Route
+    destination: Destination
+    stopping: threading.Event
+
+    def first_batch(self, session: Session, lane: Lane, limit: float) -> Batch:
+        """Fetch the first batch, in the transaction of the claim."""
+        if lane.rows_to_wake and not lane.probing:
+            lane = _wake(session, lane)
+        return self._fetch(session, lane, after=lane.low_watermark, limit=limit, ends=NEVER)
+
+    def drain(self, batch: Batch, limit: float) -> Tally:
+        """Deliver batch after batch, `limit` rows at the most, until one is empty."""
+        ends = time.monotonic() + SLICE_SECONDS
+        total = Tally()
+        while batch.rows:
+            deliveries = self._deliver(batch)
+            left = limit - total.tried - len(deliveries)
+            batch, settled = self._settle_and_fetch(batch, deliveries, left, ends)
+            total += settled
+        return total
+
+    def give_back(self, lane: Lane) -> None:
+        """Release a lane in a transaction of its own."""
+        with self.db.begin() as session:
+            outbox.release(session, lane)
+
+    def _deliver(self, batch: Batch) -> Sequence[Delivery]:
+        """Send the rows, outside any transaction. A row behind a waiting one of its aggregate is not sent."""
+        sent = [row for row in batch.rows if row.waits_until is None]
+        outcomes = iter(self._send(sent) if sent else ())
+        return [(row, NOT_SENT if row.waits_until else next(outcomes)) for row in batch.rows]
+
+    def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        with tracing.delivering(self.route.name, rows):
+            return self.destination.deliver(rows)
+
+    def _settle_and_fetch(
+        self, batch: Batch, deliveries: Sequence[Delivery], limit: float, ends: float
+    ) -> tuple[Batch, Tally]:
+        """Settle a batch and fetch the next one. If an effect breaks, settle the rows one by one instead."""
+        committed = isolate_effects(partial(self._commit, batch, deliveries, limit, ends))
+        if isinstance(committed, Broken):
+            tally = self._settling.settle_one_by_one(batch.lane, deliveries)
+            self.give_back(batch.lane)
+            return Batch(lane=batch.lane), tally
+        following, settlement = committed
+        return following, summarize(batch.lane, deliveries, settlement)
+
+    def _commit(
+        self, batch: Batch, deliveries: Sequence[Delivery], limit: float, ends: float
+    ) -> tuple[Batch, Settlement | None]:
+        """Settle a batch and, in the same transaction, fetch the next one or release the lane."""
+        following = Batch(lane=batch.lane)
+        is_last = _is_dry(batch, deliveries)
+        with self.db.begin() as session:
+            settlement = self._settling.settle(session, batch.lane, deliveries, is_last=is_last)
+            if settlement and not is_last:
+                following = self._following(session, batch.lane, settlement, limit, ends)
+        return following, settlement
+
+    @property
+    def _settling(self) -> Settling:
+        return Settling(db=self.db, destination=self.destination, retries=self.route.retries)
+
+    def _following(self, session: Session, lane: Lane, settlement: Settlement, limit: float, ends: float) -> Batch:
+        if settlement.is_down:
+            # The breaker is open now, so there is no probe to hand on.
+            outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
+            return Batch(lane=lane)
+        # After a row that was taken for the cause of an outage, the next row goes alone: it shows whether that was
+        # right. It has no permit, as the breaker may meanwhile be open for what another lane was answered.
+        probing = settlement.is_in_doubt or (lane.probing and not settlement.is_up)
+        lane = replace(lane, probing=probing, has_permit=lane.has_permit and not settlement.is_up)
+        return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, ends=ends)
+
+    def _fetch(self, session: Session, lane: Lane, *, after: int, limit: float, ends: float) -> Batch:
+        """Fetch the next batch, or release the lane if there is none or its time is over."""
+        size = 1 if lane.probing else int(min(self.route.batch_size, limit))
+        rows = self._read(session, lane, after, size, ends)
+        if not rows and lane.rows_to_wake:
+            # A probe first tries rows that have not met the outage. A row that has met it may be its cause, and
+            # probing with that row again and again would keep its neighbours waiting for ever.
+            lane = _wake(session, lane)
+            after = lane.low_watermark
+            rows = self._read(session, lane, after, size, ends)
+        if not rows:
+            outbox.release(session, lane, settled_up_to=after)
+        return Batch(lane=lane, rows=rows, is_full=len(rows) == size)
+
+    def _read(self, session: Session, lane: Lane, after: int, size: int, ends: float) -> Sequence[Row]:
+        if size <= 0 or self.stopping.is_set() or time.monotonic() >= ends:
+            return ()
+        return outbox.fetch(session, lane, after=after, limit=size)
+
+
+def _wake(session: Session, lane: Lane) -> Lane:
+    outbox.wake(session, lane)
+    return replace(lane, rows_to_wake=False, low_watermark=0)
+
+
+def _is_dry(batch: Batch, deliveries: Sequence[Delivery]) -> bool:
+    """Return whether the batch was all there was for this run and was delivered whole: there is nothing to fetch."""
+    delivered = all(isinstance(outcome, Delivered) for _, outcome in deliveries)
+    return delivered and not batch.lane.probing and not batch.is_full

@@ -1,0 +1,107 @@
+"""Settling deliveries together with the effects of a step, and counting what became of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from uuid import UUID
+
+import structlog
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain import outbox
+from domain.outbox import Delivery, Failed, Lane, Settlement
+from domain.outbox.delivery.outcomes import Retries
+from worker.destinations import Destination, Step
+from worker.relay.isolate import Broken, isolate_effects
+from worker.telemetry import metrics
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the rows that were tried. `fenced` ones were sent under a lost lease and are sent again."""
+
+    tried: int = 0
+    delivered: int = 0
+    waiting: int = 0
+    dead: int = 0
+    fenced: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            tried=self.tried + other.tried,
+            delivered=self.delivered + other.delivered,
+            waiting=self.waiting + other.waiting,
+            dead=self.dead + other.dead,
+            fenced=self.fenced + other.fenced,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settling:
+    """Settles the rows of one destination. If it is a step, the effects of its answers commit with the rows."""
+
+    db: sessionmaker[Session]
+    destination: Destination
+    retries: Retries
+
+    def settle(
+        self, session: Session, lane: Lane, deliveries: Sequence[Delivery], *, is_last: bool = False
+    ) -> Settlement | None:
+        """Settle a batch in the caller's transaction. Return None if the lane is not ours any more."""
+        settlement = outbox.settle(session, lane, deliveries, retries=self.retries, is_last=is_last)
+        if settlement and isinstance(self.destination, Step):
+            self.destination.apply(session, settlement)
+        return settlement
+
+    def settle_one_by_one(self, lane: Lane, deliveries: Sequence[Delivery]) -> Tally:
+        """Settle each row in a transaction of its own, so that a poisonous effect fails alone.
+
+        Later rows of an aggregate whose effect broke stay ready: they are sent again, after the broken one.
+        """
+        total = Tally()
+        broken: set[UUID] = set()
+        for row, outcome in deliveries:
+            if row.aggregate_id in broken:
+                continue
+            settled = isolate_effects(partial(self._settle_alone, lane, (row, outcome)))
+            if isinstance(settled, Broken):
+                broken.add(row.aggregate_id)
+                settled = self._settle_as_failed(lane, (row, Failed(settled.error)))
+            total += settled
+        return total
+
+    def _settle_alone(self, lane: Lane, delivery: Delivery) -> Tally:
+        with self.db.begin() as session:
+            settlement = self.settle(session, lane, [delivery])
+        return summarize(lane, [delivery], settlement)
+
+    def _settle_as_failed(self, lane: Lane, failed: Delivery) -> Tally:
+        """Settle a row whose effect broke as failed: without its compensation, should that break as well."""
+        settled = isolate_effects(partial(self._settle_alone, lane, failed))
+        if not isinstance(settled, Broken):
+            return settled
+        log.error("outbox.uncompensated", destination=lane.destination, row=failed[0].id)
+        with self.db.begin() as session:
+            settlement = outbox.settle(session, lane, [failed], retries=self.retries)
+        return summarize(lane, [failed], settlement)
+
+
+def summarize(lane: Lane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
+    """Count what became of a batch, in metrics and logs. Call it after the commit."""
+    facts = {"destination": lane.destination, "lane": lane.number}
+    metrics.count(lane.destination, deliveries, settlement)
+    if settlement is None:
+        log.warning("outbox.fenced", **facts, rows=len(deliveries))
+        return Tally(tried=len(deliveries), fenced=len(deliveries))
+    if settlement.is_down:
+        log.warning("destination.down", **facts, waiting=settlement.waiting)
+    for update in settlement.dead:
+        log.error("outbox.dead", **facts, row=update.row.id, type=update.row.type)
+    return Tally(
+        tried=len(deliveries),
+        delivered=len(settlement.processed),
+        waiting=settlement.waiting,
+        dead=len(settlement.dead),
+    )
