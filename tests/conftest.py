@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-# Before anything reads the settings: no test sees what `bin/up` wrote on this machine.
+# Set before anything reads the settings, so that no test sees what `bin/up` wrote on this machine.
 HOME = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
 os.environ["HOLDFAST_HOME"] = str(HOME)
-# The servers out there are on this machine.
+# The servers that tests call are on this machine.
 os.environ["WEBHOOK_PRIVATE_NETWORKS"] = "127.0.0.0/8"
 
 import httpx  # noqa: E402
@@ -20,24 +20,15 @@ from sqlalchemy.orm import Session, sessionmaker  # noqa: E402
 
 from deploy.embedded import PostgreSQL, RedisServer  # noqa: E402
 from domain import outbox
-from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes  # noqa: E402
 from domain.runtime import database  # noqa: E402
 from domain.runtime.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
-from tests.support.outbox import draining  # noqa: E402
+from tests.support.builders import ROUTES  # noqa: E402
+from tests.support.outbox import relaying  # noqa: E402
 from tests.support.serving import Served, serving  # noqa: E402
-from worker.relay.relay import Drain  # noqa: E402
+from worker.relay.relay import Relay  # noqa: E402
 
-#: What events go to in tests that do not say otherwise: nothing delivers them.
-ROUTES = Routes(
-    [
-        Route(name="events", url="null:", events=("booking.*",)),
-        Route(name=CONFIRMATION, url="null:", events=tuple(STEPS)),
-    ]
-)
-
-
-#: A run that is over ends: a thread that still hangs is shown, and the run fails.
+#: A test run that does not end within this time after its last test shows its threads, and fails.
 EXIT_SECONDS = 60.0
 
 
@@ -76,11 +67,11 @@ def engine(settings: Settings) -> Iterator[Engine]:
 
 @pytest.fixture
 def db(engine: Engine) -> sessionmaker[Session]:
-    """Sessions on an empty, migrated database whose destinations are known."""
+    """Sessions on an empty, migrated database in which the destinations are registered."""
     empty(engine)
-    db = database.sessions(engine, routes=ROUTES)
+    db = database.sessions(engine)
     with db.begin() as session:
-        outbox.register(session, [route.name for route in ROUTES.destinations])
+        outbox.register(session, ROUTES.names)
     return db
 
 
@@ -93,23 +84,23 @@ def served(settings: Settings) -> Iterator[Served]:
 
 @pytest.fixture
 def api(served: Served, db: sessionmaker[Session]) -> Iterator[httpx.Client]:
-    """A client of the API on an empty database. Whatever the test asks, the API must not be at fault."""
+    """A client of the API on an empty database. Whatever the test sends, the API must log no error of its own."""
     yield served.client
     assert served.faults() == []
 
 
 def empty(engine: Engine) -> None:
-    """Take everything out of every table."""
+    """Delete everything from every table."""
     names = ", ".join(table.name for table in database.metadata.sorted_tables)
     with engine.begin() as connection:
         connection.execute(text(f"TRUNCATE {names} RESTART IDENTITY CASCADE"))
 
 
-OpenDrain = Callable[..., Drain]
+OpenRelay = Callable[..., Relay]
 
 
 @pytest.fixture
-def drain_of(db: sessionmaker[Session]) -> Iterator[OpenDrain]:
-    """Open drains of one shop each, for the options see `draining`. They are closed after the test."""
-    with ExitStack() as drains:
-        yield lambda shop, **route: drains.enter_context(draining(db, shop, **route))
+def relay_to(db: sessionmaker[Session]) -> Iterator[OpenRelay]:
+    """Open relays with one destination each; for the options see `relaying`. They are closed after the test."""
+    with ExitStack() as relays:
+        yield lambda shop, **route: relays.enter_context(relaying(db, shop, **route))

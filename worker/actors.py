@@ -1,4 +1,4 @@
-"""What a wake-up sets going. `dramatiq worker.actors:broker` runs them."""
+"""What a wake-up starts. `dramatiq worker.actors:broker` runs these actors."""
 
 import os
 import signal
@@ -14,61 +14,64 @@ import structlog
 from dramatiq import Broker, Middleware, Worker
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from domain.runtime import startup
+from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
+from domain.runtime.wakeups import DRAINING, EXPIRE_RESERVATIONS, MAINTENANCE, PROCESS_OUTBOX, PRUNE
 from worker import maintenance
 from worker.app import App, open_app
-from worker.broker import DOWN, DRAINS, SWEEPS, connect
-from worker.relay.relay import Tally
+from worker.broker import DOWN, connect
+from worker.relay.settling import Tally
 
-#: A drain that goes on for longer makes room for the other actors, and rings for itself.
+#: A drain that takes longer makes room for the other actors, and sends a wake-up for itself.
 RUN_SECONDS = 5.0
 
-#: A drain that has been busy for longer asks for others to join in, once.
+#: A drain that has been busy for longer wakes other threads to help, once.
 ALONE_SECONDS = 0.1
 
-#: Four drains at work, which Redis counts twice each: another would take the processor from them and from PostgreSQL.
-#: Where destinations are what is slow, each ring of the API and of the scheduler still brings one more.
+#: Four drains at work, which Redis counts twice each: one more would take the processor from them and from PostgreSQL.
+#: Where slow destinations are the limit, each wake-up of the API and of the scheduler still adds one.
 MANY = 8
 
-#: A worker that came up before its database begins this long after it at the latest.
+#: A worker that started before its database tries again to open it after this time.
 OPEN_AGAIN_SECONDS = 1.0
 
-#: How the names of threads begin that may be waiting for an answer.
+#: The first letters of the names of threads that may be waiting for an answer.
 CALLING = ("calls", "sqs")
 
 log = structlog.get_logger()
 
 
 class Running(Middleware):
-    """Opens the app when the worker process starts and closes it when it has stopped."""
+    """Opens the app when the worker process starts, and closes it when the process has stopped."""
 
     app: App
 
     @property
     def actor_options(self) -> set[str]:
-        """Know `throws`: errors that are logged in a line, as they pass by themselves."""
+        """Accept the option `throws`: these errors pass by themselves and are logged in one line."""
         return {"throws"}
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         self.app = _open(threads=worker.worker_threads, ended=_end_once())
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        self.app.drain.stopping.set()
+        self.app.relay.stopping.set()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         try:
             self.app.close()
         finally:
-            # What is still being called is given back and goes out again; it may not hold up the exit.
+            # The lanes of calls that have not ended are released; the calls must not delay the exit.
             if any(thread.name.startswith(CALLING) for thread in threading.enumerate()):
                 os._exit(0)
 
 
 def _end_once() -> threading.Event:
-    """Heed the first SIGTERM only. Return what it sets.
+    """Obey the first SIGTERM only. Return an event that it sets.
 
-    Who ends a whole process group (systemd and honcho do) tells this process as well as
-    Dramatiq's parent, which passes it on; and a second one makes Dramatiq drop everything.
+    systemd and honcho signal a whole process group. So this process gets SIGTERM from them and again from Dramatiq's
+    parent, and a second one would make Dramatiq drop everything.
     """
     end = signal.getsignal(signal.SIGTERM)
     assert callable(end)
@@ -84,13 +87,15 @@ def _end_once() -> threading.Event:
 
 
 def _open(*, threads: int, ended: threading.Event) -> App:
-    """Open the app, as soon as there is a migrated database.
+    """Open the app, as soon as there is a migrated database. Exits the process for a wrong configuration.
 
-    Dramatiq would go on without what fails here, and answer every ring with an error for ever.
+    Dramatiq would swallow an error that is raised here, and then fail at every wake-up for ever.
     """
     while True:
         try:
             return open_app(settings, threads=threads)
+        except ConfigurationError as error:
+            sys.exit(startup.report(error))
         except SQLAlchemyError as error:
             log.warning("worker.waits", error=str(error).splitlines()[0])
         if ended.wait(OPEN_AGAIN_SECONDS):
@@ -102,37 +107,37 @@ running = Running()
 broker, waiting = connect(settings.broker(), [running])
 
 
-@dramatiq.actor(broker=broker, queue_name=DRAINS, throws=OperationalError)
+@dramatiq.actor(broker=broker, actor_name=PROCESS_OUTBOX, queue_name=DRAINING, throws=OperationalError)
 def process_outbox() -> None:
-    """Relay the outbox until it is dry or others should have a turn. The longer it takes, the more threads do it."""
+    """Drain the outbox until nothing is due or others should have a turn. A long drain wakes more threads to help."""
     begun, is_alone = time.monotonic(), True
 
     def ask_for_help(_: Tally) -> None:
         nonlocal is_alone
         if is_alone and time.monotonic() - begun > ALONE_SECONDS:
             is_alone = False
-            _ring_once()
+            _wake_another()
 
-    running.app.drain.run(until=begun + RUN_SECONDS, progress=ask_for_help)
+    running.app.relay.run(until=begun + RUN_SECONDS, progress=ask_for_help)
     if time.monotonic() >= begun + RUN_SECONDS:
         process_outbox.send()
 
 
-def _ring_once() -> None:
-    """Ring, unless many are at work. While the broker is down nobody would hear it, and the scheduler rings after."""
+def _wake_another() -> None:
+    """Send a wake-up, unless many threads are at work. If the broker is down, the scheduler sends one later."""
     with suppress(*DOWN):
-        if waiting(DRAINS) < MANY:
+        if waiting(DRAINING) < MANY:
             process_outbox.send()
 
 
-@dramatiq.actor(broker=broker, queue_name=SWEEPS, throws=OperationalError)
+@dramatiq.actor(broker=broker, actor_name=EXPIRE_RESERVATIONS, queue_name=MAINTENANCE, throws=OperationalError)
 def expire_reservations() -> None:
     """Expire the overdue holds."""
-    maintenance.expire(running.app.db, running.app.drain.stopping)
+    maintenance.expire(running.app.db, running.app.relay.stopping, running.app.routes)
 
 
-@dramatiq.actor(broker=broker, queue_name=SWEEPS, throws=OperationalError)
+@dramatiq.actor(broker=broker, actor_name=PRUNE, queue_name=MAINTENANCE, throws=OperationalError)
 def prune() -> None:
     """Delete what has been kept long enough."""
     retention = timedelta(days=settings.outbox_retention_days)
-    maintenance.prune(running.app.db, running.app.drain.stopping, outbox_retention=retention)
+    maintenance.prune(running.app.db, running.app.relay.stopping, outbox_retention=retention)

@@ -1,65 +1,81 @@
-"""What a process of the worker side is made of, and how it is opened and closed."""
+"""The parts of a process that delivers: the database, the routes, and the relay with its open destinations."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from threading import Event
 
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import routes_file
-from domain.runtime import database, telemetry
-from domain.runtime.settings import Settings, refuse_to_start
-from worker.destinations import open_destination
+from domain.fulfilment import load_routes
+from domain.outbox import Route, Routes
+from domain.runtime import database, logs, tracing
+from domain.runtime.errors import ConfigurationError
+from domain.runtime.settings import Settings
+from worker.destinations import Destination, open_sink, open_step
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.telemetry import metrics
 
-#: Each draining thread uses one connection at a time, the heartbeat another.
+#: Each draining thread uses one connection at a time, and the renewal of leases another.
 SPARE_CONNECTIONS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """The database, and the drain with its open destinations."""
+    """The parts of a process that delivers."""
 
     settings: Settings
     db: sessionmaker[Session]
-    drain: Relay
+    routes: Routes
+    relay: Relay
 
     def close(self) -> None:
-        self.drain.leases.close()
-        for destination in self.drain.destinations.values():
+        self.relay.leases.close()
+        for destination in self.relay.destinations.values():
             destination.close()
         self.db.kw["bind"].dispose()
-        telemetry.stop_tracing()
+        tracing.stop()
 
 
 def open_app(settings: Settings, *, threads: int, only: str | None = None) -> App:
-    """Open the database and every destination, or only that one. Makes them known to the database."""
-    telemetry.configure(settings.log_level)
-    telemetry.start_tracing("holdfast-worker")
-    wanted = routes_file.load(settings)
-    by_name = {route.name: route for route in wanted.destinations if only in (None, route.name)}
-    if not by_name:
-        names = ", ".join(route.name for route in wanted.destinations)
-        refuse_to_start(f"There is no destination {only!r}; those that there are: {names}.")
+    """Open the database and all destinations, or only one, and register them. Raises ConfigurationError."""
+    logs.configure(settings.log_level)
+    tracing.start("holdfast-worker")
+    routes = load_routes(settings)
+    served = _served(routes, only)
+    # Connections are not checked before use: a drain that meets a broken one is repeated at the next wake-up.
     db = database.sessions(
-        # The next ring tries again.
-        database.connect(settings, connections=threads + SPARE_CONNECTIONS, checked=False, by_index=True),
-        routes=wanted,
+        database.connect(settings, connections=threads + SPARE_CONNECTIONS, checked=False, by_index=True)
     )
     with db.begin() as session:
-        outbox.register(session, by_name)
-    metrics.begin(by_name)
+        outbox.register(session, served)
+    metrics.begin(served)
     stopping = Event()
-    destinations = {name: open_destination(route, settings, db, stopping) for name, route in by_name.items()}
-    drain = Relay(
+    relay = Relay(
         db=db,
-        routes=by_name,
-        destinations=destinations,
+        routes=served,
+        destinations=_open(routes, served, settings, db, stopping),
         leases=Leases(db),
-        shares=ConcurrencyLimits(by_name, threads),
+        limits=ConcurrencyLimits(served, threads),
         stopping=stopping,
     )
-    return App(settings=settings, db=db, drain=drain)
+    return App(settings=settings, db=db, routes=routes, relay=relay)
+
+
+def _served(routes: Routes, only: str | None) -> Mapping[str, Route]:
+    served = {route.name: route for route in routes.destinations if only in (None, route.name)}
+    if not served:
+        raise ConfigurationError(f"There is no destination {only!r}; the destinations are {', '.join(routes.names)}.")
+    return served
+
+
+def _open(
+    routes: Routes, served: Mapping[str, Route], settings: Settings, db: sessionmaker[Session], stopping: Event
+) -> Mapping[str, Destination]:
+    sinks = {route.name: open_sink(route, settings, stopping) for route in routes.sinks if route.name in served}
+    steps = {
+        route.name: open_step(route, settings, db, routes, stopping) for route in routes.steps if route.name in served
+    }
+    return sinks | steps

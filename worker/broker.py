@@ -1,4 +1,4 @@
-"""The doorbell's other end: the broker that brings wake-ups, and nothing else."""
+"""The broker that brings wake-ups, as workers and scheduler connect to it."""
 
 from collections.abc import Callable
 
@@ -6,24 +6,17 @@ from dramatiq import Broker, Middleware
 from dramatiq.errors import ConnectionClosed, DramatiqError
 from redis import RedisError
 
-#: Wake-ups for draining, of which there may be many, and for tidying, which must not wait behind them.
-DRAINS = "holdfast"
-SWEEPS = "holdfast-sweeps"
-
-#: With this many messages waiting the workers are down or busy; one more tells them nothing.
-ENOUGH = 64
-
 #: A broker that does not answer in this time is down.
 TIMEOUT_SECONDS = 5.0
 
-#: What a broker that is down raises.
+#: The errors of a broker that is down.
 DOWN = (RedisError, DramatiqError, OSError)
 
 
 def connect(url: str, middleware: list[Middleware]) -> tuple[Broker, Callable[[str], int]]:
-    """Return the broker, which connects when first used, and how to count the messages that wait in a queue.
+    """Return the broker, which connects when it is first used, and a function that counts the messages in a queue.
 
-    Dramatiq's usual middleware stays out: a row owns its retries, a message has none.
+    Dramatiq's usual middleware is left out: the row owns its retries, and a message has none.
     """
     if url.startswith("amqp"):
         from dramatiq.brokers.rabbitmq import RabbitmqBroker
@@ -35,7 +28,7 @@ def connect(url: str, middleware: list[Middleware]) -> tuple[Broker, Callable[[s
             try:
                 return int(rabbitmq.get_queue_message_counts(queue)[0])
             except AMQPError as error:
-                del rabbitmq.connection  # what is broken is not used again
+                del rabbitmq.connection  # a broken connection is not used again
                 raise ConnectionClosed(error) from None
 
         return rabbitmq, waiting

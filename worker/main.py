@@ -1,39 +1,56 @@
 """The worker process: Dramatiq's own command line, tuned."""
 
-import argparse
 import os
 import sys
 
+import rich_click as click
 
-def main() -> int:
+from domain.runtime import shared_metrics, startup
+
+#: Dramatiq's Redis consumer polls, and backs off up to this many milliseconds. Its default of 1,000
+#: would be the latency of every lone event.
+POLL_MILLISECONDS = "20"
+
+#: SIGTERM is answered within 10 s: calls that have begun get 6 s. With Dramatiq's own second of polling, twice, that
+#: leaves time to release the lanes.
+SHUTDOWN_MILLISECONDS = "6000"
+
+#: Dramatiq's parent hears no signal while it waits for its children to be ready, and they wait for the database.
+FORK_MILLISECONDS = "3000"
+
+
+def work(processes: int, threads: int) -> int:
     """Run worker processes until SIGTERM."""
-    parser = argparse.ArgumentParser(prog="bin/worker", description="Relay the outbox and tidy up, when rung for.")
-    parser.add_argument("--processes", type=int, default=2, help="worker processes (2)")
-    parser.add_argument("--threads", type=int, default=4, help="threads in each process (4)")
-    arguments = parser.parse_args()
-
-    # Dramatiq's Redis consumer polls, backing off up to this many milliseconds: its
-    # default of 1,000 would be the latency of every lone event.
-    os.environ.setdefault("dramatiq_worker_timeout", "20")
+    os.environ.setdefault("dramatiq_worker_timeout", POLL_MILLISECONDS)
     from dramatiq.cli import main as dramatiq_main
     from dramatiq.cli import make_argument_parser
 
-    from domain.runtime import telemetry
+    from domain.fulfilment import load_routes
+    from domain.runtime import tracing
     from domain.runtime.settings import Settings
 
-    command = ["worker.actors:broker", "--processes", str(arguments.processes), "--threads", str(arguments.threads)]
-    # SIGTERM is answered within 10 s: calls that have begun get 6 s to be answered, which with
-    # Dramatiq's own second of looking up, twice, leaves time to give the lanes back.
-    command += ["--worker-shutdown-timeout", "6000", "--skip-logging"]
-    # Dramatiq's parent hears no signal while it waits for its children to be ready, and they
-    # wait for the database.
-    command += ["--worker-fork-timeout", "3000"]
-    if Settings.load().worker_metrics_port:
-        command += ["--fork-function", "worker.telemetry.exposition:show_workers"]
-    with telemetry.sharing_metrics():
+    settings = Settings.load()
+    load_routes(settings)
+    tracing.require()
+    command = ["worker.actors:broker", "--processes", str(processes), "--threads", str(threads), "--skip-logging"]
+    command += ["--worker-shutdown-timeout", SHUTDOWN_MILLISECONDS, "--worker-fork-timeout", FORK_MILLISECONDS]
+    if settings.worker_metrics_port:
+        command += ["--fork-function", "worker.telemetry.exposition:serve_workers"]
+    with shared_metrics.share():
         status: int = dramatiq_main(make_argument_parser().parse_args(command))
     return status
 
 
+@click.command(epilog="Example: bin/worker --processes 2 --threads 4")
+@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="worker processes")
+@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="threads in each process")
+def main(processes: int, threads: int) -> None:
+    """Deliver the outbox, expire holds and prune, whenever a wake-up comes, until SIGTERM.
+
+    Exits with 0 after SIGTERM, 2 for a wrong configuration or option, anything else for trouble.
+    """
+    sys.exit(work(processes, threads))
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(main)

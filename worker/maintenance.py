@@ -1,4 +1,4 @@
-"""Tidying: lapsed holds, and rows and keys that have been kept long enough."""
+"""Maintenance: expiring overdue holds, and deleting rows and keys that have been kept long enough."""
 
 import threading
 import time
@@ -8,18 +8,18 @@ from datetime import timedelta
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain import outbox, reservations
-from domain import idempotency
+from domain import idempotency, outbox, reservations
+from domain.outbox import Routes
 
-#: Holds expired in one transaction. Their items stay locked for about as long as a large
+#: Holds that are expired in one transaction. Their items stay locked for about as long as a large
 #: set of new reservations would lock them.
 EXPIRE_BATCH = 500
 
-#: It ends before the next ring, so that a backlog never takes up more than one thread.
+#: Pruning ends before the next wake-up, so that a backlog never uses more than one thread.
 PRUNE_SECONDS = 240.0
 
-#: After each batch it rests so many times as long as the batch took: who records meanwhile
-#: hardly feels it, and it is still several times as fast as rows and keys can come.
+#: After each batch, pruning rests this many times as long as the batch took. That hardly slows recording, and
+#: is still several times as fast as new rows and keys can come.
 REST = 3
 
 log = structlog.get_logger()
@@ -28,6 +28,7 @@ log = structlog.get_logger()
 def expire(
     db: sessionmaker[Session],
     stopping: threading.Event,
+    routes: Routes,
     *,
     limit: float = float("inf"),
     progress: Callable[[int], None] = lambda _: None,
@@ -37,7 +38,7 @@ def expire(
     while expired < limit and not stopping.is_set():
         size = int(min(EXPIRE_BATCH, limit - expired))
         with db.begin() as session:
-            found = reservations.expire(session, size)
+            found = reservations.expire(session, size, routes)
         expired += found
         progress(expired)
         if found < size:
@@ -54,23 +55,23 @@ def prune(
     outbox_retention: timedelta,
     seconds: float = PRUNE_SECONDS,
 ) -> None:
-    """Delete the keys that clients may not repeat any more, and what was delivered long ago.
+    """Delete idempotency keys and outbox rows that have been kept long enough, for that many seconds at the most.
 
-    Ends after so many seconds; the next run goes on. It begins with what would be stuck.
+    The next run continues. It begins with low watermarks that keep rows from being delivered.
     """
     ends = time.monotonic() + seconds
-    _mend(db)
+    _reset_wrong_low_watermarks(db)
     keys = _prune_keys(db, stopping, ends)
     rows = _prune_outbox(db, stopping, ends, outbox_retention)
     if rows or keys:
         log.info("outbox.pruned", outbox_rows=rows, idempotency_keys=keys)
 
 
-def _mend(db: sessionmaker[Session]) -> None:
+def _reset_wrong_low_watermarks(db: sessionmaker[Session]) -> None:
     with db.begin() as session:
         wrong = outbox.reset_wrong_low_watermarks(session)
     if wrong:
-        log.warning("outbox.floors_taken_away", lanes=wrong)
+        log.warning("outbox.low_watermarks_reset", lanes=wrong)
 
 
 def _prune_keys(db: sessionmaker[Session], stopping: threading.Event, ends: float) -> int:

@@ -1,37 +1,41 @@
-"""The clock: it only sends messages, so two of them are harmless."""
+"""The scheduler: it sends wake-ups by the clock and does nothing else, so two of them are harmless."""
 
 import signal
 from collections.abc import Callable
 from types import FrameType
 
+import rich_click as click
 import structlog
 from apscheduler.schedulers.blocking import BlockingScheduler
 from dramatiq import Broker, Message
 
-from domain.runtime import telemetry
+from domain.runtime import logs, startup
 from domain.runtime.settings import Settings
-from worker.broker import DOWN, DRAINS, ENOUGH, SWEEPS, connect
+from domain.runtime.wakeups import ENOUGH_WAITING, EXPIRE_RESERVATIONS, PROCESS_OUTBOX, PRUNE, QUEUES
+from worker.broker import DOWN, connect
 from worker.telemetry import exposition, metrics
 
-#: How often each actor is rung, in seconds. Retries become due by the outbox's clock, so
-#: this is also how late one can be.
-EVERY = {"process_outbox": 1, "expire_reservations": 2, "prune": 300}
-
-QUEUES = {"process_outbox": DRAINS, "expire_reservations": SWEEPS, "prune": SWEEPS}
+#: The time between two wake-ups of each actor, in seconds. Retries become due by the outbox's clock, so
+#: a retry is late by this time at most.
+EVERY = {PROCESS_OUTBOX: 1, EXPIRE_RESERVATIONS: 2, PRUNE: 300}
 
 log = structlog.get_logger()
 
 
+@click.command(epilog="Example: bin/scheduler")
 def main() -> None:
-    """Ring until SIGTERM or Ctrl-C."""
+    """Send wake-ups by the clock, until SIGTERM or Ctrl-C.
+
+    Exits with 0 when it was stopped, 2 for a wrong configuration or option.
+    """
     settings = Settings.load()
-    telemetry.configure(settings.log_level)
-    exposition.show_scheduler(settings)
+    logs.configure(settings.log_level)
+    exposition.serve_scheduler(settings)
     broker, waiting = connect(settings.broker(), [])
     scheduler = BlockingScheduler()
     for actor, seconds in EVERY.items():
         scheduler.add_job(
-            ring, "interval", args=[broker, waiting, actor], seconds=seconds, coalesce=True, misfire_grace_time=seconds
+            wake, "interval", args=[broker, waiting, actor], seconds=seconds, coalesce=True, misfire_grace_time=seconds
         )
 
     def stop(signum: int, frame: FrameType | None) -> None:
@@ -42,16 +46,16 @@ def main() -> None:
     scheduler.start()
 
 
-def ring(broker: Broker, waiting: Callable[[str], int], actor: str) -> None:
+def wake(broker: Broker, waiting: Callable[[str], int], actor: str) -> None:
     """Send one wake-up, unless enough of them wait already."""
     try:
-        if waiting(QUEUES[actor]) < ENOUGH:
+        if waiting(QUEUES[actor]) < ENOUGH_WAITING:
             broker.enqueue(Message(queue_name=QUEUES[actor], actor_name=actor, args=(), kwargs={}, options={}))
-            metrics.RINGS.labels(actor).inc()
+            metrics.WAKEUPS_SENT.labels(actor).inc()
     except DOWN as error:
-        metrics.UNHEARD.labels(actor).inc()
-        log.warning("scheduler.unheard", actor=actor, error=type(error).__name__)
+        metrics.WAKEUPS_FAILED.labels(actor).inc()
+        log.warning("scheduler.wakeup_failed", actor=actor, error=type(error).__name__)
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(main)

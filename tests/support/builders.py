@@ -1,4 +1,4 @@
-"""What a test is given, in one line each."""
+"""What tests begin with: an item, a request, a hold, an event; each made in one line."""
 
 import json
 import time
@@ -12,17 +12,38 @@ from sqlalchemy import text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.reservations.schemas import render_reservation
-from domain import reservations
+from domain import items, reservations
 from domain.events.validation import SCHEMAS, VERSION
-from domain.idempotency.stored_answers import Answered, Key
-from domain.items.table import Item, table
-from domain.outbox import Event, record
+from domain.fulfilment import CONFIRMATION, STEP_TYPES
+from domain.idempotency import Answered, Key
+from domain.items import Item
+from domain.outbox import Event, Route, Routes, record, register
 from domain.reservations import Reservation, Reserve
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import Refusal
 from domain.runtime.settings import Settings
 
 Db = sessionmaker[Session]
+
+#: Where events go in tests that do not say otherwise. Nothing delivers them.
+ROUTES = Routes(
+    [Route(name="events", url="null:", events=("booking.*",))],
+    [Route(name=CONFIRMATION, url="null:", events=tuple(STEP_TYPES))],
+    STEP_TYPES,
+)
+
+
+def routed(db: Db, routes: Routes) -> Db:
+    """The same database for a test that records by other routes. Their destinations are registered."""
+    with db.begin() as session:
+        register(session, routes.names)
+    return sessionmaker(db.kw["bind"], info={"routes": routes}, expire_on_commit=False)
+
+
+def routes_of(db: Db) -> Routes:
+    """The routes by which a test records with these sessions."""
+    routes: Routes = db.kw.get("info", {}).get("routes", ROUTES)
+    return routes
 
 
 def some_settings(**fields: object) -> Settings:
@@ -32,7 +53,7 @@ def some_settings(**fields: object) -> Settings:
 
 def an_item(db: Db, quantity: int = 10, sku: str | None = None) -> Item:
     with db.begin() as session:
-        return table.create(session, sku=sku or f"SKU-{uuid4().hex[:12]}", name="Thing", available_quantity=quantity)
+        return items.create(session, sku=sku or f"SKU-{uuid4().hex[:12]}", name="Thing", available_quantity=quantity)
 
 
 def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: object) -> Reserve:
@@ -50,7 +71,7 @@ def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: obj
 def reserve(db: Db, *requests: Reserve) -> list[Answered | Refusal]:
     """Reserve as one set, in a transaction of its own."""
     with db.begin() as session:
-        return list(reservations.reserve(session, requests, render_reservation))
+        return list(reservations.reserve(session, requests, render_reservation, routes_of(db)))
 
 
 def a_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
@@ -70,7 +91,7 @@ def an_overdue_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
 
 def available(db: Db, item: Item) -> int:
     with db.begin() as session:
-        return table.get(session, item.id).available_quantity
+        return items.get(session, item.id).available_quantity
 
 
 def an_event(aggregate_id: UUID | None = None, event_type: str = "booking.created", **payload: object) -> Event:
@@ -88,11 +109,11 @@ def _example(event_type: str) -> dict[str, Any]:
 
 def recorded(db: Db, *events: Event) -> None:
     with db.begin() as session:
-        record(session, events)
+        record(session, events, routes_of(db))
 
 
 def is_blocked(db: Db) -> bool:
-    """Tell whether some transaction waits for a lock."""
+    """Return whether some transaction waits for a lock."""
     with db.begin() as session:
         return bool(session.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
 

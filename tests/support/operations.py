@@ -7,14 +7,14 @@ from typing import Any
 from sqlalchemy import Row as Record
 from sqlalchemy import func, select, text, update
 
-from domain.outbox.operations.audit import Deed
+from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.table import operations, outbox
 from tests.support.builders import Db
 
 ZERO = timedelta(0)
 
 #: For where it does not matter who does it, and why.
-DEED = Deed(who="ann", why="stocktaking")
+ENTRY = AuditEntry(who="ann", why="stocktaking")
 
 
 def died(db: Db, *ids: int, of: str = "503 Service Unavailable", ago: timedelta = ZERO) -> None:

@@ -11,18 +11,18 @@ from sqlalchemy import Row as Record
 from sqlalchemy import select, update
 
 from domain import outbox
+from domain.fulfilment import STEP_TYPES
 from domain.outbox import Delivered, Failed, Lane, Outcome, Row, Unreachable
 from domain.outbox.delivery.outcomes import Delivery, Retries
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table
-from domain.runtime import database
-from tests.support.builders import Db, an_event, recorded
+from tests.support.builders import Db, an_event, recorded, routed, routes_of
 from worker.destinations import Destination
-from worker.relay.concurrency_limits import Shares
+from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
-from worker.relay.ordered_calls import Calls
-from worker.relay.relay import Drain
+from worker.relay.ordered_calls import OrderedCalls
+from worker.relay.relay import Relay
 
 #: The destination of these tests.
 SHOP = "shop"
@@ -30,24 +30,16 @@ SHOP = "shop"
 
 def with_shop(db: Db, **fields: Any) -> Db:
     """The same database, where every event goes to the shop and nowhere else."""
-    route = Route(**({"name": SHOP, "url": "null:"} | fields))
-    sessions = database.sessions(db.kw["bind"], routes=Routes([route]))
-    registered(sessions)
-    return sessions
-
-
-def registered(db: Db) -> None:
-    """Make the destinations of these sessions known, in a database that was emptied."""
-    with db.begin() as session:
-        outbox.register(session, [route.name for route in db.kw["info"]["routes"].destinations])
+    shop = Route(**({"name": SHOP, "url": "null:"} | fields))
+    return routed(db, Routes([shop], step_types=STEP_TYPES))
 
 
 def an_aggregate(lane: int = 0) -> UUID:
     return UUID(int=uuid4().int // LANES * LANES + lane)
 
 
-def promised(db: Db, *aggregates: UUID) -> Sequence[int]:
-    """Record an event for each, in this order. Return the ids of their rows."""
+def recorded_for(db: Db, *aggregates: UUID) -> Sequence[int]:
+    """Record an event for each aggregate, in this order. Return the ids of the rows."""
     recorded(db, *(an_event(aggregate) for aggregate in aggregates))
     return [row.id for row in rows(db)][-len(aggregates) :]
 
@@ -63,8 +55,8 @@ def row(db: Db, row_id: int) -> Record[Any]:
     return found
 
 
-def standing(db: Db, *ids: int) -> list[str]:
-    """Say where these rows stand, or all of them: processed, dead, waiting or ready."""
+def states(db: Db, *ids: int) -> list[str]:
+    """Return the state of these rows, or of all rows: processed, dead, waiting or ready."""
     return [_of(one) for one in rows(db) if one.id in ids or not ids]
 
 
@@ -131,7 +123,7 @@ class Outside:
         self.answer = answer
         #: Every row that it was called with, in order, whatever it answered.
         self.called: list[int] = []
-        self._calls = Calls(concurrency, Event())
+        self._calls = OrderedCalls(concurrency, Event())
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return self._calls.deliver(rows, self._call)
@@ -153,14 +145,17 @@ class Troubled(Outside):
 
 
 @contextmanager
-def draining(db: Db, shop: Destination, **fields: Any) -> Iterator[Drain]:
-    """A drain whose one destination is this shop. Its `db` records for it."""
+def relaying(db: Db, shop: Destination, **fields: Any) -> Iterator[Relay]:
+    """A relay whose one destination is this shop. Events that are recorded with its `db` go there."""
     sessions = with_shop(db, **fields)
-    (route,) = sessions.kw["info"]["routes"].destinations
     leases = Leases(sessions)
     try:
-        yield Drain(
-            db=sessions, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases, shares=Shares([SHOP], 1)
+        yield Relay(
+            db=sessions,
+            routes={SHOP: routes_of(sessions).sinks[0]},
+            destinations={SHOP: shop},
+            leases=leases,
+            limits=ConcurrencyLimits([SHOP], 1),
         )
     finally:
         leases.close()

@@ -1,4 +1,4 @@
-"""How a process's threads are shared out, so that a destination that answers slowly leaves room for the others."""
+"""Concurrency limits: a destination that answers slowly leaves threads of the process to the others."""
 
 import threading
 from collections import Counter
@@ -7,27 +7,27 @@ from contextlib import contextmanager
 
 
 class ConcurrencyLimits:
-    """Each destination may have all threads but one, or all where it is the only one. Safe for threads."""
+    """Each destination may use all threads but one, or all threads if it is the only one. Safe for threads."""
 
     def __init__(self, names: Collection[str], threads: int) -> None:
         self._names = names
-        self._most = max(1, threads - 1) if len(names) > 1 else threads
-        self._taken: Counter[str] = Counter()
+        self._limit = max(1, threads - 1) if len(names) > 1 else threads
+        self._used: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def open(self) -> Sequence[str]:
-        """Return the destinations that may have a thread more."""
+    def with_room(self) -> Sequence[str]:
+        """Return the destinations that may use one more thread."""
         with self._lock:
-            return [name for name in self._names if self._taken[name] < self._most]
+            return [name for name in self._names if self._used[name] < self._limit]
 
     @contextmanager
-    def one(self, name: str) -> Iterator[bool]:
-        """Give a thread to a destination while the block runs. Yields False if other threads took its share first."""
+    def thread(self, name: str) -> Iterator[bool]:
+        """Count this thread for a destination while the block runs. Yields False if others took the last one."""
         with self._lock:
-            has_room = self._taken[name] < self._most
-            self._taken[name] += has_room
+            has_room = self._used[name] < self._limit
+            self._used[name] += has_room
         try:
             yield has_room
         finally:
             with self._lock:
-                self._taken[name] -= has_room
+                self._used[name] -= has_room

@@ -1,4 +1,4 @@
-"""Sending rows one by one: in order within an aggregate, at once across aggregates."""
+"""Ordered calls: one call a row, in order within an aggregate and concurrently across aggregates."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -6,11 +6,12 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from domain.outbox import NOT_SENT, Outcome, Row, Unreachable
-from worker.relay.ordering import BATCH_SECONDS, allows_next, by_aggregate, isolated
+from worker.relay.isolate import isolate_row
+from worker.relay.ordering import BATCH_SECONDS, allows_next, by_aggregate
 
 
 class OrderedCalls:
-    """As many threads as a destination may be called by at once. None begins a call when `stopping` is set."""
+    """The threads that call one destination, as many as its route allows. When `stopping` is set, no call begins."""
 
     def __init__(self, concurrency: int, stopping: Event) -> None:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="calls")
@@ -19,8 +20,8 @@ class OrderedCalls:
     def deliver(self, rows: Sequence[Row], call: Callable[[Row], Outcome]) -> Sequence[Outcome]:
         """Call once for each row and return the outcomes in the order of `rows`.
 
-        What follows a row that did not leave is NotSent, and so is everything not begun yet
-        when the destination turns out to be unreachable, or the time of the batch is over.
+        Rows of an aggregate behind one that was not delivered are NotSent. So is every row whose call has not begun
+        when the destination turns out to be unreachable, or when the time of the batch is over.
         """
         batch = _Batch(call, self._stopping, time.monotonic() + BATCH_SECONDS)
         runs = self._threads.map(batch.in_order, by_aggregate(rows).values())
@@ -32,7 +33,7 @@ class OrderedCalls:
 
 
 class _Batch:
-    """The calls of one batch, and what ends them early."""
+    """The calls of one batch, and the conditions that end it early."""
 
     def __init__(self, call: Callable[[Row], Outcome], stopping: Event, ends: float) -> None:
         self._call = call
@@ -42,12 +43,12 @@ class _Batch:
 
     def in_order(self, rows: Sequence[Row]) -> Sequence[tuple[int, Outcome]]:
         outcomes: list[tuple[int, Outcome]] = []
-        goes_on = True
+        is_next = True
         for row in rows:
-            outcome = isolated(self._call, row) if goes_on and not self._is_over() else NOT_SENT
+            outcome = isolate_row(self._call, row) if is_next and not self._is_over() else NOT_SENT
             outcomes.append((row.id, outcome))
             self._is_down = self._is_down or isinstance(outcome, Unreachable)
-            goes_on = goes_on and allows_next(outcome)
+            is_next = is_next and allows_next(outcome)
         return outcomes
 
     def _is_over(self) -> bool:

@@ -1,21 +1,14 @@
-"""What holds for every batch of rows, whether they are sent one by one (`calls`) or together (`rounds`)."""
+"""What keeps the rows of one aggregate in order, whether rows are sent one by one or in batches."""
 
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 from uuid import UUID
 
-import structlog
+from domain.outbox import Delivered, Obsolete, Outcome, Refused, Rejected, Row
 
-from domain.outbox import Delivered, Failed, Obsolete, Outcome, Refused, Rejected, Row
-
-#: No call of a batch, and no round of one to a broker, is begun later than this after the first one, so that
-#: what has been delivered is soon settled: a kill repeats little more than this much work.
+#: No call begins later than this after the first call of its batch, so that delivered rows are settled soon:
+#: a worker that is killed causes repeats of little more than this much work.
 BATCH_SECONDS = 1.0
-
-Result = TypeVar("Result")
-
-log = structlog.get_logger()
 
 
 def by_aggregate(rows: Sequence[Row]) -> dict[UUID, deque[Row]]:
@@ -26,15 +19,9 @@ def by_aggregate(rows: Sequence[Row]) -> dict[UUID, deque[Row]]:
     return queues
 
 
-def isolated(step: Callable[[Row], Result], row: Row) -> Result | Failed:
-    """Let a poisonous row fail alone: whatever it breaks, its neighbours go on."""
-    try:
-        return step(row)
-    except Exception as error:
-        log.exception("delivery.broke", row=row.id)
-        return Failed(f"{type(error).__name__}: {error}")
-
-
 def allows_next(outcome: Outcome) -> bool:
-    """Tell whether the next row of the aggregate may be sent. After a dead one it may: the gap is counted and shown."""
+    """Return whether the next row of the aggregate may be sent.
+
+    It may after a dead letter as well: the gap is counted, and operators see it.
+    """
     return isinstance(outcome, Delivered | Refused | Obsolete | Rejected)

@@ -1,70 +1,71 @@
-"""What worker and scheduler count. HELP says what to alert on."""
+"""What workers and the scheduler count. The help texts say what to alert on."""
 
 from bisect import bisect_left
-from collections import Counter as Tally
+from collections import Counter as Occurrences
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from domain.outbox import Delivery, Failed, Rejected, Settlement, Unreachable
+from domain.runtime.metrics import Counter, Gauge, Histogram
 
-from domain.outbox import Failed, Rejected, Settlement, Unreachable
-from domain.outbox.delivery.outcomes import Delivery
-
-# Nobody asks when a counter was made, and that would be told beside each.
-disable_created_metrics()  # type: ignore[no-untyped-call]
-
-#: From what a customer calls at once to what an outage looks like, in seconds.
+#: From what a user takes for immediate to the length of an outage, in seconds.
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 _BY = ["destination"]
-DELIVERED = Counter("holdfast_outbox_delivered", "Rows that left: the destination has them, or has answered.", _BY)
+DELIVERED = Counter("holdfast_outbox_delivered", "Rows that were delivered, or whose step was answered.", _BY)
 FAILED = Counter(
     "holdfast_outbox_failed",
-    "Deliveries that failed and spent an attempt. Alert if they outnumber what leaves.",
+    "Deliveries that failed and spent an attempt. Alert if they outnumber the delivered rows.",
     _BY,
 )
-REJECTED = Counter("holdfast_outbox_rejected", "Rows refused for good, and dead at once. Alert on any increase.", _BY)
+REJECTED = Counter(
+    "holdfast_outbox_rejected", "Rows that became dead letters at the first answer. Alert on any increase.", _BY
+)
 UNREACHABLE = Counter(
     "holdfast_outbox_unreachable",
-    "Deliveries that found their destination down or throttling; no attempt is spent but by a row that is itself to"
-    " blame. Alert on holdfast_outbox_breaker_open instead.",
+    "Deliveries that found their destination down or throttling. Only a row that is itself the cause spends an"
+    " attempt. Alert on holdfast_outbox_breaker_open instead.",
     _BY,
 )
 DIED = Counter(
-    "holdfast_outbox_died", "Rows given up, rejected or after their last attempt. Alert on any increase.", _BY
+    "holdfast_outbox_died", "Rows that became dead letters, at once or after their last attempt. Alert on any increase.", _BY
 )
 FENCED = Counter(
     "holdfast_outbox_fenced",
-    "Rows sent under a lease that was lost: they go out again. Some after a kill are normal; alert if it goes on.",
+    "Rows sent under a lease that was lost: they are sent again. Some after a kill are normal; alert if it continues.",
     _BY,
 )
-NOT_SENT = Gauge("holdfast_lanes_held", "Lanes that are being drained now, of 32.", _BY, multiprocess_mode="livesum")
+LEASED = Gauge("holdfast_lanes_leased", "Lanes that are being drained now, of 32.", _BY, multiprocess_mode="livesum")
 AGE = Histogram(
     "holdfast_outbox_commit_to_delivered_seconds",
-    "From the recording of a row to the settling of its delivery, by the database's clock; replays are left out."
-    " Alert if the 99th percentile is above what your consumers were promised.",
+    "From the recording of a row to the settling of its delivery, by the database's clock, without replays."
+    " Alert if the 99th percentile is above what you have agreed with your consumers.",
     _BY,
     buckets=BUCKETS,
 )
-RINGS = Counter(
-    "holdfast_scheduler_rings", "Wake-ups sent. Alert if it stands still: retries and sweeps do too.", ["actor"]
+WAKEUPS_SENT = Counter(
+    "holdfast_scheduler_wakeups_sent",
+    "Wake-ups sent by the scheduler. Alert if it does not grow: then neither retries nor maintenance run on time.",
+    ["actor"],
 )
-UNHEARD = Counter(
-    "holdfast_scheduler_unheard", "Wake-ups that no broker took. Alert if it grows for a minute.", ["actor"]
+WAKEUPS_FAILED = Counter(
+    "holdfast_scheduler_wakeups_failed",
+    "Wake-ups of the scheduler that no broker took. Alert if it grows for a minute.",
+    ["actor"],
 )
 
 
 def begin(destinations: Iterable[str]) -> None:
-    """Show every count of these from 0 on: one that appears with its first event seems not to have grown."""
+    """Expose the counts of these destinations from 0 on: a count that appears with its first event has no increase."""
     for name in destinations:
-        for metric in (DELIVERED, FAILED, REJECTED, UNREACHABLE, DIED, FENCED, NOT_SENT):
+        for metric in (DELIVERED, FAILED, REJECTED, UNREACHABLE, DIED, FENCED, LEASED):
             metric.labels(name)
         _ages(name)
 
 
 def count(destination: str, deliveries: Sequence[Delivery], settlement: Settlement | None) -> None:
-    """Count what became of a batch. It is called once a batch, and costs a row next to nothing."""
+    """Count what became of a batch. It is called once a batch, so it costs almost nothing a row."""
     if settlement is None:
         FENCED.labels(destination).inc(len(deliveries))
         return
@@ -73,18 +74,18 @@ def count(destination: str, deliveries: Sequence[Delivery], settlement: Settleme
         recorded = [row.created_at for row, _ in settlement.processed if not row.is_replayed]
         _ages(destination).add(recorded, settlement.at)
     if len(settlement.processed) < len(deliveries):
-        _count_troubles(destination, deliveries)
+        _count_undelivered(destination, deliveries)
     if settlement.dead:
         DIED.labels(destination).inc(len(settlement.dead))
 
 
-_TROUBLES = {Failed: FAILED, Rejected: REJECTED, Unreachable: UNREACHABLE}
+_UNDELIVERED = {Failed: FAILED, Rejected: REJECTED, Unreachable: UNREACHABLE}
 
 
-def _count_troubles(destination: str, deliveries: Sequence[Delivery]) -> None:
-    for kind, times in Tally(type(outcome) for _, outcome in deliveries).items():
-        if kind in _TROUBLES:
-            _TROUBLES[kind].labels(destination).inc(times)
+def _count_undelivered(destination: str, deliveries: Sequence[Delivery]) -> None:
+    for kind, times in Occurrences(type(outcome) for _, outcome in deliveries).items():
+        if kind in _UNDELIVERED:
+            _UNDELIVERED[kind].labels(destination).inc(times)
 
 
 class Ages:
@@ -92,14 +93,14 @@ class Ages:
 
     def __init__(self, destination: str) -> None:
         histogram = AGE.labels(destination)
-        # There is no public way to observe many at once.
+        # prometheus_client has no public way to observe many values at once.
         self._buckets, self._sum = histogram._buckets, histogram._sum
 
     def add(self, recorded: Iterable[datetime], at: datetime) -> None:
-        """Observe how old rows are, at this time, that were recorded at those."""
-        ordered = sorted(recorded)  # they nearly are, so this is one pass
+        """Observe the ages, at the time `at`, of rows that were recorded at the given times."""
+        ordered = sorted(recorded)  # they are nearly sorted, so this is one pass
         older = len(ordered)
-        # The last bucket, which has no bound, is for the rest.
+        # The last bucket has no bound.
         firsts = [bisect_left(ordered, at - bound) for bound in _BOUNDS] + [0]
         for bucket, first in zip(self._buckets, firsts, strict=True):
             if first < older:

@@ -1,4 +1,4 @@
-"""The spans of deliveries: each batch has one, with a link to every request that is behind it."""
+"""The spans of deliveries: each batch has one, with a link to every request that caused its events."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -17,9 +17,9 @@ _CONTEXT = TraceContextTextMapPropagator()
 
 @contextmanager
 def delivering(destination: str, rows: Sequence[Row]) -> Iterator[None]:
-    """Record the delivery of a batch. With traces off it costs a batch a few microseconds, and a row nothing.
+    """Trace the delivery of a batch. Without tracing it costs a few microseconds a batch.
 
-    What is sent on with a row stays the context that was recorded: consumers join the request's trace.
+    The trace context that a row carries to its consumer is still the one of the request, so consumers join that trace.
     """
     with TRACER.start_as_current_span(f"deliver {destination}", kind=SpanKind.PRODUCER) as span:
         if span.is_recording():
@@ -29,7 +29,7 @@ def delivering(destination: str, rows: Sequence[Row]) -> Iterator[None]:
 
 
 def _link(span: Span, rows: Sequence[Row]) -> None:
-    """Link to each request once, however many of its events are in the batch."""
+    """Link the span to each request once, however many of its events are in the batch."""
     recorded = {json.loads(row.headers).get("traceparent") for row in rows if row.headers != "{}"}
     for traceparent in sorted(filter(None, recorded)):
         context = trace.get_current_span(_CONTEXT.extract({"traceparent": traceparent})).get_span_context()

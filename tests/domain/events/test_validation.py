@@ -13,7 +13,8 @@ from domain import reservations
 from domain.events import validation
 from domain.events.validation import SCHEMAS, VERSION, UnfitEvent, schema_id
 from domain.fulfilment import confirmation
-from domain.items.table import MAX_ID, MAX_QUANTITY, table
+from domain.items import MAX_ID, MAX_QUANTITY
+from domain import items
 from domain.outbox import Event, record
 from domain.outbox.routes import STEPS, Routes
 from domain.outbox.table import outbox
@@ -83,7 +84,7 @@ def test_what_a_table_can_hold_fits() -> None:
     """Or a sweep would stop for ever at a row that was rightly written."""
     properties = schema(CREATED)["properties"]
 
-    assert properties["sku"]["maxLength"] == length(table.items.c.sku)
+    assert properties["sku"]["maxLength"] == length(items.items.c.sku)
     assert properties["guest_id"]["maxLength"] == length(table.c.guest_id)
     validation.check(CREATED, an_event(item_id=MAX_ID, version=MAX_QUANTITY, guest_id="", sku="").payload)
 

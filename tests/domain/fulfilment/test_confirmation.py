@@ -179,7 +179,7 @@ def test_the_release_follows_what_it_is_about(db: Db) -> None:
 
 def test_only_holds_that_stand_are_still_held(db: Db) -> None:
     item = an_item(db)
-    standing, lapsed, done = a_hold(db, item), an_overdue_hold(db, item), a_hold(db, item)
+    states, lapsed, done = a_hold(db, item), an_overdue_hold(db, item), a_hold(db, item)
     came_to(db, done, Status.CONFIRMED)
 
     with db.begin() as session:

@@ -1,4 +1,4 @@
-"""Idempotency: the same request twice has one effect and one answer, and twins wait for each other."""
+"""Idempotency: the same request twice has one effect and one answer, and duplicates wait for each other."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
-from domain.idempotency.stored_answers import KEPT_FOR, PRUNE_BATCH, Answer, Answered, Key, requests, stored_answers
-from domain.runtime.errors import KeyReused, Refusal, SoldOut
+from domain.idempotency import KEPT_FOR, PRUNE_BATCH, Answer, Answered, Key, requests
+from domain import idempotency
+from domain.runtime.errors import IdempotencyKeyReused, Refusal, SoldOut
 from tests.support.builders import Db
 from tests.support.serving import wait_until_blocked
 
@@ -18,7 +19,7 @@ KEY = Key("client", "reservations.cancel", "k")
 
 def once(session: Session, act: Callable[[], str | Refusal], key: Key | None = KEY, payload: str = "p") -> object:
     """Do something once under a key; its answer is what it returns."""
-    return stored_answers.once(session, key, payload, act, lambda answer: answer)
+    return idempotency.once(session, key, payload, act, lambda answer: answer)
 
 
 def done(db: Db, act: Callable[[], str | Refusal], key: Key | None = KEY, payload: str = "p") -> object:
@@ -37,7 +38,7 @@ def kept(db: Db) -> int:
 
 def stored(db: Db, *keys: Key) -> int:
     with db.begin() as session:
-        return stored_answers.store(session, [(key, Answer("p", "a"), None) for key in keys])
+        return idempotency.store(session, [(key, Answer("p", "a"), None) for key in keys])
 
 
 def test_the_second_time_gets_the_answer_of_the_first(db: Db) -> None:
@@ -56,7 +57,7 @@ def test_a_key_with_another_payload_is_refused(db: Db) -> None:
 
     outcome = done(db, never, payload="other")
 
-    assert isinstance(outcome, KeyReused) and outcome.key == "k"
+    assert isinstance(outcome, IdempotencyKeyReused) and outcome.key == "k"
 
 
 @pytest.mark.parametrize("other", [Key("client", "items.create", "k"), Key("stranger", KEY.operation, "k")])
@@ -89,13 +90,13 @@ def test_an_act_that_breaks_leaves_no_mark(db: Db) -> None:
 
 
 def while_a_twin_is_in_flight(db: Db, first: Callable[[], str | Refusal], *, commits: bool) -> object:
-    """Do something under the key while a twin waits for it. Return the twin's answer."""
+    """Do something under the key while a duplicate waits for it. Return the duplicate's answer."""
     with ThreadPoolExecutor(1) as elsewhere, db() as session:
         once(session, first)
-        twin: Future[object] = elsewhere.submit(done, db, lambda: "twin")
+        duplicate: Future[object] = elsewhere.submit(done, db, lambda: "duplicate")
         wait_until_blocked(db)
         session.commit() if commits else session.rollback()
-        return twin.result()
+        return duplicate.result()
 
 
 def test_a_twin_in_flight_is_waited_for_and_its_answer_shared(db: Db) -> None:
@@ -103,14 +104,14 @@ def test_a_twin_in_flight_is_waited_for_and_its_answer_shared(db: Db) -> None:
 
 
 def test_a_twin_whose_other_half_rolled_back_acts_itself(db: Db) -> None:
-    assert while_a_twin_is_in_flight(db, lambda: "first", commits=False) == Answered("twin")
+    assert while_a_twin_is_in_flight(db, lambda: "first", commits=False) == Answered("duplicate")
 
 
 def test_a_twin_whose_other_half_was_refused_acts_itself(db: Db) -> None:
     def refused() -> Refusal:
         return SoldOut("sku", 1, 0)
 
-    assert while_a_twin_is_in_flight(db, refused, commits=True) == Answered("twin")
+    assert while_a_twin_is_in_flight(db, refused, commits=True) == Answered("duplicate")
 
 
 def test_many_twins_at_once_have_one_effect(db: Db) -> None:
@@ -133,8 +134,8 @@ def test_lookup_finds_what_was_answered_and_nothing_else(db: Db) -> None:
     stored(db, KEY, Key("stranger", KEY.operation, "k"), Key("client", "items.create", "k"))
 
     with db.begin() as session:
-        assert stored_answers.lookup(session, []) == {}
-        assert stored_answers.lookup(session, [KEY, other]) == {KEY: Answer("p", "a")}
+        assert idempotency.lookup(session, []) == {}
+        assert idempotency.lookup(session, [KEY, other]) == {KEY: Answer("p", "a")}
 
 
 def test_storing_says_how_many_keys_were_new(db: Db) -> None:
@@ -148,10 +149,10 @@ def test_storing_says_how_many_keys_were_new(db: Db) -> None:
 def test_stores_in_opposite_orders_do_not_deadlock(db: Db) -> None:
     a, b = (Key("client", KEY.operation, name) for name in "ab")
     with ThreadPoolExecutor(1) as elsewhere, db.begin() as session:
-        stored_answers.store(session, [(a, Answer("p", "a"), None)])
+        idempotency.store(session, [(a, Answer("p", "a"), None)])
         backwards = elsewhere.submit(stored, db, b, a)
         wait_until_blocked(db)
-        assert stored_answers.store(session, [(b, Answer("p", "a"), None)]) == 1
+        assert idempotency.store(session, [(b, Answer("p", "a"), None)]) == 1
         session.commit()
 
         assert backwards.result() == 0
@@ -162,7 +163,7 @@ def test_awkward_keys_come_back_as_they_are(db: Db) -> None:
 
     assert stored(db, *keys) == 3
     with db.begin() as session:
-        assert set(stored_answers.lookup(session, keys)) == set(keys)
+        assert set(idempotency.lookup(session, keys)) == set(keys)
 
 
 def grow_old(db: Db, by: timedelta) -> None:
@@ -172,7 +173,7 @@ def grow_old(db: Db, by: timedelta) -> None:
 
 def pruned(db: Db) -> int:
     with db.begin() as session:
-        return stored_answers.prune(session)
+        return idempotency.prune(session)
 
 
 def test_a_key_is_kept_for_a_day(db: Db) -> None:

@@ -1,4 +1,4 @@
-"""The doctor: silent about what is well, and loud about each law that is broken."""
+"""The doctor: silent about what is well, and loud about each invariant that is broken."""
 
 from pathlib import Path
 
@@ -6,12 +6,12 @@ import pytest
 from sqlalchemy import text
 
 from domain import reservations
-from domain.invariants import check
-from domain.invariants.check import LAWS, NAMED
+from domain import invariants
+from domain.invariants import INVARIANTS, NAMED
 from domain.reservations.lifecycle import Status
 from tests.support.builders import Db, a_hold, an_event, an_item, an_overdue_hold, recorded
 from tests.support.commands import routed, turned
-from tests.support.outbox import Outside, an_aggregate, draining, promised
+from tests.support.outbox import Outside, an_aggregate, relaying, recorded_for
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def broken(db: Db, *statements: str) -> None:
 
 
 def findings(db: Db) -> dict[str, int]:
-    """How many break each law that is broken."""
+    """How many break each invariant that is broken."""
     with db.begin() as session:
-        return {finding.says: finding.broken for finding in check.examine(session) if finding.broken}
+        return {finding.says: finding.broken for finding in invariants.examine(session) if finding.broken}
 
 
 SERVED = check.served_by([]).says
@@ -53,7 +53,7 @@ def test_an_empty_database_is_well(db: Db) -> None:
     run = turned("doctor")
 
     assert (run.returncode, run.stderr) == (0, "")
-    assert run.stdout.splitlines() == [f"ok    {law}" for law in (*(law.says for law in LAWS), SERVED)]
+    assert run.stdout.splitlines() == [f"ok    {invariant}" for invariant in (*(invariant.says for invariant in INVARIANTS), SERVED)]
 
 
 def test_a_house_in_order_is_well(house: Db, routes: str) -> None:
@@ -63,7 +63,7 @@ def test_a_house_in_order_is_well(house: Db, routes: str) -> None:
     assert findings(house) == {}
 
 
-STOCK, HISTORY, ORDER, HOME, LANES, LEASES, STUCK, OVERDUE = (law.says for law in LAWS)
+STOCK, HISTORY, ORDER, HOME, LANES, LEASES, STUCK, OVERDUE = (invariant.says for invariant in INVARIANTS)
 
 BREAKS = [
     (STOCK, "UPDATE items SET available_quantity = available_quantity - 1"),
@@ -88,22 +88,22 @@ BREAKS = [
 ]
 
 
-@pytest.mark.parametrize(("law", "statement"), BREAKS)
-def test_a_law_that_is_broken_is_found_and_no_other(house: Db, law: str, statement: str) -> None:
+@pytest.mark.parametrize(("invariant", "statement"), BREAKS)
+def test_a_law_that_is_broken_is_found_and_no_other(house: Db, invariant: str, statement: str) -> None:
     broken(house, statement)
 
-    assert list(findings(house)) == [law]
+    assert list(findings(house)) == [invariant]
 
 
-@pytest.mark.parametrize(("law", "statement"), dict(BREAKS).items())
-def test_a_law_that_is_broken_is_printed_and_the_exit_says_so(house: Db, routes: str, law: str, statement: str) -> None:
+@pytest.mark.parametrize(("invariant", "statement"), dict(BREAKS).items())
+def test_a_law_that_is_broken_is_printed_and_the_exit_says_so(house: Db, routes: str, invariant: str, statement: str) -> None:
     broken(house, statement)
 
     run = turned("doctor", HOLDFAST_ROUTES=routes)
 
     assert run.returncode == 1
-    assert [line.split(": not ")[0] for line in run.stdout.splitlines() if line.startswith("FAIL")] == [f"FAIL  {law}"]
-    assert len(run.stdout.splitlines()) == len(LAWS) + 1
+    assert [line.split(": not ")[0] for line in run.stdout.splitlines() if line.startswith("FAIL")] == [f"FAIL  {invariant}"]
+    assert len(run.stdout.splitlines()) == len(INVARIANTS) + 1
 
 
 def test_a_destination_that_left_the_routes_with_promises_to_keep_is_named_with_what_to_do(
@@ -202,9 +202,9 @@ def test_a_promise_that_may_not_leave_is_not_stuck(house: Db, excuse: str) -> No
 
 
 def test_a_drained_outbox_is_well(db: Db) -> None:
-    with draining(db, Outside()) as drain:
-        promised(drain.db, *(an_aggregate(lane) for lane in range(5)))
-        drain.run()
+    with relaying(db, Outside()) as drain:
+        recorded_for(relay.db, *(an_aggregate(lane) for lane in range(5)))
+        relay.run()
 
     assert findings(db) == {}
 

@@ -20,7 +20,7 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Rejected, Unreachable
+from domain.outbox import Delivered, Failed, NotSent, Lane, Outcome, Rejected, Unreachable
 from domain.outbox.delivery.outcomes import Delivery, Retries
 from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
@@ -74,7 +74,7 @@ class Outbox(RuleBasedStateMachine):
         empty(self.db.kw["bind"])
         self.db = with_shop(self.db, max_attempts=MAX_ATTEMPTS)
         self.model = Model()
-        self.horizon = outbox.Horizon()
+        self.horizon = outbox.CommitHorizon()
         self.holders: list[Holder] = []
         #: What the outside world got, in order, what it never takes, and what was settled as delivered.
         self.got: list[int] = []
@@ -159,8 +159,8 @@ class Outbox(RuleBasedStateMachine):
         for sent in holder.batch:
             place = self.model.promises[sent.row.id].place
             may_go = sent.head_is_due is None and place not in stopped
-            sent.outcome = self._take(sent.row.id, answer()) if may_go else Held()
-            if isinstance(sent.outcome, Failed | Unreachable | Held):
+            sent.outcome = self._take(sent.row.id, answer()) if may_go else NotSent()
+            if isinstance(sent.outcome, Failed | Unreachable | NotSent):
                 stopped.add(place)
 
     def _take(self, row_id: int, answer: Outcome) -> Outcome:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from domain import outbox
 from domain.outbox.prune import PRUNE_BATCH
 from tests.support.builders import Db
-from tests.support.outbox import rows, standing, with_shop
+from tests.support.outbox import rows, states, with_shop
 from worker import maintenance
 
 WEEK = timedelta(days=7)
@@ -99,7 +99,7 @@ def test_what_is_being_replayed_stays_and_is_not_waited_for(shop: Db) -> None:
         meanwhile = pruned(shop)
 
     assert meanwhile == (2, None)
-    assert standing(shop) == ["ready"]
+    assert states(shop) == ["ready"]
 
 
 def test_two_that_prune_at_once_share_the_work(shop: Db) -> None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import update
 
 from domain import reservations
-from domain.items.table import Item
+from domain.items import Item
 from domain.reservations import Filter, Reservation
 from domain.reservations.expiry import take_back
 from domain.reservations.lifecycle import Status

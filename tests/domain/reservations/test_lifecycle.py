@@ -9,14 +9,15 @@ import pytest
 from sqlalchemy import Row, delete, func, select, update
 
 from domain import reservations
-from domain.items.table import Item, table
+from domain.items import Item
+from domain import items
 from domain.outbox.table import outbox
 from domain.reservations import Change, Reservation
 from domain.reservations.lifecycle import CONSUMING, HOLDING, RELEASING, TRANSITIONS, Status, check
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from domain.runtime.database import now
-from domain.runtime.errors import HoldLapsed, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
+from domain.runtime.errors import HoldExpired, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
 from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, available
 
 #: DESIGN §3, written down a second time.
@@ -70,7 +71,7 @@ def stored(db: Db, reservation_id: UUID) -> Row[Any]:
 
 def item_of(db: Db, reservation: Reservation) -> Item:
     with db.begin() as session:
-        return table.get(session, reservation.item_id)
+        return items.get(session, reservation.item_id)
 
 
 def told(db: Db) -> Sequence[Row[Any]]:
@@ -192,7 +193,7 @@ def test_an_overdue_hold_expires_whatever_is_asked_of_it(db: Db, to: Status) -> 
     assert (row.confirmed_at, row.cancelled_at, row.cancellation_reason, row.cancelled_by) == (None,) * 4
     assert available(db, item) == 10
     if to is not Status.EXPIRED:
-        assert isinstance(outcome, HoldLapsed)
+        assert isinstance(outcome, HoldExpired)
         assert (outcome.reservation_id, outcome.expired_at) == (hold.id, hold.expires_at)
         assert steps(db)[-1] == ("PENDING", "EXPIRED", "system", "the hold was not confirmed in time")
     assert [one.type for one in told(db)][2:] == ["booking.status_changed", "booking.expired"]
@@ -226,7 +227,7 @@ def test_many_are_changed_at_once_and_each_gets_its_own_answer(db: Db) -> None:
             ],
         )
 
-    assert [type(answer) for answer in answers] == [Reservation, HoldLapsed, Reservation, WrongStatus]
+    assert [type(answer) for answer in answers] == [Reservation, HoldExpired, Reservation, WrongStatus]
     ids = [first.id, lapsed.id, second.id, done.id]
     assert [stored(db, one).status for one in ids] == ["CONFIRMED", "EXPIRED", "CANCELLED", "CANCELLED"]
     assert (stored(db, second.id).cancellation_reason, stored(db, done.id).cancellation_reason) == ("no", None)
@@ -269,4 +270,4 @@ def test_a_hold_ends_at_the_instant_it_says_by_the_clock_of_the_database(db: Db)
             other.execute(update(table).where(table.c.id == hold.id).values(expires_at=func.clock_timestamp()))
         outcome = reservations.change(session, hold.id, Status.CONFIRMED)
 
-    assert isinstance(outcome, HoldLapsed)
+    assert isinstance(outcome, HoldExpired)

@@ -18,13 +18,13 @@ from hypothesis.stateful import (
 from sqlalchemy import func, select, update
 
 from domain import reservations
-from domain.idempotency.stored_answers import Answered
-from domain.invariants import check
-from domain.items.table import table
+from domain.idempotency import Answered
+from domain import invariants
+from domain import items
 from domain.reservations import Change, Filter, Reservation
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
-from domain.runtime.errors import HoldLapsed, Refusal, SoldOut, StockCommitted, WrongStatus
+from domain.runtime.errors import HoldExpired, Refusal, SoldOut, InsufficientAvailableStock, WrongStatus
 from tests.conftest import empty
 from tests.support.builders import Db, a_request, an_item, reserve
 from tests.support.models import MODEL
@@ -122,7 +122,7 @@ class Booking(RuleBasedStateMachine):
 
     def _check(self, one: Booked, to: Status, answer: Reservation | Refusal) -> None:
         if one.lapses():
-            assert isinstance(answer, HoldLapsed)
+            assert isinstance(answer, HoldExpired)
             self._end(one, Status.EXPIRED)
         elif to in MAY.get(one.status, ()):
             assert isinstance(answer, Reservation) and answer.status is to
@@ -159,8 +159,8 @@ class Booking(RuleBasedStateMachine):
         fits = self.left[place] + by >= 0
         try:
             with self.db.begin() as session:
-                table.amend(session, self.items[place].id, adjust_quantity_by=by)
-        except StockCommitted:
+                items.amend(session, self.items[place].id, adjust_quantity_by=by)
+        except InsufficientAvailableStock:
             assert not fits
             return
         assert fits
@@ -170,9 +170,9 @@ class Booking(RuleBasedStateMachine):
     @invariant()
     def the_books_balance(self) -> None:
         with self.db.begin() as session:
-            broken = [finding for finding in check.examine(session) if finding.broken]
+            broken = [finding for finding in invariants.examine(session) if finding.broken]
             stored = {one.id: (one.status, one.version) for one in reservations.find(session, Filter(), limit=200)}
-            counted = [(one.available_quantity, one.stock_quantity) for one in table.find(session, limit=10)]
+            counted = [(one.available_quantity, one.stock_quantity) for one in items.find(session, limit=10)]
 
         assert broken == []
         assert stored == {one: (booked.status, booked.version) for one, booked in self.booked.items()}

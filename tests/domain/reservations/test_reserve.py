@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 
 from domain import reservations
-from domain.idempotency.stored_answers import Answered, requests
+from domain.idempotency import Answered, requests
 from domain.outbox.table import outbox
 from domain.reservations import Filter, KeyRace
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import history
 from domain.runtime.database import connect, sessions
-from domain.runtime.errors import KeyReused, SoldOut, UnknownItem
+from domain.runtime.errors import IdempotencyKeyReused, SoldOut, UnknownItem
 from domain.runtime.settings import Settings
 from tests.support.builders import (
     Db,
@@ -100,7 +100,7 @@ def test_a_repeated_key_within_one_set_acts_once(db: Db) -> None:
 
     assert isinstance(first, Answered) and isinstance(again, Answered)
     assert again.text == first.text and again.replayed
-    assert isinstance(other, KeyReused)
+    assert isinstance(other, IdempotencyKeyReused)
     assert available(db, item) == 3
 
 
@@ -123,7 +123,7 @@ def test_a_key_with_another_payload_is_refused(db: Db) -> None:
 
     (reused,) = reserve(db, a_request(item, 3, key="k"))
 
-    assert isinstance(reused, KeyReused)
+    assert isinstance(reused, IdempotencyKeyReused)
     assert available(db, item) == 3
 
 
@@ -131,12 +131,12 @@ def test_a_key_that_races_on_another_item_rolls_its_set_back(db: Db) -> None:
     item, other = an_item(db, quantity=5), an_item(db, quantity=5)
     with db() as racing, ThreadPoolExecutor(1) as elsewhere:
         reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}")
-        twin = elsewhere.submit(reserve, db, a_request(item, key="k"))
+        duplicate = elsewhere.submit(reserve, db, a_request(item, key="k"))
         wait_until(lambda: is_blocked(db))
         racing.commit()
 
         with pytest.raises(KeyRace):
-            twin.result()
+            duplicate.result()
 
     assert available(db, item) == 5
 

@@ -7,7 +7,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from domain import outbox
-from domain.items.table import table
+from domain import items
 from domain.outbox.table import outbox as outbox_table
 from domain.runtime import database
 from domain.runtime.database import SCHEMA_VERSION, is_migrated, trouble
@@ -50,10 +50,10 @@ def test_an_error_of_ours_is_no_trouble_of_the_database() -> None:
 def test_a_lock_that_is_not_to_be_had_means_busy(db: Db) -> None:
     item = an_item(db)
     with db.begin() as holder:
-        table.lock(holder, [item.id])
+        items.lock(holder, [item.id])
         with pytest.raises(SQLAlchemyError) as caught, db.begin() as waiter:
             waiter.execute(text("SET LOCAL lock_timeout = '50ms'"))
-            table.lock(waiter, [item.id])
+            items.lock(waiter, [item.id])
 
     assert isinstance(trouble(caught.value), Busy)
 

@@ -12,13 +12,13 @@ from domain.outbox.routes import Route, Routes
 from domain.runtime import database
 from tests.support.builders import Db, an_event, recorded, wait_until
 from tests.support.outbox import Outside, an_aggregate
-from worker.relay.concurrency_limits import Shares
+from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
-from worker.relay.relay import Drain
+from worker.relay.relay import Relay
 
 
 def test_no_destination_gets_all_threads_where_there_are_others() -> None:
-    shares = Shares(["shop", "log"], threads=3)
+    shares = ConcurrencyLimits(["shop", "log"], threads=3)
 
     with shares.one("shop") as first, shares.one("shop") as second, shares.one("shop") as third:
         assert (first, second, third) == (True, True, False)
@@ -28,7 +28,7 @@ def test_no_destination_gets_all_threads_where_there_are_others() -> None:
 
 @pytest.mark.parametrize(("names", "threads"), [(["shop"], 3), (["shop", "log"], 1), (["shop"], 1)])
 def test_a_lone_destination_gets_all_threads_and_a_lone_thread_serves_all(names: list[str], threads: int) -> None:
-    shares = Shares(names, threads)
+    shares = ConcurrencyLimits(names, threads)
 
     for _ in range(threads - 1):
         shares.one("shop").__enter__()
@@ -37,7 +37,7 @@ def test_a_lone_destination_gets_all_threads_and_a_lone_thread_serves_all(names:
 
 
 def test_a_share_is_given_back_by_a_thread_that_breaks() -> None:
-    shares = Shares(["shop", "log"], threads=2)
+    shares = ConcurrencyLimits(["shop", "log"], threads=2)
 
     with pytest.raises(ValueError, match="broken"), shares.one("shop"):
         raise ValueError("broken")
@@ -56,8 +56,8 @@ def test_a_slow_destination_leaves_a_thread_for_another(db: Db) -> None:
 
     slow, quick = Outside(slowly), Outside()
     with a_drain(db, {"slow": slow, "quick": quick}, threads=2) as drain:
-        recorded(drain.db, *(an_event(an_aggregate(lane)) for lane in (0, 1)))
-        threads = [threading.Thread(target=drain.run) for _ in range(2)]
+        recorded(relay.db, *(an_event(an_aggregate(lane)) for lane in (0, 1)))
+        threads = [threading.Thread(target=relay.run) for _ in range(2)]
         for thread in threads:
             thread.start()
         try:
@@ -68,12 +68,12 @@ def test_a_slow_destination_leaves_a_thread_for_another(db: Db) -> None:
             goes_on.set()
             for thread in threads:
                 thread.join()
-        drain.run()
+        relay.run()
     assert len(slow.called) == 2
 
 
 @contextmanager
-def a_drain(db: Db, shops: dict[str, Outside], *, threads: int) -> Iterator[Drain]:
+def a_drain(db: Db, shops: dict[str, Outside], *, threads: int) -> Iterator[Relay]:
     """A drain of several destinations that want every event."""
     routes = {name: Route(name=name, url="null:") for name in shops}
     sessions = database.sessions(db.kw["bind"], routes=Routes(list(routes.values())))
@@ -81,7 +81,7 @@ def a_drain(db: Db, shops: dict[str, Outside], *, threads: int) -> Iterator[Drai
         outbox.register(session, routes)
     leases = Leases(sessions)
     try:
-        yield Drain(db=sessions, routes=routes, destinations=shops, leases=leases, shares=Shares(list(shops), threads))
+        yield Relay(db=sessions, routes=routes, destinations=shops, leases=leases, shares=ConcurrencyLimits(list(shops), threads))
     finally:
         leases.close()
         for shop in shops.values():

@@ -4,19 +4,19 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.orm import Session
 
-from domain.invariants import check
+from domain import invariants
 from domain.outbox import Settlement
 from domain.outbox.table import destinations
-from tests.conftest import OpenDrain
+from tests.conftest import OpenRelay
 from tests.support.builders import Db
 from tests.support.outbox import (
     SHOP,
     Outside,
     an_aggregate,
     destination,
-    promised,
+    recorded_for,
     row,
-    standing,
+    states,
     time_passes,
 )
 from worker.relay.relay import Tally
@@ -44,79 +44,79 @@ class Step(Outside):
 def is_in_order(db: Db) -> bool:
     """Tell whether `bin/doctor` finds no promise that was overtaken."""
     with db.begin() as session:
-        findings = check.examine(session)
+        findings = invariants.examine(session)
     return not any(finding.broken for finding in findings if "before an earlier one" in finding.says)
 
 
-def test_an_effect_commits_with_the_row_that_caused_it(drain_of: OpenDrain) -> None:
+def test_an_effect_commits_with_the_row_that_caused_it(relay_to: OpenRelay) -> None:
     shop = Step()
-    drain = drain_of(shop)
-    ids = promised(drain.db, an_aggregate())
+    relay = relay_to(shop)
+    ids = recorded_for(relay.db, an_aggregate())
 
-    drain.run()
+    relay.run()
 
     assert shop.applied == ids
-    assert destination(drain.db).reason == str(ids)
+    assert destination(relay.db).reason == str(ids)
 
 
-def test_a_poisonous_effect_fails_alone(drain_of: OpenDrain) -> None:
+def test_a_poisonous_effect_fails_alone(relay_to: OpenRelay) -> None:
     shop = Step()
-    drain = drain_of(shop)
-    first, bad, last = promised(drain.db, *(an_aggregate() for _ in range(3)))
+    relay = relay_to(shop)
+    first, bad, last = recorded_for(relay.db, *(an_aggregate() for _ in range(3)))
     shop.poisonous = {bad}
 
-    tally = drain.run(limit=3)
+    tally = relay.run(limit=3)
 
     assert tally == Tally(delivered=2, waiting=1)
     assert shop.applied == [first, last]
-    assert standing(drain.db) == ["processed", "waiting", "processed"]
-    assert row(drain.db, bad).last_error == "ValueError: poison"
-    assert row(drain.db, bad).attempts == 1
+    assert states(relay.db) == ["processed", "waiting", "processed"]
+    assert row(relay.db, bad).last_error == "ValueError: poison"
+    assert row(relay.db, bad).attempts == 1
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 10])
-def test_a_poisonous_effect_is_not_overtaken_by_what_follows_it(drain_of: OpenDrain, batch_size: int) -> None:
+def test_a_poisonous_effect_is_not_overtaken_by_what_follows_it(relay_to: OpenRelay, batch_size: int) -> None:
     shop = Step()
-    drain = drain_of(shop, batch_size=batch_size)
+    relay = relay_to(shop, batch_size=batch_size)
     aggregate = an_aggregate()
-    bad, second, third = promised(drain.db, *[aggregate] * 3)
+    bad, second, third = recorded_for(relay.db, *[aggregate] * 3)
     shop.poisonous = {bad}
 
-    drain.run()
+    relay.run()
 
-    assert "processed" not in standing(drain.db)
-    assert is_in_order(drain.db)
+    assert "processed" not in states(relay.db)
+    assert is_in_order(relay.db)
     shop.poisonous.clear()
-    time_passes(drain.db)
-    drain.run()
+    time_passes(relay.db)
+    relay.run()
     assert shop.applied == [bad, second, third]
 
 
-def test_a_poisonous_effect_dies_after_its_last_attempt_and_its_aggregate_goes_on(drain_of: OpenDrain) -> None:
+def test_a_poisonous_effect_dies_after_its_last_attempt_and_its_aggregate_goes_on(relay_to: OpenRelay) -> None:
     shop = Step()
-    drain = drain_of(shop, max_attempts=2)
+    relay = relay_to(shop, max_attempts=2)
     aggregate = an_aggregate()
-    bad, second = promised(drain.db, aggregate, aggregate)
+    bad, second = recorded_for(relay.db, aggregate, aggregate)
     shop.poisonous = {bad}
 
     for _ in range(3):
-        drain.run()
-        time_passes(drain.db)
+        relay.run()
+        time_passes(relay.db)
 
-    assert standing(drain.db) == ["dead", "processed"]
+    assert states(relay.db) == ["dead", "processed"]
     assert shop.applied == [second]
 
 
-def test_a_compensation_that_breaks_as_well_does_not_hold_its_lane_up(drain_of: OpenDrain) -> None:
+def test_a_compensation_that_breaks_as_well_does_not_hold_its_lane_up(relay_to: OpenRelay) -> None:
     shop = Step()
-    drain = drain_of(shop, max_attempts=1)
+    relay = relay_to(shop, max_attempts=1)
     aggregate = an_aggregate()
-    bad, second = promised(drain.db, aggregate, aggregate)
+    bad, second = recorded_for(relay.db, aggregate, aggregate)
     shop.poisonous = shop.uncompensated = {bad}
 
-    drain.run()
-    drain.run()
+    relay.run()
+    relay.run()
 
-    assert standing(drain.db) == ["dead", "processed"]
-    assert row(drain.db, bad).last_error == "ValueError: poison"
+    assert states(relay.db) == ["dead", "processed"]
+    assert row(relay.db, bad).last_error == "ValueError: poison"
     assert shop.applied == [second]

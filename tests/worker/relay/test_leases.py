@@ -10,7 +10,7 @@ from domain.outbox import Lane
 from domain.outbox.delivery import breaker
 from domain.outbox.table import destinations, lanes
 from tests.support.builders import Db
-from tests.support.outbox import SHOP, a_lane, an_aggregate, claimed, destination, promised, with_shop
+from tests.support.outbox import SHOP, a_lane, an_aggregate, claimed, destination, recorded_for, with_shop
 from tests.support.serving import wait_until
 from worker.relay.leases import Leases
 
@@ -18,7 +18,7 @@ from worker.relay.leases import Leases
 @pytest.fixture
 def shop(db: Db) -> Db:
     sessions = with_shop(db)
-    promised(sessions, an_aggregate(1), an_aggregate(2))
+    recorded_for(sessions, an_aggregate(1), an_aggregate(2))
     return sessions
 
 

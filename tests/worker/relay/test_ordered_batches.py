@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Row, Unreachable
+from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Row, Unreachable
 from tests.worker.relay.test_ordered_calls import A, B, C, some_rows
 from worker.relay import ordered_batches
-from worker.relay.ordered_batches import in_rounds, written
+from worker.relay.ordered_batches import in_ordered_batches, written
 
 FAILED, REJECTED, DOWN = Failed("not now"), Rejected("never"), Unreachable("down")
 
@@ -33,14 +33,14 @@ class Broker:
 def test_a_round_holds_the_next_row_of_each_aggregate() -> None:
     broker = Broker()
 
-    outcomes = in_rounds(some_rows(A, A, B, A, C), broker, Event())
+    outcomes = in_ordered_batches(some_rows(A, A, B, A, C), broker, Event())
 
     assert broker.rounds == [[1, 3, 5], [2], [4]]
     assert outcomes == [Delivered()] * 5
 
 
 def test_outcomes_come_in_the_order_of_the_rows() -> None:
-    outcomes = in_rounds(some_rows(A, A, B), Broker(row2=Rejected("2"), row3=Rejected("3")), Event())
+    outcomes = in_ordered_batches(some_rows(A, A, B), Broker(row2=Rejected("2"), row3=Rejected("3")), Event())
 
     assert outcomes == [Delivered(), Rejected("2"), Rejected("3")]
 
@@ -48,30 +48,30 @@ def test_outcomes_come_in_the_order_of_the_rows() -> None:
 def test_nothing_to_send_is_no_round() -> None:
     broker = Broker()
 
-    assert in_rounds([], broker, Event()) == []
+    assert in_ordered_batches([], broker, Event()) == []
     assert broker.rounds == []
 
 
-@pytest.mark.parametrize("answer", [FAILED, Held()])
+@pytest.mark.parametrize("answer", [FAILED, NotSent()])
 def test_what_follows_a_row_that_did_not_leave_is_held_and_others_go_on(answer: Outcome) -> None:
     broker = Broker(row1=answer)
 
-    outcomes = in_rounds(some_rows(A, B, A, B), broker, Event())
+    outcomes = in_ordered_batches(some_rows(A, B, A, B), broker, Event())
 
-    assert outcomes == [answer, Delivered(), Held(), Delivered()]
+    assert outcomes == [answer, Delivered(), NotSent(), Delivered()]
     assert broker.rounds == [[1, 2], [4]]
 
 
 def test_a_dead_row_lets_its_aggregate_go_on() -> None:
-    assert in_rounds(some_rows(A, A), Broker(row1=REJECTED), Event()) == [REJECTED, Delivered()]
+    assert in_ordered_batches(some_rows(A, A), Broker(row1=REJECTED), Event()) == [REJECTED, Delivered()]
 
 
 def test_nothing_more_is_sent_to_a_broker_that_is_down() -> None:
     broker = Broker(row2=DOWN)
 
-    outcomes = in_rounds(some_rows(A, B, A, B), broker, Event())
+    outcomes = in_ordered_batches(some_rows(A, B, A, B), broker, Event())
 
-    assert outcomes == [Delivered(), DOWN, Held(), Held()]
+    assert outcomes == [Delivered(), DOWN, NotSent(), NotSent()]
     assert broker.rounds == [[1, 2]]
 
 
@@ -82,7 +82,7 @@ def test_no_round_begins_when_the_process_stops() -> None:
         stopping.set()
         return [Delivered()] * len(rows)
 
-    assert in_rounds(some_rows(A, A), stop, stopping) == [Delivered(), Held()]
+    assert in_ordered_batches(some_rows(A, A), stop, stopping) == [Delivered(), NotSent()]
 
 
 def test_no_round_begins_when_the_time_of_the_batch_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_no_round_begins_when_the_time_of_the_batch_is_over(monkeypatch: pytest.
         time.sleep(0.02)
         return [Delivered()] * len(rows)
 
-    assert in_rounds(some_rows(A, A), slowly, Event()) == [Delivered(), Held()]
+    assert in_ordered_batches(some_rows(A, A), slowly, Event()) == [Delivered(), NotSent()]
 
 
 def test_what_a_library_did_not_foresee_is_an_outage() -> None:
@@ -100,12 +100,12 @@ def test_what_a_library_did_not_foresee_is_an_outage() -> None:
         raise RuntimeError("unforeseen")
 
     down = Unreachable("RuntimeError: unforeseen")
-    assert in_rounds(some_rows(A, A, B), breaks, Event()) == [down, Held(), down]
+    assert in_ordered_batches(some_rows(A, A, B), breaks, Event()) == [down, NotSent(), down]
 
 
 @given(
     aggregates=st.lists(st.sampled_from([A, B, C]), max_size=12),
-    answers=st.lists(st.sampled_from([Delivered(), REJECTED, FAILED, DOWN, Held()]), min_size=12, max_size=12),
+    answers=st.lists(st.sampled_from([Delivered(), REJECTED, FAILED, DOWN, NotSent()]), min_size=12, max_size=12),
 )
 def test_whatever_is_answered_no_row_is_sent_past_one_that_did_not_leave(
     aggregates: list[UUID], answers: list[Outcome]
@@ -113,14 +113,14 @@ def test_whatever_is_answered_no_row_is_sent_past_one_that_did_not_leave(
     rows = some_rows(*aggregates)
     broker = Broker(**{f"row{number}": answer for number, answer in enumerate(answers, start=1)})
 
-    outcomes = in_rounds(rows, broker, Event())
+    outcomes = in_ordered_batches(rows, broker, Event())
 
     assert all(len(set(one)) == len(one) for one in broker.rounds)
     sent = [row_id for one in broker.rounds for row_id in one]
     assert sorted(sent) == sorted(set(sent))
     stuck: dict[UUID, bool] = defaultdict(bool)
     for row, outcome in zip(rows, outcomes, strict=True):
-        assert outcome == (answers[row.id - 1] if row.id in sent else Held())
+        assert outcome == (answers[row.id - 1] if row.id in sent else NotSent())
         assert not (stuck[row.aggregate_id] and row.id in sent)
         stuck[row.aggregate_id] |= not isinstance(outcome, Delivered | Rejected)
 

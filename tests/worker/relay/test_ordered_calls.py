@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Row, Unreachable
-from worker.relay.ordered_calls import Calls
+from domain.outbox import Delivered, Failed, NotSent, Obsolete, Outcome, Refused, Rejected, Row, Unreachable
+from worker.relay.ordered_calls import OrderedCalls
 from worker.relay.ordering import BATCH_SECONDS
 
 A, B, C = uuid4(), uuid4(), uuid4()
@@ -39,20 +39,20 @@ class Called:
 
 
 @pytest.fixture
-def one_by_one() -> Iterator[Calls]:
-    calls = Calls(1, Event())
+def one_by_one() -> Iterator[OrderedCalls]:
+    calls = OrderedCalls(1, Event())
     yield calls
     calls.close()
 
 
 @pytest.fixture
-def at_once() -> Iterator[Calls]:
-    calls = Calls(3, Event())
+def at_once() -> Iterator[OrderedCalls]:
+    calls = OrderedCalls(3, Event())
     yield calls
     calls.close()
 
 
-def test_outcomes_come_in_the_order_of_the_rows(at_once: Calls) -> None:
+def test_outcomes_come_in_the_order_of_the_rows(at_once: OrderedCalls) -> None:
     def answer(row: Row) -> Outcome:
         time.sleep(0.01 * (4 - row.id))
         return Rejected(str(row.id))
@@ -62,11 +62,11 @@ def test_outcomes_come_in_the_order_of_the_rows(at_once: Calls) -> None:
     assert outcomes == [Rejected("1"), Rejected("2"), Rejected("3")]
 
 
-def test_nothing_to_send_is_no_call(one_by_one: Calls) -> None:
+def test_nothing_to_send_is_no_call(one_by_one: OrderedCalls) -> None:
     assert one_by_one.deliver([], Called()) == []
 
 
-def test_the_rows_of_an_aggregate_are_sent_one_after_the_other(at_once: Calls) -> None:
+def test_the_rows_of_an_aggregate_are_sent_one_after_the_other(at_once: OrderedCalls) -> None:
     called = Called()
 
     at_once.deliver(some_rows(A, B, A, B, A), called)
@@ -75,7 +75,7 @@ def test_the_rows_of_an_aggregate_are_sent_one_after_the_other(at_once: Calls) -
     assert [one for one in called.ids if one in (2, 4)] == [2, 4]
 
 
-def test_aggregates_are_sent_at_once(at_once: Calls) -> None:
+def test_aggregates_are_sent_at_once(at_once: OrderedCalls) -> None:
     together = Barrier(3)
 
     def answer(_: Row) -> Outcome:
@@ -85,7 +85,7 @@ def test_aggregates_are_sent_at_once(at_once: Calls) -> None:
     assert at_once.deliver(some_rows(A, B, C), answer) == [Delivered()] * 3
 
 
-def test_no_aggregate_is_sent_twice_at_once(at_once: Calls) -> None:
+def test_no_aggregate_is_sent_twice_at_once(at_once: OrderedCalls) -> None:
     together = Barrier(2)
 
     def answer(_: Row) -> Outcome:
@@ -98,33 +98,33 @@ def test_no_aggregate_is_sent_twice_at_once(at_once: Calls) -> None:
     assert at_once.deliver(some_rows(A, A), answer) == [Delivered()] * 2
 
 
-@pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Moot(), Rejected("never")])
-def test_what_left_or_died_lets_its_aggregate_go_on(one_by_one: Calls, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Obsolete(), Rejected("never")])
+def test_what_left_or_died_lets_its_aggregate_go_on(one_by_one: OrderedCalls, outcome: Outcome) -> None:
     called = Called(row1=outcome)
 
     assert one_by_one.deliver(some_rows(A, A), called) == [outcome, Delivered()]
 
 
-@pytest.mark.parametrize("outcome", [Failed("oops"), Held()])
-def test_what_did_not_leave_holds_its_aggregate_and_no_other(one_by_one: Calls, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [Failed("oops"), NotSent()])
+def test_what_did_not_leave_holds_its_aggregate_and_no_other(one_by_one: OrderedCalls, outcome: Outcome) -> None:
     called = Called(row1=outcome)
 
     outcomes = one_by_one.deliver(some_rows(A, A, B, A), called)
 
-    assert outcomes == [outcome, Held(), Delivered(), Held()]
+    assert outcomes == [outcome, NotSent(), Delivered(), NotSent()]
     assert called.ids == [1, 3]
 
 
-def test_when_the_destination_goes_down_nothing_more_is_begun(one_by_one: Calls) -> None:
+def test_when_the_destination_goes_down_nothing_more_is_begun(one_by_one: OrderedCalls) -> None:
     called = Called(row2=Unreachable("down"))
 
     outcomes = one_by_one.deliver(some_rows(A, B, C, A), called)
 
-    assert outcomes == [Delivered(), Unreachable("down"), Held(), Delivered()]
+    assert outcomes == [Delivered(), Unreachable("down"), NotSent(), Delivered()]
     assert called.ids == [1, 4, 2]
 
 
-def test_a_call_that_breaks_fails_its_row_alone(one_by_one: Calls) -> None:
+def test_a_call_that_breaks_fails_its_row_alone(one_by_one: OrderedCalls) -> None:
     def answer(row: Row) -> Outcome:
         if row.id == 1:
             raise ValueError("poison")
@@ -132,12 +132,12 @@ def test_a_call_that_breaks_fails_its_row_alone(one_by_one: Calls) -> None:
 
     outcomes = one_by_one.deliver(some_rows(A, A, B), answer)
 
-    assert outcomes == [Failed("ValueError: poison"), Held(), Delivered()]
+    assert outcomes == [Failed("ValueError: poison"), NotSent(), Delivered()]
 
 
 def test_none_is_begun_after_the_signal_to_stop() -> None:
     stopping = Event()
-    calls = Calls(1, stopping)
+    calls = OrderedCalls(1, stopping)
 
     def answer(_: Row) -> Outcome:
         stopping.set()
@@ -146,28 +146,28 @@ def test_none_is_begun_after_the_signal_to_stop() -> None:
     outcomes = calls.deliver(some_rows(A, A, B), answer)
     calls.close()
 
-    assert outcomes == [Delivered(), Held(), Held()]
+    assert outcomes == [Delivered(), NotSent(), NotSent()]
 
 
-def test_none_is_begun_when_the_time_of_the_batch_is_over(one_by_one: Calls) -> None:
+def test_none_is_begun_when_the_time_of_the_batch_is_over(one_by_one: OrderedCalls) -> None:
     def slow(_: Row) -> Outcome:
         time.sleep(BATCH_SECONDS + 0.01)
         return Delivered()
 
-    assert one_by_one.deliver(some_rows(A, A, B), slow) == [Delivered(), Held(), Held()]
+    assert one_by_one.deliver(some_rows(A, A, B), slow) == [Delivered(), NotSent(), NotSent()]
 
 
-def test_two_batches_at_once_do_not_mix(at_once: Calls) -> None:
+def test_two_batches_at_once_do_not_mix(at_once: OrderedCalls) -> None:
     """Two lanes of one destination share its threads."""
     with ThreadPoolExecutor(2) as lanes:
         down = lanes.submit(at_once.deliver, some_rows(A, A), Called(row1=Unreachable("down")))
         fine = lanes.submit(at_once.deliver, some_rows(B, B), Called())
 
-    assert down.result() == [Unreachable("down"), Held()]
+    assert down.result() == [Unreachable("down"), NotSent()]
     assert fine.result() == [Delivered()] * 2
 
 
-def test_no_more_calls_run_at_once_than_the_destination_allows(at_once: Calls) -> None:
+def test_no_more_calls_run_at_once_than_the_destination_allows(at_once: OrderedCalls) -> None:
     running, most, lock = 0, 0, Lock()
 
     def answer(_: Row) -> Outcome:
@@ -186,14 +186,14 @@ def test_no_more_calls_run_at_once_than_the_destination_allows(at_once: Calls) -
 
 
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
-    [Delivered(), Delivered(), Refused("r"), Moot(), Rejected("e"), Failed("e"), Unreachable("e")]
+    [Delivered(), Delivered(), Refused("r"), Obsolete(), Rejected("e"), Failed("e"), Unreachable("e")]
 )
 
 
 @given(st.lists(st.tuples(st.sampled_from([A, B, C]), OUTCOMES), max_size=20))
 def test_nothing_is_sent_behind_a_row_of_its_aggregate_that_did_not_leave(plan: list[tuple[UUID, Outcome]]) -> None:
     rows = some_rows(*(aggregate for aggregate, _ in plan))
-    calls = Calls(2, Event())
+    calls = OrderedCalls(2, Event())
 
     outcomes = calls.deliver(rows, lambda row: plan[row.id - 1][1])
     calls.close()
@@ -201,7 +201,7 @@ def test_nothing_is_sent_behind_a_row_of_its_aggregate_that_did_not_leave(plan: 
     assert len(outcomes) == len(rows)
     stuck = set()
     for row, outcome in zip(rows, outcomes, strict=True):
-        assert row.aggregate_id not in stuck or outcome == Held()
-        assert outcome in (plan[row.id - 1][1], Held())
-        if isinstance(outcome, Failed | Unreachable | Held):
+        assert row.aggregate_id not in stuck or outcome == NotSent()
+        assert outcome in (plan[row.id - 1][1], NotSent())
+        if isinstance(outcome, Failed | Unreachable | NotSent):
             stuck.add(row.aggregate_id)

@@ -16,15 +16,15 @@ from hypothesis.stateful import (
 from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.invariants import check
+from domain import invariants
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
 from tests.conftest import empty
 from tests.support.builders import Db, an_event
 from tests.support.models import MODEL
 from tests.support.outbox import SHOP, Outside, an_aggregate, rows, time_passes, with_shop
-from worker.relay.concurrency_limits import Shares
+from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
-from worker.relay.relay import Drain, Tally
+from worker.relay.relay import Relay, Tally
 
 #: Two aggregates share a lane, one has another.
 AGGREGATES = [an_aggregate(0), an_aggregate(0), an_aggregate(1)]
@@ -74,13 +74,13 @@ class Draining(RuleBasedStateMachine):
         self.worker, self.other = Outside(), Outside(lambda row: self.server.take(row, Delivered()))
         self.drain, self.other_drain = (self._a_drain(shop) for shop in (self.worker, self.other))
 
-    def _a_drain(self, shop: Outside) -> Drain:
+    def _a_drain(self, shop: Outside) -> Relay:
         leases = Leases(self.db)
         self.open.callback(shop.close)
         self.open.callback(leases.close)
         (route,) = self.db.kw["info"]["routes"].destinations
-        return Drain(
-            db=self.db, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases, shares=Shares([SHOP], 1)
+        return Relay(
+            db=self.db, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases, shares=ConcurrencyLimits([SHOP], 1)
         )
 
     def record(self, wanted: list[int]) -> None:
@@ -124,7 +124,7 @@ class Draining(RuleBasedStateMachine):
             return outcome
 
         self.worker.answer = answer
-        tally = self.drain.run(limit=limit)
+        tally = self.relay.run(limit=limit)
         if tally.fenced:
             self.allowed.update(set(called))
 
@@ -161,7 +161,7 @@ class Draining(RuleBasedStateMachine):
             assert (row.id in got) >= (row.processed_at is not None)
             assert (row.id in self.server.never or row.attempts >= MAX_ATTEMPTS) >= (row.dead_at is not None)
         with self.db.begin() as session:
-            broken = [finding for finding in check.examine(session) if finding.broken]
+            broken = [finding for finding in invariants.examine(session) if finding.broken]
         assert broken == []
 
     def teardown(self) -> None:
@@ -176,7 +176,7 @@ class Draining(RuleBasedStateMachine):
         self.commit_late()
         self.worker.answer = lambda row: self.server.take(row, Delivered())
         self.time_passes()
-        while self.drain.run() != Tally():
+        while self.relay.run() != Tally():
             self.time_passes()
         self.nothing_is_lost_repeated_or_overtaken()
         stored = rows(self.db)

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from deploy.embedded import PostgreSQL
 from domain.runtime.settings import HOME, ROOT, Settings
 from tests.support.builders import Db, an_item
-from tests.support.outbox import an_aggregate, promised, with_shop
+from tests.support.outbox import an_aggregate, recorded_for, with_shop
 from tests.support.serving import PATIENCE_SECONDS, free_port, serving, wait_until
 
 Figures = dict[str, float]
@@ -170,7 +170,7 @@ def routes(tmp_path: Path) -> str:
 def test_the_processes_of_a_worker_add_up_at_its_port(db: Db, routes: str) -> None:
     port = free_port()
     shop = with_shop(db)
-    promised(shop, *(an_aggregate(number % 32) for number in range(64)))
+    recorded_for(shop, *(an_aggregate(number % 32) for number in range(64)))
     environment = {"HOLDFAST_ROUTES": routes, "WORKER_METRICS_PORT": str(port), "SCHEDULER_METRICS_PORT": "0"}
 
     with running("worker", "--processes", "2", "--threads", "2", **environment), running("scheduler", **environment):
@@ -191,7 +191,7 @@ def test_a_worker_whose_port_is_taken_works_and_shows_its_metrics_when_the_port_
         eventually(f"http://127.0.0.1:{port}", lambda seen: "holdfast_outbox_up" in seen)
         with running("worker", "--processes", "1", WORKER_METRICS_PORT=str(port), **environment):
             wait_until("it says so", lambda: "WORKER_METRICS_PORT" in log_of("worker").read_text())
-            promised(shop, an_aggregate())
+            recorded_for(shop, an_aggregate())
             eventually(f"http://127.0.0.1:{port}", lambda seen: seen["holdfast_outbox_pending[shop]"] == 0)
 
 

@@ -11,10 +11,10 @@ from domain.outbox import Delivered, Outcome, Rejected, Row
 from domain.outbox.delivery import breaker
 from domain.outbox.operations import status
 from domain.outbox.operations.status import Standing
-from domain.outbox.operations.status_cache import FIGURES, Watch
+from domain.outbox.operations.status_cache import FIGURES, StatusCache
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
-from tests.conftest import OpenDrain
+from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded
 from tests.support.outbox import (
     DOWN,
@@ -24,7 +24,7 @@ from tests.support.outbox import (
     Troubled,
     an_aggregate,
     claimed,
-    promised,
+    recorded_for,
     time_passes,
     with_shop,
 )
@@ -52,39 +52,39 @@ def test_a_destination_with_nothing_to_do_is_shown_all_the_same(db: Db) -> None:
     assert {figure: getattr(found, figure) for figure in FIGURES} == NOTHING
 
 
-def test_what_is_pending_waits_or_is_dead_is_counted(drain_of: OpenDrain) -> None:
+def test_what_is_pending_waits_or_is_dead_is_counted(relay_to: OpenRelay) -> None:
     shop = Troubled()
-    drain = drain_of(shop)
+    relay = relay_to(shop)
     one, other = an_aggregate(1), an_aggregate(2)
-    first, _, dead, _ = promised(drain.db, one, one, other, other)
+    first, _, dead, _ = recorded_for(relay.db, one, one, other, other)
     shop.trouble = {first: NOT_NOW, dead: Rejected("no")}
-    drain.run()
-    promised(drain.db, an_aggregate(3))
+    relay.run()
+    recorded_for(relay.db, an_aggregate(3))
 
-    found = seen(drain.db)
+    found = seen(relay.db)
 
     assert (found.pending, found.waiting, found.dead) == (3, 2, 1)
 
 
 @pytest.mark.parametrize("trouble", [None, NOT_NOW])
 def test_the_age_is_that_of_the_oldest_row_whether_it_is_ready_or_waits(
-    drain_of: OpenDrain, trouble: Outcome | None
+    relay_to: OpenRelay, trouble: Outcome | None
 ) -> None:
     shop = Troubled()
-    drain = drain_of(shop)
-    oldest, younger = promised(drain.db, an_aggregate(7), an_aggregate(3))
-    aged(drain.db, oldest, timedelta(days=9))
-    aged(drain.db, younger, timedelta(days=8))
+    relay = relay_to(shop)
+    oldest, younger = recorded_for(relay.db, an_aggregate(7), an_aggregate(3))
+    aged(relay.db, oldest, timedelta(days=9))
+    aged(relay.db, younger, timedelta(days=8))
     if trouble:
         shop.trouble = {oldest: trouble, younger: trouble}
-        drain.run()
+        relay.run()
 
-    assert timedelta(days=9).total_seconds() <= seen(drain.db).oldest_pending_age_seconds < 9.1 * 86_400
+    assert timedelta(days=9).total_seconds() <= seen(relay.db).oldest_pending_age_seconds < 9.1 * 86_400
 
 
 def test_a_replayed_row_is_as_old_as_its_replay(db: Db) -> None:
     shop = with_shop(db)
-    (row_id,) = promised(shop, an_aggregate())
+    (row_id,) = recorded_for(shop, an_aggregate())
     aged(shop, row_id, timedelta(days=9))
     with shop.begin() as session:
         session.execute(update(table).values(replayed_at=table.c.created_at + timedelta(days=9)))
@@ -92,27 +92,27 @@ def test_a_replayed_row_is_as_old_as_its_replay(db: Db) -> None:
     assert seen(shop).oldest_pending_age_seconds < 3_600
 
 
-def test_a_replayed_row_does_not_hide_an_older_one_that_waits(drain_of: OpenDrain) -> None:
+def test_a_replayed_row_does_not_hide_an_older_one_that_waits(relay_to: OpenRelay) -> None:
     shop = Troubled()
-    drain = drain_of(shop)
-    replayed, oldest = promised(drain.db, an_aggregate(7), an_aggregate(7))
+    relay = relay_to(shop)
+    replayed, oldest = recorded_for(relay.db, an_aggregate(7), an_aggregate(7))
     shop.trouble = {replayed: NOT_NOW, oldest: NOT_NOW}
-    drain.run()
-    aged(drain.db, oldest, timedelta(days=9))
-    with drain.db.begin() as session:
+    relay.run()
+    aged(relay.db, oldest, timedelta(days=9))
+    with relay.db.begin() as session:
         session.execute(update(table).where(table.c.id == replayed).values(replayed_at=func.now()))
 
-    assert seen(drain.db).oldest_pending_age_seconds >= timedelta(days=9).total_seconds()
+    assert seen(relay.db).oldest_pending_age_seconds >= timedelta(days=9).total_seconds()
 
 
-def test_discarded_rows_are_not_dead_ones_any_more(drain_of: OpenDrain) -> None:
-    drain = drain_of(Outside(lambda _: Rejected("no")))
-    promised(drain.db, an_aggregate())
-    drain.run()
-    with drain.db.begin() as session:
+def test_discarded_rows_are_not_dead_ones_any_more(relay_to: OpenRelay) -> None:
+    relay = relay_to(Outside(lambda _: Rejected("no")))
+    recorded_for(relay.db, an_aggregate())
+    relay.run()
+    with relay.db.begin() as session:
         session.execute(update(table).values(discarded_at=table.c.dead_at))
 
-    assert seen(drain.db).dead == 0
+    assert seen(relay.db).dead == 0
 
 
 def test_rows_of_a_destination_that_nobody_knows_are_counted(db: Db) -> None:
@@ -126,31 +126,31 @@ def test_rows_of_a_destination_that_nobody_knows_are_counted(db: Db) -> None:
     assert (found.pending, found.breaker_open, found.paused) == (1, False, False)
 
 
-def test_an_outage_and_a_pause_are_shown(drain_of: OpenDrain) -> None:
+def test_an_outage_and_a_pause_are_shown(relay_to: OpenRelay) -> None:
     shop = Outside(lambda _: DOWN)
-    drain = drain_of(shop)
-    promised(drain.db, an_aggregate())
-    drain.run()
-    down = seen(drain.db)
+    relay = relay_to(shop)
+    recorded_for(relay.db, an_aggregate())
+    relay.run()
+    down = seen(relay.db)
     shop.answer = lambda _: Delivered()
-    time_passes(drain.db)
-    drain.run()
-    with drain.db.begin() as session:
+    time_passes(relay.db)
+    relay.run()
+    with relay.db.begin() as session:
         breaker.pause(session, SHOP, reason="closed for stock-taking")
 
     assert (down.breaker_open, down.paused) == (True, False)
-    assert (seen(drain.db).breaker_open, seen(drain.db).paused) == (False, True)
+    assert (seen(relay.db).breaker_open, seen(relay.db).paused) == (False, True)
 
 
 def test_who_asks_again_at_once_gets_the_same_answer(db: Db) -> None:
     shop = with_shop(db)
-    watch = Watch(shop)
-    promised(shop, an_aggregate())
+    watch = StatusCache(shop)
+    recorded_for(shop, an_aggregate())
     before = watch.seen()
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
 
     assert watch.seen() is before
-    assert Watch(shop).seen() != before
+    assert StatusCache(shop).seen() != before
 
 
 def counted(name: str, **labels: str) -> float:
@@ -175,70 +175,70 @@ KINDS = ("delivered", "failed", "rejected", "unreachable", "died", "fenced")
         (DOWN, {"unreachable"}),
     ],
 )
-def test_what_became_of_a_delivery_is_counted(drain_of: OpenDrain, outcome: Outcome, kinds: set[str]) -> None:
-    drain = drain_of(Outside(lambda _: outcome))
-    promised(drain.db, an_aggregate())
+def test_what_became_of_a_delivery_is_counted(relay_to: OpenRelay, outcome: Outcome, kinds: set[str]) -> None:
+    relay = relay_to(Outside(lambda _: outcome))
+    recorded_for(relay.db, an_aggregate())
     growth = {kind: grown(f"holdfast_outbox_{kind}_total") for kind in KINDS}
 
-    drain.run()
+    relay.run()
 
     assert {kind for kind, by in growth.items() if by()} == kinds
     assert all(by() == 1 for kind, by in growth.items() if kind in kinds)
 
 
-def test_the_last_attempt_is_a_failure_and_a_death(drain_of: OpenDrain) -> None:
-    drain = drain_of(Outside(lambda _: NOT_NOW), max_attempts=1)
-    promised(drain.db, an_aggregate())
+def test_the_last_attempt_is_a_failure_and_a_death(relay_to: OpenRelay) -> None:
+    relay = relay_to(Outside(lambda _: NOT_NOW), max_attempts=1)
+    recorded_for(relay.db, an_aggregate())
     failed, died = grown("holdfast_outbox_failed_total"), grown("holdfast_outbox_died_total")
 
-    drain.run()
+    relay.run()
 
     assert (failed(), died()) == (1, 1)
 
 
-def test_rows_sent_under_a_lost_lease_are_counted_and_a_lane_is_held_meanwhile(drain_of: OpenDrain) -> None:
-    drain = drain_of(Outside())
-    promised(drain.db, an_aggregate())
+def test_rows_sent_under_a_lost_lease_are_counted_and_a_lane_is_held_meanwhile(relay_to: OpenRelay) -> None:
+    relay = relay_to(Outside())
+    recorded_for(relay.db, an_aggregate())
     fenced, held, during = grown("holdfast_outbox_fenced_total"), grown("holdfast_lanes_held"), []
 
     def freeze(_: Row) -> Outcome:
         during.append(held())
-        time_passes(drain.db)
-        assert claimed(drain.db) is not None
+        time_passes(relay.db)
+        assert claimed(relay.db) is not None
         return Delivered()
 
-    drain.destinations[SHOP].answer = freeze  # type: ignore[attr-defined]
-    drain.run()
+    relay.destinations[SHOP].answer = freeze  # type: ignore[attr-defined]
+    relay.run()
 
     assert (fenced(), during, held()) == (1, [1], 0)
 
 
-def test_the_time_from_commit_to_delivery_is_the_databases(drain_of: OpenDrain) -> None:
-    drain = drain_of(Outside())
-    ids = promised(drain.db, *(an_aggregate(1) for _ in range(3)))
+def test_the_time_from_commit_to_delivery_is_the_databases(relay_to: OpenRelay) -> None:
+    relay = relay_to(Outside())
+    ids = recorded_for(relay.db, *(an_aggregate(1) for _ in range(3)))
     for row_id, age in zip(ids, (timedelta(seconds=20), timedelta(minutes=4), timedelta(days=9)), strict=True):
-        aged(drain.db, row_id, age)
+        aged(relay.db, row_id, age)
     name = "holdfast_outbox_commit_to_delivered_seconds"
     bounds = ("10.0", "30.0", "60.0", "300.0", "3600.0", "+Inf")
     growth = [grown(f"{name}_bucket", le=bound) for bound in bounds]
     number, total = grown(f"{name}_count"), grown(f"{name}_sum")
 
-    drain.run()
+    relay.run()
 
     assert [by() for by in growth] == [0, 1, 1, 2, 2, 3]
     assert number() == 3
     assert 9 * 86_400 + 260 <= total() < 9 * 86_400 + 320
 
 
-def test_a_replay_does_not_count_as_a_late_delivery(drain_of: OpenDrain) -> None:
-    drain = drain_of(Outside())
-    promised(drain.db, an_aggregate())
-    with drain.db.begin() as session:
+def test_a_replay_does_not_count_as_a_late_delivery(relay_to: OpenRelay) -> None:
+    relay = relay_to(Outside())
+    recorded_for(relay.db, an_aggregate())
+    with relay.db.begin() as session:
         session.execute(update(table).values(headers={"replayed": "true"}))
     delivered = grown("holdfast_outbox_delivered_total")
     timed = grown("holdfast_outbox_commit_to_delivered_seconds_count")
 
-    drain.run()
+    relay.run()
 
     assert (delivered(), timed()) == (1, 0)
 

@@ -17,9 +17,9 @@ from sqlalchemy import select, update
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.table import outbox as table
 from domain.runtime import telemetry
-from tests.conftest import OpenDrain
+from tests.conftest import OpenRelay
 from tests.support.builders import Db, a_hold, an_item
-from tests.support.outbox import SHOP, Outside, an_aggregate, promised, with_shop
+from tests.support.outbox import SHOP, Outside, an_aggregate, recorded_for, with_shop
 from tests.support.servers import Server, a_server
 from tests.support.serving import PATIENCE_SECONDS, serving, wait_until
 from tests.worker.telemetry.test_exposition import running
@@ -42,17 +42,17 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 def traced(db: Db, *traceparents: str | None) -> None:
     """Record an event for each, as if its request had this context."""
-    for row_id, traceparent in zip(promised(db, *(an_aggregate() for _ in traceparents)), traceparents, strict=True):
+    for row_id, traceparent in zip(recorded_for(db, *(an_aggregate() for _ in traceparents)), traceparents, strict=True):
         headers = {"traceparent": traceparent} if traceparent else {}
         with db.begin() as session:
             session.execute(update(table).where(table.c.id == row_id).values(headers=headers))
 
 
-def test_the_span_of_a_delivery_links_to_each_request_once(drain_of: OpenDrain, spans: InMemorySpanExporter) -> None:
-    drain = drain_of(Outside())
-    traced(drain.db, PARENT, OTHER, PARENT, None, "garbled")
+def test_the_span_of_a_delivery_links_to_each_request_once(relay_to: OpenRelay, spans: InMemorySpanExporter) -> None:
+    relay = relay_to(Outside())
+    traced(relay.db, PARENT, OTHER, PARENT, None, "garbled")
 
-    drain.run()
+    relay.run()
 
     (span,) = spans.get_finished_spans()
     assert (span.name, span.kind) == (f"deliver {SHOP}", SpanKind.PRODUCER)
@@ -62,26 +62,26 @@ def test_the_span_of_a_delivery_links_to_each_request_once(drain_of: OpenDrain, 
     assert span.attributes == {"messaging.destination.name": SHOP, "messaging.batch.message_count": 5}
 
 
-def test_what_is_sent_on_is_the_context_that_was_recorded(drain_of: OpenDrain, spans: InMemorySpanExporter) -> None:
+def test_what_is_sent_on_is_the_context_that_was_recorded(relay_to: OpenRelay, spans: InMemorySpanExporter) -> None:
     sent: list[Mapping[str, str]] = []
 
     def note(row: Row) -> Outcome:
         sent.append(trace(row))
         return Delivered()
 
-    drain = drain_of(Outside(note))
-    traced(drain.db, PARENT)
+    relay = relay_to(Outside(note))
+    traced(relay.db, PARENT)
 
-    drain.run()
+    relay.run()
 
     assert sent == [{"traceparent": PARENT}]
 
 
-def test_without_a_tracer_nothing_is_recorded_and_all_is_delivered(drain_of: OpenDrain) -> None:
-    drain = drain_of(Outside())
-    traced(drain.db, PARENT)
+def test_without_a_tracer_nothing_is_recorded_and_all_is_delivered(relay_to: OpenRelay) -> None:
+    relay = relay_to(Outside())
+    traced(relay.db, PARENT)
 
-    assert drain.run().delivered == 1
+    assert relay.run().delivered == 1
 
 
 @pytest.fixture

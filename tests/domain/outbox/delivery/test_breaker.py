@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, Held, Lane, Outcome, Refused, Rejected, Settlement, Unreachable
+from domain.outbox import Delivered, Failed, NotSent, Lane, Outcome, Refused, Rejected, Settlement, Unreachable
 from domain.outbox.delivery import breaker
 from domain.outbox.delivery.breaker import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_RETRY_AFTER
 from domain.outbox.delivery.lanes import LEASE, PROBE
@@ -21,12 +21,12 @@ from tests.support.outbox import (
     claimed,
     destination,
     fetched,
-    promised,
+    recorded_for,
     released,
     row,
     rows,
     settled,
-    standing,
+    states,
     time_passes,
     with_shop,
 )
@@ -72,7 +72,7 @@ def opened_by(db: Db, outcome: Outcome) -> tuple[timedelta, timedelta]:
 
 
 def test_an_outage_opens_the_breaker_and_says_why(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
 
     low, high = opened_by(shop, DOWN)
 
@@ -81,7 +81,7 @@ def test_an_outage_opens_the_breaker_and_says_why(shop: Db) -> None:
 
 
 def test_its_rows_wait_as_long_as_it_stays_open_and_spend_no_attempt(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
 
     answered(shop, a_lane(shop), DOWN)
 
@@ -92,7 +92,7 @@ def test_its_rows_wait_as_long_as_it_stays_open_and_spend_no_attempt(shop: Db) -
 
 @pytest.mark.parametrize("failures", range(8))
 def test_each_trip_in_a_row_lasts_longer_up_to_a_cap(shop: Db, failures: int) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     an_outage(shop, failures)
 
     low, high = opened_by(shop, DOWN)
@@ -113,7 +113,7 @@ def test_each_trip_in_a_row_lasts_longer_up_to_a_cap(shop: Db, failures: int) ->
 def test_a_destination_gets_the_time_that_it_asks_for_within_reason(
     shop: Db, asked: timedelta, granted: timedelta
 ) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
 
     low, high = opened_by(shop, Unreachable("429", retry_after=asked))
 
@@ -121,7 +121,7 @@ def test_a_destination_gets_the_time_that_it_asks_for_within_reason(
 
 
 def test_of_several_wishes_the_longest_is_granted(shop: Db) -> None:
-    promised(shop, an_aggregate(), an_aggregate(), an_aggregate())
+    recorded_for(shop, an_aggregate(), an_aggregate(), an_aggregate())
     lane = a_lane(shop)
     asked = [timedelta(minutes=1), timedelta(minutes=9), None]
 
@@ -133,7 +133,7 @@ def test_of_several_wishes_the_longest_is_granted(shop: Db) -> None:
 
 
 def test_lanes_that_meet_the_same_outage_at_once_count_as_one_trip(shop: Db) -> None:
-    promised(shop, *(an_aggregate(number) for number in range(8)))
+    recorded_for(shop, *(an_aggregate(number) for number in range(8)))
     held = [a_lane(shop) for _ in range(8)]
 
     for lane in held:
@@ -141,11 +141,11 @@ def test_lanes_that_meet_the_same_outage_at_once_count_as_one_trip(shop: Db) -> 
 
     assert destination(shop).failures == 1
     assert destination(shop).open_until <= clock(shop) + FIRST_PAUSE
-    assert standing(shop) == ["waiting"] * 8
+    assert states(shop) == ["waiting"] * 8
 
 
 def test_when_its_time_is_over_one_worker_probes_and_no_other(shop: Db) -> None:
-    promised(shop, *(an_aggregate(number) for number in range(4)))
+    recorded_for(shop, *(an_aggregate(number) for number in range(4)))
     an_outage(shop)
 
     lane = a_lane(shop)
@@ -155,7 +155,7 @@ def test_when_its_time_is_over_one_worker_probes_and_no_other(shop: Db) -> None:
 
 
 def test_two_workers_that_want_to_probe_at_once_are_one(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     an_outage(shop)
     found: list[Lane | None] = []
 
@@ -172,7 +172,7 @@ def test_two_workers_that_want_to_probe_at_once_are_one(shop: Db) -> None:
 
 
 def test_a_prober_that_died_is_replaced(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     an_outage(shop)
     a_lane(shop)
 
@@ -182,7 +182,7 @@ def test_a_prober_that_died_is_replaced(shop: Db) -> None:
 
 
 def test_a_probe_that_succeeds_closes_the_breaker_for_everyone(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     an_outage(shop, failures=5)
 
     settlement = answered(shop, a_lane(shop), Delivered())
@@ -196,7 +196,7 @@ def test_a_probe_that_succeeds_closes_the_breaker_for_everyone(shop: Db) -> None
 
 @pytest.mark.parametrize("outcome", [Refused("no"), Rejected("never")])
 def test_any_clear_answer_shows_that_a_destination_is_up(shop: Db, outcome: Outcome) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     an_outage(shop)
 
     answered(shop, a_lane(shop), outcome)
@@ -204,9 +204,9 @@ def test_any_clear_answer_shows_that_a_destination_is_up(shop: Db, outcome: Outc
     assert destination(shop).failures == 0
 
 
-@pytest.mark.parametrize("outcome", [Failed("oops"), Held()])
+@pytest.mark.parametrize("outcome", [Failed("oops"), NotSent()])
 def test_a_probe_that_shows_nothing_is_handed_on(shop: Db, outcome: Outcome) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     an_outage(shop, failures=3)
     lane = a_lane(shop)
 
@@ -220,7 +220,7 @@ def test_a_probe_that_shows_nothing_is_handed_on(shop: Db, outcome: Outcome) -> 
 
 
 def test_a_probe_that_fails_opens_the_breaker_again(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     an_outage(shop, failures=2)
 
     answered(shop, a_lane(shop), DOWN)
@@ -230,12 +230,12 @@ def test_a_probe_that_fails_opens_the_breaker_again(shop: Db) -> None:
 
 
 def test_a_prober_that_lost_its_lane_does_not_hand_the_permit_on(shop: Db) -> None:
-    promised(shop, an_aggregate(1))
+    recorded_for(shop, an_aggregate(1))
     an_outage(shop)
     lost = a_lane(shop)
     time_passes(shop, max(LEASE, PROBE) + SLACK)
     a_lane(shop)
-    promised(shop, an_aggregate(2))
+    recorded_for(shop, an_aggregate(2))
 
     released(shop, lost)
 
@@ -243,7 +243,7 @@ def test_a_prober_that_lost_its_lane_does_not_hand_the_permit_on(shop: Db) -> No
 
 
 def test_one_event_that_is_answered_500_does_not_keep_the_breaker_of_a_healthy_destination_open(shop: Db) -> None:
-    bad, _ = promised(shop, an_aggregate(1), an_aggregate(2))
+    bad, _ = recorded_for(shop, an_aggregate(1), an_aggregate(2))
     first, second = sorted([a_lane(shop), a_lane(shop)], key=lambda lane: lane.number)
     answered(shop, first, DOWN)
     released(shop, second)
@@ -263,7 +263,7 @@ def test_one_event_that_is_answered_500_does_not_keep_the_breaker_of_a_healthy_d
 
 
 def test_a_reason_is_kept_short_and_storable(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
 
     answered(shop, a_lane(shop), Unreachable("500 \0" + "x" * 100_000))
 
@@ -272,7 +272,7 @@ def test_a_reason_is_kept_short_and_storable(shop: Db) -> None:
 
 
 def test_leaving_a_breaker_half_open_lets_the_next_probe_begin_at_once(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     an_outage(shop)
     with shop.begin() as session:
         session.execute(update(destinations).values(open_until=now(session) + PROBE))

@@ -1,6 +1,6 @@
 """The horizon: how far the rows of the outbox are complete, as claims have shown."""
 
-from domain.outbox import Horizon
+from domain.outbox import CommitHorizon
 from domain.outbox.delivery.low_watermark import View
 
 
@@ -9,7 +9,7 @@ def view(newest: int, *, ended_below: int, begun_below: int) -> View:
 
 
 def test_rows_are_complete_when_all_that_had_begun_have_ended() -> None:
-    horizon = Horizon()
+    horizon = CommitHorizon()
 
     assert horizon.complete_to(view(10, ended_below=5, begun_below=8)) == 0
     assert horizon.complete_to(view(20, ended_below=7, begun_below=9)) == 0, "the 7th may still commit"
@@ -19,7 +19,7 @@ def test_rows_are_complete_when_all_that_had_begun_have_ended() -> None:
 
 
 def test_a_view_that_is_older_than_what_another_thread_has_noted_is_not_taken_for_complete() -> None:
-    horizon = Horizon()
+    horizon = CommitHorizon()
     horizon.complete_to(view(10, ended_below=8, begun_below=8))
     assert horizon.complete_to(view(10, ended_below=9, begun_below=9)) == 10
 
@@ -27,7 +27,7 @@ def test_a_view_that_is_older_than_what_another_thread_has_noted_is_not_taken_fo
 
 
 def test_ids_that_go_backwards_are_learned_anew() -> None:
-    horizon = Horizon()
+    horizon = CommitHorizon()
     horizon.complete_to(view(10, ended_below=8, begun_below=8))
     assert horizon.complete_to(view(10, ended_below=8, begun_below=8)) == 10
 

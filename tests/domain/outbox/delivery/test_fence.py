@@ -16,11 +16,11 @@ from tests.support.outbox import (
     an_aggregate,
     claimed,
     fetched,
-    promised,
+    recorded_for,
     released,
     rows,
     settled,
-    standing,
+    states,
     time_passes,
     with_shop,
 )
@@ -52,7 +52,7 @@ def fenced(db: Db, lane: Lane) -> bool:
 
 
 def test_a_renewed_lease_lasts_on(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     held = [a_lane(shop), a_lane(shop)]
     time_passes(shop, LEASE - timedelta(seconds=1))
 
@@ -64,7 +64,7 @@ def test_a_renewed_lease_lasts_on(shop: Db) -> None:
 
 
 def test_a_lease_that_was_lost_can_not_be_renewed(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     lost, kept = a_lane(shop), a_lane(shop)
     with shop.begin() as session:
         session.execute(update(lanes).where(lanes.c.lane == lost.number).values(leased_until=None))
@@ -75,7 +75,7 @@ def test_a_lease_that_was_lost_can_not_be_renewed(shop: Db) -> None:
 
 
 def test_a_worker_that_lost_its_lease_can_not_settle(shop: Db) -> None:
-    promised(shop, an_aggregate(), an_aggregate(), an_aggregate())
+    recorded_for(shop, an_aggregate(), an_aggregate(), an_aggregate())
     old = a_lane(shop)
     batch = fetched(shop, old)
     time_passes(shop, LEASE)
@@ -92,7 +92,7 @@ def test_a_worker_that_lost_its_lease_can_not_settle(shop: Db) -> None:
 
 
 def test_a_worker_whose_lease_ran_out_may_settle_while_nobody_else_has_claimed(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     lane = a_lane(shop)
     batch = fetched(shop, lane)
     time_passes(shop, LEASE)
@@ -101,12 +101,12 @@ def test_a_worker_whose_lease_ran_out_may_settle_while_nobody_else_has_claimed(s
 
     assert settlement is not None
     assert claimed(shop) is None, "settling prolongs the lease"
-    assert standing(shop) == ["processed"]
+    assert states(shop) == ["processed"]
 
 
 def test_the_fence_names_the_holder_too(shop: Db) -> None:
     """A crash of the database may forget a claim, whose epoch is then given out again."""
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     forgotten = a_lane(shop)
     with shop.begin() as session:
         session.execute(
@@ -121,7 +121,7 @@ def test_the_fence_names_the_holder_too(shop: Db) -> None:
 
 
 def test_the_fence_names_the_epoch_too(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     old = claimed(shop, holder="me")
     time_passes(shop, LEASE)
     new = claimed(shop, holder="me")
@@ -133,7 +133,7 @@ def test_the_fence_names_the_epoch_too(shop: Db) -> None:
 
 
 def test_giving_back_what_is_not_ours_any_more_has_no_effect(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     old = a_lane(shop)
     time_passes(shop, LEASE)
     new = a_lane(shop)

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text, update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, Held, Lane, Rejected
+from domain.outbox import Delivered, Failed, NotSent, Lane, Rejected
 from domain.outbox.delivery.fetch import WAKE_LIMIT
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
@@ -17,11 +17,11 @@ from tests.support.outbox import (
     a_lane,
     an_aggregate,
     fetched,
-    promised,
+    recorded_for,
     released,
     row,
     settled,
-    standing,
+    states,
     time_passes,
     with_shop,
 )
@@ -51,8 +51,8 @@ def fail_head(db: Db) -> Lane:
 
 
 def test_a_lane_is_read_in_order_of_id_up_to_the_limit(shop: Db) -> None:
-    recorded_ids = promised(shop, *(an_aggregate(4) for _ in range(5)))
-    promised(shop, an_aggregate(5))
+    recorded_ids = recorded_for(shop, *(an_aggregate(4) for _ in range(5)))
+    recorded_for(shop, an_aggregate(5))
     lane = a_lane(shop)
     while lane.number != 4:
         lane = a_lane(shop)
@@ -83,19 +83,19 @@ def test_a_row_says_what_was_recorded(shop: Db) -> None:
 
 
 def test_what_waits_is_left_out_and_the_others_are_not(shop: Db) -> None:
-    first, second = promised(shop, an_aggregate(), an_aggregate())
+    first, second = recorded_for(shop, an_aggregate(), an_aggregate())
 
     lane = fail_head(shop)
 
     assert ids(shop, lane) == [second]
-    assert standing(shop, first) == ["waiting"]
+    assert states(shop, first) == ["waiting"]
 
 
 def test_a_later_row_of_an_aggregate_that_waits_comes_with_the_time_of_the_head(shop: Db) -> None:
     one, other = an_aggregate(), an_aggregate()
-    promised(shop, one)
+    recorded_for(shop, one)
     fail_head(shop)
-    later, free = promised(shop, one, other)
+    later, free = recorded_for(shop, one, other)
 
     held, ready = fetched(shop, a_lane(shop))
 
@@ -105,14 +105,14 @@ def test_a_later_row_of_an_aggregate_that_waits_comes_with_the_time_of_the_head(
 
 def test_a_held_row_is_made_to_wait_with_its_head_and_is_ready_together_with_it(shop: Db) -> None:
     aggregate = an_aggregate()
-    promised(shop, aggregate)
+    recorded_for(shop, aggregate)
     fail_head(shop)
-    promised(shop, aggregate)
+    recorded_for(shop, aggregate)
     lane = a_lane(shop)
 
-    settled(shop, lane, [(fetched(shop, lane)[0], Held())])
+    settled(shop, lane, [(fetched(shop, lane)[0], NotSent())])
 
-    assert standing(shop) == ["waiting", "waiting"]
+    assert states(shop) == ["waiting", "waiting"]
     assert row(shop, 2).available_at == row(shop, 1).available_at
     assert ids(shop, lane) == []
     time_passes(shop)
@@ -123,20 +123,20 @@ def test_a_held_row_is_made_to_wait_with_its_head_and_is_ready_together_with_it(
 def test_a_row_does_not_wait_for_a_later_one(shop: Db) -> None:
     """A backlog wakes in bites, so a part of an aggregate may be awake before the rest: it goes first."""
     aggregate = an_aggregate()
-    first, _ = promised(shop, aggregate, aggregate)
+    first, _ = recorded_for(shop, aggregate, aggregate)
     lane = a_lane(shop)
-    settled(shop, lane, [(one, NOT_NOW if one.id == first else Held()) for one in fetched(shop, lane)])
+    settled(shop, lane, [(one, NOT_NOW if one.id == first else NotSent()) for one in fetched(shop, lane)])
     with shop.begin() as session:
         session.execute(update(table).where(table.c.id == first).values(available_at=None))
 
     (awake,) = fetched(shop, lane)
 
-    assert standing(shop) == ["ready", "waiting"]
+    assert states(shop) == ["ready", "waiting"]
     assert (awake.id, awake.waits_until) == (first, None)
 
 
 def test_only_what_is_due_wakes(shop: Db) -> None:
-    promised(shop, an_aggregate(), an_aggregate())
+    recorded_for(shop, an_aggregate(), an_aggregate())
     lane = a_lane(shop)
     settled(shop, lane, [(one, Failed("not now")) for one in fetched(shop, lane)])
     with shop.begin() as session:
@@ -146,21 +146,21 @@ def test_only_what_is_due_wakes(shop: Db) -> None:
 
     assert woken(shop, lane) == 1
 
-    assert standing(shop) == ["ready", "waiting"]
+    assert states(shop) == ["ready", "waiting"]
 
 
 def test_another_lane_is_not_woken(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     lanes = [fail_head(shop), fail_head(shop)]
     time_passes(shop)
 
     woken(shop, lanes[0])
 
-    assert sorted(standing(shop)) == ["ready", "waiting"]
+    assert sorted(states(shop)) == ["ready", "waiting"]
 
 
 def test_waking_a_large_backlog_goes_by_the_earliest_first_and_in_bounded_bites(shop: Db) -> None:
-    promised(shop, an_aggregate(7))
+    recorded_for(shop, an_aggregate(7))
     lane = a_lane(shop)
     due = """
         INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload, available_at)
@@ -172,14 +172,14 @@ def test_waking_a_large_backlog_goes_by_the_earliest_first_and_in_bounded_bites(
 
     assert woken(shop, lane) == WAKE_LIMIT
 
-    stands = standing(shop)
+    stands = states(shop)
     assert stands == ["ready", "waiting", "waiting"] + ["ready"] * WAKE_LIMIT
     assert woken(shop, lane) == 2
 
 
 def test_rows_behind_a_dead_one_do_not_wait(shop: Db) -> None:
     aggregate = an_aggregate()
-    promised(shop, aggregate, aggregate)
+    recorded_for(shop, aggregate, aggregate)
     lane = a_lane(shop)
     head, _ = fetched(shop, lane)
 
@@ -193,7 +193,7 @@ def test_a_row_that_committed_late_with_a_lower_id_is_not_skipped(shop: Db) -> N
     late_aggregate, aggregate = an_aggregate(), an_aggregate()
     with shop() as late:
         outbox.record(late, [an_event(late_aggregate)])
-        promised(shop, aggregate)
+        recorded_for(shop, aggregate)
         lane = a_lane(shop)
         early = fetched(shop, lane)
         late.commit()
@@ -208,7 +208,7 @@ def test_a_row_that_committed_late_with_a_lower_id_is_not_skipped(shop: Db) -> N
 
 
 def test_what_is_not_committed_is_not_seen(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     lane = a_lane(shop)
     with shop() as uncommitted:
         outbox.record(uncommitted, [an_event(an_aggregate())])

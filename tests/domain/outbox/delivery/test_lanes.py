@@ -20,10 +20,10 @@ from tests.support.outbox import (
     an_aggregate,
     claimed,
     fetched,
-    promised,
+    recorded_for,
     released,
     settled,
-    standing,
+    states,
     time_passes,
     with_shop,
 )
@@ -59,7 +59,7 @@ def test_an_aggregate_always_goes_by_the_same_lane() -> None:
 
 
 def test_registering_twice_leaves_what_is_known_as_it_is(shop: Db) -> None:
-    promised(shop, an_aggregate(3))
+    recorded_for(shop, an_aggregate(3))
     lane = a_lane(shop)
     set_destination(shop, paused=True)
 
@@ -72,7 +72,7 @@ def test_registering_twice_leaves_what_is_known_as_it_is(shop: Db) -> None:
 
 def test_only_a_lane_with_due_rows_is_claimed(shop: Db) -> None:
     assert claimed(shop) is None
-    promised(shop, an_aggregate(5))
+    recorded_for(shop, an_aggregate(5))
 
     lane = a_lane(shop)
 
@@ -80,7 +80,7 @@ def test_only_a_lane_with_due_rows_is_claimed(shop: Db) -> None:
 
 
 def test_rows_that_are_processed_dead_or_waiting_do_not_make_a_lane_due(shop: Db) -> None:
-    promised(shop, an_aggregate(5), an_aggregate(5), an_aggregate(5))
+    recorded_for(shop, an_aggregate(5), an_aggregate(5), an_aggregate(5))
     lane = a_lane(shop)
     first, second, third = fetched(shop, lane)
     settled(shop, lane, [(first, Delivered()), (second, Rejected("no")), (third, Failed("later"))])
@@ -89,12 +89,12 @@ def test_rows_that_are_processed_dead_or_waiting_do_not_make_a_lane_due(shop: Db
         session.execute(update(table).where(waiting).values(available_at=in_an_hour))
     released(shop, lane)
 
-    assert standing(shop) == ["processed", "dead", "waiting"]
+    assert states(shop) == ["processed", "dead", "waiting"]
     assert claimed(shop) is None
 
 
 def test_a_row_whose_time_has_come_makes_its_lane_due(shop: Db) -> None:
-    promised(shop, an_aggregate(5))
+    recorded_for(shop, an_aggregate(5))
     lane = a_lane(shop)
     settled(shop, lane, [(fetched(shop, lane)[0], Failed("later"))])
     released(shop, lane)
@@ -105,7 +105,7 @@ def test_a_row_whose_time_has_come_makes_its_lane_due(shop: Db) -> None:
 
 
 def test_a_lane_is_leased_by_the_clock_of_the_database(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     with shop.begin() as session:
         now(session)
         before = clock(shop)  # later than the `now()` of the transaction that claims
@@ -119,7 +119,7 @@ def test_a_lane_is_leased_by_the_clock_of_the_database(shop: Db) -> None:
 
 
 def test_a_lane_that_is_held_is_claimed_by_nobody_else(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
 
     first, second = a_lane(shop), a_lane(shop)
 
@@ -128,7 +128,7 @@ def test_a_lane_that_is_held_is_claimed_by_nobody_else(shop: Db) -> None:
 
 
 def test_two_claims_in_flight_at_once_get_two_lanes_and_do_not_wait(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
 
     with shop.begin() as one, shop.begin() as another, shop.begin() as third:
         first = outbox.claim(one, [SHOP], "one")
@@ -140,7 +140,7 @@ def test_two_claims_in_flight_at_once_get_two_lanes_and_do_not_wait(shop: Db) ->
 
 
 def test_of_many_claimers_at_once_no_two_hold_one_lane(shop: Db) -> None:
-    promised(shop, *(an_aggregate(number) for number in range(LANES)))
+    recorded_for(shop, *(an_aggregate(number) for number in range(LANES)))
 
     with ThreadPoolExecutor(16) as claimers:
         claims = list(claimers.map(lambda _: claimed(shop), range(2 * LANES)))
@@ -150,14 +150,14 @@ def test_of_many_claimers_at_once_no_two_hold_one_lane(shop: Db) -> None:
 
 
 def test_only_the_destinations_that_are_named_are_claimed(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
 
     assert claimed(shop, "events") is None
     assert claimed(shop, SHOP) is not None
 
 
 def test_a_released_lane_is_free_at_once_and_comes_last(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     first = a_lane(shop)
 
     released(shop, first)
@@ -168,7 +168,7 @@ def test_a_released_lane_is_free_at_once_and_comes_last(shop: Db) -> None:
 
 
 def test_a_lease_that_ran_out_can_be_claimed_and_has_a_higher_epoch(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     old = a_lane(shop)
 
     time_passes(shop, LEASE)
@@ -178,7 +178,7 @@ def test_a_lease_that_ran_out_can_be_claimed_and_has_a_higher_epoch(shop: Db) ->
 
 
 def test_a_lease_runs_out_after_a_lease_and_not_before(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     a_lane(shop)
 
     time_passes(shop, LEASE - timedelta(seconds=2))
@@ -187,7 +187,7 @@ def test_a_lease_runs_out_after_a_lease_and_not_before(shop: Db) -> None:
 
 
 def test_a_paused_destination_is_left_alone(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     set_destination(shop, paused=True)
 
     assert claimed(shop) is None
@@ -196,7 +196,7 @@ def test_a_paused_destination_is_left_alone(shop: Db) -> None:
 
 
 def test_a_destination_whose_breaker_is_open_is_left_alone_until_its_time(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     set_destination(shop, open_until=clock(shop) + timedelta(minutes=1), failures=1)
 
     assert claimed(shop) is None
@@ -205,10 +205,10 @@ def test_a_destination_whose_breaker_is_open_is_left_alone_until_its_time(shop: 
 
 
 def test_a_destination_that_is_down_does_not_keep_the_others_from_being_served(shop: Db) -> None:
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     set_destination(shop, open_until=clock(shop) + timedelta(minutes=1), failures=1)
     other = with_shop(shop, name="other")
-    promised(other, an_aggregate())
+    recorded_for(other, an_aggregate())
 
     with shop.begin() as session:
         lane = outbox.claim(session, [SHOP, "other"], "me")
@@ -217,7 +217,7 @@ def test_a_destination_that_is_down_does_not_keep_the_others_from_being_served(s
 
 
 def test_a_claim_waits_for_nobody_who_settles(shop: Db) -> None:
-    promised(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
     lane = a_lane(shop)
     batch = fetched(shop, lane)
 

@@ -8,7 +8,7 @@ from sqlalchemy import func, update
 from domain.outbox import Delivered, Lane, Outcome, Row, Unreachable
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
-from tests.conftest import OpenDrain
+from tests.conftest import OpenRelay
 from tests.support.builders import Db
 from tests.support.outbox import (
     DOWN,
@@ -18,142 +18,142 @@ from tests.support.outbox import (
     an_aggregate,
     destination,
     fetched,
-    promised,
+    recorded_for,
     released,
     row,
     rows,
     settled,
-    standing,
+    states,
     time_passes,
 )
 from worker.relay.relay import Tally
 
 
-def test_an_outage_spends_no_attempt_kills_nothing_and_keeps_the_order(drain_of: OpenDrain) -> None:
+def test_an_outage_spends_no_attempt_kills_nothing_and_keeps_the_order(relay_to: OpenRelay) -> None:
     shop = Outside(lambda _: Unreachable("down"))
-    drain = drain_of(shop, max_attempts=1, batch_size=2)
+    relay = relay_to(shop, max_attempts=1, batch_size=2)
     aggregates = [an_aggregate(lane) for lane in (0, 0, 1)]
-    ids = promised(drain.db, *(aggregates * 3))
+    ids = recorded_for(relay.db, *(aggregates * 3))
     for _ in range(20):
-        drain.run()
-        time_passes(drain.db)
-    assert all((one.attempts, one.dead_at) == (0, None) for one in rows(drain.db))
+        relay.run()
+        time_passes(relay.db)
+    assert all((one.attempts, one.dead_at) == (0, None) for one in rows(relay.db))
     shop.answer = lambda _: Delivered()
     shop.called.clear()
 
-    while drain.run() != Tally():
-        time_passes(drain.db)
+    while relay.run() != Tally():
+        time_passes(relay.db)
 
-    by_lane = [[one.id for one in rows(drain.db) if one.lane == lane] for lane in (0, 1)]
+    by_lane = [[one.id for one in rows(relay.db) if one.lane == lane] for lane in (0, 1)]
     assert [[one for one in shop.called if one in lane] for lane in by_lane] == by_lane
     assert sorted(shop.called) == ids
 
 
-def test_an_outage_is_probed_with_one_row_at_a_time(drain_of: OpenDrain) -> None:
+def test_an_outage_is_probed_with_one_row_at_a_time(relay_to: OpenRelay) -> None:
     def slowly(_: Row) -> Outcome:
         time.sleep(0.05)  # long enough for as many calls as may be under way at once
         return DOWN
 
     shop = Outside(slowly, concurrency=8)
-    drain = drain_of(shop)
-    promised(drain.db, *(an_aggregate(lane) for lane in (0, 1, 2) for _ in range(20)))
-    drain.run()
+    relay = relay_to(shop)
+    recorded_for(relay.db, *(an_aggregate(lane) for lane in (0, 1, 2) for _ in range(20)))
+    relay.run()
     shop.called.clear()
-    time_passes(drain.db)
+    time_passes(relay.db)
 
-    drain.run()
+    relay.run()
 
     assert len(shop.called) == 1
-    assert destination(drain.db).failures == 2
+    assert destination(relay.db).failures == 2
 
 
-def test_outages_that_come_again_and_again_kill_nothing(drain_of: OpenDrain) -> None:
+def test_outages_that_come_again_and_again_kill_nothing(relay_to: OpenRelay) -> None:
     """A service that is up for a moment now and then, as one that keeps crashing is."""
     shop = Outside()
-    drain = drain_of(shop, max_attempts=3)
-    promised(drain.db, *(an_aggregate(lane) for lane in (0, 0, 1, 1)))
+    relay = relay_to(shop, max_attempts=3)
+    recorded_for(relay.db, *(an_aggregate(lane) for lane in (0, 0, 1, 1)))
     shop.answer = lambda _: Unreachable("down")
-    drain.run()
-    time_passes(drain.db)
+    relay.run()
+    time_passes(relay.db)
     left = iter([True])
     shop.answer = lambda _: Delivered() if next(left, False) else Unreachable("down")
 
     for _ in range(20):
-        drain.run()
-        time_passes(drain.db)
+        relay.run()
+        time_passes(relay.db)
 
-    assert "dead" not in standing(drain.db)
+    assert "dead" not in states(relay.db)
 
 
-def test_one_event_that_breaks_its_consumer_dies_alone(drain_of: OpenDrain) -> None:
+def test_one_event_that_breaks_its_consumer_dies_alone(relay_to: OpenRelay) -> None:
     shop = Troubled()
-    drain = drain_of(shop, max_attempts=3)
-    (bad,) = promised(drain.db, an_aggregate(1))
+    relay = relay_to(shop, max_attempts=3)
+    (bad,) = recorded_for(relay.db, an_aggregate(1))
     shop.trouble[bad] = Unreachable("500")
 
     for _ in range(12):
-        promised(drain.db, an_aggregate(1), an_aggregate(2))
-        drain.run()
-        time_passes(drain.db)
+        recorded_for(relay.db, an_aggregate(1), an_aggregate(2))
+        relay.run()
+        time_passes(relay.db)
 
-    assert standing(drain.db) == ["dead"] + ["processed"] * 24
-    assert destination(drain.db).failures == 0
+    assert states(relay.db) == ["dead"] + ["processed"] * 24
+    assert destination(relay.db).failures == 0
 
 
-def test_a_row_that_was_held_by_the_trouble_of_another_is_not_overtaken(drain_of: OpenDrain) -> None:
+def test_a_row_that_was_held_by_the_trouble_of_another_is_not_overtaken(relay_to: OpenRelay) -> None:
     shop = Troubled()
-    drain = drain_of(shop, batch_size=2)
+    relay = relay_to(shop, batch_size=2)
     a, b = an_aggregate(0), an_aggregate(0)
-    bad, first, second = promised(drain.db, a, b, b)
+    bad, first, second = recorded_for(relay.db, a, b, b)
     shop.trouble[bad] = Unreachable("500")
-    drain.run()
-    (recovering,) = promised(drain.db, an_aggregate(3))
-    time_passes(drain.db)
+    relay.run()
+    (recovering,) = recorded_for(relay.db, an_aggregate(3))
+    time_passes(relay.db)
 
-    drain.run()
+    relay.run()
 
     assert shop.called[:4] == [bad, recovering, bad, first]
     assert [one for one in shop.called if one in (first, second)] == [first, second]
 
 
-def test_after_a_row_took_the_blame_the_next_one_shows_whether_that_was_right(drain_of: OpenDrain) -> None:
+def test_after_a_row_took_the_blame_the_next_one_shows_whether_that_was_right(relay_to: OpenRelay) -> None:
     shop = Troubled()
-    drain = drain_of(shop)
-    (bad,) = promised(drain.db, an_aggregate(0))
+    relay = relay_to(shop)
+    (bad,) = recorded_for(relay.db, an_aggregate(0))
     shop.trouble[bad] = DOWN
-    drain.run()
-    promised(drain.db, an_aggregate(1))
-    time_passes(drain.db)
-    drain.run(limit=1)
-    others = promised(drain.db, *(an_aggregate(0) for _ in range(5)))
-    time_passes(drain.db)
-    recovered = destination(drain.db).recovered_at
+    relay.run()
+    recorded_for(relay.db, an_aggregate(1))
+    time_passes(relay.db)
+    relay.run(limit=1)
+    others = recorded_for(relay.db, *(an_aggregate(0) for _ in range(5)))
+    time_passes(relay.db)
+    recovered = destination(relay.db).recovered_at
     shop.called.clear()
 
-    drain.run()
+    relay.run()
 
     assert shop.called == [bad, *others]
-    assert row(drain.db, bad).attempts == 1
-    assert destination(drain.db).recovered_at > recovered
+    assert row(relay.db, bad).attempts == 1
+    assert destination(relay.db).recovered_at > recovered
 
 
-def test_who_doubts_its_own_row_does_not_undo_what_another_lane_was_asked_to_wait(drain_of: OpenDrain) -> None:
+def test_who_doubts_its_own_row_does_not_undo_what_another_lane_was_asked_to_wait(relay_to: OpenRelay) -> None:
     shop = Troubled()
-    drain = drain_of(shop)
-    bad, other = promised(drain.db, an_aggregate(0), an_aggregate(1))
-    _has_recovered_since(drain.db, bad)
-    elsewhere = _lane_of(drain.db, other)
+    relay = relay_to(shop)
+    bad, other = recorded_for(relay.db, an_aggregate(0), an_aggregate(1))
+    _has_recovered_since(relay.db, bad)
+    elsewhere = _lane_of(relay.db, other)
 
     def answer(row: Row) -> Outcome:
         assert row.id == bad
         asked = Unreachable("maintenance", retry_after=timedelta(hours=1))
-        settled(drain.db, elsewhere, [(one, asked) for one in fetched(drain.db, elsewhere)])
+        settled(relay.db, elsewhere, [(one, asked) for one in fetched(relay.db, elsewhere)])
         return Unreachable("500")
 
     shop.answer = answer
-    drain.run()
+    relay.run()
 
-    shown = destination(drain.db)
+    shown = destination(relay.db)
     assert shown.open_until - shown.opened_at > timedelta(minutes=59)
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Refused, Rejected, Row, Unreachable
+from domain.outbox import Delivered, Failed, NotSent, Outcome, Refused, Rejected, Row, Unreachable
 from domain.outbox.delivery.outcomes import Change, Policy, Retries, changes, is_its_own_fault
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -75,7 +75,7 @@ def test_an_outage_spends_no_attempt_and_waits_as_long_as_the_breaker() -> None:
 def test_what_is_held_behind_a_row_that_waits_waits_with_it() -> None:
     head, second, third = a_row(1), a_row(2, attempts=4), a_row(3)
 
-    first, *held = judged((head, Failed("oops")), (second, Held()), (third, Held()))
+    first, *held = judged((head, Failed("oops")), (second, NotSent()), (third, NotSent()))
 
     assert held == [
         Change(row=second, attempts=4, wait=first.wait),
@@ -86,13 +86,13 @@ def test_what_is_held_behind_a_row_that_waits_waits_with_it() -> None:
 def test_what_is_held_behind_an_outage_waits_with_it() -> None:
     head, second = a_row(1), a_row(2)
 
-    _, held = judged((head, Unreachable("down")), (second, Held()))
+    _, held = judged((head, Unreachable("down")), (second, NotSent()))
 
     assert held == Change(row=second, attempts=0, wait=PAUSE)
 
 
 def test_what_is_held_with_nothing_that_waits_before_it_stays_ready() -> None:
-    assert judged((a_row(1, A), Failed("oops")), (a_row(2, B), Held()))[1:] == []
+    assert judged((a_row(1, A), Failed("oops")), (a_row(2, B), NotSent()))[1:] == []
 
 
 def test_a_rejection_lets_its_aggregate_go_on() -> None:
@@ -105,7 +105,7 @@ def test_a_rejection_lets_its_aggregate_go_on() -> None:
 
 
 def test_what_is_held_behind_a_dead_row_stays_ready() -> None:
-    (dead,) = judged((a_row(1), Failed("oops")), (a_row(2), Held()), policy=a_policy(max_attempts=1))
+    (dead,) = judged((a_row(1), Failed("oops")), (a_row(2), NotSent()), policy=a_policy(max_attempts=1))
 
     assert dead.dead
 
@@ -113,14 +113,14 @@ def test_what_is_held_behind_a_dead_row_stays_ready() -> None:
 def test_a_row_behind_a_waiting_one_of_an_earlier_batch_waits_until_the_same_time() -> None:
     later, latest = a_row(2, waits_until=NOON), a_row(3, waits_until=NOON, attempts=1)
 
-    assert judged((later, Held()), (latest, Held())) == [
+    assert judged((later, NotSent()), (latest, NotSent())) == [
         Change(row=later, attempts=0, until=NOON),
         Change(row=latest, attempts=1, until=NOON),
     ]
 
 
 def test_what_is_held_behind_one_that_waits_until_a_time_waits_until_then() -> None:
-    _, held = judged((a_row(1, waits_until=NOON), Held()), (a_row(2), Held()))
+    _, held = judged((a_row(1, waits_until=NOON), NotSent()), (a_row(2), NotSent()))
 
     assert (held.until, held.wait) == (NOON, None)
 
@@ -184,7 +184,7 @@ def test_a_row_that_is_to_blame_dies_after_its_last_attempt() -> None:
 
 
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
-    [Delivered(), Refused("r"), Rejected("e"), Failed("e"), Unreachable("e"), Held()]
+    [Delivered(), Refused("r"), Rejected("e"), Failed("e"), Unreachable("e"), NotSent()]
 )
 
 
@@ -192,13 +192,13 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
 def test_nothing_that_waits_has_a_ready_row_of_its_aggregate_behind_it(
     shape: list[tuple[UUID, bool]], data: st.DataObject
 ) -> None:
-    """Whatever a well-behaved destination answers: what follows a row that did not leave is Held."""
+    """Whatever a well-behaved destination answers: what follows a row that did not leave is NotSent."""
     deliveries: list[tuple[Row, Outcome]] = []
     stuck: set[UUID] = set()
     for number, (aggregate, fresh) in enumerate(shape):
         row = a_row(number, aggregate, attempts=0 if fresh else 1, unreachable_at=None if fresh else BEFORE)
-        outcome = Held() if aggregate in stuck else data.draw(OUTCOMES)
-        if isinstance(outcome, Failed | Unreachable | Held):
+        outcome = NotSent() if aggregate in stuck else data.draw(OUTCOMES)
+        if isinstance(outcome, Failed | Unreachable | NotSent):
             stuck.add(aggregate)
         deliveries.append((row, outcome))
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from domain.outbox import Delivered, Failed, Held, Moot, Outcome, Refused, Rejected, Unreachable
+from domain.outbox import Delivered, Failed, NotSent, Obsolete, Outcome, Refused, Rejected, Unreachable
 from domain.outbox.delivery.outcomes import ERROR_LENGTH, Retries
 from domain.outbox.delivery.settle import Settlement
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
 from tests.support.builders import Db
-from tests.support.outbox import a_lane, an_aggregate, fetched, promised, row, settled, standing, with_shop
+from tests.support.outbox import a_lane, an_aggregate, fetched, recorded_for, row, settled, states, with_shop
 
 
 @pytest.fixture
@@ -22,14 +22,14 @@ def shop(db: Db) -> Db:
 
 def settle_all(db: Db, *outcomes: Outcome, **options: Any) -> Settlement:
     """Promise as many rows as there are outcomes, each of its own aggregate, and settle them."""
-    promised(db, *(an_aggregate() for _ in outcomes))
+    recorded_for(db, *(an_aggregate() for _ in outcomes))
     lane = a_lane(db)
     settlement = settled(db, lane, list(zip(fetched(db, lane), outcomes, strict=True)), **options)
     assert settlement is not None
     return settlement
 
 
-@pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Moot()])
+@pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Obsolete()])
 def test_a_promise_that_was_kept_is_processed_with_its_time(shop: Db, outcome: Outcome) -> None:
     with shop.begin() as session:
         before = now(session)
@@ -74,11 +74,11 @@ def test_a_rejection_is_dead_with_its_time_and_its_error(shop: Db) -> None:
 
 
 def test_a_mixed_batch_is_settled_at_once(shop: Db) -> None:
-    outcomes: list[Outcome] = [Delivered(), Failed("e"), Rejected("e"), Refused("no"), Held(), Delivered()]
+    outcomes: list[Outcome] = [Delivered(), Failed("e"), Rejected("e"), Refused("no"), NotSent(), Delivered()]
 
     settlement = settle_all(shop, *outcomes)
 
-    assert standing(shop) == ["processed", "waiting", "dead", "processed", "ready", "processed"]
+    assert states(shop) == ["processed", "waiting", "dead", "processed", "ready", "processed"]
     assert (len(settlement.processed), len(settlement.dead), settlement.waiting) == (3, 1, 1)
     assert (settlement.is_up, settlement.is_down, settlement.is_in_doubt) == (True, False, False)
 
@@ -88,9 +88,9 @@ def test_a_mixed_batch_is_settled_at_once(shop: Db) -> None:
     [
         ([Delivered(), Delivered(), Delivered()], 3),
         ([Delivered(), Failed("e"), Rejected("e")], 3),
-        ([Delivered(), Held(), Delivered()], 1),
-        ([Held(), Held(), Held()], 0),
-        ([Delivered(), Delivered(), Held()], 2),
+        ([Delivered(), NotSent(), Delivered()], 1),
+        ([NotSent(), NotSent(), NotSent()], 0),
+        ([Delivered(), Delivered(), NotSent()], 2),
     ],
 )
 def test_this_hold_reads_on_before_the_first_row_that_is_still_ready(
@@ -105,9 +105,9 @@ def test_this_hold_reads_on_before_the_first_row_that_is_still_ready(
         (Delivered(), True, False),
         (Refused("no"), True, False),
         (Rejected("never"), True, False),
-        (Moot(), False, False),
+        (Obsolete(), False, False),
         (Failed("oops"), False, False),
-        (Held(), False, False),
+        (NotSent(), False, False),
         (Unreachable("down"), False, True),
     ],
 )
@@ -133,13 +133,13 @@ def test_half_a_character_in_an_error_makes_no_fault_of_the_row_of_it(shop: Db) 
 
 def test_the_last_error_is_kept_while_a_row_waits_behind_another(shop: Db) -> None:
     aggregate = an_aggregate()
-    promised(shop, aggregate, aggregate)
+    recorded_for(shop, aggregate, aggregate)
     lane = a_lane(shop)
     with shop.begin() as session:
         session.execute(update(table).where(table.c.id == 2).values(last_error="earlier"))
     first, second = fetched(shop, lane)
 
-    settled(shop, lane, [(first, Failed("oops")), (second, Held())])
+    settled(shop, lane, [(first, Failed("oops")), (second, NotSent())])
 
     assert (row(shop, 2).last_error, row(shop, 2).attempts) == ("earlier", 0)
 
@@ -148,7 +148,7 @@ def test_the_last_error_is_kept_while_a_row_waits_behind_another(shop: Db) -> No
 @pytest.mark.parametrize("outcome", [Delivered(), Failed("e"), Rejected("e")])
 def test_what_has_ended_meanwhile_stays_as_it_is(shop: Db, ended: str, outcome: Outcome) -> None:
     """An operator may have discarded it while it was under way."""
-    promised(shop, an_aggregate())
+    recorded_for(shop, an_aggregate())
     lane = a_lane(shop)
     (one,) = fetched(shop, lane)
     with shop.begin() as session:
@@ -163,4 +163,4 @@ def test_what_has_ended_meanwhile_stays_as_it_is(shop: Db, ended: str, outcome: 
 def test_a_row_dies_after_the_last_attempt_that_its_route_allows(shop: Db) -> None:
     settle_all(shop, Failed("oops"), max_attempts=1)
 
-    assert standing(shop) == ["dead"]
+    assert states(shop) == ["dead"]
