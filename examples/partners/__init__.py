@@ -1,1 +1,1 @@
-"""The outside world, played by one small process: `app` serves it, `routes.toml` leads to it."""
+"""A small process that plays the outside world. `app` serves it, and `routes.toml` sends events to it."""

@@ -3,103 +3,85 @@
 It plays two partners:
   POST /confirmations     a confirmation service: 200 for yes, 422 for no
   POST /webhooks          a webhook receiver: 204, or 401 for a bad signature
-and lets you look behind the scenes, whatever the knobs say:
-  GET /confirmations      what the confirmation service did
-  GET /received?since=0   what the webhook receiver got
-  DELETE /received        forgets everything, of both partners
+These show and change what the partners do. The knobs have no effect on them:
+  GET /confirmations      the status of each booking at the confirmation service
+  GET /received           the events that the webhook receiver got
+  DELETE /received        clears what both partners remember
   GET /knobs, PUT /knobs  latency_seconds, error_rate, refuse_skus, outage
 
-Run it with `python -m examples.partners.app --port 8001`. PARTNERS_WEBHOOK_SECRET is the
-secret of the signatures, PARTNERS_SEED the seed of the dice that decide on errors.
+Run it with `python -m examples.partners.app --port 8001`.
 """
 
 import argparse
-import errno
-import os
 import socket
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import msgspec
 from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server import Server
-from litestar import Litestar, MediaType, Request, Response, Router, delete, get, post, put
+from litestar import Litestar, MediaType, Request, Response, delete, get, post, put
 from litestar.di import Provide
 from litestar.params import Parameter
 from standardwebhooks import WebhookVerificationError
 
-from examples.partners.confirmations import Answer, Confirmations, Envelope, Standing
-from examples.partners.knobs import Knobs, Troubles
-from examples.partners.webhooks import DEMO_SECRET, Receipt, Webhooks
+from examples.partners.confirmations import ConfirmationRequest, ConfirmationResponse, Confirmations
+from examples.partners.knobs import Faults, Knobs
+from examples.partners.webhooks import Webhooks
 
+ADDRESS = "127.0.0.1"
 DEFAULT_PORT = 8001
 
-#: Any number would do, as long as it is the same each time.
-DEFAULT_SEED = "1"
-
-#: Nothing here is worth waiting for at the end. Granian takes whole seconds, and 0 as "for ever".
-PATIENCE_SECONDS = 1
+#: Requests in flight are not worth a longer wait at the end. Granian takes whole seconds, and 0 means no limit.
+STOP_SECONDS = 1
 
 
-class Received(msgspec.Struct, frozen=True):
-    """`forgotten` counts the oldest events, which there was no room for: they are not lost on the way."""
-
-    events: Sequence[Receipt]
-    repeats: int
-    forgotten: int
-
-
-class Confirmed(msgspec.Struct, frozen=True):
-    """How each booking stands. `repeats` counts the requests whose key had been answered before."""
-
-    bookings: Mapping[str, Standing]
-    repeats: int
-
-
-@post("/confirmations", sync_to_thread=False)
-def confirm(
+@post("/confirmations")
+async def confirm(
     body: bytes,
     idempotency_key: Annotated[str, Parameter(header="Idempotency-Key", min_length=1)],
     confirmations: Confirmations,
-    troubles: Troubles,
-) -> Response[Answer]:
-    envelope = msgspec.json.decode(body, type=Envelope)
-    answer = confirmations.answer(idempotency_key, envelope, refuse_skus=troubles.knobs.refuse_skus)
-    return Response(answer, status_code=422 if answer.reason else 200)
+    faults: Faults,
+) -> Response[ConfirmationResponse]:
+    await faults.interfere()
+    request = msgspec.json.decode(body, type=ConfirmationRequest)
+    response = confirmations.respond(idempotency_key, request, refuse_skus=faults.knobs.refuse_skus)
+    return Response(response, status_code=422 if response.reason else 200)
 
 
-@post("/webhooks", status_code=204, sync_to_thread=False)
-def receive(body: bytes, request: Request[Any, Any, Any], webhooks: Webhooks) -> None:
+@post("/webhooks", status_code=204)
+async def receive(body: bytes, request: Request[Any, Any, Any], webhooks: Webhooks, faults: Faults) -> None:
+    await faults.interfere()
     webhooks.receive(body, request.headers)
 
 
 @get("/confirmations", sync_to_thread=False)
-def show_confirmations(confirmations: Confirmations) -> Confirmed:
-    return Confirmed(confirmations.bookings, confirmations.repeats)
+def show_confirmations(confirmations: Confirmations) -> dict[str, object]:
+    return {"bookings": confirmations.bookings, "repeats": confirmations.repeats}
 
 
 @get("/received", sync_to_thread=False)
-def show_received(webhooks: Webhooks, since: Annotated[int, Parameter(ge=0)] = 0) -> Received:
-    return Received(webhooks.since(since), webhooks.repeats, webhooks.forgotten)
+def show_received(webhooks: Webhooks) -> dict[str, object]:
+    events = list(webhooks.events.values())
+    return {"events": events, "repeats": webhooks.repeats, "forgotten": webhooks.forgotten}
 
 
 @delete("/received", sync_to_thread=False)
-def forget(confirmations: Confirmations, webhooks: Webhooks) -> None:
-    confirmations.forget()
-    webhooks.forget()
+def clear(confirmations: Confirmations, webhooks: Webhooks) -> None:
+    confirmations.clear()
+    webhooks.clear()
 
 
 @get("/knobs", sync_to_thread=False)
-def show_knobs(troubles: Troubles) -> Knobs:
-    return troubles.knobs
+def show_knobs(faults: Faults) -> Knobs:
+    return faults.knobs
 
 
 @put("/knobs", sync_to_thread=False)
-def turn_knobs(body: bytes, troubles: Troubles) -> Knobs:
-    # Decoded here because Litestar's own decoding is lax: it would take "0.5" for 0.5.
-    troubles.knobs = msgspec.json.decode(body, type=Knobs)
-    return troubles.knobs
+def set_knobs(body: bytes, faults: Faults) -> Knobs:
+    # Litestar's own decoding would accept "0.5" for 0.5.
+    faults.knobs = msgspec.json.decode(body, type=Knobs)
+    return faults.knobs
 
 
 @get("/", media_type=MediaType.TEXT, sync_to_thread=False)
@@ -108,32 +90,19 @@ def introduce() -> str:
 
 
 def create_app() -> Litestar:
-    """Return the partners as the environment wants them, with nothing remembered."""
-    troubles = Troubles(int(os.environ.get("PARTNERS_SEED", DEFAULT_SEED)))
-    webhooks = Webhooks(os.environ.get("PARTNERS_WEBHOOK_SECRET", DEMO_SECRET))
-
-    async def strike(_: Request[Any, Any, Any]) -> Response[str] | None:
-        # Not the bound method itself: Litestar copies a router deeply, and would turn the knobs of a copy.
-        return await troubles.strike()
-
-    partners = Router("/", route_handlers=[confirm, receive], before_request=strike)
-    behind_the_scenes = [show_confirmations, show_received, forget, show_knobs, turn_knobs, introduce]
-    injected = {"confirmations": Confirmations(), "troubles": troubles, "webhooks": webhooks}
+    """Return partners that remember nothing yet and have no faults."""
+    state = {"confirmations": Confirmations(), "faults": Faults(), "webhooks": Webhooks()}
     return Litestar(
-        route_handlers=[partners, *behind_the_scenes],
-        dependencies={name: _given(value) for name, value in injected.items()},
-        exception_handlers={
-            msgspec.DecodeError: _unreadable,
-            UnicodeDecodeError: _unreadable,
-            WebhookVerificationError: _forged,
-        },
+        route_handlers=[confirm, receive, show_confirmations, show_received, clear, show_knobs, set_knobs, introduce],
+        dependencies={name: _provide(value) for name, value in state.items()},
+        exception_handlers={msgspec.DecodeError: _refuse, WebhookVerificationError: _refuse},
         openapi_config=None,
         logging_config=None,
     )
 
 
-def _given(value: object) -> Provide:
-    """Inject one value, the same for every request."""
+def _provide(value: object) -> Provide:
+    """Inject the same value into every request."""
 
     def provide() -> Any:
         return value
@@ -141,43 +110,38 @@ def _given(value: object) -> Provide:
     return Provide(provide, use_cache=True, sync_to_thread=False)
 
 
-def _unreadable(_: Request[Any, Any, Any], error: ValueError) -> Response[dict[str, str]]:
-    return Response({"reason": str(error)}, status_code=400)
-
-
-def _forged(_: Request[Any, Any, Any], error: WebhookVerificationError) -> Response[dict[str, str]]:
-    return Response({"reason": str(error)}, status_code=401)
+def _refuse(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, str]]:
+    status_code = 401 if isinstance(error, WebhookVerificationError) else 400
+    return Response({"reason": str(error)}, status_code=status_code)
 
 
 def main() -> None:
-    """Serve until SIGTERM, in one worker process: what is remembered is in its memory."""
+    """Serve until SIGTERM, in one worker process, since the partners' state is in its memory."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--port", type=int, default=DEFAULT_PORT)
     port = parser.parse_args().port
-    if _is_taken(port):
-        parser.error(f"something listens on port {port} already; choose another with --port")
-    print(f"{__doc__.splitlines()[0]} It listens on http://127.0.0.1:{port}", flush=True)
+    try:
+        _check_port(port)
+    except OSError as error:
+        parser.error(f"port {port} can't be used ({error.strerror}); choose another with --port")
+    print(f"{__doc__.splitlines()[0]} It listens on http://{ADDRESS}:{port}", flush=True)
     Server(
         "examples.partners.app:create_app",
         factory=True,
         interface=Interfaces.ASGI,
-        address="127.0.0.1",
+        address=ADDRESS,
         port=port,
         workers=1,
         log_level=LogLevels.warning,
-        workers_kill_timeout=PATIENCE_SECONDS,
+        workers_kill_timeout=STOP_SECONDS,
     ).serve()
 
 
-def _is_taken(port: int) -> bool:
-    """Ask before Granian does: it would share the port, and each process would get a part of the calls."""
+def _check_port(port: int) -> None:
+    """Raise OSError if the port is taken. Granian would share the port, and each process would get some requests."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            return error.errno == errno.EADDRINUSE
-    return False
+        probe.bind((ADDRESS, port))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
-"""What the partners can be made to suffer, changed over HTTP while they run."""
+"""Faults that the partners can be told to have, changed over HTTP while they run."""
 
 import asyncio
 from random import Random
 from typing import Annotated
 
 import msgspec
-from litestar import Response
+from litestar.exceptions import HTTPException
 
-#: Seconds, as `Retry-After` writes it: short, so that a demo sees the recovery.
+#: Seconds in the header `Retry-After`. It is short, so that the recovery is seen soon.
 RETRY_AFTER = "1"
 
-#: Longer than any client waits, and short enough to be a slip of the hand no longer.
+#: Longer than any client waits. A larger number is a typing error.
 MAX_LATENCY_SECONDS = 300
 
 
 class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the partners behave. What is left out is as it was at the start.
+    """How the partners behave. A knob that is left out has its default.
 
-    `error_rate` is the share of answers that are 500, `refuse_skus` what the confirmation
-    service says no to, `outage` whether both partners answer 503 to everything.
+    `error_rate` is the share of requests that are answered with 500. `refuse_skus` are what the
+    confirmation service says no to. In an `outage`, both partners answer every request with 503.
     """
 
     latency_seconds: Annotated[float, msgspec.Meta(ge=0, le=MAX_LATENCY_SECONDS)] = 0.0
@@ -27,22 +27,20 @@ class Knobs(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     outage: bool = False
 
 
-class Troubles:
-    """The knobs as they are set now, and the dice that decide which answers are errors."""
+class Faults:
+    """The knobs as they are set now, and the random numbers that decide which requests fail."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self) -> None:
         self.knobs = Knobs()
-        self._dice = Random(seed)
+        # The seed is fixed, so that the same requests fail in each run.
+        self._random = Random(1)
 
-    async def strike(self) -> Response[str] | None:
-        """Keep the caller waiting, or answer in a partner's stead, before the partner has seen anything."""
+    async def interfere(self) -> None:
+        """Delay the request, or raise an HTTPException. Call this before a partner sees the request."""
         if self.knobs.outage:
-            return Response("This partner is down.", status_code=503, headers={"Retry-After": RETRY_AFTER})
-        # Rolled before the wait, so that the order of arrival alone decides who is struck.
-        failing = self._roll()
+            raise HTTPException("This partner is down.", status_code=503, headers={"Retry-After": RETRY_AFTER})
+        # This is decided before the delay, so that only the order of arrival says which requests fail.
+        fails = self.knobs.error_rate > 0 and self._random.random() < self.knobs.error_rate
         await asyncio.sleep(self.knobs.latency_seconds)
-        return Response("This partner has failed.", status_code=500) if failing else None
-
-    def _roll(self) -> bool:
-        """Leave the dice alone while there are no errors: traffic before them must not change the run."""
-        return self.knobs.error_rate > 0 and self._dice.random() < self.knobs.error_rate
+        if fails:
+            raise HTTPException(status_code=500)

@@ -1,9 +1,9 @@
-"""What the partners remember: the newest, and no more of it than fits."""
+"""A limit on what the partners remember, so that a demo can run for days."""
 
 from collections import OrderedDict
 from typing import TypeVar
 
-#: More than a demo or a fault test sends; at well under 1 kB each, no burden to a laptop.
+#: More than a demo or a fault test sends. An entry takes well under 1 kB.
 REMEMBERED = 100_000
 
 K = TypeVar("K")
@@ -11,9 +11,8 @@ V = TypeVar("V")
 
 
 def remember(memory: OrderedDict[K, V], key: K, value: V) -> int:
-    """Add it as the newest. Return how many of the oldest were forgotten for it."""
+    """Store the value. Return how many of the oldest entries were dropped to make room."""
     memory[key] = value
-    memory.move_to_end(key)
     if len(memory) <= REMEMBERED:
         return 0
     memory.popitem(last=False)

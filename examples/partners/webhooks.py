@@ -1,33 +1,30 @@
-"""A webhook receiver: it believes what is signed, and remembers it in order of receipt."""
+"""A webhook receiver: it verifies each signature, and keeps the events in order of first receipt."""
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 
 import msgspec
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from examples.partners.memory import remember
 
-#: Known to everyone, so it protects nothing; `routes.toml` signs with it.
+#: The secret is public, so it protects nothing. `routes.toml` signs with the same one.
 DEMO_SECRET = "whsec_aG9sZGZhc3QgZGVtbywga25vd24gdG8gZXZlcnlvbmU="
 
 
-class About(msgspec.Struct, frozen=True):
-    """What an event is about, as far as the receiver cares."""
+class EventPayload(msgspec.Struct, frozen=True):
+    """The field of an event's payload that the receiver shows."""
 
     booking_id: str | None = None
 
 
 class Event(msgspec.Struct, frozen=True):
-    """What an envelope says, as far as the receiver cares."""
-
     event_type: str
-    payload: About
+    payload: EventPayload
 
 
-class Receipt(msgspec.Struct, frozen=True):
-    """One event that was received. `id` is its `webhook-id`."""
+class ReceivedEvent(msgspec.Struct, frozen=True):
+    """An event as `GET /received` shows it. `id` is the header `webhook-id`."""
 
     id: str
     type: str
@@ -35,36 +32,32 @@ class Receipt(msgspec.Struct, frozen=True):
 
 
 class Webhooks:
-    """Each event once, in order of first receipt; repeats of a `webhook-id` are only counted."""
+    """Each event once. A repeated `webhook-id` is only counted."""
 
-    def __init__(self, secret: str) -> None:
-        self._signature = Webhook(secret)
-        self.forget()
+    def __init__(self) -> None:
+        self._signature = Webhook(DEMO_SECRET)
+        self.clear()
 
-    def forget(self) -> None:
-        self._receipts: OrderedDict[str, Receipt] = OrderedDict()
+    def clear(self) -> None:
+        self.events: OrderedDict[str, ReceivedEvent] = OrderedDict()
         self.repeats = 0
-        #: How many receipts were dropped because newer ones needed the room.
+        #: How many of the oldest events were dropped because there was no room for them.
         self.forgotten = 0
 
     def receive(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Remember an event. Raises WebhookVerificationError, or msgspec.DecodeError for what is no event."""
+        """Store an event. Raise WebhookVerificationError, or msgspec.DecodeError if the body is not an event."""
         self._verify(body, headers)
         event = msgspec.json.decode(body, type=Event)
         webhook_id = headers["webhook-id"]
-        if webhook_id in self._receipts:
+        if webhook_id in self.events:
             self.repeats += 1
             return
-        receipt = Receipt(webhook_id, event.event_type, event.payload.booking_id)
-        self.forgotten += remember(self._receipts, webhook_id, receipt)
+        received = ReceivedEvent(webhook_id, event.event_type, event.payload.booking_id)
+        self.forgotten += remember(self.events, webhook_id, received)
 
     def _verify(self, body: bytes, headers: Mapping[str, str]) -> None:
         try:
             self._signature.verify(body, dict(headers), json_parse=False)
         except ValueError as error:
-            # What the library raises for a signature or a body that is too odd to be compared at all.
+            # The library raises ValueError for a signature that it cannot parse.
             raise WebhookVerificationError(f"Malformed signature or body: {error}") from error
-
-    def since(self, index: int) -> Sequence[Receipt]:
-        """Return the receipts from this index on. The first since the start has index 0, forgotten or not."""
-        return list(islice(self._receipts.values(), max(0, index - self.forgotten), None))
