@@ -1,4 +1,4 @@
-"""How long hypothesis drives a model: long enough to find what broke before, and the same way each time."""
+"""How long hypothesis runs a model: long enough to find the bugs that there once were, and the same way each time."""
 
 from hypothesis import HealthCheck, Phase, settings
 
@@ -8,7 +8,7 @@ MODEL = settings(
     deadline=None,
     derandomize=True,
     database=None,
-    # With a database behind it, shrinking takes minutes: put Phase.shrink in to look for a smaller case.
+    # With a database behind the model, shrinking takes minutes. Add Phase.shrink to look for a smaller case.
     phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -1,4 +1,4 @@
-"""What operators' tests are given: rows that died or left, and what was written down of what was done."""
+"""What tests of operating the outbox need: dead letters, delivered rows, a backlog, and the audit."""
 
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,25 +13,25 @@ from tests.support.builders import Db
 
 ZERO = timedelta(0)
 
-#: For where it does not matter who does it, and why.
+#: For tests in which it does not matter who makes a change, and why.
 ENTRY = AuditEntry(who="ann", why="stocktaking")
 
 
 def died(db: Db, *ids: int, of: str = "503 Service Unavailable", ago: timedelta = ZERO) -> None:
-    """Let these rows be dead since so long ago, after 12 attempts, with this error."""
+    """Make these rows dead letters since that long ago, after 12 attempts, with this error."""
     values = {"dead_at": func.now() - ago, "attempts": 12, "last_error": of, "available_at": None}
     with db.begin() as session:
         session.execute(update(outbox).where(outbox.c.id.in_(ids)).values(values))
 
 
-def left(db: Db, *ids: int, ago: timedelta = ZERO) -> None:
-    """Let these rows have been delivered so long ago."""
+def delivered(db: Db, *ids: int, ago: timedelta = ZERO) -> None:
+    """Mark these rows as delivered that long ago."""
     with db.begin() as session:
         session.execute(update(outbox).where(outbox.c.id.in_(ids)).values(processed_at=func.now() - ago))
 
 
 def a_backlog(db: Db, count: int, *, to: str = "shop") -> None:
-    """Let so many rows be ready for a destination, recorded by nobody."""
+    """Insert that many ready rows for a destination, each of its own aggregate."""
     rows = """
         INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload)
         SELECT gen_random_uuid(), :to, n % 32, gen_random_uuid(), 'booking.created', '{}'
@@ -42,6 +42,6 @@ def a_backlog(db: Db, count: int, *, to: str = "shop") -> None:
 
 
 def audited(db: Db) -> Sequence[Record[Any]]:
-    """All that operators did, in order."""
+    """Return the whole audit, in order."""
     with db.begin() as session:
         return session.execute(select(operations).order_by(operations.c.id)).all()
