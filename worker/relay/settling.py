@@ -1,7 +1,7 @@
 """Settling deliveries together with the effects of a step, and counting what became of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from uuid import UUID
 
@@ -22,7 +22,7 @@ log = structlog.get_logger()
 class Tally:
     """What became of the rows that were tried. `fenced` ones were sent under a lost lease and are sent again."""
 
-    tried: int = 0
+    tried: int = field(default=0, compare=False)
     delivered: int = 0
     waiting: int = 0
     dead: int = 0

@@ -29,9 +29,7 @@ def serve_workers() -> None:
     parent = os.getppid()
     settings = Settings.load()
     logs.configure(settings.log_level)
-    _serve_in_background(
-        metrics.registry_of(), settings.host, settings.worker_metrics_port, "WORKER_METRICS_PORT"
-    )
+    _serve_in_background(metrics.registry_of(), settings.host, settings.worker_metrics_port, "WORKER_METRICS_PORT")
     while os.getppid() == parent:
         time.sleep(TRY_AGAIN_SECONDS)
 

@@ -29,7 +29,9 @@ UNREACHABLE = Counter(
     _BY,
 )
 DIED = Counter(
-    "holdfast_outbox_died", "Rows that became dead letters, at once or after their last attempt. Alert on any increase.", _BY
+    "holdfast_outbox_died",
+    "Rows that became dead letters, at once or after their last attempt. Alert on any increase.",
+    _BY,
 )
 FENCED = Counter(
     "holdfast_outbox_fenced",

@@ -1,4 +1,4 @@
-"""A process's threads are shared out: a destination that answers slowly leaves room for the others."""
+"""Concurrency limits: a destination that answers slowly leaves threads of the process to the others."""
 
 import threading
 from collections.abc import Iterator
@@ -6,56 +6,54 @@ from contextlib import contextmanager
 
 import pytest
 
-from domain import outbox
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.routes import Route, Routes
-from domain.runtime import database
-from tests.support.builders import Db, an_event, recorded, wait_until
+from tests.support.builders import Db, an_event, recorded, routed, wait_until
 from tests.support.outbox import Outside, an_aggregate
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 
 
-def test_no_destination_gets_all_threads_where_there_are_others() -> None:
-    shares = ConcurrencyLimits(["shop", "log"], threads=3)
+def test_no_destination_uses_all_threads_if_there_are_others() -> None:
+    limits = ConcurrencyLimits(["shop", "log"], threads=3)
 
-    with shares.one("shop") as first, shares.one("shop") as second, shares.one("shop") as third:
+    with limits.thread("shop") as first, limits.thread("shop") as second, limits.thread("shop") as third:
         assert (first, second, third) == (True, True, False)
-        assert shares.open() == ["log"]
-    assert shares.open() == ["shop", "log"]
+        assert limits.with_room() == ["log"]
+    assert limits.with_room() == ["shop", "log"]
 
 
 @pytest.mark.parametrize(("names", "threads"), [(["shop"], 3), (["shop", "log"], 1), (["shop"], 1)])
-def test_a_lone_destination_gets_all_threads_and_a_lone_thread_serves_all(names: list[str], threads: int) -> None:
-    shares = ConcurrencyLimits(names, threads)
+def test_a_lone_destination_uses_all_threads_and_a_lone_thread_serves_all(names: list[str], threads: int) -> None:
+    limits = ConcurrencyLimits(names, threads)
 
     for _ in range(threads - 1):
-        shares.one("shop").__enter__()
+        limits.thread("shop").__enter__()
 
-    assert shares.open() == names
+    assert limits.with_room() == names
 
 
-def test_a_share_is_given_back_by_a_thread_that_breaks() -> None:
-    shares = ConcurrencyLimits(["shop", "log"], threads=2)
+def test_a_thread_that_raises_counts_no_longer() -> None:
+    limits = ConcurrencyLimits(["shop", "log"], threads=2)
 
-    with pytest.raises(ValueError, match="broken"), shares.one("shop"):
+    with pytest.raises(ValueError, match="broken"), limits.thread("shop"):
         raise ValueError("broken")
 
-    assert shares.open() == ["shop", "log"]
+    assert limits.with_room() == ["shop", "log"]
 
 
 def test_a_slow_destination_leaves_a_thread_for_another(db: Db) -> None:
-    """Two threads, and a slow destination with two lanes to serve: the quick one is served meanwhile."""
-    goes_on, called = threading.Event(), threading.Semaphore(0)
+    """There are two threads, and the slow destination has two lanes to drain: the quick one is drained meanwhile."""
+    may_continue, called = threading.Event(), threading.Semaphore(0)
 
     def slowly(_: Row) -> Outcome:
         called.release()
-        goes_on.wait(30)
+        may_continue.wait(30)
         return Delivered()
 
     slow, quick = Outside(slowly), Outside()
-    with a_drain(db, {"slow": slow, "quick": quick}, threads=2) as drain:
+    with a_relay(db, {"slow": slow, "quick": quick}, threads=2) as relay:
         recorded(relay.db, *(an_event(an_aggregate(lane)) for lane in (0, 1)))
         threads = [threading.Thread(target=relay.run) for _ in range(2)]
         for thread in threads:
@@ -65,7 +63,7 @@ def test_a_slow_destination_leaves_a_thread_for_another(db: Db) -> None:
             wait_until(lambda: len(quick.called) == 2)
             assert len(slow.called) == 1
         finally:
-            goes_on.set()
+            may_continue.set()
             for thread in threads:
                 thread.join()
         relay.run()
@@ -73,15 +71,14 @@ def test_a_slow_destination_leaves_a_thread_for_another(db: Db) -> None:
 
 
 @contextmanager
-def a_drain(db: Db, shops: dict[str, Outside], *, threads: int) -> Iterator[Relay]:
-    """A drain of several destinations that want every event."""
+def a_relay(db: Db, shops: dict[str, Outside], *, threads: int) -> Iterator[Relay]:
+    """A relay to several destinations that want every event."""
     routes = {name: Route(name=name, url="null:") for name in shops}
-    sessions = database.sessions(db.kw["bind"], routes=Routes(list(routes.values())))
-    with sessions.begin() as session:
-        outbox.register(session, routes)
+    sessions = routed(db, Routes(list(routes.values())))
     leases = Leases(sessions)
     try:
-        yield Relay(db=sessions, routes=routes, destinations=shops, leases=leases, shares=ConcurrencyLimits(list(shops), threads))
+        limits = ConcurrencyLimits(list(shops), threads)
+        yield Relay(db=sessions, routes=routes, destinations=shops, leases=leases, limits=limits)
     finally:
         leases.close()
         for shop in shops.values():

@@ -1,4 +1,4 @@
-"""The effects of a step: each commits with the row that caused it, and a poisonous one fails alone."""
+"""Isolation: the effects of a step commit with the row that caused them, and a poisonous effect fails alone."""
 
 import pytest
 from sqlalchemy import update
@@ -19,11 +19,11 @@ from tests.support.outbox import (
     states,
     time_passes,
 )
-from worker.relay.relay import Tally
+from worker.relay.settling import Tally
 
 
 class Step(Outside):
-    """A server whose answers have effects here; the effects of the rows named break."""
+    """A server whose answers have effects on the database. The effects of poisonous rows raise an error."""
 
     def __init__(self, *, concurrency: int = 1) -> None:
         super().__init__(concurrency=concurrency)
@@ -35,17 +35,17 @@ class Step(Outside):
         done = [row.id for row, _ in settlement.processed]
         if self.poisonous & set(done):
             raise ValueError("poison")
-        if self.uncompensated & {change.row.id for change in settlement.dead}:
+        if self.uncompensated & {dead.row.id for dead in settlement.dead}:
             raise ValueError("no compensation")
         session.execute(update(destinations).where(destinations.c.name == SHOP).values(reason=str(done)))
         self.applied += done
 
 
 def is_in_order(db: Db) -> bool:
-    """Tell whether `bin/doctor` finds no promise that was overtaken."""
+    """Return whether `bin/doctor` finds no event that was overtaken."""
     with db.begin() as session:
         findings = invariants.examine(session)
-    return not any(finding.broken for finding in findings if "before an earlier one" in finding.says)
+    return not any(finding.violations for finding in findings if "before an earlier event" in finding.title)
 
 
 def test_an_effect_commits_with_the_row_that_caused_it(relay_to: OpenRelay) -> None:
@@ -75,7 +75,9 @@ def test_a_poisonous_effect_fails_alone(relay_to: OpenRelay) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 10])
-def test_a_poisonous_effect_is_not_overtaken_by_what_follows_it(relay_to: OpenRelay, batch_size: int) -> None:
+def test_a_poisonous_effect_is_not_overtaken_by_later_events_of_its_reservation(
+    relay_to: OpenRelay, batch_size: int
+) -> None:
     shop = Step()
     relay = relay_to(shop, batch_size=batch_size)
     aggregate = an_aggregate()
@@ -92,7 +94,7 @@ def test_a_poisonous_effect_is_not_overtaken_by_what_follows_it(relay_to: OpenRe
     assert shop.applied == [bad, second, third]
 
 
-def test_a_poisonous_effect_dies_after_its_last_attempt_and_its_aggregate_goes_on(relay_to: OpenRelay) -> None:
+def test_a_poisonous_effect_is_dead_after_its_last_attempt_and_its_aggregate_continues(relay_to: OpenRelay) -> None:
     shop = Step()
     relay = relay_to(shop, max_attempts=2)
     aggregate = an_aggregate()
@@ -107,7 +109,7 @@ def test_a_poisonous_effect_dies_after_its_last_attempt_and_its_aggregate_goes_o
     assert shop.applied == [second]
 
 
-def test_a_compensation_that_breaks_as_well_does_not_hold_its_lane_up(relay_to: OpenRelay) -> None:
+def test_a_compensation_that_breaks_as_well_does_not_stop_its_lane(relay_to: OpenRelay) -> None:
     shop = Step()
     relay = relay_to(shop, max_attempts=1)
     aggregate = an_aggregate()

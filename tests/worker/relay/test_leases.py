@@ -1,4 +1,4 @@
-"""The heartbeat: what a process holds is renewed while it lives, and given back when it ends."""
+"""Leases: the lanes of a process are renewed while it lives, and released when it ends."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -36,24 +36,26 @@ def leased_until(db: Db, lane: Lane) -> datetime:
     return moment
 
 
-def test_all_that_is_held_is_renewed_and_nothing_else(shop: Db, leases: Leases) -> None:
-    held, dropped = a_lane(shop), a_lane(shop)
-    before = leased_until(shop, held), leased_until(shop, dropped)
-    with leases.holding(dropped):
+def test_all_leased_lanes_are_renewed_and_no_others(shop: Db, leases: Leases) -> None:
+    kept, dropped = a_lane(shop), a_lane(shop)
+    before = leased_until(shop, kept), leased_until(shop, dropped)
+    with leases.renewing(dropped):
         pass
 
-    with leases.holding(held):
-        wait_until("the lease is renewed", lambda: leased_until(shop, held) > before[0])
+    with leases.renewing(kept):
+        wait_until("the lease is renewed", lambda: leased_until(shop, kept) > before[0])
 
     assert leased_until(shop, dropped) == before[1]
 
 
 def test_a_delivery_that_never_ends_loses_its_lane(shop: Db, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.relay.leases.LONGEST_SECONDS", 0.0)
-    held, _ = a_lane(shop), a_lane(shop)
+    hanging, _ = a_lane(shop), a_lane(shop)
 
-    with leases.holding(held):
-        wait_until("another has the lane", lambda: held.number in {lane.number for lane in [claimed(shop)] if lane})
+    with leases.renewing(hanging):
+        wait_until(
+            "another claim has the lane", lambda: hanging.number in {lane.number for lane in [claimed(shop)] if lane}
+        )
 
 
 def test_a_lease_that_was_lost_is_not_taken_back(shop: Db, leases: Leases) -> None:
@@ -64,7 +66,7 @@ def test_a_lease_that_was_lost_is_not_taken_back(shop: Db, leases: Leases) -> No
     new = a_lane(shop)
     until = leased_until(shop, new)
 
-    with leases.holding(lost), leases.holding(kept):
+    with leases.renewing(lost), leases.renewing(kept):
         wait_until("the lease is renewed", lambda: leased_until(shop, kept) > before)
 
     assert leased_until(shop, new) == until
@@ -74,7 +76,7 @@ def test_a_lane_that_is_being_settled_does_not_keep_the_others_from_being_renewe
     settling, other = a_lane(shop), a_lane(shop)
     before = leased_until(shop, other)
 
-    with shop.begin() as session, leases.holding(settling), leases.holding(other):
+    with shop.begin() as session, leases.renewing(settling), leases.renewing(other):
         session.execute(select(lanes).where(lanes.c.lane == settling.number).with_for_update())
         wait_until("the other lease is renewed", lambda: leased_until(shop, other) > before)
 
@@ -85,14 +87,14 @@ def test_a_probe_that_takes_long_keeps_its_permit(shop: Db, leases: Leases) -> N
     probe = a_lane(shop)
     before = destination(shop).open_until
 
-    with leases.holding(probe):
+    with leases.renewing(probe):
         wait_until("the permit is renewed", lambda: destination(shop).open_until > before)
         assert claimed(shop) is None
 
     assert probe.probing
 
 
-def test_a_probe_that_has_ended_keeps_nobody_waiting(shop: Db, leases: Leases) -> None:
+def test_a_probe_that_has_ended_does_not_delay_others(shop: Db, leases: Leases) -> None:
     with shop.begin() as session:
         session.execute(update(destinations).values(failures=1, open_until=func.now()))
     probe = a_lane(shop)
@@ -100,28 +102,28 @@ def test_a_probe_that_has_ended_keeps_nobody_waiting(shop: Db, leases: Leases) -
     with shop.begin() as session:
         breaker.close(session, SHOP)
 
-    with leases.holding(probe):
+    with leases.renewing(probe):
         wait_until("the lease is renewed", lambda: leased_until(shop, probe) > before)
 
     assert destination(shop).open_until is None
 
 
-def test_a_block_that_breaks_lets_go(shop: Db, leases: Leases) -> None:
+def test_a_run_that_raises_is_renewed_no_longer(shop: Db, leases: Leases) -> None:
     lane = a_lane(shop)
 
-    with pytest.raises(ValueError, match="poison"), leases.holding(lane):
+    with pytest.raises(ValueError, match="poison"), leases.renewing(lane):
         raise ValueError("poison")
 
-    assert not leases._held
+    assert not leases._leased
 
 
-def test_a_process_that_ends_gives_back_what_a_call_still_holds(shop: Db) -> None:
+def test_a_process_that_ends_releases_the_lane_of_a_call_that_has_not_ended(shop: Db) -> None:
     leases = Leases(shop)
     lane, other = a_lane(shop), a_lane(shop)
 
-    with leases.holding(lane):
+    with leases.renewing(lane):
         leases.close()
 
     again = claimed(shop)
     assert again is not None and again.number == lane.number
-    assert claimed(shop) is None, f"lane {other.number} was never in its care"
+    assert claimed(shop) is None, f"lane {other.number} was never renewed by it"

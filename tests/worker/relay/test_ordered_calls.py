@@ -1,4 +1,4 @@
-"""Sending rows one by one: in order within an aggregate, at once across aggregates, and no further than makes sense."""
+"""Ordered calls: in order within an aggregate, concurrent across aggregates, and none after the batch has ended."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ def some_rows(*aggregates: UUID) -> Sequence[Row]:
 
 
 class Called:
-    """Answers as it is told, by row, and notes the order of the calls."""
+    """Answers each row as the test says, and remembers the order of the calls."""
 
     def __init__(self, **answers: Outcome) -> None:
         self.ids: list[int] = []
@@ -62,7 +62,7 @@ def test_outcomes_come_in_the_order_of_the_rows(at_once: OrderedCalls) -> None:
     assert outcomes == [Rejected("1"), Rejected("2"), Rejected("3")]
 
 
-def test_nothing_to_send_is_no_call(one_by_one: OrderedCalls) -> None:
+def test_with_nothing_to_send_there_is_no_call(one_by_one: OrderedCalls) -> None:
     assert one_by_one.deliver([], Called()) == []
 
 
@@ -99,14 +99,16 @@ def test_no_aggregate_is_sent_twice_at_once(at_once: OrderedCalls) -> None:
 
 
 @pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Obsolete(), Rejected("never")])
-def test_what_left_or_died_lets_its_aggregate_go_on(one_by_one: OrderedCalls, outcome: Outcome) -> None:
+def test_after_a_delivered_or_dead_row_its_aggregate_continues(one_by_one: OrderedCalls, outcome: Outcome) -> None:
     called = Called(row1=outcome)
 
     assert one_by_one.deliver(some_rows(A, A), called) == [outcome, Delivered()]
 
 
 @pytest.mark.parametrize("outcome", [Failed("oops"), NotSent()])
-def test_what_did_not_leave_holds_its_aggregate_and_no_other(one_by_one: OrderedCalls, outcome: Outcome) -> None:
+def test_a_row_that_was_not_delivered_stops_its_aggregate_and_no_other(
+    one_by_one: OrderedCalls, outcome: Outcome
+) -> None:
     called = Called(row1=outcome)
 
     outcomes = one_by_one.deliver(some_rows(A, A, B, A), called)
@@ -115,7 +117,7 @@ def test_what_did_not_leave_holds_its_aggregate_and_no_other(one_by_one: Ordered
     assert called.ids == [1, 3]
 
 
-def test_when_the_destination_goes_down_nothing_more_is_begun(one_by_one: OrderedCalls) -> None:
+def test_when_the_destination_goes_down_no_call_begins(one_by_one: OrderedCalls) -> None:
     called = Called(row2=Unreachable("down"))
 
     outcomes = one_by_one.deliver(some_rows(A, B, C, A), called)
@@ -124,7 +126,7 @@ def test_when_the_destination_goes_down_nothing_more_is_begun(one_by_one: Ordere
     assert called.ids == [1, 4, 2]
 
 
-def test_a_call_that_breaks_fails_its_row_alone(one_by_one: OrderedCalls) -> None:
+def test_a_call_that_raises_fails_its_row_alone(one_by_one: OrderedCalls) -> None:
     def answer(row: Row) -> Outcome:
         if row.id == 1:
             raise ValueError("poison")
@@ -135,7 +137,7 @@ def test_a_call_that_breaks_fails_its_row_alone(one_by_one: OrderedCalls) -> Non
     assert outcomes == [Failed("ValueError: poison"), NotSent(), Delivered()]
 
 
-def test_none_is_begun_after_the_signal_to_stop() -> None:
+def test_no_call_begins_after_the_signal_to_stop() -> None:
     stopping = Event()
     calls = OrderedCalls(1, stopping)
 
@@ -149,7 +151,7 @@ def test_none_is_begun_after_the_signal_to_stop() -> None:
     assert outcomes == [Delivered(), NotSent(), NotSent()]
 
 
-def test_none_is_begun_when_the_time_of_the_batch_is_over(one_by_one: OrderedCalls) -> None:
+def test_no_call_begins_when_the_time_of_the_batch_is_over(one_by_one: OrderedCalls) -> None:
     def slow(_: Row) -> Outcome:
         time.sleep(BATCH_SECONDS + 0.01)
         return Delivered()
@@ -191,7 +193,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
 
 
 @given(st.lists(st.tuples(st.sampled_from([A, B, C]), OUTCOMES), max_size=20))
-def test_nothing_is_sent_behind_a_row_of_its_aggregate_that_did_not_leave(plan: list[tuple[UUID, Outcome]]) -> None:
+def test_nothing_is_sent_behind_a_row_of_its_aggregate_that_was_not_delivered(plan: list[tuple[UUID, Outcome]]) -> None:
     rows = some_rows(*(aggregate for aggregate, _ in plan))
     calls = OrderedCalls(2, Event())
 

@@ -1,4 +1,4 @@
-"""Draining: in order for each aggregate, each promise once, and no trouble of one row is that of another."""
+"""The relay: rows are delivered once, in order within each aggregate, and the failure of one stops no other."""
 
 import time
 from datetime import datetime
@@ -10,7 +10,7 @@ from domain import outbox
 from domain.outbox import Delivered, Failed, Outcome, Refused, Rejected, Row
 from domain.outbox.table import destinations, lanes
 from tests.conftest import OpenRelay
-from tests.support.builders import Db, an_event, recorded
+from tests.support.builders import Db, an_event, recorded, routes_of
 from tests.support.outbox import (
     NOT_NOW,
     Outside,
@@ -24,7 +24,8 @@ from tests.support.outbox import (
     time_passes,
 )
 from tests.support.serving import wait_until
-from worker.relay.relay import SLICE_SECONDS, Tally
+from worker.relay.lane_run import SLICE_SECONDS
+from worker.relay.settling import Tally
 
 
 def test_an_empty_outbox_is_drained_at_once(relay_to: OpenRelay) -> None:
@@ -44,7 +45,7 @@ def test_everything_due_is_delivered_once_and_marked(relay_to: OpenRelay) -> Non
     assert relay.run() == Tally()
 
 
-def test_the_events_of_one_aggregate_leave_in_order_whatever_the_size_of_a_batch(relay_to: OpenRelay) -> None:
+def test_the_events_of_one_aggregate_are_delivered_in_order_whatever_the_size_of_a_batch(relay_to: OpenRelay) -> None:
     shop = Outside(concurrency=4)
     relay = relay_to(shop, batch_size=3)
     aggregates = [an_aggregate(lane) for lane in (0, 0, 0, 1)]
@@ -58,7 +59,7 @@ def test_the_events_of_one_aggregate_leave_in_order_whatever_the_size_of_a_batch
         assert sent == sorted(sent) and len(sent) == 5
 
 
-def test_what_failed_is_tried_again_later_and_before_what_follows_it(relay_to: OpenRelay) -> None:
+def test_a_failed_event_is_tried_again_later_and_before_the_next_one_of_its_aggregate(relay_to: OpenRelay) -> None:
     shop = Troubled()
     relay = relay_to(shop)
     one, other = an_aggregate(), an_aggregate()
@@ -77,7 +78,7 @@ def test_what_failed_is_tried_again_later_and_before_what_follows_it(relay_to: O
     assert row(relay.db, first).attempts == 1
 
 
-def test_a_dead_row_lets_its_aggregate_go_on(relay_to: OpenRelay) -> None:
+def test_after_a_dead_letter_its_aggregate_continues(relay_to: OpenRelay) -> None:
     shop = Troubled()
     relay = relay_to(shop)
     aggregate = an_aggregate()
@@ -91,7 +92,7 @@ def test_a_dead_row_lets_its_aggregate_go_on(relay_to: OpenRelay) -> None:
     assert row(relay.db, first).last_error == "too large"
 
 
-def test_after_the_last_attempt_a_row_is_dead_and_its_aggregate_goes_on_in_order(relay_to: OpenRelay) -> None:
+def test_after_the_last_attempt_a_row_is_dead_and_its_aggregate_continues_in_order(relay_to: OpenRelay) -> None:
     shop = Troubled()
     relay = relay_to(shop, max_attempts=1, batch_size=2)
     aggregate = an_aggregate()
@@ -117,7 +118,7 @@ def test_a_server_that_breaks_the_call_fails_only_that_row(relay_to: OpenRelay) 
     assert row(relay.db, 1).last_error == "RuntimeError: unforeseen"
 
 
-def test_a_refusal_is_a_kept_promise(relay_to: OpenRelay) -> None:
+def test_a_refusal_by_a_step_settles_its_row(relay_to: OpenRelay) -> None:
     relay = relay_to(Outside(lambda _: Refused("no")))
     recorded_for(relay.db, an_aggregate())
 
@@ -133,10 +134,10 @@ def test_no_more_rows_are_tried_than_the_limit(relay_to: OpenRelay) -> None:
     assert relay.run(limit=7) == Tally(delivered=7)
     assert len(shop.called) == 7
     assert relay.run(limit=7) == Tally(delivered=7)
-    assert claimed(relay.db) is not None, "the lanes were given back"
+    assert claimed(relay.db) is not None, "the lanes were released"
 
 
-def test_a_drain_that_is_told_to_stop_finishes_what_is_in_hand_and_gives_its_lane_back(relay_to: OpenRelay) -> None:
+def test_a_relay_that_is_stopped_finishes_its_batch_and_releases_its_lane(relay_to: OpenRelay) -> None:
     shop = Outside()
     relay = relay_to(shop, batch_size=2)
     recorded_for(relay.db, *(an_aggregate() for _ in range(6)))
@@ -151,7 +152,7 @@ def test_a_drain_that_is_told_to_stop_finishes_what_is_in_hand_and_gives_its_lan
     assert claimed(relay.db) is not None
 
 
-def test_a_drain_that_was_stopped_claims_nothing(relay_to: OpenRelay) -> None:
+def test_a_relay_that_was_stopped_claims_nothing(relay_to: OpenRelay) -> None:
     relay = relay_to(Outside())
     recorded_for(relay.db, an_aggregate())
     relay.stopping.set()
@@ -159,14 +160,14 @@ def test_a_drain_that_was_stopped_claims_nothing(relay_to: OpenRelay) -> None:
     assert relay.run() == Tally()
 
 
-def test_a_drain_ends_at_its_time(relay_to: OpenRelay) -> None:
+def test_a_relay_ends_at_the_given_time(relay_to: OpenRelay) -> None:
     relay = relay_to(Outside())
     recorded_for(relay.db, an_aggregate())
 
     assert relay.run(until=time.monotonic()) == Tally()
 
 
-def test_a_lane_is_given_back_after_its_slice_of_time(relay_to: OpenRelay) -> None:
+def test_a_lane_is_released_after_its_slice_of_time(relay_to: OpenRelay) -> None:
     shop = Outside()
     relay = relay_to(shop, batch_size=1)
     ids = recorded_for(relay.db, *(an_aggregate(lane) for lane in (0, 0, 0, 1)))
@@ -183,17 +184,17 @@ def test_a_lane_is_given_back_after_its_slice_of_time(relay_to: OpenRelay) -> No
     assert shop.called.index(ids[3]) == 1, "the other lane had its turn in between"
 
 
-def test_what_a_run_has_done_so_far_is_told(relay_to: OpenRelay) -> None:
+def test_progress_is_reported_after_each_lane(relay_to: OpenRelay) -> None:
     relay = relay_to(Outside())
     recorded_for(relay.db, an_aggregate(1), an_aggregate(2))
-    told: list[int] = []
+    reported: list[int] = []
 
-    relay.run(progress=lambda tally: told.append(tally.delivered))
+    relay.run(progress=lambda tally: reported.append(tally.delivered))
 
-    assert told == [1, 2]
+    assert reported == [1, 2]
 
 
-def test_rows_of_a_destination_that_nobody_knows_here_are_left_pending(relay_to: OpenRelay, db: Db) -> None:
+def test_rows_of_a_destination_that_is_not_in_the_routes_stay_pending(relay_to: OpenRelay, db: Db) -> None:
     """During a rolling deployment an old worker meets rows of a new destination."""
     recorded(db, an_event(an_aggregate()))
     relay = relay_to(Outside())
@@ -213,7 +214,7 @@ def test_a_paused_destination_keeps_its_rows(relay_to: OpenRelay) -> None:
     assert (shop.called, states(relay.db)) == ([], ["ready"])
 
 
-def test_a_drain_that_lost_its_lease_writes_nothing_and_counts_it(relay_to: OpenRelay) -> None:
+def test_a_run_that_lost_its_lease_writes_nothing_and_counts_its_rows_as_fenced(relay_to: OpenRelay) -> None:
     shop = Outside()
     relay = relay_to(shop)
     recorded_for(relay.db, an_aggregate(), an_aggregate())
@@ -237,7 +238,7 @@ def test_a_row_that_commits_late_is_not_overtaken_by_the_next_one_of_its_aggrega
     relay = relay_to(shop, batch_size=1)
     slow, quick = an_aggregate(), an_aggregate()
     with relay.db() as late:
-        outbox.record(late, [an_event(slow)])
+        outbox.record(late, [an_event(slow)], routes_of(relay.db))
         recorded_for(relay.db, quick)
 
         def meanwhile(_: Row) -> Outcome:
@@ -252,7 +253,7 @@ def test_a_row_that_commits_late_is_not_overtaken_by_the_next_one_of_its_aggrega
     assert shop.called == [2, 1, 3]
 
 
-def test_two_drains_at_once_deliver_each_row_once(relay_to: OpenRelay) -> None:
+def test_several_threads_deliver_each_row_once(relay_to: OpenRelay) -> None:
     shop = Outside(concurrency=4)
     relay = relay_to(shop, batch_size=5)
     ids = recorded_for(relay.db, *(an_aggregate(number % 32) for number in range(400)))
@@ -291,7 +292,7 @@ def test_a_lease_is_renewed_while_a_call_takes_its_time(relay_to: OpenRelay) -> 
 
 
 def leased_until(db: Db) -> datetime:
-    """Until when the one lane that is held is leased."""
+    """Return the time at which the lease of the one leased lane ends."""
     with db.begin() as session:
         moment: datetime = session.execute(select(lanes.c.leased_until).where(lanes.c.holder.is_not(None))).scalar_one()
     return moment

@@ -1,4 +1,4 @@
-"""Draining, step by step beside a model: in order, nothing lost, and twice only what a lost lease had in flight."""
+"""The relay beside a model: in order, nothing lost, and twice only the rows that were in flight under a lost lease."""
 
 from collections import Counter
 from contextlib import ExitStack
@@ -15,16 +15,16 @@ from hypothesis.stateful import (
 )
 from sqlalchemy.orm import Session
 
-from domain import outbox
-from domain import invariants
+from domain import invariants, outbox
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
 from tests.conftest import empty
-from tests.support.builders import Db, an_event
+from tests.support.builders import Db, an_event, routes_of
 from tests.support.models import MODEL
 from tests.support.outbox import SHOP, Outside, an_aggregate, rows, time_passes, with_shop
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
-from worker.relay.relay import Relay, Tally
+from worker.relay.relay import Relay
+from worker.relay.settling import Tally
 
 #: Two aggregates share a lane, one has another.
 AGGREGATES = [an_aggregate(0), an_aggregate(0), an_aggregate(1)]
@@ -33,13 +33,13 @@ MAX_ATTEMPTS = 2
 PLACES = range(len(AGGREGATES))
 places = st.sampled_from(PLACES)
 ANSWERS: list[Outcome] = [*[Delivered()] * 5, Failed("e"), Failed("e"), Unreachable("e"), Rejected("e")]
-#: What goes on elsewhere while a call is under way.
+#: What happens elsewhere during a call.
 MEANWHILE = [*["nothing"] * 4, "freeze", "record", "begin", "commit"]
 
 
 @dataclass
 class Server:
-    """The outside world: what it got, in order, and what it will never take."""
+    """A receiver: which rows it got, in order, and which it never accepts."""
 
     got: list[int] = field(default_factory=list)
     never: set[int] = field(default_factory=set)
@@ -55,7 +55,7 @@ class Server:
 
 
 class Draining(RuleBasedStateMachine):
-    """Promises are recorded, delivered, refused; leases are lost; transactions commit late."""
+    """Events are recorded, delivered and rejected; leases are lost; transactions commit late."""
 
     def __init__(self, db: Db) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Draining(RuleBasedStateMachine):
         self.late: dict[int, Session] = {}
         self.recorded = 0
         self.server = Server()
-        #: How often each row may be delivered: once more for each lost lease that it was in flight under.
+        #: How many repeats of each row are allowed: one for each lost lease under which it was in flight.
         self.allowed: Counter[int] = Counter()
 
     @initialize(batch_size=st.integers(1, 3))
@@ -72,27 +72,31 @@ class Draining(RuleBasedStateMachine):
         empty(self.db.kw["bind"])
         self.db = with_shop(self.db, max_attempts=MAX_ATTEMPTS, batch_size=batch_size)
         self.worker, self.other = Outside(), Outside(lambda row: self.server.take(row, Delivered()))
-        self.drain, self.other_drain = (self._a_drain(shop) for shop in (self.worker, self.other))
+        self.relay, self.other_relay = (self._a_relay(shop) for shop in (self.worker, self.other))
 
-    def _a_drain(self, shop: Outside) -> Relay:
+    def _a_relay(self, shop: Outside) -> Relay:
         leases = Leases(self.db)
         self.open.callback(shop.close)
         self.open.callback(leases.close)
-        (route,) = self.db.kw["info"]["routes"].destinations
+        (route,) = routes_of(self.db).sinks
         return Relay(
-            db=self.db, routes={SHOP: route}, destinations={SHOP: shop}, leases=leases, shares=ConcurrencyLimits([SHOP], 1)
+            db=self.db,
+            routes={SHOP: route},
+            destinations={SHOP: shop},
+            leases=leases,
+            limits=ConcurrencyLimits([SHOP], 1),
         )
 
     def record(self, wanted: list[int]) -> None:
-        """Whoever records holds the lock on the aggregate, so nobody else does meanwhile."""
+        """Record in a transaction. Recording locks the aggregate, so no other transaction records for it meanwhile."""
         with self.db.begin() as session:
             self._record(session, [place for place in wanted if place not in self.late])
 
     def _record(self, session: Session, wanted: list[int]) -> None:
-        self.recorded += outbox.record(session, [an_event(AGGREGATES[place]) for place in wanted])
+        self.recorded += outbox.record(session, [an_event(AGGREGATES[place]) for place in wanted], routes_of(self.db))
 
     def begin_late(self, place: int) -> None:
-        """Record in a transaction that goes on, so that its ids commit after higher ones."""
+        """Record in a transaction that stays open, so that its ids commit after higher ones."""
         if place not in self.late:
             self.late[place] = self.db()
             self._record(self.late[place], [place])
@@ -131,7 +135,7 @@ class Draining(RuleBasedStateMachine):
     def _meanwhile(self, happening: str, place: int) -> None:
         if happening == "freeze":
             self.time_passes()
-            self.other_drain.run()
+            self.other_relay.run()
         elif happening == "record":
             self.record([place])
         elif happening == "begin":
@@ -161,13 +165,13 @@ class Draining(RuleBasedStateMachine):
             assert (row.id in got) >= (row.processed_at is not None)
             assert (row.id in self.server.never or row.attempts >= MAX_ATTEMPTS) >= (row.dead_at is not None)
         with self.db.begin() as session:
-            broken = [finding for finding in invariants.examine(session) if finding.broken]
+            broken = [finding for finding in invariants.examine(session) if finding.violations]
         assert broken == []
 
     def teardown(self) -> None:
-        """In the end everything is delivered, or dead for a reason."""
+        """In the end every row is delivered, or dead for a reason."""
         try:
-            if hasattr(self, "drain"):
+            if hasattr(self, "relay"):
                 self._end()
         finally:
             self.open.close()
@@ -184,7 +188,7 @@ class Draining(RuleBasedStateMachine):
         assert all(row.processed_at or row.dead_at for row in stored)
 
 
-def test_whatever_happens_promises_are_kept_in_order(db: Db) -> None:
+def test_whatever_happens_events_are_delivered_in_order(db: Db) -> None:
     class Here(Draining):
         def __init__(self) -> None:
             super().__init__(db)
