@@ -1,4 +1,4 @@
-"""The outbox as a test sees it: aggregates by lane, rows, the passing of time, and an outside world to deliver to."""
+"""The outbox in tests: aggregates by lane, rows, the passing of time, and a server to deliver to."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -77,7 +77,7 @@ def claimed(db: Db, name: str = SHOP, holder: str | None = None) -> Lane | None:
 
 
 def a_lane(db: Db, name: str = SHOP) -> Lane:
-    """A lane that was free and has due rows, and is ours now."""
+    """A lane that was free and has due rows, and is leased to us now."""
     lane = claimed(db, name)
     assert lane is not None
     return lane
@@ -99,7 +99,7 @@ def released(db: Db, lane: Lane) -> None:
 
 
 def time_passes(db: Db, by: timedelta = timedelta(hours=2)) -> None:
-    """Let all that the outbox waits for be so much nearer, or over."""
+    """Let everything that the outbox waits for come so much sooner."""
     with db.begin() as session:
         session.execute(update(table).where(waiting).values(available_at=table.c.available_at - by))
         session.execute(update(table).values(unreachable_at=table.c.unreachable_at - by))
@@ -111,13 +111,19 @@ def time_passes(db: Db, by: timedelta = timedelta(hours=2)) -> None:
         )
 
 
-#: Troubles that last for longer than a run of a drain, whatever the dice say.
+def aged(db: Db, row_id: int, by: timedelta) -> None:
+    """Let a row have been recorded so much earlier."""
+    with db.begin() as session:
+        session.execute(update(table).where(table.c.id == row_id).values(created_at=table.c.created_at - by))
+
+
+#: Failures that last for longer than a run of the relay, whatever the jitter.
 NOT_NOW = Failed("not now", retry_after=timedelta(minutes=1))
 DOWN = Unreachable("down", retry_after=timedelta(minutes=1))
 
 
 class Outside:
-    """A server out there. It takes what it is sent, unless `answer` says otherwise."""
+    """A server that accepts what it is sent, unless `answer` says otherwise."""
 
     def __init__(self, answer: Callable[[Row], Outcome] = lambda _: Delivered(), *, concurrency: int = 1) -> None:
         self.answer = answer
@@ -137,7 +143,7 @@ class Outside:
 
 
 class Troubled(Outside):
-    """A server that has trouble with some rows, as long as they are named."""
+    """A server that fails for the rows in `trouble`."""
 
     def __init__(self) -> None:
         super().__init__(lambda row: self.trouble.get(row.id, Delivered()))

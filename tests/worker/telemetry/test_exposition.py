@@ -1,4 +1,4 @@
-"""/metrics of real processes: each shows its own, several of a kind add up, and what is down is said."""
+"""/metrics of real processes: each serves its own, several of a kind add up, and an outage of the database shows."""
 
 import os
 import signal
@@ -18,6 +18,8 @@ from domain.runtime.settings import HOME, ROOT, Settings
 from tests.support.builders import Db, an_item
 from tests.support.outbox import an_aggregate, recorded_for, with_shop
 from tests.support.serving import PATIENCE_SECONDS, free_port, serving, wait_until
+
+pytestmark = pytest.mark.slow
 
 Figures = dict[str, float]
 
@@ -61,7 +63,7 @@ def log_of(program: str) -> Path:
 
 
 def eventually(url: str, holds: Callable[[Figures], bool]) -> Figures:
-    """Return what is shown at an address as soon as it is as it should be."""
+    """Return the metrics at an address as soon as the condition holds."""
     seen: Figures = {}
 
     def look() -> bool:
@@ -78,7 +80,7 @@ def eventually(url: str, holds: Callable[[Figures], bool]) -> Figures:
     return seen
 
 
-def test_the_api_shows_what_it_answers_commits_and_has_to_deliver(api: httpx.Client, db: Db) -> None:
+def test_the_api_serves_what_it_answered_committed_and_has_to_deliver(api: httpx.Client, db: Db) -> None:
     before = shown(str(api.base_url))
     item = an_item(db, quantity=1)
     for _ in range(2):
@@ -102,14 +104,14 @@ def test_an_address_that_is_not_there_is_counted_without_its_name(api: httpx.Cli
     assert shown(str(api.base_url))["holdfast_requests_total[none][404]"] >= 1
 
 
-def test_several_api_processes_add_up_and_one_that_is_killed_takes_only_its_queue_along(db: Db, tmp_path: Path) -> None:
+def test_several_api_processes_add_up_and_only_the_queue_of_a_killed_one_is_gone(db: Db, tmp_path: Path) -> None:
     item = an_item(db, quantity=1_000)
     made = 0
     with serving(WEB_CONCURRENCY="2", TMPDIR=str(tmp_path)) as served:
 
         def reserve_until_both_have() -> bool:
             nonlocal made
-            # Each on a connection of its own, as it is connections that are shared out.
+            # Each request uses a connection of its own, because the processes share the connections among them.
             answer = httpx.post(
                 f"{served.url}/reservations", json={"item_id": item.id, "quantity": 1}, timeout=PATIENCE_SECONDS
             )
@@ -120,8 +122,8 @@ def test_several_api_processes_add_up_and_one_that_is_killed_takes_only_its_queu
         wait_until("both processes have committed", reserve_until_both_have)
         found = [shown(served.url)["holdfast_group_commit_set_size_sum"] for _ in range(4)]
         gauges, *_ = written(tmp_path, "gauge")
-        victim = psutil.Process(int(gauges.stem.split("_")[-1]))
-        victim.kill()
+        killed = psutil.Process(int(gauges.stem.split("_")[-1]))
+        killed.kill()
         after = eventually(served.url, lambda _: not gauges.exists())
 
     assert found == [made] * 4
@@ -156,7 +158,7 @@ def test_while_the_database_is_down_everything_else_is_shown(settings: Settings)
         postgresql.stop("immediate")
 
     assert api["holdfast_requests_total[ready][200]"] >= 1
-    assert scheduler["holdfast_scheduler_rings_total[process_outbox]"] >= 1
+    assert scheduler["holdfast_scheduler_wakeups_sent_total[process_outbox]"] >= 1
     assert not [name for name in (*api, *scheduler) if name.startswith("holdfast_outbox_pending")]
 
 
@@ -177,13 +179,13 @@ def test_the_processes_of_a_worker_add_up_at_its_port(db: Db, routes: str) -> No
         seen = eventually(
             f"http://127.0.0.1:{port}", lambda seen: seen.get("holdfast_outbox_delivered_total[shop]") == 64
         )
-        empty = eventually(f"http://127.0.0.1:{port}", lambda seen: seen["holdfast_lanes_held[shop]"] == 0)
+        empty = eventually(f"http://127.0.0.1:{port}", lambda seen: seen["holdfast_lanes_leased[shop]"] == 0)
 
     assert seen["holdfast_outbox_commit_to_delivered_seconds_count[shop]"] == 64
     assert empty["holdfast_outbox_commit_to_delivered_seconds_bucket[shop][+Inf]"] == 64
 
 
-def test_a_worker_whose_port_is_taken_works_and_shows_its_metrics_when_the_port_is_free(db: Db, routes: str) -> None:
+def test_a_worker_whose_port_is_taken_serves_its_metrics_when_the_port_is_free(db: Db, routes: str) -> None:
     environment = {"HOLDFAST_ROUTES": routes, "SCHEDULER_METRICS_PORT": "0"}
     port = free_port()
     shop = with_shop(db)
@@ -195,7 +197,7 @@ def test_a_worker_whose_port_is_taken_works_and_shows_its_metrics_when_the_port_
             eventually(f"http://127.0.0.1:{port}", lambda seen: seen["holdfast_outbox_pending[shop]"] == 0)
 
 
-def test_what_shows_the_metrics_of_a_worker_ends_with_it_even_if_it_is_killed(db: Db, routes: str) -> None:
+def test_the_server_of_a_workers_metrics_ends_with_it_even_if_it_is_killed(db: Db, routes: str) -> None:
     port = free_port()
     with running("worker", "--processes", "1", HOLDFAST_ROUTES=routes, WORKER_METRICS_PORT=str(port)) as worker:
         eventually(f"http://127.0.0.1:{port}", lambda _: True)

@@ -1,4 +1,4 @@
-"""Traces: what a request promised is recorded with its span, and the span of the delivery links to it."""
+"""Traces: the events of a request carry its span, and the span of their delivery links to it."""
 
 import json
 import sys
@@ -16,7 +16,8 @@ from sqlalchemy import select, update
 
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.table import outbox as table
-from domain.runtime import telemetry
+from domain.runtime import tracing as process_tracing
+from domain.runtime.errors import ConfigurationError
 from tests.conftest import OpenRelay
 from tests.support.builders import Db, a_hold, an_item
 from tests.support.outbox import SHOP, Outside, an_aggregate, recorded_for, with_shop
@@ -33,7 +34,7 @@ OTHER = "00-11111111111111111111111111111111-2222222222222222-01"
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """What the worker's side of this process records from now on."""
+    """The spans that the worker's code records in this process from now on."""
     exporter, provider = InMemorySpanExporter(), TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     monkeypatch.setattr(tracing, "TRACER", provider.get_tracer("test"))
@@ -42,7 +43,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
 
 def traced(db: Db, *traceparents: str | None) -> None:
     """Record an event for each, as if its request had this context."""
-    for row_id, traceparent in zip(recorded_for(db, *(an_aggregate() for _ in traceparents)), traceparents, strict=True):
+    for row_id, traceparent in zip(
+        recorded_for(db, *(an_aggregate() for _ in traceparents)), traceparents, strict=True
+    ):
         headers = {"traceparent": traceparent} if traceparent else {}
         with db.begin() as session:
             session.execute(update(table).where(table.c.id == row_id).values(headers=headers))
@@ -62,7 +65,7 @@ def test_the_span_of_a_delivery_links_to_each_request_once(relay_to: OpenRelay, 
     assert span.attributes == {"messaging.destination.name": SHOP, "messaging.batch.message_count": 5}
 
 
-def test_what_is_sent_on_is_the_context_that_was_recorded(relay_to: OpenRelay, spans: InMemorySpanExporter) -> None:
+def test_a_consumer_gets_the_trace_context_of_the_request(relay_to: OpenRelay, spans: InMemorySpanExporter) -> None:
     sent: list[Mapping[str, str]] = []
 
     def note(row: Row) -> Outcome:
@@ -77,7 +80,7 @@ def test_what_is_sent_on_is_the_context_that_was_recorded(relay_to: OpenRelay, s
     assert sent == [{"traceparent": PARENT}]
 
 
-def test_without_a_tracer_nothing_is_recorded_and_all_is_delivered(relay_to: OpenRelay) -> None:
+def test_without_tracing_everything_is_delivered_all_the_same(relay_to: OpenRelay) -> None:
     relay = relay_to(Outside())
     traced(relay.db, PARENT)
 
@@ -108,6 +111,7 @@ def environment(server: Server) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_a_request_has_a_span_and_its_events_carry_it(db: Db, collector: Server) -> None:
     item, hold = an_item(db), a_hold(db, an_item(db))
     with serving(**environment(collector)) as served:
@@ -135,6 +139,7 @@ def recorded(db: Db, event: str) -> set[str]:
         return {one["traceparent"] for one in headers if one}
 
 
+@pytest.mark.slow
 def test_a_worker_process_sends_its_spans_at_the_latest_when_it_ends(
     db: Db, collector: Server, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -159,6 +164,7 @@ def is_delivered(db: Db) -> bool:
         return session.execute(select(table.c.processed_at)).scalar_one() is not None
 
 
+@pytest.mark.slow
 def test_on_the_console_a_span_is_a_line_of_the_log(db: Db) -> None:
     item = an_item(db)
     with serving(OTEL_TRACES_EXPORTER="console", OTEL_BSP_SCHEDULE_DELAY="100") as served:
@@ -170,6 +176,7 @@ def test_on_the_console_a_span_is_a_line_of_the_log(db: Db) -> None:
     assert json.loads(line)["context"]["trace_id"] == f"0x{TRACE}"
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_down_harms_no_request_and_no_exit(db: Db) -> None:
     item = an_item(db)
     nowhere = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "OTEL_BSP_SCHEDULE_DELAY": "100"}
@@ -185,17 +192,16 @@ def test_a_collector_that_is_down_harms_no_request_and_no_exit(db: Db) -> None:
     ("variable", "value"), [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9"), ("OTEL_TRACES_EXPORTER", "console")]
 )
 def test_without_the_extra_a_process_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], variable: str, value: str
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
 
-    with pytest.raises(SystemExit) as refused:
-        telemetry.insist_on_tracing()
+    with pytest.raises(ConfigurationError) as error:
+        process_tracing.require()
 
-    said = capsys.readouterr().err
-    assert refused.value.code == 2
-    assert variable in said and "pip install -e '.[tracing]'" in said
+    message = str(error.value)
+    assert variable in message and "pip install -e '.[tracing]'" in message
 
 
 @pytest.mark.parametrize(
@@ -213,4 +219,4 @@ def test_traces_go_nowhere_unless_the_environment_says_where(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
 
-    assert not telemetry.wants_tracing()
+    assert not process_tracing.is_wanted()
