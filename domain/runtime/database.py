@@ -1,4 +1,4 @@
-"""PostgreSQL: connecting, the clock, bulk writing. The only network that the domain knows."""
+"""PostgreSQL: connecting, the clock, bulk writing, errors. It is the only server that the domain speaks to."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -40,30 +40,29 @@ metadata = MetaData(
     }
 )
 
-#: A connection that can't be had in this time is answered for as "down".
+#: A database that gives no connection within this time counts as down.
 CONNECT_TIMEOUT_SECONDS = 3
 
-#: Nothing here holds a lock across the network; who waits longer waits for something that hangs.
+#: No transaction waits for the network, so a lock that is held for longer is held by something that hangs.
 LOCK_TIMEOUT_MILLISECONDS = 5_000
 
-#: A PostgreSQL that is cut off without a word is noticed within this time, in seconds and milliseconds.
+#: A connection that is cut off silently is noticed within this time, in seconds and milliseconds.
 KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3, "tcp_user_timeout": 10_000}
 
-#: None of ours waits for anything but PostgreSQL. One that is left open by a process that
-#: was stopped in its midst must not keep others from its locks for longer.
+#: No transaction of ours waits for anything but PostgreSQL. If a process is frozen within one, PostgreSQL ends it
+#: after this time, so that its locks do not block others for longer.
 IDLE_TRANSACTION_MILLISECONDS = 5_000
 
 
 def connect(
     settings: Settings, *, connections: int, checked: bool = True, statement_seconds: int = 0, by_index: bool = False
 ) -> Engine:
-    """Return an engine that holds at most `connections` connections and heals by itself.
+    """Return an engine with at most `connections` connections, which replaces broken ones by itself.
 
-    With `checked` a connection is tried before each use; without, whoever meets one that
-    was cut has to try again, and saves a round trip at each other time. No statement takes
-    longer than `statement_seconds`, unless that is 0. With `by_index` no table is read from end
-    to end that has an index for it: one that was vacuumed while it was empty is taken to be so
-    until PostgreSQL looks again, and plans that were made then are kept.
+    With `checked`, each connection is tried before it is used. Without, that round trip is saved, and a caller that
+    gets a broken connection has to try again. No statement takes longer than `statement_seconds`, unless that is 0.
+    With `by_index`, PostgreSQL uses an index wherever there is one: it takes a table that was vacuumed while empty
+    for empty, and keeps the plans that it made then.
     """
     options = (
         f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
@@ -76,7 +75,7 @@ def connect(
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
         pool_pre_ping=checked,
-        # They would be in the message of every error, and so in the logs.
+        # Otherwise the parameters would be in the message of every error, and so in the logs.
         hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
@@ -92,8 +91,8 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
     return sessionmaker(engine, expire_on_commit=False)
 
 
-#: The database's clock, for what an index is searched by. `clock_timestamp()` may change from
-#: row to row, so PostgreSQL would walk the whole index and compare it with each.
+#: The database's clock, for conditions that an index answers. `clock_timestamp()` may differ from row to row, so
+#: PostgreSQL would compare it with every entry of the index.
 CLOCK = func.statement_timestamp()
 
 
@@ -111,8 +110,8 @@ def commit_without_waiting(session: Session) -> None:
 def copy(session: Session, table: Table, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """Insert rows by COPY, within the transaction of the session.
 
-    At 17 µs a row against 33 to 61 for the kinds of INSERT, this is what lets one
-    process commit thousands of reservations a second (see benchmarks/).
+    It takes 17 µs a row, where the kinds of INSERT take 33 to 61: so one process can commit thousands of
+    reservations a second.
     """
     connection = session.connection()
     driver = connection.connection.driver_connection
@@ -123,7 +122,7 @@ def copy(session: Session, table: Table, columns: Sequence[str], rows: Iterable[
             for row in rows:
                 into.write_row(row)
     except psycopg.Error as error:
-        # COPY goes past SQLAlchemy, whose errors the callers know.
+        # COPY bypasses SQLAlchemy, so its errors are turned into those that the callers know.
         raise DBAPIError.instance(statement, None, error, psycopg.Error, dialect=connection.dialect) from error
 
 
@@ -150,7 +149,7 @@ def constraint_of(error: IntegrityError) -> str | None:
 
 
 def trouble(error: Exception) -> Unavailable | None:
-    """Return what an error of the database means for a caller, if it passes: Busy or DatabaseUnavailable.
+    """Return Busy or DatabaseUnavailable for an error that passes by itself, None for any other error.
 
     Source: PostgreSQL's table of error codes, by class.
     """
@@ -170,7 +169,7 @@ def trouble(error: Exception) -> Unavailable | None:
     return None
 
 
-#: A lock that was not to be had in time, a deadlock, a serialization failure, a statement that took too long.
+#: A lock time-out, a deadlock, a serialization failure, a statement that took too long.
 BUSY_CODES = frozenset({"55P03", "40P01", "40001", "57014"})
 
 #: Connections, resources (disk and memory among them), shutdown and start-up, and a standby in the primary's place.
@@ -182,7 +181,7 @@ SCHEMA_VERSION = "0003"
 
 
 def is_migrated(session: Session) -> bool:
-    """Tell whether the schema is the one that this code was written for."""
+    """Return whether the schema is the one that this code was written for."""
     if session.execute(select(func.to_regclass("alembic_version"))).scalar_one() is None:
         return False
     return session.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() == SCHEMA_VERSION

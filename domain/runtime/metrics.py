@@ -26,7 +26,17 @@ from prometheus_client.registry import Collector
 
 from domain.runtime import shared_metrics
 
-__all__ = ["CONTENT_TYPE_LATEST", "CollectorRegistry", "Counter", "Gauge", "Histogram", "Reading", "registry_of", "render", "serve"]
+__all__ = [
+    "CONTENT_TYPE_LATEST",
+    "CollectorRegistry",
+    "Counter",
+    "Gauge",
+    "Histogram",
+    "Reading",
+    "registry_of",
+    "render",
+    "serve",
+]
 
 # The time at which each counter was created: nobody asks for it, and it would double what is sent.
 disable_created_metrics()  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ NEVER = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Batch:
+class LaneBatch:
     """The rows of a leased lane that are delivered next. There are none when the lane was released or lost.
 
     With `is_full` there are as many as were asked for, so there may be more.
@@ -43,13 +43,13 @@ class LaneRun:
     destination: Destination
     stopping: threading.Event
 
-    def first_batch(self, session: Session, lane: Lane, limit: float) -> Batch:
+    def first_batch(self, session: Session, lane: Lane, limit: float) -> LaneBatch:
         """Fetch the first batch, in the transaction of the claim."""
         if lane.rows_to_wake and not lane.probing:
             lane = _wake(session, lane)
         return self._fetch(session, lane, after=lane.low_watermark, limit=limit, ends=NEVER)
 
-    def drain(self, batch: Batch, limit: float) -> Tally:
+    def drain(self, batch: LaneBatch, limit: float) -> Tally:
         """Deliver batch after batch, `limit` rows at the most, until one is empty."""
         ends = time.monotonic() + SLICE_SECONDS
         total = Tally()
@@ -65,7 +65,7 @@ class LaneRun:
         with self.db.begin() as session:
             outbox.release(session, lane)
 
-    def _deliver(self, batch: Batch) -> Sequence[Delivery]:
+    def _deliver(self, batch: LaneBatch) -> Sequence[Delivery]:
         """Send the rows, outside any transaction. A row behind a waiting one of its aggregate is not sent."""
         sent = [row for row in batch.rows if row.waits_until is None]
         outcomes = iter(self._send(sent) if sent else ())
@@ -76,22 +76,22 @@ class LaneRun:
             return self.destination.deliver(rows)
 
     def _settle_and_fetch(
-        self, batch: Batch, deliveries: Sequence[Delivery], limit: float, ends: float
-    ) -> tuple[Batch, Tally]:
+        self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, ends: float
+    ) -> tuple[LaneBatch, Tally]:
         """Settle a batch and fetch the next one. If an effect breaks, settle the rows one by one instead."""
         committed = isolate_effects(partial(self._commit, batch, deliveries, limit, ends))
         if isinstance(committed, Broken):
             tally = self._settling.settle_one_by_one(batch.lane, deliveries)
             self.give_back(batch.lane)
-            return Batch(lane=batch.lane), tally
+            return LaneBatch(lane=batch.lane), tally
         following, settlement = committed
         return following, summarize(batch.lane, deliveries, settlement)
 
     def _commit(
-        self, batch: Batch, deliveries: Sequence[Delivery], limit: float, ends: float
-    ) -> tuple[Batch, Settlement | None]:
+        self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, ends: float
+    ) -> tuple[LaneBatch, Settlement | None]:
         """Settle a batch and, in the same transaction, fetch the next one or release the lane."""
-        following = Batch(lane=batch.lane)
+        following = LaneBatch(lane=batch.lane)
         is_last = _is_dry(batch, deliveries)
         with self.db.begin() as session:
             settlement = self._settling.settle(session, batch.lane, deliveries, is_last=is_last)
@@ -103,18 +103,18 @@ class LaneRun:
     def _settling(self) -> Settling:
         return Settling(db=self.db, destination=self.destination, retries=self.route.retries)
 
-    def _following(self, session: Session, lane: Lane, settlement: Settlement, limit: float, ends: float) -> Batch:
+    def _following(self, session: Session, lane: Lane, settlement: Settlement, limit: float, ends: float) -> LaneBatch:
         if settlement.is_down:
             # The breaker is open now, so there is no probe to hand on.
             outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
-            return Batch(lane=lane)
+            return LaneBatch(lane=lane)
         # After a row that was taken for the cause of an outage, the next row goes alone: it shows whether that was
         # right. It has no permit, as the breaker may meanwhile be open for what another lane was answered.
         probing = settlement.is_in_doubt or (lane.probing and not settlement.is_up)
         lane = replace(lane, probing=probing, has_permit=lane.has_permit and not settlement.is_up)
         return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, ends=ends)
 
-    def _fetch(self, session: Session, lane: Lane, *, after: int, limit: float, ends: float) -> Batch:
+    def _fetch(self, session: Session, lane: Lane, *, after: int, limit: float, ends: float) -> LaneBatch:
         """Fetch the next batch, or release the lane if there is none or its time is over."""
         size = 1 if lane.probing else int(min(self.route.batch_size, limit))
         rows = self._read(session, lane, after, size, ends)
@@ -126,7 +126,7 @@ class LaneRun:
             rows = self._read(session, lane, after, size, ends)
         if not rows:
             outbox.release(session, lane, settled_up_to=after)
-        return Batch(lane=lane, rows=rows, is_full=len(rows) == size)
+        return LaneBatch(lane=lane, rows=rows, is_full=len(rows) == size)
 
     def _read(self, session: Session, lane: Lane, after: int, size: int, ends: float) -> Sequence[Row]:
         if size <= 0 or self.stopping.is_set() or time.monotonic() >= ends:
@@ -139,7 +139,7 @@ def _wake(session: Session, lane: Lane) -> Lane:
     return replace(lane, rows_to_wake=False, low_watermark=0)
 
 
-def _is_dry(batch: Batch, deliveries: Sequence[Delivery]) -> bool:
+def _is_dry(batch: LaneBatch, deliveries: Sequence[Delivery]) -> bool:
     """Return whether the batch was all there was for this run and was delivered whole: there is nothing to fetch."""
     delivered = all(isinstance(outcome, Delivered) for _, outcome in deliveries)
     return delivered and not batch.lane.probing and not batch.is_full

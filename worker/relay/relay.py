@@ -14,7 +14,7 @@ from domain import outbox
 from domain.outbox import CommitHorizon, ProbeTaken, Route
 from worker.destinations import Destination
 from worker.relay.concurrency_limits import ConcurrencyLimits
-from worker.relay.lane_run import Batch, LaneRun
+from worker.relay.lane_run import LaneBatch, LaneRun
 from worker.relay.leases import Leases
 from worker.relay.settling import Tally
 
@@ -48,7 +48,7 @@ class Relay:
             progress(total)
         return total
 
-    def _claim(self, limit: float) -> tuple[LaneRun, Batch] | None:
+    def _claim(self, limit: float) -> tuple[LaneRun, LaneBatch] | None:
         """Claim a lane and fetch its first batch, in one transaction. Return None if there is no lane to claim."""
         try:
             with self.db.begin() as session:
@@ -68,7 +68,7 @@ class Relay:
             stopping=self.stopping,
         )
 
-    def _drain(self, run: LaneRun, batch: Batch, *, limit: float) -> Tally:
+    def _drain(self, run: LaneRun, batch: LaneBatch, *, limit: float) -> Tally:
         with self.limits.thread(batch.lane.destination) as has_room:
             if not has_room:
                 run.give_back(batch.lane)
