@@ -1,27 +1,28 @@
-"""Where promises go. One small file a kind, chosen by the scheme of the URL."""
+"""Destinations: what the workers deliver to. A route's URL chooses a sink by its scheme; a step is chosen by name."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from threading import Event
-from typing import Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox import Outcome, Row, Settlement
-from domain.outbox.routes import CONFIRMATION, Route
+from domain.fulfilment import CONFIRMATION
+from domain.outbox import Outcome, Route, Routes, Row, Settlement
 from domain.runtime.settings import Settings
-from worker.route_options import refuse_without
-from worker.steps.confirmation import Confirmation
+from worker import formats
+from worker.route_options import extra_for, wrong_route
 
 
 class Destination(Protocol):
-    """Takes rows and says what became of each.
+    """Takes rows and returns what became of each.
 
-    `deliver` gets rows in order of id and returns as many outcomes, in that order. Within
-    one aggregate it sends in order, and what follows a row that did not leave is NotSent.
-    It raises nothing that a row or a server can cause.
+    `deliver` gets rows in order of id and returns as many outcomes, in the same order. It sends the rows of one
+    aggregate in order, and returns NotSent for the rows of an aggregate behind one that was not delivered. Whatever a
+    row contains and whatever a server does, it raises nothing.
     """
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]: ...
@@ -31,54 +32,75 @@ class Destination(Protocol):
 
 @runtime_checkable
 class Step(Destination, Protocol):
-    """A destination whose answer changes reservations."""
+    """A destination whose answers change reservations."""
 
     def apply(self, session: Session, settlement: Settlement) -> None:
-        """Write the effects of what was settled, in the same transaction."""
+        """Write the effects of the answers, in the transaction that settles their rows."""
         ...
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Where a kind of destination is written, and the extra of the package that brings its library along."""
+    """Where the class of a kind of destination is, and the extra that installs the library it needs.
+
+    The module is imported only when a route asks for it, so that no library need be there that no route uses.
+    """
 
     module: str
     name: str
     extra: str | None = None
 
+    def load(self) -> Any:
+        """Return the class."""
+        return getattr(import_module(self.module), self.name)
 
-WEBHOOK = Kind("webhook", "Webhook")
-AMQP = Kind("amqp", "Amqp", "rabbitmq")
-REDIS = Kind("redis", "RedisStream")
 
-KINDS: Mapping[str, Kind] = {
-    "log": Kind("log", "Log"),
-    "null": Kind("null", "Null"),
+WEBHOOK = Kind("worker.sinks.webhook", "Webhook")
+AMQP = Kind("worker.sinks.amqp.sink", "Amqp", extra="rabbitmq")
+REDIS = Kind("worker.sinks.redis", "RedisStream")
+
+#: All kinds of sinks, by the scheme of the URL. Each class is called with the route, the settings and `stopping`.
+SINKS: Mapping[str, Kind] = {
+    "log": Kind("worker.sinks.log", "Log"),
+    "null": Kind("worker.sinks.null", "Null"),
     "http": WEBHOOK,
     "https": WEBHOOK,
-    "sqs": Kind("sqs", "Sqs", "sqs"),
+    "sqs": Kind("worker.sinks.sqs.sink", "Sqs", extra="sqs"),
     "amqp": AMQP,
     "amqps": AMQP,
-    "kafka": Kind("kafka", "Kafka", "kafka"),
+    "kafka": Kind("worker.sinks.kafka.sink", "Kafka", extra="kafka"),
     "redis": REDIS,
     "rediss": REDIS,
     "unix": REDIS,
 }
 
+#: All steps, by the name of their route. Each class is called with the arguments of `open_step`.
+STEPS: Mapping[str, Kind] = {
+    CONFIRMATION: Kind("worker.steps.confirmation", "Confirmation"),
+}
 
-def open_destination(route: Route, settings: Settings, db: sessionmaker[Session], stopping: Event) -> Destination:
-    """Return the destination of a route, or end the process and say why there is none.
 
-    It begins nothing more when `stopping` is set.
+def open_sink(route: Route, settings: Settings, stopping: Event) -> Destination:
+    """Return the sink that the URL of a route leads to. It begins nothing more when `stopping` is set.
+
+    Raises ConfigurationError if there is no such sink or format, if a package that it needs is missing, or if the
+    sink can't use the route.
     """
-    if route.name == CONFIRMATION and route.url == settings.confirmation_url:
-        return Confirmation(route, db, stopping, timeout_seconds=settings.confirmation_timeout_seconds)
     scheme = urlsplit(route.url).scheme
-    kind = KINDS[scheme]
-    try:
-        module = import_module(f"worker.destinations.{kind.module}")
-    except ModuleNotFoundError as error:
-        if kind.extra is None:
-            raise
-        refuse_without(route, error.name, f"{scheme}://", kind.extra)
-    return cast(Destination, getattr(module, kind.name)(route, settings, stopping))
+    if scheme not in SINKS:
+        raise wrong_route(route, f"there is no kind of destination {scheme!r}; the kinds are {', '.join(SINKS)}")
+    formats.require_known(route)
+    kind = SINKS[scheme]
+    with extra_for(route, f"{scheme}://", kind.extra) if kind.extra else nullcontext():
+        sink = kind.load()
+    return cast(Destination, sink(route, settings, stopping))
+
+
+def open_step(route: Route, settings: Settings, db: sessionmaker[Session], routes: Routes, stopping: Event) -> Step:
+    """Return the step of a route. It begins nothing more when `stopping` is set.
+
+    `routes` are the destinations of the events that its answers cause. Raises ConfigurationError if the step can't
+    use its URL.
+    """
+    step = STEPS[route.name].load()
+    return cast(Step, step(route, settings, db, routes, stopping))

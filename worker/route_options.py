@@ -1,11 +1,12 @@
-"""Opening a destination: what each kind of it reads from its route in the same way, or the process ends."""
+"""What every sink reads from its route in the same way, and the errors that say what is wrong with a route."""
 
-from collections.abc import Mapping
-from typing import NoReturn
-from urllib.parse import parse_qsl, urlsplit
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
-from domain.outbox.routes import Route
-from domain.runtime.settings import Settings, refuse_to_start
+from domain.outbox import Route
+from domain.runtime.errors import ConfigurationError
+from domain.runtime.settings import Settings
 
 
 def timeout_of(route: Route, settings: Settings) -> float:
@@ -14,23 +15,57 @@ def timeout_of(route: Route, settings: Settings) -> float:
 
 
 def options_of(route: Route) -> Mapping[str, str]:
-    """Return what the query of its URL says, by name. A plus is a plus and not a space: passwords have them."""
+    """Return the options in the query of the URL, by name. A plus means a plus and not a space: passwords have them.
+
+    Raises ConfigurationError if an option is given twice.
+    """
     pairs = parse_qsl(urlsplit(route.url).query.replace("+", "%2B"), keep_blank_values=True)
     options = dict(pairs)
     if len(options) < len(pairs):
-        refuse(route, "an option is given twice")
+        raise wrong_route(route, "an option is given twice")
     return options
 
 
-def refuse(route: Route, reason: str) -> NoReturn:
-    """End the process and say what is wrong with a route. A full stop is added to the reason."""
-    refuse_to_start(f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}.")
+#: Python's own message would quote what it took for the port: a part of the password, if a slash in it is not encoded.
+WRONG_PORT = (
+    "its address can't be read: between the colon after the host and the path there must be the number of a port. In"
+    " a user's name and password, write %2F, %3F, %23 and %40 for a slash, a question mark, a hash and an @"
+)
 
 
-def refuse_without(route: Route, package: str | None, what: str, extra: str) -> NoReturn:
-    """End the process, as what the route asks for needs a package, and say how to install it."""
-    refuse(
-        route,
-        f"{what} needs the package {package!r}, and it is not installed. Run: bin/install {extra}"
-        f" (that is: pip install -e '.[{extra}]')",
-    )
+def has_readable_port(parts: SplitResult) -> bool:
+    """Return whether a URL has either no port or one that is a number; otherwise WRONG_PORT says what is wrong."""
+    try:
+        _ = parts.port
+    except ValueError:
+        return False
+    return True
+
+
+def quoted(text: str) -> str:
+    """Return a part of a URL, from behind the host, as a message may quote it.
+
+    If it has an @, it is not shown: it may be the end of a password that should have been percent-encoded.
+    """
+    return "'***'" if "@" in text else repr(text)
+
+
+def wrong_route(route: Route, reason: str) -> ConfigurationError:
+    """Return the error that names a route and says what is wrong with it. A full stop is added to the reason."""
+    return ConfigurationError(f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}.")
+
+
+@contextmanager
+def extra_for(route: Route, what: str, extra: str) -> Iterator[None]:
+    """Run an import. Raises ConfigurationError, which says how to install the extra, if a package is missing.
+
+    `what` is the part of the route that needs the package.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise wrong_route(
+            route,
+            f"{what} needs the package {error.name!r}, which is not installed. Run: bin/install {extra}"
+            f" (that is: pip install -e '.[{extra}]')",
+        ) from error

@@ -1,4 +1,4 @@
-"""CloudEvents 1.0, by its SDK: in structured mode, and in binary mode as each transport writes it."""
+"""CloudEvents 1.0, written by its SDK: in structured mode, and in binary mode as the binding of each transport says."""
 
 import json
 from collections.abc import Mapping
@@ -13,10 +13,10 @@ from domain.outbox import Row
 from worker.formats.envelope import trace
 from worker.formats.message import Formatter, Message
 
-#: A URI-reference, the same for every installation: ids are unique by themselves.
+#: A URI-reference. It is the same for every installation, as the ids of events are unique without it.
 SOURCE = "/holdfast"
 
-#: What of the headers is an attribute of the event itself. Source: the distributed tracing extension.
+#: The recorded headers that are attributes of the event itself. Source: the distributed tracing extension.
 EXTENSIONS = ("traceparent", "replayed")
 
 JSON = JSONFormat()
@@ -25,20 +25,23 @@ CONTENT_TYPE = "application/json"
 
 
 def structured(row: Row) -> Message:
-    """Write the whole event as one JSON document. The payload is JSON already and goes in as it is."""
+    """Write the whole event as one JSON document. The payload is JSON already and is inserted as it is."""
     attributes = JSON.write(CloudEvent(_attributes(row))).decode()
     return Message(f'{attributes[:-1]}, "data": {row.payload}}}', JSON.get_content_type(), trace(row))
 
 
 def binary(scheme: str) -> Formatter:
-    """Return what writes the payload as the body and the rest as headers, named as that transport's binding says."""
+    """Return the function that writes an event for the transport with this scheme.
+
+    The payload is the body, and everything else is a header, named as the transport's binding says.
+    """
     headers = _HEADERS.get(scheme, _http)
-    # SQS takes ten attributes a message, and nine may be the event's own.
-    beside = _nothing if scheme == "sqs" else trace
+    # SQS allows ten attributes a message, and the event itself may have nine.
+    own_headers = _none if scheme == "sqs" else trace
 
     def write(row: Row) -> Message:
-        named = headers(CloudEvent(_attributes(row)))
-        return Message(row.payload, CONTENT_TYPE, {**beside(row), **named})
+        bound = headers(CloudEvent(_attributes(row)))
+        return Message(row.payload, CONTENT_TYPE, {**own_headers(row), **bound})
 
     return write
 
@@ -57,28 +60,28 @@ def _attributes(row: Row) -> dict[str, Any]:
 
 
 def _http(event: CloudEvent) -> Mapping[str, str]:
-    """`ce-id`, percent-encoded. It is also how the events go where there is no binding: SQS and Redis."""
+    """Name headers as `ce-id`, with percent-encoded values. SQS and Redis, which have no binding, get the same."""
     return _without_content_type(http.to_binary(event, JSON).headers)
 
 
 def _kafka(event: CloudEvent) -> Mapping[str, str]:
-    """`ce_id`, in UTF-8."""
+    """Name headers as `ce_id`, with values in UTF-8."""
     headers = kafka.to_binary(event, JSON).headers
     return _without_content_type({name: value.decode() for name, value in headers.items()})
 
 
 def _amqp(event: CloudEvent) -> Mapping[str, str]:
-    """`cloudEvents_id`. The time is in its string form: as a number, as the SDK has it, it loses microseconds."""
+    """Name headers as `cloudEvents_id`. The time is text: the number that the SDK writes has no microseconds."""
     time = http.to_binary(event, JSON).headers["ce-time"]
     return amqp.to_binary(event, JSON).application_properties | {"cloudEvents_time": time}
 
 
 def _without_content_type(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Leave out what each destination sends as the content type of the message."""
+    """Leave out the content type: each sink sends it as the content type of the message."""
     return {name: value for name, value in headers.items() if name != "content-type"}
 
 
-def _nothing(_: Row) -> Mapping[str, str]:
+def _none(_: Row) -> Mapping[str, str]:
     return {}
 
 

@@ -1,4 +1,4 @@
-"""The wire format of the booking contract: 1-booking-lifecycle.md, "Event Schema"."""
+"""The envelope of the booking contract: 1-booking-lifecycle.md, "Event Schema"."""
 
 import json
 
@@ -18,8 +18,8 @@ def write(row: Row) -> Message:
 def wrap(row: Row) -> str:
     """Return the event as one line of JSON: event_type, payload, timestamp, source, version.
 
-    `event_id` is added to them: it is how a consumer knows a repeat. The payload is JSON
-    already and goes in as it is.
+    It also has the `event_id`, by which a consumer recognises a repeat. The payload is JSON already and is inserted
+    as it is.
     """
     return (
         f'{{"event_id":"{row.event_id}","event_type":{json.dumps(row.type)},"payload":{row.payload},'
@@ -27,12 +27,13 @@ def wrap(row: Row) -> str:
     )
 
 
-#: What ties an event to the request that it came of, and says that it was sent before: as recorded and as sent.
+#: The recorded headers that are sent, and the name under which each is sent. They identify the request that caused
+#: the event, and mark an event that is sent again.
 TRACE = {"traceparent": "traceparent", "correlation_id": "X-Request-Id", "replayed": "replayed"}
 
 
 def trace(row: Row) -> dict[str, str]:
-    """Return the headers that tell of the request behind an event: its W3C trace context and its id."""
+    """Return the headers that identify the request behind an event: its W3C trace context and its id."""
     if row.headers == "{}":
         return {}
     recorded = json.loads(row.headers)

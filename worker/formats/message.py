@@ -1,4 +1,4 @@
-"""What a format makes of an event."""
+"""What a format makes of an event: a message."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from domain.outbox import Row
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What goes over the wire. `attributes` travel beside the body, as the transport's own headers do."""
+    """What is sent to a destination. `attributes` go beside the body, as headers of the transport."""
 
     body: str
     content_type: str = "application/json"

@@ -1,7 +1,7 @@
 """The messages of the slot contract: 3-slots-providers-sqs.md, "SQS Events".
 
-It names BOOKING_CREATED and BOOKING_CONFIRMED. Every other event type is written by the
-same rule, with the members of BOOKING_CREATED, the status and the reason.
+The contract describes BOOKING_CREATED and BOOKING_CONFIRMED. Messages of every other event type have the members of
+BOOKING_CREATED, the status and the reason.
 """
 
 import json
@@ -17,15 +17,15 @@ from worker.formats.message import Message
 def write(row: Row) -> Message:
     event_type = row.type.replace(".", "_").upper()
     payload = json.loads(row.payload)
-    told = {"eventType": event_type, "timestamp": _time(row.created_at)}
-    body = {"bookingId": str(row.aggregate_id)} | _members(event_type, payload, row) | told
+    common = {"eventType": event_type, "timestamp": _time(row.created_at)}
+    body = {"bookingId": str(row.aggregate_id)} | _members(event_type, payload, row) | common
     return Message(json.dumps(body), attributes={**trace(row), **_attributes(event_type, payload, row)})
 
 
 def _members(event_type: str, payload: Mapping[str, Any], row: Row) -> dict[str, Any]:
     provider = {"providerId": payload.get("provider_id")}
     if event_type == "BOOKING_CONFIRMED":
-        # The event is recorded in the transaction that confirms.
+        # The event is recorded in the transaction that confirms, so its time is that of the confirmation.
         return provider | {"acceptedAt": _time(row.created_at)}
     members = {"userId": payload.get("guest_id")} | provider | _slot(payload)
     if event_type == "BOOKING_CREATED":
@@ -35,7 +35,7 @@ def _members(event_type: str, payload: Mapping[str, Any], row: Row) -> dict[str,
 
 
 def _slot(payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the slot and its period. Stock has none."""
+    """Return the slot and its period. An item of stock has no period."""
     start, end = payload.get("start"), payload.get("end")
     return {
         "slotId": payload.get("sku"),
@@ -46,7 +46,7 @@ def _slot(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 def _attributes(event_type: str, payload: Mapping[str, Any], row: Row) -> Mapping[str, str]:
     attributes = {"EventType": event_type, "BookingId": str(row.aggregate_id), "ProviderId": payload.get("provider_id")}
-    # SQS refuses a message with an attribute that is empty.
+    # SQS refuses a message with an empty attribute.
     return {name: value for name, value in attributes.items() if value}
 
 
