@@ -1,4 +1,4 @@
-"""One POST to an outside server, bounded in time and size, and what its answer means."""
+"""One POST to an outside server, bounded in time and size, and what the response means for the row that was sent."""
 
 import time
 from base64 import b64encode
@@ -16,58 +16,62 @@ from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
 from domain.runtime.settings import Network
 from worker.http.deadlines import Backend, Deadline
 
-#: Client errors that ask to be tried again: time-out, too early.
-PASSING = frozenset({408, 425})
+#: Client errors after which the same request may succeed: request timeout, too early.
+RETRYABLE = frozenset({408, 425})
 
-#: What is read of an answer, in bytes. A server that sends more is hung up on.
-ANSWER_BYTES = 65_536
+#: The bytes of a response that are read. The connection to a server that sends more is closed.
+MAX_RESPONSE_BYTES = 65_536
 
-#: Who asks for more time than this has made a mistake.
+#: No Retry-After counts for more than this: a server that asks for a longer wait is mistaken.
 LONGEST_WAIT = timedelta(days=1)
 
-#: What is kept of an answer for an error message, in characters.
-EXCERPT = 300
+#: The part of a response's body that an error message quotes, in characters.
+EXCERPT_LENGTH = 300
 
-#: A connection that was not used for longer is not trusted to be alive.
+#: A connection that was unused for longer is not used again, as the server may have closed it.
 KEEPALIVE_SECONDS = 5.0
 
-#: What a connection that breaks raises; httpcore's errors have no root of their own.
-BROKEN = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.ProtocolError, httpcore.UnsupportedProtocol)
-
+#: What httpcore raises when a connection breaks. Its errors have no common base class.
+CONNECTION_ERRORS = (
+    httpcore.TimeoutException,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.UnsupportedProtocol,
+)
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server said. `retry_after` is how long it asks to be left alone."""
+class Response:
+    """The response of a server. `retry_after` is how long the server asks its client to wait."""
 
     status: int
     body: str
     retry_after: timedelta | None = None
 
-    def told(self) -> str:
-        """Return the answer in a line, for an error message."""
-        reason = PHRASES.get(self.status, "")
-        return f"{self.status} {reason}: {self.body[:EXCERPT]}".rstrip(": ")
+    def summary(self) -> str:
+        """Return the response in one line, for an error message."""
+        phrase = PHRASES.get(self.status, "")
+        return f"{self.status} {phrase}: {self.body[:EXCERPT_LENGTH]}".rstrip(": ")
 
 
-def judged(answer: Answer) -> Outcome:
-    """Return what an answer means for what was sent."""
-    if 200 <= answer.status < 300:
+def outcome_of(response: Response) -> Outcome:
+    """Return what a response means for the row that was sent."""
+    if 200 <= response.status < 300:
         return Delivered()
-    if answer.status == 429 or answer.status >= 500:
-        return Unreachable(answer.told(), answer.retry_after, throttled=answer.status == 429)
-    if answer.status in PASSING or answer.status < 400:
-        return Failed(answer.told(), answer.retry_after)
-    return Rejected(answer.told())
+    if response.status == 429 or response.status >= 500:
+        return Unreachable(response.summary(), response.retry_after, throttled=response.status == 429)
+    if response.status in RETRYABLE or response.status < 400:
+        return Failed(response.summary(), response.retry_after)
+    return Rejected(response.summary())
 
 
 class Http:
-    """A keep-alive connection pool to one server. Safe for threads.
+    """A pool of keep-alive connections to one server. Safe for threads.
 
-    `allowed` are the private networks that it may be in; with None it may be anywhere.
-    Raises ValueError for a URL that leads nowhere.
+    The server must be at a public address or in one of the `allowed` networks; with None it may be anywhere.
+    Raises ValueError for a URL that names no server.
     """
 
     def __init__(
@@ -77,12 +81,12 @@ class Http:
         timeout_seconds: float,
         connections: int,
         allowed: Sequence[Network] | None = None,
-        judge: Callable[[Answer], Outcome] = judged,
+        interpret: Callable[[Response], Outcome] = outcome_of,
     ) -> None:
         self._url, self._headers = _target(url)
         self._timeout_seconds = timeout_seconds
         self._deadline = Deadline()
-        self._judge = judge
+        self._interpret = interpret
         self._pool = httpcore.ConnectionPool(
             max_connections=connections,
             keepalive_expiry=KEEPALIVE_SECONDS,
@@ -90,21 +94,21 @@ class Http:
         )
 
     def post(self, body: str, headers: Mapping[str, str]) -> Outcome:
-        """Send a body, JSON unless the headers say otherwise. Redirects are not followed. Raises nothing."""
+        """Send a body, as JSON unless the headers say otherwise. Redirects are not followed. Raises nothing."""
         self._deadline.at = time.monotonic() + self._timeout_seconds
         try:
-            return self._judge(self._exchange(body.encode(), {**self._headers, **headers}))
-        except (*BROKEN, UnicodeError) as error:
-            # Down for all, as far as can be told from here. A row that is the only one
-            # to meet this is found out by the breaker (see domain.outbox.delivery.outcomes).
+            return self._interpret(self._exchange(body.encode(), {**self._headers, **headers}))
+        except (*CONNECTION_ERRORS, UnicodeError) as error:
+            # Seen from here, the server is down for every row. If one row alone is the cause, the circuit breaker
+            # finds that out (see domain.outbox.delivery.outcomes).
             return Unreachable(f"{type(error).__name__}: {error}")
 
-    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> Answer:
+    def _exchange(self, body: bytes, headers: Mapping[str, str]) -> Response:
         length = {"Content-Length": str(len(body))}
         sent = [(name.encode("ascii"), value.encode("ascii")) for name, value in {**headers, **length}.items()]
         response = self._pool.handle_request(httpcore.Request(b"POST", self._url, headers=sent, content=body))
         try:
-            return Answer(response.status, _read(response), _retry_after(response))
+            return Response(response.status, _read(response), _retry_after(response))
         finally:
             response.close()
 
@@ -113,7 +117,7 @@ class Http:
 
 
 def _target(url: str) -> tuple[httpcore.URL, Mapping[str, str]]:
-    """Return a URL as it goes over the wire, and the headers of every request to it."""
+    """Return a URL as httpcore takes it, and the headers of every request to it."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -134,26 +138,26 @@ def _target(url: str) -> tuple[httpcore.URL, Mapping[str, str]]:
 
 
 def _read(response: httpcore.Response) -> str:
-    """Read an answer, up to ANSWER_BYTES. The status counts, even if the rest of it does not come."""
+    """Read the body of a response, up to MAX_RESPONSE_BYTES. If it breaks off, the status counts all the same."""
     read = b""
-    with suppress(*BROKEN):
+    with suppress(*CONNECTION_ERRORS):
         for chunk in response.iter_stream():
             read += chunk
-            if len(read) > ANSWER_BYTES:
+            if len(read) > MAX_RESPONSE_BYTES:
                 break
-    # Without NUL, as PostgreSQL holds everything but that in a text.
-    return read[:ANSWER_BYTES].decode(errors="replace").replace("\0", "")
+    # Without NUL, which PostgreSQL's text can't hold.
+    return read[:MAX_RESPONSE_BYTES].decode(errors="replace").replace("\0", "")
 
 
 def _retry_after(response: httpcore.Response) -> timedelta | None:
-    """Return what `Retry-After` asks for, in seconds or as a date. Source: RFC 9110 §10.2.3."""
-    written = next((value for name, value in response.headers if name.lower() == b"retry-after"), b"")
-    asked = written.decode("latin-1").strip()
+    """Return the wait that `Retry-After` asks for, in seconds or as a date. Source: RFC 9110 §10.2.3."""
+    raw = next((value for name, value in response.headers if name.lower() == b"retry-after"), b"")
+    written = raw.decode("latin-1").strip()
     try:
-        if asked.isascii() and asked.isdigit():
-            wait = timedelta(seconds=int(asked))
+        if written.isascii() and written.isdigit():
+            wait = timedelta(seconds=int(written))
         else:
-            wait = parsedate_to_datetime(asked) - datetime.now(UTC)
+            wait = parsedate_to_datetime(written) - datetime.now(UTC)
     except (TypeError, ValueError, OverflowError):
         return None
     return min(max(wait, timedelta(0)), LONGEST_WAIT)

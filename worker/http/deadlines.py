@@ -1,7 +1,7 @@
-"""Connections that end on time: each read and write may take what is left of one deadline, and no more.
+"""Connections that end on time: all reads and writes of one exchange share one deadline.
 
-httpcore bounds each of them alone, so a server that sends a byte now and then would be listened to for ever.
-The resolver of names is not ours to bound: it keeps to the time-outs of the system's resolv.conf.
+httpcore bounds each read alone, so a server that sends a byte now and then could keep a thread for ever. The time
+that resolving a name takes is not bounded here: the system's resolv.conf says how long it may take.
 """
 
 import ssl
@@ -13,26 +13,26 @@ from typing import Any
 import httpcore
 
 from domain.runtime.settings import Network
-from worker.http.client import egress
+from worker.http import egress
 
 
 class Deadline(threading.local):
-    """Until when this thread may talk, by the monotonic clock."""
+    """The moment until which the exchange of this thread may take, by the monotonic clock."""
 
     at = float("inf")
 
-    def left(self) -> float:
-        """Return the seconds that are left. Raises httpcore.ReadTimeout if none are."""
-        left = self.at - time.monotonic()
-        if left <= 0:
+    def remaining_seconds(self) -> float:
+        """Return the seconds until the deadline. Raises httpcore.ReadTimeout if it has passed."""
+        remaining = self.at - time.monotonic()
+        if remaining <= 0:
             raise httpcore.ReadTimeout("the answer did not end in time")
-        return left
+        return remaining
 
 
 class Backend(httpcore.SyncBackend):
     """Opens connections that keep to the deadline of the thread that uses them.
 
-    With `allowed`, only to public addresses and into those networks; with None, to any.
+    With `allowed`, it connects only to public addresses and into those networks; with None, to any address.
     """
 
     def __init__(self, deadline: Deadline, allowed: Sequence[Network] | None) -> None:
@@ -50,7 +50,9 @@ class Backend(httpcore.SyncBackend):
         hosts = [host] if self._allowed is None else egress.resolve(host, port, self._allowed)
         for attempt, address in enumerate(hosts, start=1):
             try:
-                stream = super().connect_tcp(address, port, self._deadline.left(), local_address, socket_options)
+                stream = super().connect_tcp(
+                    address, port, self._deadline.remaining_seconds(), local_address, socket_options
+                )
                 return _Stream(stream, self._deadline)
             except httpcore.ConnectError:
                 if attempt == len(hosts):
@@ -64,15 +66,15 @@ class _Stream(httpcore.NetworkStream):
         self._deadline = deadline
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        return self._stream.read(max_bytes, self._deadline.left())
+        return self._stream.read(max_bytes, self._deadline.remaining_seconds())
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        self._stream.write(buffer, self._deadline.left())
+        self._stream.write(buffer, self._deadline.remaining_seconds())
 
     def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.NetworkStream:
-        secured = self._stream.start_tls(ssl_context, server_hostname, self._deadline.left())
+        secured = self._stream.start_tls(ssl_context, server_hostname, self._deadline.remaining_seconds())
         return _Stream(secured, self._deadline)
 
     def close(self) -> None:
