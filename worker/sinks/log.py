@@ -1,4 +1,4 @@
-"""`log:` writes one line of JSON an event: to standard output, or to the file `log:/path`."""
+"""`log:` writes each event as one line of JSON: to standard output, or to the file of `log:/path`."""
 
 import os
 import stat
@@ -6,22 +6,21 @@ import threading
 from collections.abc import Sequence
 from threading import Event
 
-from domain.outbox import DELIVERED, NOT_SENT, Outcome, Row, Unreachable
-from domain.outbox.routes import Route
+from domain.outbox import DELIVERED, NOT_SENT, Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import written
-from worker.route_options import refuse
+from worker.relay.ordered_batches import encode
+from worker.route_options import wrong_route
 
-#: Standard output itself: a worker's `sys.stdout` belongs to Dramatiq's logging.
+#: The file descriptor of standard output. `sys.stdout` can't be used: in a worker it belongs to Dramatiq's logging.
 STANDARD_OUTPUT = 1
 
 
 class Log:
-    """A full disk is an outage: nothing is lost by it, and a line that it tore is written again whole.
+    """A line counts as delivered once it is on the disk.
 
-    A file that was moved away, as log rotation does, is followed by a new one at the same path. What is
-    said to be delivered is on the disk.
+    A full disk is an outage: no event is lost, and a line of which only a part was written is written again whole.
+    When the file has been moved away, as log rotation does, a new one is opened at the same path.
     """
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
@@ -32,37 +31,39 @@ class Log:
         try:
             self._file = self._open() if self._path else STANDARD_OUTPUT
         except OSError as error:
-            refuse(route, f"it can't write to {self._path}: {error.strerror}")
+            raise wrong_route(route, f"it can't write to {self._path}: {error.strerror}") from error
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        entries, outcomes = written(rows, lambda row: self._format(row).body)
+        entries, outcomes = encode(rows, lambda row: self._format(row).body)
+        # The first row of each aggregate that can't be written. Later rows of that aggregate must not overtake it.
         broken = {row.aggregate_id: row.id for row in reversed(rows) if row.id in outcomes}
         sent = [(row, line) for row, line in entries if row.id < broken.get(row.aggregate_id, row.id + 1)]
-        answers = self._kept([line for _, line in sent])
-        outcomes.update((row.id, answer) for (row, _), answer in zip(sent, answers, strict=True))
+        kept = self._keep([line for _, line in sent])
+        outcomes.update((row.id, outcome) for (row, _), outcome in zip(sent, kept, strict=True))
         return [outcomes.get(row.id, NOT_SENT) for row in rows]
 
-    def _kept(self, lines: Sequence[str]) -> Sequence[Outcome]:
-        """Write lines, and return of each whether it is on the disk."""
+    def _keep(self, lines: Sequence[str]) -> Sequence[Outcome]:
+        """Write lines, and return for each whether it is on the disk."""
         with self._lock:
             appended, fault = self._append(lines)
             try:
                 self._sync()
             except OSError as error:
-                # What may not be on the disk goes out again: twice is better than never. And it is not asked
-                # again, as a disk says once that it could not write, and Linux takes it for written from then on.
+                # Any of the lines may be missing from the disk, so all of them are sent again: twice is better than
+                # never. Syncing again would prove nothing, as Linux reports a failed write only once and then takes
+                # it for written.
                 appended, fault = 0, error
-            down = Unreachable(f"can't write to the log: {fault.strerror}") if fault else NOT_SENT
-            return [DELIVERED] * appended + [down] * (len(lines) - appended)
+            rest = Unreachable(f"can't write to the log: {fault.strerror}") if fault else NOT_SENT
+            return [DELIVERED] * appended + [rest] * (len(lines) - appended)
 
     def _append(self, lines: Sequence[str]) -> tuple[int, OSError | None]:
-        """Return how many are written whole, and what kept it from the rest."""
+        """Return how many lines were written whole, and the error that kept the others from being written."""
         appended = 0
         try:
-            self._follow()
+            self._reopen_if_moved()
             for line in lines:
                 self._write(line)
                 appended += 1
@@ -70,8 +71,8 @@ class Log:
             return appended, error
         return appended, None
 
-    def _follow(self) -> None:
-        """Open the file at the path again if it is another one by now."""
+    def _reopen_if_moved(self) -> None:
+        """Open the path again if another file, or none, is there by now."""
         if not self._path or _is_at(self._file, self._path):
             return
         moved, self._file = self._file, self._open()
@@ -79,12 +80,12 @@ class Log:
         os.close(moved)
 
     def _write(self, line: str) -> None:
-        """Write a line in one go, so that lines of several processes do not mix."""
+        """Write a line in one call, so that the lines of several processes do not mix."""
         whole = ("\n" if self._is_torn else "") + line + "\n"
-        left = whole.encode()
-        while left:
-            left = left[os.write(self._file, left) :]
-            self._is_torn = bool(left)
+        remaining = whole.encode()
+        while remaining:
+            remaining = remaining[os.write(self._file, remaining) :]
+            self._is_torn = bool(remaining)
 
     def _sync(self) -> None:
         if stat.S_ISREG(os.fstat(self._file).st_mode):
@@ -96,7 +97,7 @@ class Log:
 
 
 def _is_at(file: int, path: str) -> bool:
-    """Tell whether an open file is the one at that path."""
+    """Return whether an open file is the one at that path."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path))
     except FileNotFoundError:

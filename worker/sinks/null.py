@@ -1,10 +1,9 @@
-"""`null:` takes everything and keeps nothing. For benchmarks."""
+"""`null:` accepts every event and discards it. It is for benchmarks."""
 
 from collections.abc import Sequence
 from threading import Event
 
-from domain.outbox import DELIVERED, Outcome, Row
-from domain.outbox.routes import Route
+from domain.outbox import DELIVERED, Outcome, Route, Row
 from domain.runtime.settings import Settings
 
 

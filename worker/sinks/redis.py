@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from redis import ConnectionPool, Redis
@@ -25,26 +25,26 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from domain.outbox import DELIVERED, NOT_SENT, Failed, Outcome, Row, Unreachable
-from domain.outbox.routes import Route
+from domain.outbox import DELIVERED, NOT_SENT, Failed, Outcome, Route, Row, Unreachable
+from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import in_ordered_batches, written
+from worker.relay.ordered_batches import deliver_in_batches, encode
 from worker.relay.ordering import BATCH_SECONDS
-from worker.route_options import refuse, timeout_of
+from worker.route_options import WRONG_PORT, has_readable_port, quoted, timeout_of, wrong_route
 
-#: What is sent before the first answer is read. Sending more at once is no faster, and after a
-#: connection that broke all of it goes out again.
+#: The entries that are sent before the first answer is read. Sending more at once is no faster, and all of them are
+#: sent again if the connection breaks.
 PIPELINE = 500
 
-#: Options of a URL, besides `db` in that of a Unix socket: what each is, for who gets one wrong.
+#: The options of a URL, and what each means, for an error message. A Unix socket's URL has the option `db` as well.
 OPTIONS = {
     "stream": "the name of the stream",
     "maxlen": "about how many entries it keeps, 1 or more; without it, all",
     "ssl_ca_certs": "a file of certificates to trust, for rediss://",
 }
 
-#: Redis says these of itself, and not of one entry: it is down, full, a replica, or set up otherwise.
+#: Errors that concern Redis itself and not one entry: it is down, full, a replica, or configured otherwise.
 OUTAGES = (
     AskError,
     ClusterDownError,
@@ -55,14 +55,14 @@ OUTAGES = (
     TryAgainError,
 )
 
-#: The same, of answers for which the library has no class: how they begin.
+#: The same, for errors that have no class in redis-py: how their messages begin.
 OUTAGE_CODES = ("BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOAUTH", "NOREPLICAS", "unknown command")
 
 Fields = Mapping[str, str]
 
 
 class RedisStream:
-    """One entry an event, its fields the message. The row alone retries: redis-py never."""
+    """Adds one entry for each event; its fields are the message. Only the row retries: redis-py never does."""
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
         timeout_seconds = timeout_of(route, settings)
@@ -73,22 +73,22 @@ class RedisStream:
         self._stopping = stopping
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return in_ordered_batches(rows, self._send, self._stopping)
+        return deliver_in_batches(rows, self._send, self._stopping)
 
     def close(self) -> None:
         self._redis.close()
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        entries, outcomes = written(rows, self._fields)
+        entries, outcomes = encode(rows, self._fields)
         ends = time.monotonic() + BATCH_SECONDS
         for start in range(0, len(entries), PIPELINE):
             piece = entries[start : start + PIPELINE]
-            answers = self._add([fields for _, fields in piece])
-            outcomes.update((row.id, answer) for (row, _), answer in zip(piece, answers, strict=True))
+            added = self._add([fields for _, fields in piece])
+            outcomes.update((row.id, outcome) for (row, _), outcome in zip(piece, added, strict=True))
             if (
                 self._stopping.is_set()
                 or time.monotonic() > ends
-                or any(isinstance(answer, Unreachable) for answer in answers)
+                or any(isinstance(outcome, Unreachable) for outcome in added)
             ):
                 break
         return [outcomes.get(row.id, NOT_SENT) for row in rows]
@@ -105,32 +105,32 @@ class RedisStream:
         }
 
     def _add(self, entries: Sequence[Fields]) -> Sequence[Outcome]:
-        """Add entries in one go. After a broken connection nobody can tell which of them are in."""
+        """Add entries in one pipeline. If the connection breaks, nobody knows which of them Redis has added."""
         try:
             with self._redis.pipeline(transaction=False) as pipeline:
                 for fields in entries:
                     pipeline.xadd(self._stream, fields, maxlen=self._maxlen, approximate=True)  # type: ignore[arg-type]
-                return [self._outcome(answer) for answer in pipeline.execute(raise_on_error=False)]
-        # What is no answer in Redis's protocol ends in a ValueError.
+                return [self._outcome(reply) for reply in pipeline.execute(raise_on_error=False)]
+        # redis-py raises ValueError for a reply that is not in Redis's protocol.
         except (RedisError, OSError, ValueError) as error:
             return [Unreachable(f"{type(error).__name__}: {error}")] * len(entries)
 
-    def _outcome(self, answer: object) -> Outcome:
-        if isinstance(answer, bytes) and b"-" in answer:
+    def _outcome(self, reply: object) -> Outcome:
+        if isinstance(reply, bytes) and b"-" in reply:
             return DELIVERED
-        if not isinstance(answer, ResponseError):
-            return Unreachable(f"Redis answered {answer!r}, which is no id of an entry")
-        said = str(answer)
-        if said.startswith("WRONGTYPE"):
-            return Unreachable(f"{self._stream!r} is no stream: another kind of value has that name. {said}")
-        if isinstance(answer, OUTAGES) or said.startswith(OUTAGE_CODES):
-            return Unreachable(f"{type(answer).__name__}: {said}")
-        return Failed(said)
+        if not isinstance(reply, ResponseError):
+            return Unreachable(f"Redis answered {reply!r}, which is no id of an entry")
+        message = str(reply)
+        if message.startswith("WRONGTYPE"):
+            return Unreachable(f"{self._stream!r} is no stream: another kind of value has that name. {message}")
+        if isinstance(reply, OUTAGES) or message.startswith(OUTAGE_CODES):
+            return Unreachable(f"{type(reply).__name__}: {message}")
+        return Failed(message)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What the URL of a route says."""
+    """What the URL of a route says: which Redis, and which stream."""
 
     url: str
     stream: str
@@ -139,51 +139,59 @@ class Target:
 
     @classmethod
     def of(cls, route: Route) -> "Target":
-        """Read the URL, or end the process and say what is wrong with it."""
+        """Read the URL. Raises ConfigurationError."""
         parts = urlsplit(route.url)
-        known = OPTIONS | ({"db": "the number of the database"} if parts.scheme == "unix" else {})
-        # Not as the other brokers' URLs are read (see `options_of`): to redis-py a plus is a space.
-        given = parse_qsl(parts.query, keep_blank_values=True)
-        options = dict(given)
-        if strangers := options.keys() - known.keys():
-            _refuse(route, f"unknown option {min(strangers)!r}", known)
-        if len(options) < len(given):
-            _refuse(route, "an option is given twice", known)
-        if not options.get("stream"):
-            _refuse(route, "it names no stream", known)
+        is_socket = parts.scheme == "unix"
+        known = OPTIONS | ({"db": "the number of the database"} if is_socket else {})
+        if not has_readable_port(parts):
+            raise _wrong_url(route, WRONG_PORT, known)
+        options = _options(route, parts.query, known)
         if "ssl_ca_certs" in options and parts.scheme != "rediss":
-            _refuse(route, f"ssl_ca_certs says nothing to {parts.scheme}://", known)
-        database = options.pop("db", parts.path.strip("/") if parts.scheme != "unix" else "") or "0"
-        if not database.isdecimal():
-            _refuse(route, f"{database!r} is no number of a database", known)
+            raise _wrong_url(route, "ssl_ca_certs can be used with rediss:// only", known)
+        database = options.get("db", "") if is_socket else parts.path.strip("/")
+        if database and not database.isdecimal():
+            raise _wrong_url(route, f"{quoted(database)} is no number of a database", known)
         maxlen = options.get("maxlen")
         if maxlen is not None and not (maxlen.isdecimal() and int(maxlen) > 0):
-            _refuse(route, f"maxlen is {maxlen!r}", known)
+            raise _wrong_url(route, f"maxlen is {quoted(maxlen)}", known)
         return cls(
             url=route.url.partition("?")[0],
             stream=options["stream"],
             maxlen=int(maxlen) if maxlen else None,
-            connection={"db": int(database)}
+            connection={"db": int(database or "0")}
             | {name: value for name, value in options.items() if name.startswith("ssl_")},
         )
 
     def open(self, route: Route, timeout_seconds: float) -> Redis:
-        """Return a client that connects when it is first used."""
+        """Return a client that connects when it is first used. Raises ConfigurationError."""
         try:
             pool = ConnectionPool.from_url(
                 self.url,
                 socket_timeout=timeout_seconds,
                 socket_connect_timeout=timeout_seconds,
                 retry=Retry(NoBackoff(), 0),
-                # With the older protocol it checks that a connection has nothing left over to say.
+                # With the older protocol, redis-py uses a connection only if no unread reply is left on it.
                 protocol=2,
                 **self.connection,
             )
         except ValueError as error:
-            _refuse(route, str(error), OPTIONS)
+            raise _wrong_url(route, str(error), OPTIONS) from error
         return Redis.from_pool(pool)
 
 
-def _refuse(route: Route, reason: str, known: Mapping[str, str]) -> NoReturn:
-    there_is = "; ".join(f"{name}: {what}" for name, what in known.items())
-    refuse(route, f"{reason}. Its URL is redis://host:6379/0?stream=NAME, and its options are: {there_is}")
+def _options(route: Route, query: str, known: Mapping[str, str]) -> Mapping[str, str]:
+    # Unlike `options_of`, which the other brokers use, this reads a plus as a space, as redis-py does.
+    given = parse_qsl(query, keep_blank_values=True)
+    options = dict(given)
+    if unknown := options.keys() - known.keys():
+        raise _wrong_url(route, f"unknown option {quoted(min(unknown))}", known)
+    if len(options) < len(given):
+        raise _wrong_url(route, "an option is given twice", known)
+    if not options.get("stream"):
+        raise _wrong_url(route, "it names no stream", known)
+    return options
+
+
+def _wrong_url(route: Route, reason: str, known: Mapping[str, str]) -> ConfigurationError:
+    options = "; ".join(f"{name}: {meaning}" for name, meaning in known.items())
+    return wrong_route(route, f"{reason}. Its URL is redis://host:6379/0?stream=NAME, and its options are: {options}")

@@ -7,13 +7,12 @@ from threading import Event
 
 from standardwebhooks import Webhook as Signer
 
-from domain.outbox import Outcome, Row, Unreachable
-from domain.outbox.routes import Route
+from domain.outbox import Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import Message, format_of
-from worker.http.client import Answer, Http, judged
+from worker.http.client import Http, Response, outcome_of
 from worker.relay.ordered_calls import OrderedCalls
-from worker.route_options import refuse, timeout_of
+from worker.route_options import timeout_of, wrong_route
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 
@@ -29,10 +28,10 @@ class Webhook:
                 timeout_seconds=timeout_seconds,
                 connections=route.concurrency,
                 allowed=settings.webhook_private_networks,
-                judge=_judged,
+                interpret=_outcome_of,
             )
         except ValueError as error:
-            refuse(route, f"its URL can't be used: {error}")
+            raise wrong_route(route, f"its URL can't be used: {error}") from error
         self._calls = OrderedCalls(route.concurrency, stopping)
         self._format = format_of(route)
         self._signers = [_signer(route, secret) for secret in route.secret]
@@ -58,14 +57,14 @@ class Webhook:
         self._http.close()
 
 
-def _judged(answer: Answer) -> Outcome:
-    """410 says that nothing more is wanted: the destination is paused. Source: Standard Webhooks."""
-    return Unreachable(answer.told(), gone=True) if answer.status == 410 else judged(answer)
+def _outcome_of(response: Response) -> Outcome:
+    """Return what a response means. 410 means that the consumer wants no more events. Source: Standard Webhooks."""
+    return Unreachable(response.summary(), gone=True) if response.status == 410 else outcome_of(response)
 
 
 def _signer(route: Route, secret: str) -> Signer:
-    # The library passes over what is no base64, and would sign with another secret.
+    # The library skips characters that are no base64, and would sign with another secret than was meant.
     if SECRET.fullmatch(secret):
         with suppress(ValueError):
             return Signer(secret)
-    return refuse(route, "each of its secrets must be whsec_ followed by base64")
+    raise wrong_route(route, "each of its secrets must be whsec_ followed by base64")

@@ -1,4 +1,4 @@
-"""The confirmation service: it is asked to confirm each hold, and told to let go of those that lapsed."""
+"""The confirmation service: it confirms holds, and releases those that it may have confirmed in vain."""
 
 from collections.abc import Collection, Sequence
 from threading import Event
@@ -7,23 +7,30 @@ from uuid import UUID
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.fulfilment import confirmation
-from domain.outbox import Delivered, Obsolete, Outcome, Refused, Rejected, Row, Settlement
-from domain.outbox.routes import RESERVATION_CONFIRM, Route
-from domain.runtime.settings import refuse_to_start
+from domain.outbox import Delivered, Obsolete, Outcome, Refused, Rejected, Route, Routes, Row, Settlement
+from domain.reservations.events import RESERVATION_CONFIRM
+from domain.runtime.errors import ConfigurationError
+from domain.runtime.settings import Settings
 from worker.formats.envelope import trace, wrap
 from worker.http.client import Http
 from worker.relay.ordered_calls import OrderedCalls
 
 
 class Confirmation:
-    """A step. 2xx confirms, 4xx cancels and gives the stock back, anything else is tried again."""
+    """A step. The answer 2xx confirms a hold, and 4xx cancels it and gives the stock back. After any other answer the
+    service is asked again.
+    """
 
-    def __init__(self, route: Route, db: sessionmaker[Session], stopping: Event, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, route: Route, settings: Settings, db: sessionmaker[Session], routes: Routes, stopping: Event
+    ) -> None:
         self._db = db
+        self._routes = routes
+        timeout_seconds = settings.confirmation_timeout_seconds
         try:
             self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
         except ValueError as error:
-            refuse_to_start(f"CONFIRMATION_URL: it can't be used: {error}.")
+            raise ConfigurationError(f"CONFIRMATION_URL: it can't be used: {error}.") from error
         self._calls = OrderedCalls(route.concurrency, stopping)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
@@ -34,21 +41,23 @@ class Confirmation:
 
     def _call(self, row: Row, held: Collection[UUID]) -> Outcome:
         if row.type == RESERVATION_CONFIRM and row.aggregate_id not in held:
-            return Obsolete()  # settling it tells the service to let go
+            # An earlier call may have reached the service, so `apply` has the hold released unless it was confirmed.
+            return Obsolete()
         outcome = self._http.post(wrap(row), trace(row) | {"Idempotency-Key": str(row.event_id)})
         if row.type == RESERVATION_CONFIRM and isinstance(outcome, Rejected):
             return Refused(outcome.error)
         return outcome
 
     def apply(self, session: Session, settlement: Settlement) -> None:
-        """Change the reservations that were answered for, and compensate for those that never will be."""
+        """Change the reservations that the service has answered for, and cancel those that it never will."""
         asked = [(row, outcome) for row, outcome in settlement.processed if row.type == RESERVATION_CONFIRM]
-        dead = [change for change in settlement.dead if change.row.type == RESERVATION_CONFIRM]
+        dead = [update for update in settlement.dead if update.row.type == RESERVATION_CONFIRM]
         confirmation.answer(
             session,
             confirmed=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Delivered | Obsolete)],
             refused={row.aggregate_id: outcome.reason for row, outcome in asked if isinstance(outcome, Refused)},
-            given_up={change.row.aggregate_id: change.error or "" for change in dead},
+            given_up={update.row.aggregate_id: update.error or "" for update in dead},
+            routes=self._routes,
         )
 
     def close(self) -> None:

@@ -1,7 +1,6 @@
-"""A connection to RabbitMQ in a thread of its own: it publishes whole rounds and collects their confirms.
+"""A connection to RabbitMQ in a thread of its own: it publishes many messages together and collects their confirms.
 
-pika's blocking connection waits for each confirm before the next message, which is a
-hundred times slower.
+pika's blocking connection waits for each confirm before it sends the next message, which is a hundred times slower.
 """
 
 import logging
@@ -30,90 +29,91 @@ from pika.frame import Method
 from pika.spec import Basic
 
 from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
-from worker.sinks.pending_outcomes import Answers
+from worker.sinks.pending_outcomes import PendingOutcomes
 
-#: What is written to the socket at once, in bytes. pika writes each frame by itself, and a
-#: message is three; together they cost a third less CPU.
+#: The bytes that are written to the socket at once. pika writes each frame by itself, and a message is three frames;
+#: written together they cost a third less CPU.
 CHUNK_BYTES = 65_536
 
-#: How long a farewell may take. What is lost without it is a warning in RabbitMQ's log.
-FAREWELL_SECONDS = 1.0
+#: How long closing the connection in due form may take. Without it, RabbitMQ logs a warning.
+CLOSING_SECONDS = 1.0
 
-#: How RabbitMQ closes the channel of who sends it a message that is too large. Source: AMQP 0-9-1, reply codes.
+#: The reply code with which RabbitMQ closes a channel on which it was sent a message that is too large. Source: AMQP
+#: 0-9-1, reply codes.
 PRECONDITION_FAILED = 406
 
-#: What no broker could be told, as AMQP has no way of writing it.
+#: What pika raises for a message that AMQP has no way of writing.
 UNWRITABLE = (ShortStringTooLong, UnsupportedAMQPFieldException, UnicodeError)
 
-# An outage is told of once, by the drain; pika would tell of it with a traceback at every attempt.
+# The relay logs an outage once. pika would log it with a traceback at every attempt.
 logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """A message, ready to be published. `properties.message_id` tells it from others."""
+    """A message, ready to be published. Its `properties.message_id` is unique."""
 
     routing_key: str
     body: bytes
     properties: BasicProperties
 
 
-class Link:
-    """One connection and one channel, from the beginning to the end. After it, a new one is made.
+class Connection:
+    """One connection with one channel. When it has ended, `fault` is set, and a new one is made.
 
-    All methods that begin with `_on` run in its own thread, and so do those that only they call.
+    All methods whose names begin with `_on` run in its own thread, and so do the methods that only they call.
     """
 
     def __init__(self, parameters: ConnectionParameters, exchange: str) -> None:
-        #: What ended it. Nothing is published any more.
+        #: The error that ended it. Nothing more is published.
         self.fault: Unreachable | None = None
-        #: RabbitMQ ended it for what one message is, and did not say which.
+        #: RabbitMQ ended it because of one message, without saying which.
         self.is_refused = False
         self._parameters = parameters
         self._exchange = exchange
         self._lock = threading.Lock()
-        self._rounds: set[Answers] = set()
-        self._early: list[tuple[Answers, Sequence[Publication]]] = []
+        self._waiting: set[PendingOutcomes] = set()
+        self._early: list[tuple[PendingOutcomes, Sequence[Publication]]] = []
         self._published = 0
-        self._pending: dict[int, tuple[Answers, int, str]] = {}
+        self._unconfirmed: dict[int, tuple[PendingOutcomes, int, str]] = {}
         self._returned: dict[str, str] = {}
         self._blocked: str | None = None
         self._channel: Channel | None = None
         self._loop = IOLoop()
-        self._connection: _Connection
+        self._pika: _PikaConnection
         self._thread = threading.Thread(target=self._run, name="amqp", daemon=True)
         self._thread.start()
 
     def publish(self, messages: Sequence[Publication], timeout_seconds: float) -> Sequence[Outcome]:
-        """Publish messages, as soon as the link is open, and return what became of each."""
-        answers = Answers(len(messages))
+        """Publish messages, as soon as the connection is open, and return what became of each."""
+        pending = PendingOutcomes(len(messages))
         with self._lock:
             if self.fault:
                 return [self.fault] * len(messages)
-            self._rounds.add(answers)
-            self._loop.add_callback_threadsafe(partial(self._on_round, answers, messages))
-        if not answers.wait(timeout_seconds):
-            self._give_up(answers, timeout_seconds)
+            self._waiting.add(pending)
+            self._loop.add_callback_threadsafe(partial(self._on_messages, pending, messages))
+        if not pending.wait(timeout_seconds):
+            self._give_up(pending, timeout_seconds)
         with self._lock:
-            self._rounds.discard(answers)
-        return answers.outcomes()
+            self._waiting.discard(pending)
+        return pending.outcomes()
 
     def close(self) -> None:
-        self._end(Unreachable("the destination was closed"), self._leave)
-        self._thread.join(2 * FAREWELL_SECONDS)
+        self._end(Unreachable("the destination was closed"), self._close)
+        self._thread.join(2 * CLOSING_SECONDS)
 
-    def _give_up(self, answers: Answers, timeout_seconds: float) -> None:
-        # Who has been told to wait is not to blame, and the link may be well again. What it was
-        # sent stays in line before all that follows, so it can be repeated but not overtaken.
+    def _give_up(self, pending: PendingOutcomes, timeout_seconds: float) -> None:
+        # A blocked connection is kept, as it may be unblocked. RabbitMQ takes the messages that it was sent before
+        # all later ones, so they may be repeated but can't be overtaken.
         blocked = self._blocked
-        silent = Unreachable(blocked or f"no answer within {timeout_seconds:g} s")
+        outage = Unreachable(blocked or f"no answer within {timeout_seconds:g} s")
         if not blocked:
-            self._end(silent, self._abort)
-        answers.give_rest(silent)
+            self._end(outage, self._abort)
+        pending.resolve_missing(outage)
 
     def _run(self) -> None:
         try:
-            self._connection = _Connection(
+            self._pika = _PikaConnection(
                 self._parameters,
                 on_open_callback=self._on_open,
                 on_open_error_callback=self._on_closed,
@@ -127,7 +127,7 @@ class Link:
 
     def _on_open(self, connection: SelectConnection) -> None:
         if self.fault:
-            self._leave()
+            self._close()
             return
         connection.add_on_connection_blocked_callback(self._on_blocked)
         connection.add_on_connection_unblocked_callback(self._on_unblocked)
@@ -136,59 +136,59 @@ class Link:
     def _on_channel(self, channel: Channel) -> None:
         channel.add_on_close_callback(self._on_channel_closed)
         channel.add_on_return_callback(self._on_return)
-        # A missing exchange is found before anything is sent to it.
+        # This finds a missing exchange before anything is sent to it.
         channel.exchange_declare(self._exchange, passive=True, callback=lambda _: None)
-        channel.confirm_delivery(self._on_answer, callback=lambda _: self._on_ready(channel))
+        channel.confirm_delivery(self._on_confirm, callback=lambda _: self._on_ready(channel))
 
     def _on_ready(self, channel: Channel) -> None:
         self._channel = channel
         early, self._early = self._early, []
-        for answers, messages in early:
-            self._on_round(answers, messages)
+        for pending, messages in early:
+            self._on_messages(pending, messages)
 
-    def _on_round(self, answers: Answers, messages: Sequence[Publication]) -> None:
-        if self.fault or answers.are_complete():
+    def _on_messages(self, pending: PendingOutcomes, messages: Sequence[Publication]) -> None:
+        if self.fault or pending.is_complete():
             return
         if self._channel is None:
-            self._early.append((answers, messages))
+            self._early.append((pending, messages))
         elif self._blocked:
-            answers.give_rest(Unreachable(self._blocked))
+            pending.resolve_missing(Unreachable(self._blocked))
         else:
-            with self._connection.together():
+            with self._pika.together():
                 for position, message in enumerate(messages):
-                    self._publish(self._channel, answers, position, message)
+                    self._publish(self._channel, pending, position, message)
 
-    def _publish(self, channel: Channel, answers: Answers, position: int, message: Publication) -> None:
+    def _publish(self, channel: Channel, pending: PendingOutcomes, position: int, message: Publication) -> None:
         try:
             channel.basic_publish(self._exchange, message.routing_key, message.body, message.properties, mandatory=True)
         except UNWRITABLE as error:
-            answers.give(position, Rejected(f"AMQP can't carry it: {type(error).__name__}: {error}"))
+            pending.resolve(position, Rejected(f"AMQP can't carry it: {type(error).__name__}: {error}"))
             return
         self._published += 1
-        self._pending[self._published] = (answers, position, message.properties.message_id)
+        self._unconfirmed[self._published] = (pending, position, message.properties.message_id)
 
     def _on_return(self, _: Channel, method: Basic.Return, properties: BasicProperties, body: bytes) -> None:
-        said = f"{method.reply_code} {method.reply_text}"
+        reason = f"{method.reply_code} {method.reply_text}"
         where = f"exchange {method.exchange!r}, routing key {method.routing_key!r}"
-        # The confirm comes right after it.
-        self._returned[properties.message_id] = f"returned: {said}: no queue is bound for it ({where})"
+        # The confirm of a returned message follows at once.
+        self._returned[properties.message_id] = f"returned: {reason}: no queue is bound for it ({where})"
 
-    def _on_answer(self, frame: Method) -> None:
-        answer = frame.method
-        is_taken = isinstance(answer, Basic.Ack)
-        for tag in list(self._answered(answer)):
-            answers, position, message_id = self._pending.pop(tag)
+    def _on_confirm(self, frame: Method) -> None:
+        confirm = frame.method
+        is_taken = isinstance(confirm, Basic.Ack)
+        for tag in list(self._confirmed(confirm)):
+            pending, position, message_id = self._unconfirmed.pop(tag)
             returned = self._returned.pop(message_id, None) if self._returned else None
             if returned:
-                answers.give(position, Rejected(returned))
+                pending.resolve(position, Rejected(returned))
             else:
-                answers.give(position, DELIVERED if is_taken else Failed("RabbitMQ did not take it (basic.nack)"))
+                pending.resolve(position, DELIVERED if is_taken else Failed("RabbitMQ did not take it (basic.nack)"))
 
-    def _answered(self, answer: Basic.Ack | Basic.Nack) -> Iterator[int]:
-        """Return the tags that an answer is for. Those that are pending are in order."""
-        if answer.multiple:
-            return takewhile(lambda tag: tag <= answer.delivery_tag, self._pending)
-        return iter([answer.delivery_tag] if answer.delivery_tag in self._pending else [])
+    def _confirmed(self, confirm: Basic.Ack | Basic.Nack) -> Iterator[int]:
+        """Return the tags of the messages that a confirm is for. The unconfirmed ones are in order."""
+        if confirm.multiple:
+            return takewhile(lambda tag: tag <= confirm.delivery_tag, self._unconfirmed)
+        return iter([confirm.delivery_tag] if confirm.delivery_tag in self._unconfirmed else [])
 
     def _on_blocked(self, _: SelectConnection, frame: Method) -> None:
         self._blocked = f"RabbitMQ takes nothing at present: {frame.method.reason}"
@@ -198,72 +198,72 @@ class Link:
 
     def _on_channel_closed(self, _: Channel, reason: Exception) -> None:
         self.is_refused = isinstance(reason, ChannelClosed) and reason.reply_code == PRECONDITION_FAILED
-        self._end(Unreachable(_told(reason)), self._leave)
+        self._end(Unreachable(_message(reason)), self._close)
 
     def _on_closed(self, _: object, reason: BaseException) -> None:
-        self._end(Unreachable(_told(reason)))
+        self._end(Unreachable(_message(reason)))
         self._loop.stop()
 
-    def _leave(self) -> None:
-        """Take leave of RabbitMQ, which may not hold it up."""
-        if self._connection.is_open:
-            self._connection.close()
-        self._loop.call_later(FAREWELL_SECONDS, self._connection.abort)
+    def _close(self) -> None:
+        """Close the connection in due form, and hang up if RabbitMQ takes too long to agree."""
+        if self._pika.is_open:
+            self._pika.close()
+        self._loop.call_later(CLOSING_SECONDS, self._pika.abort)
 
     def _abort(self) -> None:
-        """Drop the connection, with all that has not been sent: it would come after what is sent next."""
-        self._connection.abort()
+        """Hang up and drop all that has not been sent: it would arrive after the messages that are sent next."""
+        self._pika.abort()
 
     def _end(self, fault: Unreachable, then: Callable[[], None] | None = None) -> None:
-        """Publish nothing any more, from this moment on, and then do in its own thread what is to be done."""
+        """Publish nothing more from this moment on. `then` is called in its own thread, if this ends it."""
         with self._lock:
             if then and not self.fault:
                 self._loop.add_callback_threadsafe(then)
             self.fault = self.fault or fault
-            rounds, self._rounds = self._rounds, set()
-        for answers in rounds:
-            answers.give_rest(self.fault)
+            waiting, self._waiting = self._waiting, set()
+        for pending in waiting:
+            pending.resolve_missing(self.fault)
 
 
-class _Connection(SelectConnection):  # type: ignore[misc]  # pika has no types for mypy
-    """pika's connection, which can write frames together and hang up."""
+class _PikaConnection(SelectConnection):  # type: ignore[misc]  # pika has no types for mypy
+    """pika's connection, which can also write frames together and hang up."""
 
-    _held: bytearray | None = None
+    _buffer: bytearray | None = None
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Write what the block sends in large pieces."""
-        self._held = bytearray()
+        """Write what is sent within the block in large pieces."""
+        self._buffer = bytearray()
         try:
             yield
         finally:
             self._flush()
-            self._held = None
+            self._buffer = None
 
     def abort(self) -> None:
-        """Hang up without a word. A connection that is not open yet ends by its own time-out."""
+        """Hang up without closing in due form. A connection that is not open yet ends by its own time-out."""
         if self._opened and not self.is_closed:
             self._terminate_stream(StreamLostError("hung up"))
 
     def _adapter_emit_data(self, data: bytes) -> None:
-        if self._held is None:
+        if self._buffer is None:
             super()._adapter_emit_data(data)
             return
-        self._held += data
-        if len(self._held) >= CHUNK_BYTES:
+        self._buffer += data
+        if len(self._buffer) >= CHUNK_BYTES:
             self._flush()
 
     def _flush(self) -> None:
-        if self._held:
-            super()._adapter_emit_data(bytes(self._held))
-            self._held.clear()
+        if self._buffer:
+            super()._adapter_emit_data(bytes(self._buffer))
+            self._buffer.clear()
 
 
-def _told(error: object) -> str:
-    """Return what an operator needs to know of an error of pika's, which wraps errors in errors."""
+def _message(error: object) -> str:
+    """Return the part of pika's error that an operator needs. pika wraps errors in errors."""
     match error:
         case AMQPConnectionWorkflowFailed(exceptions=[*_, inner]) | AMQPConnectorPhaseErrorBase(exception=inner):
-            return _told(inner)
+            return _message(inner)
         case ProbableAuthenticationError():
             return "RabbitMQ refuses the user or the password"
         case ProbableAccessDeniedError():
@@ -271,7 +271,7 @@ def _told(error: object) -> str:
         case ConnectionClosed() | ChannelClosed():
             return f"{error.reply_code} {error.reply_text}"
         case AMQPError(args=[BaseException() as inner]):
-            return _told(inner)
+            return _message(inner)
         case OSError(strerror=str() as reason):
             return f"can't connect: {reason}"
     return f"{type(error).__name__}: {error}"

@@ -9,13 +9,12 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pika import BasicProperties, ConnectionParameters, DeliveryMode, PlainCredentials, SSLOptions
 
-from domain.outbox import Outcome, Rejected, Row, Unreachable
-from domain.outbox.routes import Route
+from domain.outbox import Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import in_ordered_batches, written
-from worker.route_options import options_of, refuse, timeout_of
-from worker.sinks.amqp.connection import Link, Publication
+from worker.relay.ordered_batches import deliver_in_batches, encode
+from worker.route_options import WRONG_PORT, has_readable_port, options_of, quoted, timeout_of, wrong_route
+from worker.sinks.amqp.connection import Connection, Publication
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
 
@@ -23,9 +22,9 @@ PORTS = {"amqp": 5672, "amqps": 5671}
 
 
 class Amqp:
-    """One connection for all threads, opened when it is first needed and again after each outage.
+    """One connection for all threads. It is opened when it is first needed, and again after each outage.
 
-    It declares nothing: exchanges, queues and bindings are the operator's.
+    It declares no exchange, queue or binding: these are the operator's.
     """
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
@@ -36,50 +35,50 @@ class Amqp:
         self._exchange = options["exchange"]
         self._parameters = _parameters(route, options, self._timeout_seconds)
         self._lock = Lock()
-        self._link: Link | None = None
+        self._connection: Connection | None = None
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return in_ordered_batches(rows, self._send, self._stopping)
+        return deliver_in_batches(rows, self._send, self._stopping)
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        entries, outcomes = written(rows, self._written)
-        answers = self._published([publication for _, publication in entries])
-        outcomes.update((row.id, answer) for (row, _), answer in zip(entries, answers, strict=True))
+        entries, outcomes = encode(rows, self._publication)
+        published = self._publish([publication for _, publication in entries])
+        outcomes.update((row.id, outcome) for (row, _), outcome in zip(entries, published, strict=True))
         return [outcomes[row.id] for row in rows]
 
-    def _published(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
-        link = self._shared()
-        outcomes = list(link.publish(messages, self._timeout_seconds))
-        suspects = _suspects(link, outcomes)
-        # Another thread's message may be the one that RabbitMQ refused.
-        alone = self._sift([messages[position] for position in suspects]) if suspects else ()
-        for position, outcome in zip(suspects, alone, strict=True):
+    def _publish(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
+        connection = self._shared_connection()
+        outcomes = list(connection.publish(messages, self._timeout_seconds))
+        suspects = _suspects(connection, outcomes)
+        # The message that RabbitMQ refused may be another thread's.
+        retried = self._publish_apart([messages[position] for position in suspects]) if suspects else ()
+        for position, outcome in zip(suspects, retried, strict=True):
             outcomes[position] = outcome
         return outcomes
 
-    def _sift(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
-        """Publish messages of which some can't be taken, half by half, until each of those is found alone."""
-        with closing(Link(self._parameters, self._exchange)) as link:
-            outcomes = list(link.publish(messages, self._timeout_seconds))
-        suspects = _suspects(link, outcomes)
+    def _publish_apart(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
+        """Publish messages of which RabbitMQ refuses some, half by half, until each refused one is found."""
+        with closing(Connection(self._parameters, self._exchange)) as connection:
+            outcomes = list(connection.publish(messages, self._timeout_seconds))
+        suspects = _suspects(connection, outcomes)
         if suspects and len(messages) == 1:
             return [Rejected(f"{_error(outcomes[0])} (it has {len(messages[0].body):,} bytes)")]
         half = -(-len(suspects) // 2)
         for part in (suspects[:half], suspects[half:]):
-            alone = self._sift([messages[position] for position in part]) if part else ()
-            for position, outcome in zip(part, alone, strict=True):
+            retried = self._publish_apart([messages[position] for position in part]) if part else ()
+            for position, outcome in zip(part, retried, strict=True):
                 outcomes[position] = outcome
-            if any(isinstance(outcome, Unreachable) for outcome in alone):
+            if any(isinstance(outcome, Unreachable) for outcome in retried):
                 break
         return outcomes
 
-    def _shared(self) -> Link:
+    def _shared_connection(self) -> Connection:
         with self._lock:
-            if self._link is None or self._link.fault:
-                self._link = Link(self._parameters, self._exchange)
-            return self._link
+            if self._connection is None or self._connection.fault:
+                self._connection = Connection(self._parameters, self._exchange)
+            return self._connection
 
-    def _written(self, row: Row) -> Publication:
+    def _publication(self, row: Row) -> Publication:
         message = self._format(row)
         properties = BasicProperties(
             content_type=message.content_type,
@@ -92,13 +91,15 @@ class Amqp:
         return Publication(row.type, message.body.encode(), properties)
 
     def close(self) -> None:
-        if self._link:
-            self._link.close()
+        if self._connection:
+            self._connection.close()
 
 
-def _suspects(link: Link, outcomes: Sequence[Outcome]) -> Sequence[int]:
-    """Return the positions of those of which one is what RabbitMQ closed the channel for."""
-    return [position for position, outcome in enumerate(outcomes) if link.is_refused and outcome is link.fault]
+def _suspects(connection: Connection, outcomes: Sequence[Outcome]) -> Sequence[int]:
+    """Return the positions of the messages one of which made RabbitMQ close the channel."""
+    return [
+        position for position, outcome in enumerate(outcomes) if connection.is_refused and outcome is connection.fault
+    ]
 
 
 def _error(outcome: Outcome) -> str:
@@ -109,25 +110,25 @@ def _options(route: Route) -> Mapping[str, str]:
     options = options_of(route)
     for name in options:
         if name not in OPTIONS:
-            refuse(route, f"{name!r} is no option of it; the options are {', '.join(OPTIONS)}")
+            raise wrong_route(route, f"{quoted(name)} is no option of it; the options are {', '.join(OPTIONS)}")
     if not options.get("exchange"):
-        refuse(route, "it needs the exchange to publish to: amqp://user:password@host/vhost?exchange=bookings")
+        raise wrong_route(
+            route, "it needs the exchange to publish to: amqp://user:password@host/vhost?exchange=bookings"
+        )
     if len(options["exchange"].encode()) > 127:
-        refuse(route, "the name of an exchange has 127 bytes at the most")
+        raise wrong_route(route, "the name of an exchange has 127 bytes at the most")
     return options
 
 
 def _parameters(route: Route, options: Mapping[str, str], timeout_seconds: float) -> ConnectionParameters:
-    try:
-        parts = urlsplit(route.url)
-        port = parts.port or PORTS[parts.scheme]
-    except ValueError as error:
-        refuse(route, f"its address can't be read: {error}")
+    parts = urlsplit(route.url)
+    if not has_readable_port(parts):
+        raise wrong_route(route, WRONG_PORT)
     if not parts.hostname:
-        refuse(route, "it must name a host: amqp://user:password@host/vhost?exchange=bookings")
+        raise wrong_route(route, "it must name a host: amqp://user:password@host/vhost?exchange=bookings")
     return ConnectionParameters(
         host=parts.hostname,
-        port=port,
+        port=parts.port or PORTS[parts.scheme],
         virtual_host=_virtual_host(route, parts),
         credentials=PlainCredentials(unquote(parts.username or "guest"), unquote(parts.password or "guest")),
         ssl_options=_tls(route, options, parts),
@@ -141,7 +142,9 @@ def _parameters(route: Route, options: Mapping[str, str], timeout_seconds: float
 def _virtual_host(route: Route, parts: SplitResult) -> str:
     name = parts.path.removeprefix("/")
     if "/" in name:
-        refuse(route, f"a slash in the name of a virtual host is written %2F: {name.replace('/', '%2F')}")
+        raise wrong_route(
+            route, f"a slash in the name of a virtual host is written %2F: {quoted(name.replace('/', '%2F'))}"
+        )
     return unquote(name) or "/"
 
 
@@ -149,14 +152,15 @@ def _tls(route: Route, options: Mapping[str, str], parts: SplitResult) -> SSLOpt
     files = {name: value for name, value in options.items() if name.endswith("file")}
     if parts.scheme == "amqp":
         if files:
-            refuse(route, f"{', '.join(files)} can be used with amqps:// only")
+            raise wrong_route(route, f"{', '.join(files)} can be used with amqps:// only")
         return None
     if "keyfile" in files and "certfile" not in files:
-        refuse(route, "keyfile needs a certfile beside it")
+        raise wrong_route(route, "keyfile needs a certfile beside it")
     try:
         context = ssl.create_default_context(cafile=files.get("cacertfile"))
         if "certfile" in files:
             context.load_cert_chain(files["certfile"], files.get("keyfile"))
     except (OSError, ValueError) as error:
-        refuse(route, f"its certificates can't be read: {re.sub(r'^.Errno [0-9]+. ', '', str(error))}")
+        reason = re.sub(r"^.Errno [0-9]+. ", "", str(error))
+        raise wrong_route(route, f"its certificates can't be read: {reason}") from error
     return SSLOptions(context, parts.hostname)

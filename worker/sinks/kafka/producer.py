@@ -1,4 +1,4 @@
-"""A Kafka producer, and the thread that takes in what becomes of its messages."""
+"""A Kafka producer for one topic, and the thread that receives the brokers' reports about its messages."""
 
 import threading
 import time
@@ -9,19 +9,21 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from domain.outbox import DELIVERED, Outcome, Rejected, Unreachable
-from worker.sinks.pending_outcomes import Answers
+from worker.sinks.pending_outcomes import PendingOutcomes
 
-#: librdkafka looks once a second for messages whose time is over.
+#: How late the report of a time-out may come: librdkafka looks for messages that have timed out once a second.
 LATE_SECONDS = 2.0
 
-#: How soon the thread notices that it is to end, and how long a full queue is left alone.
-LOOK_SECONDS = 0.2
+#: How soon the thread notices that it must end, in seconds.
+POLL_SECONDS = 0.2
+
+#: How long a message waits before it is offered to a full queue again, in seconds.
 FULL_SECONDS = 0.005
 
-#: librdkafka writes to standard error by itself: emergencies only, as the drain tells of outages.
+#: The log level of librdkafka, which writes to standard error by itself: emergencies only. The relay logs outages.
 EMERGENCIES = 0
 
-#: What is wrong with a message, or with another one of its batch, and always will be.
+#: Errors of a message itself, or of another message in its batch. They come again at every attempt.
 REJECTED = frozenset(
     {
         KafkaError.INVALID_RECORD,
@@ -37,43 +39,43 @@ Record = Mapping[str, Any]
 Report = Callable[[KafkaError | None, Any], None]
 
 
-class Feed:
-    """One producer, until an error of more than one message. After it a new one is made, which knows nothing of it.
+class TopicProducer:
+    """One producer, until an error that concerns more than one message. Then `fault` is set, and a new one is made.
 
-    Nobody there is not the end: librdkafka goes on connecting. A message whose time is over
-    it drops, so that can't come after what is sent next.
+    A broker that does not answer is no such error: librdkafka continues to connect. It drops a message that has timed
+    out, so this message can't arrive after the messages that are sent next.
     """
 
     def __init__(self, properties: Mapping[str, Any], topic: str, timeout_seconds: float) -> None:
-        #: What ended it: no round begins any more.
+        #: The error that ended it. Nothing more is sent.
         self.fault: Unreachable | None = None
         self._topic = topic
         self._timeout_seconds = timeout_seconds
-        self._trouble = _Trouble()
+        self._broker_errors = _BrokerErrors()
         self._lock = threading.Lock()
-        self._rounds: set[Answers] = set()
-        self._producer = Producer({**properties, "log_level": EMERGENCIES, "error_cb": self._trouble.note})
+        self._waiting: set[PendingOutcomes] = set()
+        self._producer = Producer({**properties, "log_level": EMERGENCIES, "error_cb": self._broker_errors.on_error})
         self._thread = threading.Thread(target=self._run, name="kafka", daemon=True)
         self._thread.start()
 
     def send(self, records: Sequence[Record]) -> Sequence[Outcome]:
         """Produce records and return what became of each."""
-        answers = Answers(len(records))
+        pending = PendingOutcomes(len(records))
         with self._lock:
             if self.fault:
                 return [self.fault] * len(records)
-            self._rounds.add(answers)
+            self._waiting.add(pending)
         ends = time.monotonic() + self._timeout_seconds + LATE_SECONDS
         for position, record in enumerate(records):
-            self._produce(record, partial(self._on_report, answers, position, len(record["value"])), ends)
-        if not answers.wait(max(0.0, ends - time.monotonic())):
-            self._give_up(Unreachable(f"no answer within {self._timeout_seconds:g} s"))
+            self._produce(record, partial(self._on_report, pending, position, len(record["value"])), ends)
+        if not pending.wait(max(0.0, ends - time.monotonic())):
+            self._end(Unreachable(f"no answer within {self._timeout_seconds:g} s"))
         with self._lock:
-            self._rounds.discard(answers)
-        return answers.outcomes()
+            self._waiting.discard(pending)
+        return pending.outcomes()
 
     def close(self) -> None:
-        self._give_up(Unreachable("the destination was closed"))
+        self._end(Unreachable("the destination was closed"))
         self._thread.join()
 
     def _produce(self, record: Record, report: Report, ends: float) -> None:
@@ -81,7 +83,7 @@ class Feed:
             try:
                 self._producer.produce(self._topic, **record, on_delivery=report)
             except BufferError:
-                # Its queue is full, and gets empty as it delivers.
+                # The producer's queue is full. It empties as messages are delivered.
                 time.sleep(FULL_SECONDS)
             except KafkaException as error:
                 return report(error.args[0], None)
@@ -91,50 +93,50 @@ class Feed:
 
     def _run(self) -> None:
         try:
-            while not self.fault or self._rounds:
-                self._producer.poll(LOOK_SECONDS)
+            while not self.fault or self._waiting:
+                self._producer.poll(POLL_SECONDS)
         except KafkaException as error:
-            self._give_up(self._unreachable(error.args[0]))
+            self._end(self._unreachable(error.args[0]))
         self._producer.purge()
-        # What was purged is reported, too, and leads back here until it is.
+        # librdkafka reports the purged messages as well, and each unread report would keep this object alive.
         self._producer.poll(0)
 
-    def _on_report(self, answers: Answers, position: int, size: int, error: KafkaError | None, _: Any) -> None:
+    def _on_report(self, pending: PendingOutcomes, position: int, size: int, error: KafkaError | None, _: Any) -> None:
         if error is None:
-            answers.give(position, DELIVERED)
+            pending.resolve(position, DELIVERED)
         elif error.code() in REJECTED:
-            answers.give(position, Rejected(f"{error.name()}: {error.str()} (it has {size:,} bytes)"))
+            pending.resolve(position, Rejected(f"{error.name()}: {error.str()} (it has {size:,} bytes)"))
         else:
-            answers.give(position, self._unreachable(error))
+            pending.resolve(position, self._unreachable(error))
 
     def _unreachable(self, error: KafkaError) -> Unreachable:
-        """Take an error for an outage, and for the end of the producer unless it is silence."""
-        is_silence = error.code() == KafkaError._MSG_TIMED_OUT
-        said = f"no answer within {self._timeout_seconds:g} s" if is_silence else f"{error.name()}: {error.str()}"
-        outage = Unreachable(f"{said}; {self._trouble.said}" if self._trouble.said else said)
-        if not is_silence:
+        """Take an error for an outage. Any but a time-out ends the producer."""
+        is_timeout = error.code() == KafkaError._MSG_TIMED_OUT
+        message = f"no answer within {self._timeout_seconds:g} s" if is_timeout else f"{error.name()}: {error.str()}"
+        outage = Unreachable(f"{message}; {self._broker_errors.last}" if self._broker_errors.last else message)
+        if not is_timeout:
             self.fault = self.fault or outage
         return outage
 
-    def _give_up(self, fault: Unreachable) -> None:
-        """Wait for no answer any more."""
+    def _end(self, fault: Unreachable) -> None:
+        """Send nothing more, and wait for no report any more."""
         with self._lock:
             self.fault = self.fault or fault
-            rounds, self._rounds = self._rounds, set()
-        for answers in rounds:
-            answers.give_rest(self.fault)
+            waiting, self._waiting = self._waiting, set()
+        for pending in waiting:
+            pending.resolve_missing(self.fault)
 
 
-class _Trouble:
-    """What the producer last said of its brokers.
+class _BrokerErrors:
+    """The last error that the producer reported of a broker.
 
-    Not of the feed's own: a producer that its callbacks lead back to ends when garbage is collected
-    and not when it is let go of, with its threads and its connections.
+    It is an object of its own because a callback must not refer to the TopicProducer: the two would refer to each
+    other, and the threads and connections would live until garbage is collected.
     """
 
-    said = ""
+    last = ""
 
-    def note(self, error: KafkaError) -> None:
+    def on_error(self, error: KafkaError) -> None:
         # That all brokers are down says less than why the last one is.
         if error.code() != KafkaError._ALL_BROKERS_DOWN:
-            self.said = error.str()
+            self.last = error.str()

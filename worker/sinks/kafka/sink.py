@@ -8,16 +8,15 @@ from urllib.parse import unquote, urlsplit
 
 from confluent_kafka import KafkaException, Producer
 
-from domain.outbox import Outcome, Rejected, Row
-from domain.outbox.routes import Route
+from domain.outbox import Outcome, Rejected, Route, Row
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import in_ordered_batches, written
-from worker.route_options import options_of, refuse, timeout_of
-from worker.sinks.kafka.producer import Feed, Record
+from worker.relay.ordered_batches import deliver_in_batches, encode
+from worker.route_options import options_of, quoted, timeout_of, wrong_route
+from worker.sinks.kafka.producer import Record, TopicProducer
 
-#: What is not for a URL to say, as the promises hang on it.
-OURS = frozenset(
+#: Properties that a URL can't set, because the guarantees of delivery depend on their values.
+RESERVED = frozenset(
     {
         "acks",
         "bootstrap.servers",
@@ -32,17 +31,17 @@ OURS = frozenset(
 
 TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
-#: librdkafka's own is 10 s: as long as a probe may take.
+#: librdkafka's default is 10 s, which is as long as a probe may take.
 RECONNECT = {"reconnect.backoff.max.ms": 2_000}
 
-#: One message a batch, as a broker refuses whole batches.
+#: One message a batch: brokers refuse whole batches, so only a message that is sent alone is judged by itself.
 ALONE = {"batch.num.messages": 1}
 
 
 class Kafka:
-    """One producer for all threads, made when it is first needed.
+    """One producer for all threads. It is made when it is first needed.
 
-    Options of the URL are librdkafka's properties, and librdkafka checks them.
+    The options of the URL are librdkafka's properties, and librdkafka checks them.
     """
 
     def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
@@ -59,42 +58,42 @@ class Kafka:
             "message.timeout.ms": int(self._timeout_seconds * 1_000),
         }
         self._lock = Lock()
-        self._feed: Feed | None = None
+        self._producer: TopicProducer | None = None
         try:
             Producer({**self._properties, "log_level": 0}).close()
         except KafkaException as error:
-            refuse(route, error.args[0].str())
+            raise wrong_route(route, error.args[0].str()) from error
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return in_ordered_batches(rows, self._send, self._stopping)
+        return deliver_in_batches(rows, self._send, self._stopping)
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        entries, outcomes = written(rows, self._written)
-        answers = self._produced([record for _, record in entries])
-        outcomes.update((row.id, answer) for (row, _), answer in zip(entries, answers, strict=True))
+        entries, outcomes = encode(rows, self._record)
+        produced = self._produce([record for _, record in entries])
+        outcomes.update((row.id, outcome) for (row, _), outcome in zip(entries, produced, strict=True))
         return [outcomes[row.id] for row in rows]
 
-    def _produced(self, records: Sequence[Record]) -> Sequence[Outcome]:
-        outcomes = list(self._shared().send(records))
+    def _produce(self, records: Sequence[Record]) -> Sequence[Outcome]:
+        outcomes = list(self._shared_producer().send(records))
         suspects = [position for position, outcome in enumerate(outcomes) if isinstance(outcome, Rejected)]
         if suspects:
-            # Another message of the batch may be the one that was refused.
-            with closing(self._new(ALONE)) as feed:
-                alone = feed.send([records[position] for position in suspects])
+            # The broker may have refused the batch because of another message in it.
+            with closing(self._new_producer(ALONE)) as producer:
+                alone = producer.send([records[position] for position in suspects])
             for position, outcome in zip(suspects, alone, strict=True):
                 outcomes[position] = outcome
         return outcomes
 
-    def _shared(self) -> Feed:
+    def _shared_producer(self) -> TopicProducer:
         with self._lock:
-            if self._feed is None or self._feed.fault:
-                self._feed = self._new()
-            return self._feed
+            if self._producer is None or self._producer.fault:
+                self._producer = self._new_producer()
+            return self._producer
 
-    def _new(self, properties: Mapping[str, object] | None = None) -> Feed:
-        return Feed({**self._properties, **(properties or {})}, self._topic, self._timeout_seconds)
+    def _new_producer(self, properties: Mapping[str, object] | None = None) -> TopicProducer:
+        return TopicProducer({**self._properties, **(properties or {})}, self._topic, self._timeout_seconds)
 
-    def _written(self, row: Row) -> Record:
+    def _record(self, row: Row) -> Record:
         message = self._format(row)
         own = {"event_id": str(row.event_id), "event_type": row.type}
         return {
@@ -105,14 +104,14 @@ class Kafka:
         }
 
     def close(self) -> None:
-        if self._feed:
-            self._feed.close()
+        if self._producer:
+            self._producer.close()
 
 
 def _topic(route: Route) -> str:
     name = unquote(urlsplit(route.url).path.removeprefix("/"))
     if not TOPIC.fullmatch(name) or name in {".", ".."}:
-        refuse(
+        raise wrong_route(
             route,
             "it needs the topic to produce to, of letters, digits, dots, dashes and underscores:"
             " kafka://host1:9092,host2:9092/topic",
@@ -123,18 +122,22 @@ def _topic(route: Route) -> str:
 def _brokers(route: Route) -> str:
     brokers = urlsplit(route.url).netloc
     if not brokers:
-        refuse(route, "it must name a broker: kafka://host1:9092,host2:9092/topic")
+        raise wrong_route(route, "it must name a broker: kafka://host1:9092,host2:9092/topic")
     if "@" in brokers:
-        refuse(route, "user and password are options: ?sasl.username=…&sasl.password=…&security.protocol=SASL_SSL")
+        raise wrong_route(
+            route, "user and password are options: ?sasl.username=…&sasl.password=…&security.protocol=SASL_SSL"
+        )
     return brokers
 
 
 def _options(route: Route) -> Mapping[str, str]:
     options = options_of(route)
     for name in options:
-        if name in OURS:
-            refuse(route, f"{name} is not for the URL to say: {', '.join(sorted(OURS))} are Holdfast's own")
-        # No property of librdkafka has an underscore; those that have are Python's.
+        if name in RESERVED:
+            raise wrong_route(
+                route, f"{name} can't be an option of the URL: Holdfast itself sets {', '.join(sorted(RESERVED))}"
+            )
+        # No property of librdkafka has an underscore. The options that have one are confluent_kafka's own, for Python.
         if "_" in name or name in {"logger", "default.topic.config"}:
-            refuse(route, f"{name!r} is no option of it; the options are librdkafka's properties")
+            raise wrong_route(route, f"{quoted(name)} is no option of it; the options are librdkafka's properties")
     return options

@@ -1,4 +1,4 @@
-"""Messages as SQS takes them: within its limits, and put together into calls."""
+"""Messages as SQS takes them: within its limits, and grouped into calls."""
 
 import json
 import re
@@ -9,22 +9,22 @@ from typing import Any
 from domain.outbox import Rejected, Row
 from worker.formats import Message
 
-#: What SQS takes in one call. Source: Amazon SQS Developer Guide, "Message quotas".
+#: The messages that SQS takes in one call. Source: Amazon SQS Developer Guide, "Message quotas".
 BATCH_MESSAGES = 10
 
-#: Of one message, and of all in a call: bodies, and names, types and values of attributes. Queues may
-#: allow more since 2025; what every queue takes by default is safe everywhere.
+#: The size of one message, and of all messages in a call: bodies, and names, types and values of attributes. Some
+#: queues allow more since 2025; every queue takes this much by default.
 LIMIT_BYTES = 256 * 1024
 
 MAX_ATTRIBUTES = 10
 
-#: Characters that SQS takes in no body and no attribute: those that XML 1.0 leaves out.
+#: Characters that SQS refuses in bodies and attributes: XML 1.0 does not have them.
 ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A message as SendMessageBatch wants it, and what it counts for in bytes."""
+    """A message as SendMessageBatch wants it, and its size in bytes."""
 
     row_id: int
     fields: Mapping[str, Any]
@@ -35,7 +35,7 @@ Chunk = Sequence[Entry]
 
 
 def entry_of(row: Row, message: Message, *, is_fifo: bool) -> Entry | Rejected:
-    """Return a message as it is sent, or why it can't be."""
+    """Return a message as it is sent, or the reason why it can't be sent."""
     body, attributes = _legal(message.body), _attributes(row, message)
     size = len(body.encode()) + sum(len(f"{name}String{value}".encode()) for name, value in attributes.items())
     if size > LIMIT_BYTES:
@@ -50,31 +50,32 @@ def entry_of(row: Row, message: Message, *, is_fifo: bool) -> Entry | Rejected:
 
 
 def _legal(body: str) -> str:
-    """Escape what SQS takes in no body. It can only be inside a string of JSON, where the escape means the same."""
+    """Escape the characters that SQS refuses. They are inside strings of JSON, where an escape means the same."""
     return body if body.isascii() else ILLEGAL.sub(lambda found: f"\\u{ord(found[0]):04x}", body)
 
 
 def _attributes(row: Row, message: Message) -> Mapping[str, str]:
-    """Return the first ten that are not empty: the format's, then the event's type unless it is among them."""
-    wanted = {**message.attributes}
-    wanted.setdefault("EventType", row.type)
-    found = [(name, ILLEGAL.sub("\ufffd", value)) for name, value in wanted.items() if value]
-    return dict(found[:MAX_ATTRIBUTES])
+    """Return the first ten attributes that are not empty: the format's, then the event's type if it is not there."""
+    attributes = {**message.attributes}
+    attributes.setdefault("EventType", row.type)
+    legal = [(name, ILLEGAL.sub("\ufffd", value)) for name, value in attributes.items() if value]
+    return dict(legal[:MAX_ATTRIBUTES])
 
 
 def _deduplication_id(row: Row) -> str:
-    """Return the event's id; for a replay, that and what its header says.
+    """Return the event's id; for a replay, followed by the value of its header `replayed`.
 
-    Within five minutes SQS drops what comes again under the same id, and says that it has it: right for a retry,
-    and for a replay it would be a lie. Retries of a replay are repeats again, as their header is the same.
+    SQS drops a message whose id it has seen within the last five minutes, and reports it as taken. That is right for
+    a retry, but a replay must arrive. Retries of one replay have the same header, so they have the same id.
     """
     if not row.is_replayed:
         return str(row.event_id)
-    said = re.sub(r"[^0-9A-Za-z:.+-]", "-", str(json.loads(row.headers)["replayed"]))
-    return f"{row.event_id}.{said}"[:128]
+    replayed = re.sub(r"[^0-9A-Za-z:.+-]", "-", str(json.loads(row.headers)["replayed"]))
+    return f"{row.event_id}.{replayed}"[:128]
 
 
 def chunks(entries: Iterable[Entry]) -> Iterator[Chunk]:
+    """Group entries into calls, each within the limits of SQS."""
     chunk: list[Entry] = []
     size = 0
     for entry in entries:

@@ -1,4 +1,4 @@
-"""What SQS answers, and what that means for each message of a call."""
+"""The responses of SQS, and what each means for every message of a call."""
 
 import re
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
 from worker.sinks.sqs.messages import Chunk
 
-#: Error codes, without what stands before their last dot.
+#: The codes of errors by which SQS says that it gets too many calls, without what is before their last dot.
 THROTTLED = frozenset(
     {
         "KmsThrottled",
@@ -24,8 +24,8 @@ THROTTLED = frozenset(
         "TooManyRequestsException",
     }
 )
-#: These find fault with a message. All others find it with the queue, the key or the credentials:
-#: an operator's mistake, and no message may die of it.
+#: The codes of errors in a message. Every other error is in the queue, the key or the credentials: an operator has
+#: made a mistake, and no message may become a dead letter because of it.
 FAULTS_OF_A_MESSAGE = frozenset(
     {
         "BatchRequestTooLong",
@@ -36,25 +36,25 @@ FAULTS_OF_A_MESSAGE = frozenset(
         "MessageTooLong",
     }
 )
-#: Codes of single messages that find fault with something else.
+#: Codes that SQS gives for a single message although the error is elsewhere.
 FAULTS_OF_AN_OPERATOR = re.compile(
     r"(?i)kms|AccessDenied|NonExistentQueue|QueueDoesNotExist|InvalidSecurity|InvalidAddress|UnsupportedOperation"
     r"|InvalidClientTokenId|UnrecognizedClient|SignatureDoesNotMatch|ExpiredToken|OptInRequired|ServiceUnavailable"
 )
 
 
-def each(chunk: Chunk, outcome: Outcome) -> Mapping[int, Outcome]:
+def same_for_all(chunk: Chunk, outcome: Outcome) -> Mapping[int, Outcome]:
     return {entry.row_id: outcome for entry in chunk}
 
 
-def read(answer: Mapping[str, Any], chunk: Chunk) -> Mapping[int, Outcome]:
-    """Return what became of each message. One that is not spoken of may have been taken or not."""
-    taken = {entry["Id"] for entry in answer.get("Successful", ())}
-    failed = {entry["Id"]: entry for entry in answer.get("Failed", ())}
+def outcomes_of(response: Mapping[str, Any], chunk: Chunk) -> Mapping[int, Outcome]:
+    """Return what became of each message. If the response does not mention one, it may have been taken or not."""
+    taken = {entry["Id"] for entry in response.get("Successful", ())}
+    failed = {entry["Id"]: entry for entry in response.get("Failed", ())}
     outcomes: dict[int, Outcome] = {}
     for number, entry in enumerate(chunk):
         if str(number) in failed:
-            outcomes[entry.row_id] = _failed(failed[str(number)])
+            outcomes[entry.row_id] = _outcome_of_failed(failed[str(number)])
         elif str(number) in taken:
             outcomes[entry.row_id] = DELIVERED
         else:
@@ -62,26 +62,26 @@ def read(answer: Mapping[str, Any], chunk: Chunk) -> Mapping[int, Outcome]:
     return outcomes
 
 
-def _failed(entry: Mapping[str, Any]) -> Outcome:
-    """Return what it means that one message of a call was not taken."""
+def _outcome_of_failed(entry: Mapping[str, Any]) -> Outcome:
+    """Return what it means that SQS did not take one message of a call."""
     code = str(entry.get("Code", "")).rpartition(".")[2]
-    said = f"{entry.get('Code')}: {entry.get('Message')}"
+    message = f"{entry.get('Code')}: {entry.get('Message')}"
     if code in THROTTLED:
-        return Unreachable(said, throttled=True)
+        return Unreachable(message, throttled=True)
     if FAULTS_OF_AN_OPERATOR.search(str(entry.get("Code"))):
-        return Unreachable(said)
-    return Rejected(said) if entry.get("SenderFault") else Failed(said)
+        return Unreachable(message)
+    return Rejected(message) if entry.get("SenderFault") else Failed(message)
 
 
-def refused(error: ClientError) -> Outcome:
-    """Return what it means that a whole call was not taken."""
+def outcome_of_error(error: ClientError) -> Outcome:
+    """Return what it means for each message that SQS did not take a whole call."""
     code = _code(error.response)
     if code in THROTTLED or _status(error.response) == 429:
         return Unreachable(str(error), throttled=True)
     return Rejected(str(error)) if code in FAULTS_OF_A_MESSAGE else Unreachable(str(error))
 
 
-def finds_fault_with_a_message(error: ClientError) -> bool:
+def blames_a_message(error: ClientError) -> bool:
     return _code(error.response) in FAULTS_OF_A_MESSAGE
 
 

@@ -1,7 +1,7 @@
-"""How boto3's requests travel: each one with its answer bounded in time and size.
+"""The transport of boto3's requests: each response is bounded in time and size.
 
-boto3's own transport bounds each read alone, so it would listen for ever to a server that
-sends a byte now and then, and its thread would outlive a worker that is told to stop.
+boto3's own transport bounds each read alone. A server that sends a byte now and then could keep a thread for ever,
+even when the worker is stopped.
 """
 
 import time
@@ -14,23 +14,23 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import HTTPClientError
 from botocore.utils import get_environ_proxies
 
-from worker.http.client import BROKEN, KEEPALIVE_SECONDS
+from worker.http.client import CONNECTION_ERRORS, KEEPALIVE_SECONDS
 from worker.http.deadlines import Backend, Deadline
 
-#: What is read of an answer, in bytes. Ten messages are answered for in less than a tenth of it.
-ANSWER_BYTES = 262_144
+#: The bytes of a response that are read. A response about ten messages has less than a tenth of this.
+MAX_RESPONSE_BYTES = 262_144
 
 
 class ConnectionBroke(HTTPClientError):  # type: ignore[misc]
-    """What boto3 passes on to its caller."""
+    """Raised when a request gets no response. boto3 passes it on to its caller."""
 
     fmt = "{error}"
 
 
-class Wire:
-    """A keep-alive connection pool, by way of the proxy that the environment names. Safe for threads.
+class Transport:
+    """A pool of keep-alive connections, through the proxy that the environment names. Safe for threads.
 
-    `ca_bundle` is the path of further certificates to trust, as boto3 is configured.
+    `ca_bundle` is the path of further certificates to trust, if boto3 is configured to trust any.
     """
 
     def __init__(self, client: Any, *, timeout_seconds: float, connections: int, ca_bundle: str | None) -> None:
@@ -52,7 +52,7 @@ class Wire:
         self._pool.close()
 
     def _send(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
-        """Send a request. What an event handler returns is boto3's answer. Raises ConnectionBroke."""
+        """Send a request. boto3 takes what this event handler returns for the response. Raises ConnectionBroke."""
         self._deadline.at = time.monotonic() + self._timeout_seconds
         try:
             with self._pool.stream(
@@ -61,7 +61,7 @@ class Wire:
                 body = _read(response)
         except httpcore.TimeoutException as error:
             raise ConnectionBroke(error=f"SQS did not answer within {self._timeout_seconds:g} s") from error
-        except BROKEN as error:
+        except CONNECTION_ERRORS as error:
             raise ConnectionBroke(error=f"{type(error).__name__}: {error}") from error
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in response.headers}
         raw = urllib3.HTTPResponse(BytesIO(body), preload_content=False)
@@ -72,8 +72,8 @@ def _read(response: httpcore.Response) -> bytes:
     body = b""
     for chunk in response.iter_stream():
         body += chunk
-        if len(body) > ANSWER_BYTES:
-            raise httpcore.ReadError(f"the answer has more than {ANSWER_BYTES:,} bytes")
+        if len(body) > MAX_RESPONSE_BYTES:
+            raise httpcore.ReadError(f"the answer has more than {MAX_RESPONSE_BYTES:,} bytes")
     return body
 
 
