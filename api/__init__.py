@@ -1,1 +1,1 @@
-"""The front doors. Each reads, begins, calls one verb of the domain and renders."""
+"""The endpoints. Each handler reads the request, begins a transaction, calls one verb of the domain and renders."""

@@ -1,52 +1,42 @@
-"""Is it alive, and can it serve?"""
+"""Health over HTTP: whether the process runs, whether it can serve, and its metrics."""
 
-import msgspec
-from litestar import Response, get
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.doorbell import Doorbell
+from api.health.schemas import Liveness, Readiness
 from domain.runtime.database import is_migrated
 from domain.runtime.errors import DatabaseUnavailable
-
-
-class Life(msgspec.Struct):
-    """It runs."""
-
-    status: str
-
-
-class Readiness(msgspec.Struct):
-    """`status` is `ok` or `unavailable`; the others say `ok`, or what is wrong and how to go on."""
-
-    status: str
-    database: str
-    broker: str
-
-
-@get("/health/live", tags=["health"])
-async def live() -> Life:
-    """Answer while the process runs."""
-    return Life("ok")
-
+from domain.runtime.metrics import CONTENT_TYPE_LATEST, render
 
 UNREACHABLE = "unreachable: see DATABASE_URL"
 
 _NOT_READY = ResponseSpec(
     Readiness,
-    description="Requests can't be served now",
+    description="No request can be served now",
     generate_examples=False,
     examples=[Example(value=Readiness("unavailable", UNREACHABLE, "ok"))],
 )
 
 
+@get("/health/live", tags=["health"])
+async def live() -> Liveness:
+    """Answer as long as the process runs."""
+    return Liveness("ok")
+
+
 @get("/health/ready", sync_to_thread=True, responses={503: _NOT_READY}, tags=["health"])
 def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[Readiness]:
-    """Answer 200 when requests can be served: the database is reachable and migrated.
+    """Answer 200 if requests can be served: the database is reachable and migrated.
 
-    A broker that is missing is a warning: events are only late without it.
+    An unreachable broker is only a warning: without it, events are delivered late.
     """
     try:
         with db.begin() as session:
@@ -55,10 +45,19 @@ def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[Readiness]:
         database = UNREACHABLE
     broker = (
         "ok"
-        if doorbell.is_heard()
-        else "unreachable: nothing is lost, and nothing leaves until it is back or bin/process-outbox runs"
+        if doorbell.is_reachable()
+        else "unreachable: no event is lost, but none is delivered until it is back or bin/process-outbox runs"
     )
     if database == "ok":
         return Response(Readiness("ok", database, broker))
     retry_after = str(DatabaseUnavailable.retry_after_seconds)
     return Response(Readiness("unavailable", database, broker), status_code=503, headers={"Retry-After": retry_after})
+
+
+@get("/metrics", sync_to_thread=True, include_in_schema=False)
+def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Return the metrics of all API processes at this port, and the status of the outbox."""
+    return Response(render(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+ROUTES: Sequence[HTTPRouteHandler] = (live, ready, metrics)

@@ -1,4 +1,4 @@
-"""Reading a body: strictly, and with an error that names the field."""
+"""Decoding the body of a request: strictly, and with an error that names the field."""
 
 import re
 from collections.abc import Generator
@@ -13,8 +13,11 @@ from litestar.typing import FieldDefinition
 
 from domain.runtime.errors import Invalid
 
-#: More than this is no reservation.
+#: The largest body: many times what a reservation with the largest note and metadata takes.
 MAX_BODY_BYTES = 1_000_000
+
+#: The pattern of a text without NUL. PostgreSQL can't store NUL, so nothing that contains one can be found.
+NO_NUL = "^[^\\x00]*$"
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -22,7 +25,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 class Strict(AbstractDTO[T]):
     """Decodes JSON into exactly the annotated struct.
 
-    Litestar's own decoding is lax: it would take "2" or true for 2.
+    Litestar's own decoding is lax: it would accept "2" or true as the number 2.
     """
 
     def decode_bytes(self, value: bytes) -> Any:
@@ -78,29 +81,29 @@ _MISSING = re.compile(r"Object missing required field `(?P<field>.*)`")
 
 
 def _invalid(message: str) -> Invalid:
-    """Turn msgspec's sentence into a field, `guest.id` if it is within another, and a reason."""
+    """Return the field and the reason that a message of msgspec names. A nested field is written as `guest.id`."""
     parts = _MESSAGE.fullmatch(message)
     assert parts is not None
     place, reason = _INDEX.sub("", parts["place"] or ""), parts["reason"]
     if unknown := _UNKNOWN.fullmatch(reason):
-        return Invalid(within(place, unknown["field"]), "there is no such field here")
+        return Invalid(within(place, unknown["field"]), "unknown field")
     if missing := _MISSING.fullmatch(reason):
         return Invalid(within(place, missing["field"]), "it is required")
     return Invalid(place or "body", sentence(reason))
 
 
 def within(place: str, field: str) -> str:
-    """Return the name of a field, seen from the top of the body."""
+    """Return the name of a field, counted from the top of the body."""
     return f"{place}.{field}" if place else field
 
 
 def sentence(reason: str) -> str:
-    """Return what msgspec says in the way in which we would say it."""
+    """Return a message of msgspec so that it can follow the name of a field: in lower case, without backquotes."""
     return reason[:1].lower() + reason[1:].replace("`", "")
 
 
 def _refuse_nul(value: object, field: str) -> None:
-    """Raise Invalid for a NUL anywhere within: PostgreSQL's text can't hold one."""
+    """Raise Invalid if any text within a value contains NUL, which PostgreSQL can't store."""
     match value:
         case str() if "\0" in value:
             raise Invalid(field, "it contains a NUL character, which can't be stored")

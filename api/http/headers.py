@@ -1,4 +1,4 @@
-"""What the headers of a request say about who asks, whether again, and about which version."""
+"""The headers of requests and of responses: how they are read, and how the OpenAPI document describes them."""
 
 import hashlib
 import re
@@ -6,12 +6,13 @@ from typing import Any
 
 import msgspec
 from litestar import Request
+from litestar.openapi.spec import OpenAPIHeader, OpenAPIType, Parameter, Schema
 
 from api.http import tracing
-from domain.idempotency.stored_answers import Key
+from domain.idempotency import Key
 from domain.runtime.errors import Invalid
 
-#: The scope of keys for clients that do not name themselves.
+#: The client to whom keys belong if the request names none.
 ANONYMOUS = "anonymous"
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
@@ -19,7 +20,7 @@ _ETAG = re.compile(r'(?:W/)?"?(\d{1,9})"?')
 
 
 def client_of(request: Request[Any, Any, Any]) -> str:
-    """Return the client that keys belong to: the header X-Client-Id. Raises Invalid."""
+    """Return the client that sends a request, from the header X-Client-Id. Raises Invalid."""
     client = request.headers.get("x-client-id", ANONYMOUS)
     if not _PRINTABLE.fullmatch(client):
         raise Invalid("X-Client-Id", "it must have 1 to 255 printable ASCII characters")
@@ -39,12 +40,12 @@ def key_of(request: Request[Any, Any, Any], operation: str) -> Key | None:
 
 
 def hash_of(*parts: object) -> str:
-    """Return the SHA-256, in hex, of what a request asks for: the order of its fields is no difference."""
+    """Return the SHA-256, in hex, of what a request contains. The order of its fields makes no difference."""
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
 def version_of(request: Request[Any, Any, Any]) -> int | None:
-    """Return the version that If-Match names, None for any. Raises Invalid."""
+    """Return the version that If-Match names, or None if any version will do. Raises Invalid."""
     written = request.headers.get("if-match", "*").strip()
     if written == "*":
         return None
@@ -55,11 +56,44 @@ def version_of(request: Request[Any, Any, Any]) -> int | None:
 
 
 def trace_of(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """Return what ties the events of a request to it: its W3C trace context and its correlation id.
+    """Return what connects events to the request that caused them: its W3C trace context and its correlation id.
 
-    The context is that of our own span if traces are wanted, else the one that was sent.
+    The trace context is that of our own span if traces are wanted, otherwise the one that the client sent.
     """
     names = {"traceparent": "traceparent", "x-request-id": "correlation_id"}
     found = {ours: request.headers.get(theirs) for theirs, ours in names.items()}
     found["traceparent"] = tracing.current() or found["traceparent"]
     return {name: value[:255] for name, value in found.items() if value and _PRINTABLE.fullmatch(value[:255])}
+
+
+#: The headers of requests, as the OpenAPI document describes them.
+KEY = Parameter(
+    name="Idempotency-Key",
+    param_in="header",
+    description="Makes it safe to send the request again: for 24 hours the same key gets the same answer",
+    schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=255, pattern="^[ -~]+$"),
+)
+CLIENT = Parameter(
+    name="X-Client-Id",
+    param_in="header",
+    description="The client to whom the key belongs, in 1 to 255 printable ASCII characters",
+    # Without a pattern, because the header is not checked where nothing depends on it.
+    schema=Schema(type=OpenAPIType.STRING),
+)
+IF_MATCH = Parameter(
+    name="If-Match",
+    param_in="header",
+    description="The ETag of the version to change",
+    schema=Schema(type=OpenAPIType.STRING, pattern=r'^(\*|(W/)?"?[0-9]{1,9}"?)$'),
+)
+
+
+def _header(description: str) -> OpenAPIHeader:
+    return OpenAPIHeader(description=description, schema=Schema(type=OpenAPIType.STRING))
+
+
+#: The headers of responses, likewise.
+REPLAYED = {"Idempotency-Replayed": _header("`true` if this is the stored answer to an earlier request")}
+ETAG = {"ETag": _header("The version")}
+LOCATION = {"Location": _header("The path of the new resource")}
+RETRY_AFTER = {"Retry-After": _header("Send the request again after this many seconds")}

@@ -1,4 +1,4 @@
-"""Every no that a client can hear: problem+json, RFC 9457. One table, and a test that it is complete."""
+"""Problems: every refusal and every failure as problem+json, RFC 9457. A test proves that the table is complete."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ log = structlog.get_logger()
 
 
 class Problem(msgspec.Struct, rename={"kind": "type"}):
-    """What went wrong. `field` names what is at fault in the request; further members are facts."""
+    """What went wrong. `field` names the part of the request that is at fault; further members are facts."""
 
     kind: str
     title: str
@@ -34,12 +34,12 @@ class Problem(msgspec.Struct, rename={"kind": "type"}):
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """How one error is told. `detail` is filled from the error's fields."""
+    """The status and the words for one error. `detail` has placeholders for the fields of the error."""
 
     status: int
     title: str
     detail: str
-    #: What is at fault, where the error itself does not say.
+    #: The part of the request that is at fault, where the error itself does not name it.
     field: str | None = None
 
     def slug(self) -> str:
@@ -50,79 +50,81 @@ WORDINGS: Mapping[type[HoldfastError], Wording] = {
     errors.Invalid: Wording(
         400, "Invalid request", "{field}: {reason}. Nothing was changed; correct it and send it again."
     ),
-    errors.UnknownItem: Wording(404, "Unknown item", "There is no item {item}. GET /items lists those that there are."),
-    errors.UnknownReservation: Wording(404, "Unknown reservation", "There is no reservation {reservation_id}."),
+    errors.UnknownItem: Wording(404, "Unknown item", "No item has the id or sku {item}. GET /items lists all items."),
+    errors.UnknownReservation: Wording(404, "Unknown reservation", "No reservation has the id {reservation_id}."),
     errors.UnknownDestination: Wording(
         404,
         "Unknown destination",
-        "There is no destination {destination}; those that there are: {there_are}. Nothing was changed.",
+        "No destination has the name {destination}. Known destinations: {known}. Nothing was changed.",
     ),
-    errors.NothingPromised: Wording(
+    errors.NotInOutbox: Wording(
         404,
-        "Nothing promised",
-        "The outbox has no event and no reservation {subject_id}. Delivered rows leave it after their retention, and"
-        " what no destination wants is never recorded.",
+        "Not in outbox",
+        "The outbox has no row of an event or a reservation with the id {subject_id}. Delivered rows are deleted after"
+        " their retention time, and an event that no destination wants is not recorded.",
     ),
     errors.SoldOut: Wording(
         409,
         "Sold out",
-        "{asked} of {sku} were asked for and {available_quantity} can be had now. Nothing was reserved; ask for less,"
-        " or try again later with the same key, as holds that are not confirmed come back.",
+        "Requested {asked} of {sku}; {available_quantity} available. Nothing was reserved. Request less, or try again"
+        " later with the same key: the units of holds that expire become available again.",
     ),
     errors.SkuTaken: Wording(
-        409, "Sku taken", "There is an item {sku} already. Choose another sku, or PATCH that item."
+        409, "Sku taken", "An item with the sku {sku} exists already. Choose another sku, or PATCH that item."
     ),
-    errors.StockCommitted: Wording(
+    errors.InsufficientAvailableStock: Wording(
         409,
-        "Stock committed",
-        "The stock of {sku} can't change by {adjust_quantity_by}: {available_quantity} are available, and the rest is"
-        " promised to reservations. Nothing was changed.",
+        "Insufficient available stock",
+        "The stock of {sku} cannot change by {adjust_quantity_by}: {available_quantity} available, and the other units"
+        " belong to reservations. Nothing was changed.",
     ),
     errors.WrongStatus: Wording(
         409,
         "Wrong status",
-        "A reservation that is {status} can't become {to}. It is as it was; GET it to see how it stands.",
+        "The reservation cannot change from {status} to {to}. Nothing was changed. GET it to see its current status.",
     ),
-    errors.HoldLapsed: Wording(
+    errors.HoldExpired: Wording(
         409,
-        "Hold lapsed",
-        "The hold ended at {expired_at} and its stock has been given back. Make a new reservation.",
+        "Hold expired",
+        "The hold expired at {expired_at}, and its units are available again. Make a new reservation.",
     ),
     errors.StaleVersion: Wording(
         409,
         "Stale version",
-        "Version {expected_version} was expected and the reservation has version {current_version}. Nothing was"
+        "Version {expected_version} was expected, and the reservation has version {current_version}. Nothing was"
         " changed; GET it and decide again.",
     ),
     errors.StalePrecondition: Wording(
         412,
         "Stale precondition",
-        "If-Match names version {expected_version} and the reservation has version {current_version}. Nothing was"
+        "If-Match names version {expected_version}, and the reservation has version {current_version}. Nothing was"
         " changed; GET it and decide again.",
     ),
-    errors.KeyReused: Wording(
+    errors.IdempotencyKeyReused: Wording(
         409,
-        "Key reused",
-        "The idempotency key {key!r} was used for another request within the last 24 hours. Nothing was changed; repeat"
-        " that request as it was, or use a new key.",
+        "Idempotency key reused",
+        "The idempotency key {key!r} was used for another request within the last 24 hours. Nothing was changed; send"
+        " the first request again as it was, or use a new key.",
     ),
     errors.Busy: Wording(
-        503, "Busy", "Too much is waiting. Nothing was changed; send the same request again in {retry_after_seconds} s."
+        503,
+        "Busy",
+        "Holdfast is busy. Nothing was changed; send the same request again in {retry_after_seconds} s.",
     ),
     errors.DatabaseUnavailable: Wording(
         503,
         "Database unavailable",
-        "The database can't be reached. Send the same request again in {retry_after_seconds} s, with the same"
-        " Idempotency-Key, so that it can't take effect twice.",
+        "The database cannot be reached. Send the same request again in {retry_after_seconds} s, with the same"
+        " Idempotency-Key, so that it cannot take effect twice.",
     ),
 }
 
-#: What the framework refuses before a door is reached, by status.
+#: What the framework refuses before a handler is called, by status.
 EARLY_WORDINGS: Mapping[int, Wording] = {
     wording.status: wording
     for wording in (
-        Wording(404, "No such resource", "There is nothing at this address. /schema shows every operation."),
-        Wording(405, "Method not allowed", "This address does not know that method. /schema shows every operation."),
+        Wording(404, "No such resource", "No resource has this path. /schema shows every operation."),
+        Wording(405, "Method not allowed", "The resource does not support this method. /schema shows every operation."),
         Wording(
             413, "Body too large", "The body has more than 1,000,000 bytes. Nothing was changed; send less.", "body"
         ),
@@ -137,17 +139,18 @@ EARLY_WORDINGS: Mapping[int, Wording] = {
 
 
 def of_error(_: Request[Any, Any, Any], error: HoldfastError) -> Response[dict[str, Any]]:
-    """Render an error of the domain."""
+    """Render an error of the domain, for the framework."""
     return of(error)
 
 
 def of(error: HoldfastError) -> Response[dict[str, Any]]:
+    """Render an error of the domain, with `Retry-After` if the client may send the request again."""
     headers = {"Retry-After": str(error.retry_after_seconds)} if isinstance(error, Unavailable) else {}
     return _response(body_of(error), headers)
 
 
 def body_of(error: HoldfastError) -> dict[str, Any]:
-    """Return the problem that an error is."""
+    """Return the body of the problem that describes an error of the domain."""
     facts = {_MEMBERS.get(name, name): _plain(value) for name, value in vars(error).items()}
     if isinstance(error, NotFound):
         facts["field"] = error.field
@@ -156,18 +159,18 @@ def body_of(error: HoldfastError) -> dict[str, Any]:
     return _body(WORDINGS[type(error)], facts, vars(error))
 
 
-#: What a fact is called where its own name is taken: `status` is the response's.
+#: The name of a fact whose own name is taken: `status` is that of the response.
 _MEMBERS = {"status": "current_status"}
 
 
 def of_database_error(request: Request[Any, Any, Any], error: SQLAlchemyError) -> Response[dict[str, Any]]:
-    """Render a database that is down or busy as such, and anything else as our fault."""
+    """Render that the database is unavailable or busy, and any other error of it as our own fault."""
     passing = trouble(error)
     return of(passing) if passing else of_bug(request, error)
 
 
 def of_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[dict[str, Any]]:
-    """Render what the framework refused before a door was reached."""
+    """Render what the framework refused before a handler was called."""
     if isinstance(error, ValidationException):
         return of(_invalid(error))
     if error.status_code >= 500:
@@ -179,19 +182,19 @@ def of_http_error(request: Request[Any, Any, Any], error: HTTPException) -> Resp
 
 
 def early_body_of(wording: Wording) -> dict[str, Any]:
-    """Return the problem that the framework's refusal is."""
+    """Return the body of the problem that describes a refusal of the framework."""
     return _body(wording, {"field": wording.field} if wording.field else {}, {})
 
 
 def _invalid(error: ValidationException) -> Invalid:
-    """Turn the framework's list of faults into the first of them."""
+    """Return the first fault that the framework found."""
     faults: Any = error.extra or [{}]
     field, reason = faults[0].get("key", "request"), faults[0].get("message", error.detail)
-    return Invalid("body", "it is empty, and JSON is needed") if field == "data" else Invalid(field, sentence(reason))
+    return Invalid("body", "it is empty, and JSON is required") if field == "data" else Invalid(field, sentence(reason))
 
 
 def of_bug(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    """Render what should never happen, without showing its insides."""
+    """Render an error that should never happen, without showing its details to the client."""
     log.error("request.failed", exc_info=error)
     return _response(_body(BUG, {}, {}), {})
 
@@ -199,7 +202,7 @@ def of_bug(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, An
 BUG = Wording(
     500,
     "Internal error",
-    "This is our fault and has been logged. Send the same request again, with the same Idempotency-Key.",
+    "This is a fault of Holdfast and has been logged. Send the same request again, with the same Idempotency-Key.",
 )
 
 

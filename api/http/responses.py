@@ -1,4 +1,4 @@
-"""Turning what the domain answered into a response."""
+"""Responses: the answers of the domain as HTTP sends them, and as the OpenAPI document describes refusals."""
 
 from typing import Any, cast
 
@@ -8,21 +8,21 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
 from api.http.problems import EARLY_WORDINGS, MEDIA_TYPE, Problem, body_of, early_body_of
-from domain.idempotency.stored_answers import Answered
+from domain.idempotency import Answered
 from domain.runtime.errors import Busy, Invalid, Refusal, SoldOut, StalePrecondition, UnknownItem
 
 
 class _Head(msgspec.Struct):
-    """The part of an answer that its headers repeat."""
+    """The fields of an answer that its headers repeat."""
 
     id: str | int | None = None
     version: int | None = None
 
 
 def answered(outcome: Answered | Refusal, *, status: int, at: str) -> Response[Any]:
-    """Send an answer as it was first rendered, with `Location` and `ETag`, or raise the refusal.
+    """Return the response with an answer as it was first rendered, with `Location` and `ETag`. Raises the refusal.
 
-    `at` is the address that the id is appended to.
+    `at` is the path to which `Location` appends the id.
     """
     if isinstance(outcome, Refusal):
         raise outcome
@@ -32,25 +32,25 @@ def answered(outcome: Answered | Refusal, *, status: int, at: str) -> Response[A
         headers["Location"] = f"{at}/{head.id}"
     if outcome.replayed:
         headers["Idempotency-Replayed"] = "true"
-    # Bytes are sent as they are; the annotation of each door says what they hold.
+    # Bytes are sent as they are; the annotation of each handler says what they contain.
     return Response(
         cast(Any, outcome.text.encode()), status_code=status, media_type="application/json", headers=headers
     )
 
 
 _PROBLEMS = {
-    400: ("The request can't be: the problem names the field", body_of(Invalid("quantity", "expected int >= 1"))),
-    404: ("There is no such thing", body_of(UnknownItem("ROOM-DOUBLE"))),
-    409: ("It does not fit what is true now", body_of(SoldOut("ROOM-DOUBLE", asked=3, available_quantity=1))),
+    400: ("The request is invalid; the problem names the field", body_of(Invalid("quantity", "expected int >= 1"))),
+    404: ("What the request names does not exist", body_of(UnknownItem("ROOM-DOUBLE"))),
+    409: ("The request contradicts the present state", body_of(SoldOut("ROOM-DOUBLE", asked=3, available_quantity=1))),
     412: ("If-Match names another version than the current one", body_of(StalePrecondition(1, 2))),
     413: ("The body has more than 1,000,000 bytes", early_body_of(EARLY_WORDINGS[413])),
     415: ("The body is not JSON", early_body_of(EARLY_WORDINGS[415])),
-    503: ("Busy, or the database is down: ask again after Retry-After seconds", body_of(Busy())),
+    503: ("Busy, or the database is unavailable; send the request again after Retry-After seconds", body_of(Busy())),
 }
 
 
 def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """Describe these statuses in the OpenAPI document. Any operation may answer 400 and 503."""
+    """Return the description of these statuses for the OpenAPI document. Any operation may answer 400 and 503."""
     return {status: _problem(*_PROBLEMS[status]) for status in (400, *statuses, 503)}
 
 

@@ -1,4 +1,4 @@
-"""A span for each request that changes something, so that what it promised can be followed to where it goes."""
+"""Traces: a span for each request that changes something, which the deliveries of its events link to."""
 
 from typing import cast
 
@@ -13,12 +13,12 @@ TRACER = trace.get_tracer("holdfast.api")
 
 _CONTEXT = TraceContextTextMapPropagator()
 
-#: They change nothing.
+#: Methods that change nothing.
 READS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Tracing(ASGIMiddleware):
-    """Continues the trace that a request names, or begins one. Only there if traces are wanted."""
+    """Continues the trace that a request names, or begins one. The application has it only if traces are wanted."""
 
     scopes = (ScopeType.HTTP,)
 
@@ -46,7 +46,7 @@ class Tracing(ASGIMiddleware):
 
 
 def current() -> str | None:
-    """Return the `traceparent` of the span that is open here, None if there is none."""
+    """Return the `traceparent` of the current span, or None if there is none."""
     carrier: dict[str, str] = {}
     _CONTEXT.inject(carrier)
     return carrier.get("traceparent")

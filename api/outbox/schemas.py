@@ -1,10 +1,9 @@
-"""What operators see of the outbox, and the shapes of what they ask for."""
+"""The shapes of what operators read of the outbox, and of the changes that they request."""
 
-import re
 from collections.abc import Collection
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, cast
 from uuid import UUID
 
 import msgspec
@@ -13,25 +12,25 @@ from msgspec import Meta
 from domain.outbox.operations.audit import WHY_LENGTH
 from domain.outbox.operations.dead_letters import Group, Letter
 from domain.outbox.operations.destinations import Destination, State
-from domain.outbox.operations.explain import Delivery, End, Obstacle
+from domain.outbox.operations.explain import End, Explanation, Obstacle
 from domain.outbox.operations.selection import Among, Selection
-from domain.outbox.operations.status import MOST, Count, Standing
+from domain.outbox.operations.status import MAX_COUNTED, CountName, DestinationStatus
 
-#: No request changes more rows: it is answered within a second, and the next one goes on.
+#: No request changes more rows, so that each is answered within a second. The next request continues.
 MAX_ROWS = 1_000
 
 WhyText = Annotated[str, Meta(min_length=1, max_length=WHY_LENGTH, examples=["The shop is back (OPS-7)"])]
-Moment = Annotated[datetime, Meta(tz=True)]
+Timestamp = Annotated[datetime, Meta(tz=True)]
 RowId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
-#: As the answers have it: the number of a row, which has no more digits than that in any database.
+#: The number of a row, as `next_cursor` returns it. No row has a number with more digits.
 Cursor = Annotated[str, Meta(pattern="^[0-9]{1,18}$")]
 
 
 class Selected(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Which rows are meant: all that is given must fit. Who means every one says `all`.
+    """The rows to change. Filters are combined with AND; to select every row, set `all`.
 
-    `type` may have `*` for any run of characters; `since` (inclusive) and `until`
-    (exclusive) bound the time of death or of delivery.
+    `type` may contain `*` for any characters. `since` (inclusive) and `until` (exclusive) bound the time at which
+    the row was delivered or became a dead letter.
     """
 
     id: RowId | None = None
@@ -39,18 +38,18 @@ class Selected(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     reservation_id: UUID | None = None
     type: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
     destination: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
-    since: Moment | None = None
-    until: Moment | None = None
+    since: Timestamp | None = None
+    until: Timestamp | None = None
     all: bool = False
 
-    def means(self, among: Among) -> Selection:
-        """Return the selection. Raises Invalid."""
+    def to_selection(self, among: Among) -> Selection:
+        """Return the selection among rows of that kind. Raises Invalid."""
         given = msgspec.structs.asdict(self)
         return Selection(among=among, row_id=given.pop("id"), everything=given.pop("all"), **given)
 
 
 class SelectedLetters(Selected, forbid_unknown_fields=True, omit_defaults=True):
-    """Which dead letters are meant: all that is given must fit. Who means every one says `all`.
+    """The dead letters to change. Filters are combined with AND; to select every dead letter, set `all`.
 
     `error` is a part of the last error, `group` the name of a group.
     """
@@ -59,14 +58,14 @@ class SelectedLetters(Selected, forbid_unknown_fields=True, omit_defaults=True):
     group: Annotated[str, Meta(pattern="^[0-9a-f]{8}$")] | None = None
 
 
-class Reason(msgspec.Struct, forbid_unknown_fields=True):
-    """Why it is done. It is kept, with who: the client that X-Client-Id names."""
+class ActionRequest(msgspec.Struct, forbid_unknown_fields=True):
+    """The reason for an action. The audit keeps it, with the client that X-Client-Id names."""
 
     why: WhyText
 
 
-class Order(Reason, forbid_unknown_fields=True, kw_only=True):
-    """Rows to change step by step, and why."""
+class BulkRequest(ActionRequest, forbid_unknown_fields=True, kw_only=True):
+    """Rows to change, at most `limit` of them with one request, and why. A dry run only counts them."""
 
     selection: Selected
     dry_run: bool = False
@@ -74,31 +73,32 @@ class Order(Reason, forbid_unknown_fields=True, kw_only=True):
     cursor: Cursor = "0"
 
 
-class LetterChange(Order, forbid_unknown_fields=True, kw_only=True):
-    """Dead letters to replay or to discard. To go on, send `until` and `next_cursor` of the answer back."""
+class DeadLetterRequest(BulkRequest, forbid_unknown_fields=True, kw_only=True):
+    """Dead letters to replay or to discard. To continue, send `until` and `next_cursor` of the answer back."""
 
     selection: SelectedLetters
 
 
-class ReplayOrder(Order, forbid_unknown_fields=True, kw_only=True):
-    """Delivered rows to replay. To go on, send `until` and `next_cursor` of the answer back."""
+class ReplayRequest(BulkRequest, forbid_unknown_fields=True, kw_only=True):
+    """Delivered rows to replay. To continue, send `until` and `next_cursor` of the answer back."""
 
 
 class Progress(msgspec.Struct):
-    """How many rows were changed, or by a dry run would be. With a `next_cursor` there may be more.
+    """How many rows were changed, or would be without the dry run. If there is a `next_cursor`, there may be more.
 
-    `answered_steps`, of a dry run only: delivered steps that fit and are not replayed, as their answers stand.
+    `skipped_steps` is counted by a dry run only: delivered steps that match. A replay skips them, because their
+    answers have changed their reservations and stay valid.
     """
 
     rows: int
     dry_run: bool
-    answered_steps: int | None
+    skipped_steps: int | None
     until: datetime
     next_cursor: str | None
 
 
 class DestinationState(msgspec.Struct):
-    """What is known of a destination itself. `routed`: the present routes know it; nobody serves others."""
+    """The state of a destination. `routed` is whether the present routes have it: workers deliver to no other."""
 
     name: str
     state: State
@@ -122,15 +122,15 @@ class DestinationState(msgspec.Struct):
 
 
 LowerBounds = Annotated[
-    list[Count],
-    Meta(description=f"The counts that may be higher: none is counted further than {MOST:,} rows of one kind"),
+    list[CountName],
+    Meta(description=f"The counts that may be higher: rows of one kind are counted up to {MAX_COUNTED:,}"),
 ]
 
 
 class DestinationView(DestinationState):
-    """How a destination fares. `pending` rows have neither left nor died; `waiting` ones of them wait for a time.
+    """The state of a destination, with its rows. `pending` rows are neither delivered nor dead.
 
-    `lower_bounds` names the counts that may be higher, as counting ends at a bound.
+    `waiting` counts the pending rows that wait for their next attempt, or for an earlier row that does.
     """
 
     pending: int
@@ -138,10 +138,10 @@ class DestinationView(DestinationState):
     dead: int
     lower_bounds: LowerBounds
     oldest_pending_at: datetime | None
-    lanes_in_hand: int
+    lanes_leased: int
 
     @classmethod
-    def standing(cls, one: Standing, routed: Collection[str]) -> Self:
+    def of_status(cls, one: DestinationStatus, routed: Collection[str]) -> Self:
         return cls(
             **msgspec.structs.asdict(DestinationState.of(one, routed)),
             pending=one.pending,
@@ -149,18 +149,18 @@ class DestinationView(DestinationState):
             dead=one.dead,
             lower_bounds=list(one.lower_bounds),
             oldest_pending_at=one.oldest_pending_at,
-            lanes_in_hand=len(one.holders),
+            lanes_leased=len(one.holders),
         )
 
 
 class DestinationList(msgspec.Struct):
-    """All destinations, those that only old rows know included, by name."""
+    """All destinations in order of name, including those that only rows name."""
 
     destinations: list[DestinationView]
 
 
 class GroupView(msgspec.Struct):
-    """Dead letters of one type to one destination with like errors: `#` stands for what varies."""
+    """Dead letters of one type to one destination with similar errors. `error` has `#` in place of what varies."""
 
     group: str
     destination: str
@@ -215,20 +215,32 @@ class LetterView(msgspec.Struct):
 
 
 class LetterPage(msgspec.Struct):
-    """Dead letters in order of id. With a `next_cursor` there may be more: send it back as `cursor`."""
+    """Dead letters in order of id. If there is a `next_cursor`, there may be more: send it back as `cursor`."""
 
     dead_letters: list[LetterView]
     next_cursor: str | None
 
 
-class Stand(msgspec.Struct, omit_defaults=True):
-    """Where a delivery stands, or one thing that is in its way, with the facts that it has.
+#: First how a delivery can end, then what can prevent or delay it.
+StateKind = Literal[
+    "delivered",
+    "dead",
+    "discarded",
+    "unrouted",
+    "unregistered",
+    "paused",
+    "breaker_open",
+    "blocked_by_earlier_event",
+    "retrying",
+    "leased",
+    "ready",
+]
 
-    `kind` is processed, dead or discarded; or of what is pending unrouted, homeless,
-    paused, breaker_open, behind, backing_off, in_hand or ready.
-    """
 
-    kind: str
+class DeliveryState(msgspec.Struct, omit_defaults=True):
+    """The state of a delivery, or one of the reasons why it is pending. Only the facts of its kind are present."""
+
+    kind: StateKind
     at: datetime | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -241,12 +253,11 @@ class Stand(msgspec.Struct, omit_defaults=True):
 
     @classmethod
     def of(cls, one: End | Obstacle) -> Self:
-        kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(one).__name__).lower()
-        return cls(kind=kind, **asdict(one))
+        return cls(kind=cast(StateKind, one.kind), **asdict(one))
 
 
 class DeliveryView(msgspec.Struct):
-    """One promise to one destination, and where it stands: one end, or all that is in its way at once."""
+    """The delivery of one event to one destination. `states` has how it ended, or all reasons why it is pending."""
 
     event_id: UUID
     reservation_id: UUID
@@ -254,10 +265,10 @@ class DeliveryView(msgspec.Struct):
     destination: str
     created_at: datetime
     replayed_at: datetime | None
-    stands: list[Stand]
+    states: list[DeliveryState]
 
     @classmethod
-    def of(cls, one: Delivery) -> Self:
+    def of(cls, one: Explanation) -> Self:
         return cls(
             event_id=one.event_id,
             reservation_id=one.aggregate_id,
@@ -265,11 +276,11 @@ class DeliveryView(msgspec.Struct):
             destination=one.destination,
             created_at=one.created_at,
             replayed_at=one.replayed_at,
-            stands=[Stand.of(stand) for stand in ([one.end] if one.end else one.obstacles)],
+            states=[DeliveryState.of(state) for state in ([one.end] if one.end else one.obstacles)],
         )
 
 
-class Whys(msgspec.Struct):
+class DeliveryList(msgspec.Struct):
     """The deliveries of an event or of a reservation, in order."""
 
     deliveries: list[DeliveryView]

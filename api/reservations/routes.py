@@ -1,5 +1,6 @@
 """Reservations over HTTP."""
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -11,11 +12,10 @@ from litestar.params import Parameter
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.group_commit import GroupCommit
-from api.http.decoding import Strict
+from api.http.decoding import NO_NUL, Strict
 from api.http.headers import client_of, hash_of, key_of, trace_of, version_of
 from api.http.responses import answered, problems
 from api.reservations.schemas import (
-    NO_NUL,
     Cancellation,
     Confirmation,
     NewReservation,
@@ -23,46 +23,45 @@ from api.reservations.schemas import (
     ReservationView,
     render_reservation,
 )
-from domain import reservations
-from domain.idempotency.stored_answers import stored_answers
+from domain import idempotency, reservations
+from domain.idempotency import Answered
+from domain.outbox import Routes
 from domain.reservations import Filter, Reservation, Reserve
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid, Refusal
 
 Db = sessionmaker[Session]
 
-#: How the document describes an instant, which is read as text.
-INSTANT = {"format": "date-time"}
+#: How the OpenAPI document describes a timestamp, which is read as text.
+TIMESTAMP = {"format": "date-time"}
 
-#: What a client may keep with a reservation, in bytes of JSON.
+#: The metadata that a client may keep with a reservation, in bytes of JSON.
 MAX_METADATA_BYTES = 16_384
 
-#: How deep it may be nested.
+#: The levels of objects and lists that metadata may have.
 MAX_METADATA_DEPTH = 16
 
 
-def make_reservation_through(group_commit: GroupCommit, hold_for: timedelta) -> HTTPRouteHandler:
-    """Return the door to a group commit. It is closed over, as injecting it would cost a third of the request."""
-
-    @post("/reservations", dto=Strict[NewReservation], responses=problems(404, 409, 413, 415), tags=["reservations"])
-    async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
-        """Hold units of an item, until they are confirmed or the hold expires."""
-        outcome = await group_commit.submit(_asked(request, data, hold_for))
-        return answered(outcome, status=201, at="/reservations")
-
-    return make_reservation
+@post("/reservations", dto=Strict[NewReservation], responses=problems(404, 409, 413, 415), tags=["reservations"])
+async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
+    """Hold units of an item until the hold is confirmed or expires."""
+    # Read from the state of the application: to inject these two would cost a third of the time of a request.
+    group_commit: GroupCommit = request.app.state.group_commit
+    hold_lifetime: timedelta = request.app.state.hold_lifetime
+    outcome = await group_commit.submit(_reserve(request, data, hold_lifetime))
+    return answered(outcome, status=201, at="/reservations")
 
 
-def _asked(request: Request[Any, Any, Any], data: NewReservation, hold_for: timedelta) -> Reserve:
+def _reserve(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta) -> Reserve:
     if (data.item_id is None) == (data.sku is None):
-        raise Invalid("item_id", "give either item_id or sku, one of the two")
+        raise Invalid("item_id", "give either item_id or sku, and not both")
     if data.metadata:
-        _insist_on_bounds(data.metadata)
+        _require_bounded(data.metadata)
     key = key_of(request, "reservations.make")
     return Reserve(
         item=data.item_id or data.sku or "",
         quantity=data.quantity,
-        hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_for,
+        hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_lifetime,
         key=key,
         payload_hash=hash_of(data) if key else "",
         guest_id=data.guest.id if data.guest else None,
@@ -73,8 +72,8 @@ def _asked(request: Request[Any, Any, Any], data: NewReservation, hold_for: time
     )
 
 
-def _insist_on_bounds(metadata: dict[str, Any]) -> None:
-    # The depth first: what is too deep can't be encoded either.
+def _require_bounded(metadata: dict[str, Any]) -> None:
+    # The depth is checked first, because metadata that is too deep can't be encoded.
     if _is_deeper(metadata, MAX_METADATA_DEPTH):
         raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
     if len(msgspec.json.encode(metadata)) > MAX_METADATA_BYTES:
@@ -82,7 +81,7 @@ def _insist_on_bounds(metadata: dict[str, Any]) -> None:
 
 
 def _is_deeper(value: object, levels: int) -> bool:
-    """Tell whether objects and lists are nested in more than that many levels. It looks no deeper."""
+    """Return whether objects and lists are nested in more than that many levels. Deeper levels are not read."""
     if not isinstance(value, dict | list):
         return False
     inner = value.values() if isinstance(value, dict) else value
@@ -94,7 +93,7 @@ def get_reservation(reservation_id: UUID, db: Db) -> Response[ReservationView]:
     """Get a reservation. Its ETag is its version."""
     with db.begin() as session:
         reservation = reservations.get(session, reservation_id)
-    return answered(stored_answers.Answered(render_reservation(reservation)), status=200, at="/reservations")
+    return answered(Answered(render_reservation(reservation)), status=200, at="/reservations")
 
 
 @get("/reservations", sync_to_thread=True, responses=problems(), tags=["reservations"])
@@ -106,12 +105,12 @@ def list_reservations(
     guest_id: Annotated[str | None, Parameter(max_length=64, pattern=NO_NUL)] = None,
     source: Annotated[str | None, Parameter(max_length=50, pattern=NO_NUL)] = None,
     since: Annotated[
-        str | None, Parameter(query="from", description="Made at this instant or later", schema_extra=INSTANT)
+        str | None, Parameter(query="from", description="Made at this time or later", schema_extra=TIMESTAMP)
     ] = None,
     before: Annotated[
-        str | None, Parameter(query="to", description="Made before this instant", schema_extra=INSTANT)
+        str | None, Parameter(query="to", description="Made before this time", schema_extra=TIMESTAMP)
     ] = None,
-    limit: Annotated[int, Parameter(ge=1, le=1_000)] = 100,
+    limit: Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of reservations")] = 100,
     cursor: UUID | None = None,
 ) -> ReservationPage:
     """List reservations, the newest first."""
@@ -121,8 +120,8 @@ def list_reservations(
         sku=sku,
         guest_id=guest_id,
         source=source,
-        since=_instant("from", since),
-        before=_instant("to", before),
+        since=_timestamp("from", since),
+        before=_timestamp("to", before),
     )
     with db.begin() as session:
         found = reservations.find(session, wanted, before_id=cursor, limit=limit)
@@ -131,12 +130,12 @@ def list_reservations(
     )
 
 
-def _instant(name: str, written: str | None) -> datetime | None:
-    """Read an instant strictly: one without an offset would be another one elsewhere. Raises Invalid."""
+def _timestamp(name: str, written: str | None) -> datetime | None:
+    """Read a timestamp. One without UTC offset is refused, because its meaning depends on the place. Raises Invalid."""
     try:
         return None if written is None else msgspec.convert(written, Annotated[datetime, msgspec.Meta(tz=True)])
     except msgspec.ValidationError as error:
-        raise Invalid(name, "it must be an instant with its offset, such as 2030-01-31T12:00:00Z") from error
+        raise Invalid(name, "it must be an RFC 3339 timestamp with UTC offset, such as 2030-01-31T12:00:00Z") from error
 
 
 @post(
@@ -148,11 +147,11 @@ def _instant(name: str, written: str | None) -> datetime | None:
     tags=["reservations"],
 )
 def confirm_reservation(
-    request: Request[Any, Any, Any], reservation_id: UUID, db: Db, data: Confirmation | None = None
+    request: Request[Any, Any, Any], reservation_id: UUID, db: Db, routes: Routes, data: Confirmation | None = None
 ) -> Response[ReservationView]:
-    """Confirm a hold. One that has lapsed can't be confirmed any more."""
-    asked = data or Confirmation()
-    return _change(request, reservation_id, db, Status.CONFIRMED, None, asked.expected_version)
+    """Confirm a hold. A hold that has expired can't be confirmed."""
+    wanted = data or Confirmation()
+    return _change(request, reservation_id, db, routes, Status.CONFIRMED, None, wanted.expected_version)
 
 
 @post(
@@ -164,23 +163,23 @@ def confirm_reservation(
     tags=["reservations"],
 )
 def cancel_reservation(
-    request: Request[Any, Any, Any], reservation_id: UUID, db: Db, data: Cancellation | None = None
+    request: Request[Any, Any, Any], reservation_id: UUID, db: Db, routes: Routes, data: Cancellation | None = None
 ) -> Response[ReservationView]:
-    """Cancel a reservation and give its stock back."""
-    asked = data or Cancellation()
-    return _change(request, reservation_id, db, Status.CANCELLED, asked.reason, asked.expected_version)
+    """Cancel a reservation. Its units become available again."""
+    wanted = data or Cancellation()
+    return _change(request, reservation_id, db, routes, Status.CANCELLED, wanted.reason, wanted.expected_version)
 
 
 def _change(
     request: Request[Any, Any, Any],
     reservation_id: UUID,
     db: Db,
+    routes: Routes,
     to: Status,
     reason: str | None,
     expected_version: int | None,
 ) -> Response[ReservationView]:
     key, if_match, changed_by = key_of(request, f"reservations.{to.lower()}"), version_of(request), client_of(request)
-
     headers = trace_of(request)
 
     def change() -> Reservation | Refusal:
@@ -193,9 +192,19 @@ def _change(
             if_match=if_match,
             expected_version=expected_version,
             headers=headers,
+            routes=routes,
         )
 
     with db.begin() as session:
         payload_hash = hash_of(reservation_id, reason, expected_version)
-        outcome = stored_answers.once(session, key, payload_hash, change, render_reservation)
+        outcome = idempotency.once(session, key, payload_hash, change, render_reservation)
     return answered(outcome, status=200, at="/reservations")
+
+
+ROUTES: Sequence[HTTPRouteHandler] = (
+    make_reservation,
+    list_reservations,
+    get_reservation,
+    confirm_reservation,
+    cancel_reservation,
+)

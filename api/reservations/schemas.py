@@ -1,4 +1,4 @@
-"""What clients see: the shapes of items and reservations, and of what asks for them."""
+"""The shapes of reservations, and of the requests that make, confirm and cancel them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -7,48 +7,27 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from domain.items.table import MAX_ID, MAX_QUANTITY, Item
+from api.items.schemas import ItemId, Sku
+from domain.items import MAX_QUANTITY
 from domain.reservations import Reservation
 from domain.reservations.lifecycle import Status
 
-#: A hold of more than 7 days is no hold.
+#: The longest hold, 7 days: a client that forgets its holds does not keep stock from others for longer.
 MAX_TTL_SECONDS = 604_800
 
-#: PostgreSQL's text can't hold a NUL, so nothing that has one can be found.
-NO_NUL = "^[^\\x00]*$"
-
-Sku = Annotated[str, Meta(min_length=1, max_length=64, examples=["ROOM-101"])]
-Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Double room, sea view"])]
-ItemId = Annotated[int, Meta(ge=1, le=MAX_ID, examples=[1])]
 Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[2])]
-Stock = Annotated[int, Meta(ge=0, le=MAX_QUANTITY, examples=[100])]
 Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["The guest's plans changed"])]
 Version = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[1])]
 
 
-class NewItem(msgspec.Struct, forbid_unknown_fields=True):
-    """An item to be created, with that many units in stock."""
-
-    sku: Sku
-    name: Name
-    available_quantity: Stock = 0
-
-
-class ItemChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to change: `adjust_quantity_by` adds units to the stock, or takes some away."""
-
-    name: Name | None = None
-    adjust_quantity_by: Annotated[int, Meta(ge=-MAX_QUANTITY, le=MAX_QUANTITY, examples=[10])] = 0
-
-
 class Guest(msgspec.Struct, forbid_unknown_fields=True):
-    """Whom it is for, by the id under which your systems know them."""
+    """The guest that a reservation is for, by the id that your systems use."""
 
     id: Annotated[str, Meta(min_length=1, max_length=64, examples=["guest-42"])]
 
 
 class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
-    """A hold to be made on the item with that id or that sku: give one of the two."""
+    """A hold to make. Name its item by either `item_id` or `sku`. The hold expires after `ttl_seconds`."""
 
     quantity: Quantity
     item_id: ItemId | None = None
@@ -60,44 +39,20 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Confirmation(msgspec.Struct, forbid_unknown_fields=True):
-    """Which version is to be confirmed, if it matters."""
+    """The version to confirm. Without it, the current version is confirmed."""
 
     expected_version: Version | None = None
 
 
 class Cancellation(msgspec.Struct, forbid_unknown_fields=True):
-    """Why it is cancelled, and which version, if it matters."""
+    """The reason and the version to cancel, both optional. Without a version, the current one is cancelled."""
 
     reason: Reason | None = None
     expected_version: Version | None = None
 
 
-class ItemView(msgspec.Struct):
-    """An item. `stock_quantity` is all there is; `available_quantity` what nobody holds or used up."""
-
-    id: ItemId
-    sku: Sku
-    name: Name
-    available_quantity: Stock
-    stock_quantity: Stock
-    created_at: datetime
-    updated_at: datetime
-
-    @classmethod
-    def of(cls, item: Item) -> Self:
-        return cls(
-            id=item.id,
-            sku=item.sku,
-            name=item.name,
-            available_quantity=item.available_quantity,
-            stock_quantity=item.stock_quantity,
-            created_at=item.created_at,
-            updated_at=item.updated_at,
-        )
-
-
 class ReservationView(msgspec.Struct):
-    """A reservation. A PENDING one is a hold until `expires_at`. Instants are UTC."""
+    """A reservation. While it is PENDING, it is a hold that expires at `expires_at`. Timestamps are in UTC."""
 
     id: UUID
     item_id: ItemId
@@ -138,23 +93,13 @@ class ReservationView(msgspec.Struct):
         )
 
 
-class ItemPage(msgspec.Struct):
-    """Items in order of id. With a `next_cursor` there may be more: send it back as `cursor`."""
-
-    items: list[ItemView]
-    next_cursor: str | None
-
-
 class ReservationPage(msgspec.Struct):
-    """Reservations, the newest first. With a `next_cursor` there may be more: send it back as `cursor`."""
+    """Reservations, the newest first. If there is a `next_cursor`, there may be more: send it back as `cursor`."""
 
     reservations: list[ReservationView]
     next_cursor: str | None
 
 
-def render_item(item: Item) -> str:
-    return msgspec.json.encode(ItemView.of(item)).decode()
-
-
 def render_reservation(reservation: Reservation) -> str:
+    """Return a reservation as JSON."""
     return msgspec.json.encode(ReservationView.of(reservation)).decode()

@@ -1,0 +1,17 @@
+"""The shapes of the answers about health."""
+
+import msgspec
+
+
+class Liveness(msgspec.Struct):
+    """The process runs: `status` is always `ok`."""
+
+    status: str
+
+
+class Readiness(msgspec.Struct):
+    """`status` is `ok` or `unavailable`. `database` and `broker` are `ok`, or say what is wrong and what to do."""
+
+    status: str
+    database: str
+    broker: str

@@ -1,0 +1,36 @@
+"""An example of each operation on items, for the OpenAPI document."""
+
+from collections.abc import Mapping
+
+from msgspec.structs import replace
+
+from api.http.headers import CLIENT, KEY, LOCATION, REPLAYED
+from api.http.openapi import CHANGED, MADE, Shown
+from api.items.schemas import ItemChange, ItemPage, ItemView, NewItem
+
+ITEM = ItemView(
+    id=1,
+    sku="ROOM-DOUBLE",
+    name="Double room, sea view",
+    available_quantity=10,
+    stock_quantity=10,
+    created_at=MADE,
+    updated_at=MADE,
+)
+
+OPERATIONS: Mapping[str, Shown] = {
+    "create_item": Shown(
+        body=NewItem(sku=ITEM.sku, name=ITEM.name, available_quantity=10),
+        answer=ITEM,
+        reads=(KEY, CLIENT),
+        writes=LOCATION | REPLAYED,
+    ),
+    "list_items": Shown(answer=ItemPage([ITEM], None)),
+    "get_item": Shown(answer=ITEM),
+    "change_item": Shown(
+        body=ItemChange(adjust_quantity_by=5),
+        answer=replace(ITEM, available_quantity=15, stock_quantity=15, updated_at=CHANGED),
+        reads=(KEY, CLIENT),
+        writes=REPLAYED,
+    ),
+}

@@ -1,0 +1,69 @@
+"""An example of each operation on reservations, for the OpenAPI document."""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from api.http.headers import CLIENT, ETAG, IF_MATCH, KEY, LOCATION, REPLAYED
+from api.http.openapi import CHANGED, MADE, Shown
+from api.items.examples import ITEM
+from api.reservations.schemas import (
+    Cancellation,
+    Confirmation,
+    Guest,
+    NewReservation,
+    ReservationPage,
+    ReservationView,
+)
+from domain.reservations.lifecycle import Status
+
+HOLD = ReservationView(
+    id=UUID("01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21"),
+    item_id=ITEM.id,
+    sku=ITEM.sku,
+    quantity=2,
+    status=Status.PENDING,
+    version=1,
+    expires_at=MADE + timedelta(minutes=15),
+    guest=Guest("guest-42"),
+    source="api",
+    note="Late arrival",
+    metadata={"cart": "c-7"},
+    cancellation_reason=None,
+    created_at=MADE,
+    updated_at=MADE,
+    confirmed_at=None,
+    cancelled_at=None,
+)
+_NEW_HOLD = NewReservation(
+    sku=HOLD.sku, quantity=HOLD.quantity, guest=HOLD.guest, note=HOLD.note, metadata=HOLD.metadata
+)
+_CONFIRMED = replace(HOLD, status=Status.CONFIRMED, version=2, updated_at=CHANGED, confirmed_at=CHANGED)
+_CANCELLED = replace(
+    HOLD,
+    status=Status.CANCELLED,
+    version=2,
+    updated_at=CHANGED,
+    cancellation_reason="The guest's plans changed",
+    cancelled_at=CHANGED,
+)
+
+OPERATIONS: Mapping[str, Shown] = {
+    "make_reservation": Shown(body=_NEW_HOLD, answer=HOLD, reads=(KEY, CLIENT), writes=LOCATION | ETAG | REPLAYED),
+    "list_reservations": Shown(answer=ReservationPage([HOLD], None)),
+    "get_reservation": Shown(answer=HOLD, writes=ETAG),
+    "confirm_reservation": Shown(
+        body=Confirmation(expected_version=1),
+        answer=_CONFIRMED,
+        reads=(KEY, CLIENT, IF_MATCH),
+        writes=ETAG | REPLAYED,
+    ),
+    "cancel_reservation": Shown(
+        body=Cancellation(reason=_CANCELLED.cancellation_reason),
+        answer=_CANCELLED,
+        reads=(KEY, CLIENT, IF_MATCH),
+        writes=ETAG | REPLAYED,
+    ),
+}
