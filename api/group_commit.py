@@ -1,7 +1,7 @@
-"""Requests that arrive while a commit is in flight form the next set.
+"""Group commit: requests that arrive while a commit is in flight form the next set.
 
-There is no timer and no waiting window: an idle service answers a lone request at once,
-and a busy one pays for a row lock and a commit once a set, not once a request.
+There is no timer and no waiting window. An idle service answers a lone request at once, and a busy one pays for a
+row lock and a commit once a set, not once a request.
 """
 
 import asyncio
@@ -13,18 +13,36 @@ from queue import Empty, SimpleQueue
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.health.routes import metrics
 from domain import outbox
-from domain.idempotency.stored_answers import Answered
+from domain.idempotency import Answered
 from domain.reservations import KeyRace, Reserve
 from domain.runtime.database import commit_without_waiting, trouble
 from domain.runtime.errors import Busy, Refusal
+from domain.runtime.metrics import Counter, Gauge, Histogram
 
-#: More than this many requests in one transaction gain nothing and make each of them wait.
+#: The largest set. A larger one would commit no faster, and each of its requests would wait longer.
 LARGEST_SET = 256
 
-#: A key that races is decided by its twin's commit: the next look finds the answer.
+#: How often a request is tried whose key races with a duplicate. Once the duplicate has committed, its answer is found.
 RACE_ATTEMPTS = 3
+
+SET_SIZE = Histogram(
+    "holdfast_group_commit_set_size",
+    "Requests committed together, at most 256. If it is always near 256, the writer is the limit: add processes.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+SET_SECONDS = Histogram(
+    "holdfast_group_commit_seconds",
+    "How long it took to decide and commit a set of requests."
+    " Alert if the 99th percentile is above 1 s: locks or the disk are slow.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+QUEUED = Gauge(
+    "holdfast_group_commit_queue",
+    "Requests that wait to be committed. Alert if it comes near QUEUE_LIMIT: further requests are answered 503.",
+    multiprocess_mode="livesum",
+)
+BUSY = Counter("holdfast_group_commit_busy", "Requests answered 503 because the queue was full. Alert on any increase.")
 
 log = structlog.get_logger()
 
@@ -38,10 +56,10 @@ class _Member:
 
 
 class GroupCommit:
-    """One writer thread, and the queue before it.
+    """A writer thread and its queue.
 
-    `act` decides a set of requests within a session; `committed` is called after a
-    commit that wrote something.
+    `act` decides a set of requests within a session. `committed` is called after each commit that has written
+    something.
     """
 
     def __init__(
@@ -60,18 +78,18 @@ class GroupCommit:
         self._thread = threading.Thread(target=self._run, name="group-commit", daemon=True)
 
     def start(self) -> None:
-        """Begin to commit. Called on the event loop that `submit` will be awaited on."""
+        """Begin to commit. Call it on the event loop that awaits `submit`."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
     async def submit(self, request: Reserve) -> Answered:
-        """Return the answer once it is committed. Raises the refusal, Busy, or what went wrong."""
+        """Return the answer once it is committed. Raises the refusal, Busy, or the error of the transaction."""
         waiting = self._queue.qsize()
         if waiting >= self._queue_limit:
-            metrics.BUSY.inc()
+            BUSY.inc()
             raise Busy
         member = _Member(request, self._loop.create_future())
-        metrics.QUEUED.set(waiting + 1)  # first, as the writer sets it to what it leaves
+        QUEUED.set(waiting + 1)  # before `put`: the writer sets it as soon as it takes members
         self._queue.put(member)
         return await member.future
 
@@ -84,14 +102,14 @@ class GroupCommit:
         open_for_more = True
         while open_for_more:
             members, open_for_more = self._next_set()
-            metrics.QUEUED.set(self._queue.qsize())
-            metrics.SET_SIZE.observe(len(members))
-            with metrics.SET_SECONDS.time():
-                outcomes = self._decide([member.request for member in members])
+            QUEUED.set(self._queue.qsize())
+            SET_SIZE.observe(len(members))
+            with SET_SECONDS.time():
+                outcomes = self._isolate_members([member.request for member in members])
             self._loop.call_soon_threadsafe(_answer, members, outcomes)
 
     def _next_set(self) -> tuple[Sequence[_Member], bool]:
-        """Wait for a request, and take all that have come by then. The second is False for the last set."""
+        """Wait for a request. Return it with all others in the queue, and whether more sets will follow."""
         members = []
         member = self._queue.get()
         try:
@@ -104,26 +122,27 @@ class GroupCommit:
             return members, True
         return members, False
 
-    def _decide(self, requests: Sequence[Reserve], attempts: int = RACE_ATTEMPTS) -> Sequence[Outcome]:
-        """Decide a set in one transaction; if it fails as a whole, its members one by one."""
+    def _isolate_members(self, requests: Sequence[Reserve], attempts: int = RACE_ATTEMPTS) -> Sequence[Outcome]:
+        """Decide a set in one transaction. If it fails as a whole, decide its members one by one."""
         try:
             return self._commit(requests)
-        # The one place where a poisonous request must not stop its neighbours.
+        # Every error is caught here, and nowhere else in the API: a request that makes a transaction fail must fail
+        # alone, and the writer thread must continue with the next set.
         except Exception as error:
-            lone = len(requests) == 1
-            if lone and isinstance(error, KeyRace):
-                return self._decide(requests, attempts - 1) if attempts > 1 else [Busy()]
-            if lone or trouble(error):
+            is_alone = len(requests) == 1
+            if is_alone and isinstance(error, KeyRace):
+                return self._isolate_members(requests, attempts - 1) if attempts > 1 else [Busy()]
+            if is_alone or trouble(error):
                 return [error] * len(requests)
             log.warning("reservations.set_split", members=len(requests), error=type(error).__name__)
-            return [outcome for request in requests for outcome in self._decide([request])]
+            return [outcome for request in requests for outcome in self._isolate_members([request])]
 
     def _commit(self, requests: Sequence[Reserve]) -> Sequence[Answered | Refusal]:
         if not requests:
             return []
         with self._db() as session:
             outcomes = self._act(session, requests)
-            # A set that only refuses may have taken lapsed holds back, and recorded that.
+            # A set of refusals may have expired overdue holds, and recorded events of that.
             wrote = outbox.has_recorded(session) or any(
                 isinstance(outcome, Answered) and not outcome.replayed for outcome in outcomes
             )
@@ -137,7 +156,7 @@ class GroupCommit:
 
 def _answer(members: Sequence[_Member], outcomes: Sequence[Outcome]) -> None:
     for member, outcome in zip(members, outcomes, strict=True):
-        if member.future.done():  # its client has gone away; what was committed stays
+        if member.future.done():  # its client has disconnected; the reservation stays
             continue
         if isinstance(outcome, Exception):
             member.future.set_exception(outcome)
