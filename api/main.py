@@ -1,29 +1,66 @@
 """The process that serves the API."""
 
+import os
+import signal
 import socket
+import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from errno import EADDRNOTAVAIL
+from functools import partial
 from socket import AF_INET, AF_INET6
+from types import FrameType
+from typing import TYPE_CHECKING
 
+import click
 from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server import Server
 
-from domain.outbox import routes_file
-from domain.runtime import telemetry
-from domain.runtime.settings import Settings, refuse_to_start
+from domain.fulfilment import load_routes
+from domain.runtime import shared_metrics, startup, tracing
+from domain.runtime.errors import ConfigurationError
+from domain.runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from litestar import Litestar
+
+HELP = """Serve the HTTP API until SIGTERM, then answer the requests in flight and exit.
+
+The settings are environment variables. DATABASE_URL is required. Of the others, these belong to the server:
+
+\b
+  HOST             the IP address to listen at (default 127.0.0.1)
+  PORT             the port to listen at (default 8000)
+  WEB_CONCURRENCY  the number of processes (default 1)
+
+\b
+Exit codes:
+  0  stopped by SIGTERM or Ctrl-C
+  1  a process of the server crashed repeatedly
+  2  a setting, the routes file or an option can't be used
+
+\b
+Example:
+  HOST=0.0.0.0 PORT=8080 WEB_CONCURRENCY=2 bin/api
+"""
+
+#: A process of the server sends this signal to the main process when the configuration can't be used any more.
+STOP_SERVER = signal.SIGUSR1
 
 
+@click.command(help=HELP)
+@click.version_option(package_name="holdfast", prog_name="Holdfast")
 def main() -> None:
-    """Serve until SIGTERM, then finish what is in hand."""
+    """Check the configuration, then serve. Raises ConfigurationError."""
     settings = Settings.load()
-    insist_on_free(settings.host, settings.port)
-    # Here as well, as what ends a process that serves only has it started again.
-    telemetry.insist_on_tracing()
-    routes_file.load(settings)
+    require_free(settings.host, settings.port)
+    # The processes of the server need these as well. They are checked here, before anything is served.
+    tracing.require()
+    load_routes(settings)
     server = Server(
-        # By its name: nothing may import the library of metrics before it is known where they add up.
-        "api.app:create_app",
+        # By its name: nothing may import `domain.runtime.metrics` before `shared_metrics.share()`.
+        "api.main:load_app",
         factory=True,
         interface=Interfaces.ASGI,
         address=settings.host,
@@ -33,21 +70,60 @@ def main() -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=10,
     )
-    with telemetry.sharing_metrics() if settings.web_processes > 1 else nullcontext():
-        server.serve()
+    with shared_metrics.share() if settings.web_processes > 1 else nullcontext():
+        sys.exit(_until_stopped(server.serve))
 
 
-def insist_on_free(host: str, port: int) -> None:
-    """End the process if it can't listen there, or if something else does: the server would share the port."""
+def require_free(host: str, port: int) -> None:
+    """Raise ConfigurationError if this process can't listen there, or another process does already.
+
+    The server itself would share the port with the other process.
+    """
     with socket.socket(AF_INET6 if ":" in host else AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
             if error.errno == EADDRNOTAVAIL:
-                refuse_to_start(f"HOST: {host} is no address of this machine.")
-            refuse_to_start(f"PORT: {port} can't be used ({error.strerror}). Stop what uses it, or choose another.")
+                raise ConfigurationError(f"HOST: {host} is no address of this machine.") from error
+            raise ConfigurationError(
+                f"PORT: {port} can't be used ({error.strerror}). Stop the process that uses it, or choose another port."
+            ) from error
+
+
+def load_app() -> "Litestar":
+    """Return the application, in a process of the server. If the configuration can't be used, stop the server.
+
+    The configuration may have become wrong since the main process checked it. The server starts a process again
+    that has failed, and would do so for ever.
+    """
+    from api.app import create_app
+
+    try:
+        return create_app()
+    except ConfigurationError as error:
+        code = startup.report(error)
+        os.kill(os.getppid(), STOP_SERVER)
+        sys.exit(code)
+
+
+def _until_stopped(serve: Callable[[], None]) -> int:
+    """Serve until SIGTERM, or until a process of the server sends STOP_SERVER. Return the exit code."""
+    stopped_by: list[int] = []
+
+    def stop(signum: int, _: FrameType | None) -> None:
+        stopped_by.append(signum)
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(STOP_SERVER, stop)
+    try:
+        serve()
+    except SystemExit:
+        # Granian exits with 1 if a process of the server has ended by itself.
+        if not stopped_by:
+            raise
+    return startup.WRONG_CONFIGURATION if stopped_by else 0
 
 
 if __name__ == "__main__":
-    main()
+    startup.run(partial(main, prog_name="bin/api"))
