@@ -1,121 +1,195 @@
-"""How the destinations fare, and what can be done about one: pause, resume, probe."""
+"""`bin/destinations`: the status of each destination, and how to pause, resume or probe one."""
 
-import argparse
-import sys
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy.orm import Session, sessionmaker
+import rich_click as click
+from sqlalchemy.orm import Session
 
-from domain.outbox.operations import destinations
+from domain.outbox.operations import destinations as operations
+from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.destinations import State
-from domain.outbox.operations.status import Standing, look
-from domain.outbox.routes import Routes
-from worker.commands import options
-from worker.commands.output import instant, plain, rows, table, wrapped
-from worker.commands.runner import DONE, turned
+from domain.outbox.operations.status import DestinationStatus, read_statuses
+from worker.commands import command_line, options
+from worker.commands.command_line import DONE, Group
+from worker.commands.output import instant, print_json, print_wrapped, printable, progress, rows, table
+from worker.commands.runner import opened
 
-HEAD = "NAME", "STATE", "PENDING", "WAITING", "DEAD", "OLDEST PENDING", "LANES IN HAND"
+HEAD = "NAME", "STATE", "PENDING", "RETRYING", "DEAD", "OLDEST PENDING", "LANES LEASED"
 
-CHANGES = {"pause": destinations.pause, "resume": destinations.resume, "probe": destinations.probe}
+MEMBERS = (
+    "destinations, a list of name, state (up, paused or down), routed (whether the present routes have it), reason,"
+    " paused_at, down_since, next_probe_at, pending, waiting (pending rows that wait for another attempt), dead,"
+    " lower_bounds (the counts that may be higher), oldest_pending_at, lanes_leased and holders (of the leased lanes)."
+)
 
-#: What a change was, and what it would have been where there was nothing to change.
-DID = {
-    "pause": (
-        "{0} is paused: nothing more is sent to it, and what is recorded for it waits in order. A batch that a worker"
-        " has in hand still ends.\nLet it go on: bin/destinations resume {0} --why TEXT",
-        "{0} is paused already. Nothing was changed.",
+
+@click.group(
+    "bin/destinations",
+    cls=Group,
+    examples=["bin/destinations list", 'bin/destinations pause shop --why "Stocktaking (OPS-7)"'],
+)
+def destinations() -> None:
+    """Show the status of each destination, or pause, resume or probe one."""
+
+
+@destinations.command("list", examples=["bin/destinations list", "bin/destinations list --json"])
+@options.as_json(MEMBERS)
+def list_statuses(as_json: bool) -> int:
+    """List the destinations of the routes, and those that only older rows name."""
+    with opened("No status was read.") as (db, routes):
+        with progress("Reading the status of each destination"), db.begin() as session:
+            statuses = read_statuses(session)
+    if as_json:
+        print_json(destinations=[_members(status, routes.names) for status in statuses])
+    else:
+        _print_statuses(statuses, routes.names)
+    return DONE
+
+
+def _members(status: DestinationStatus, routed: Collection[str]) -> Mapping[str, object]:
+    return {
+        "name": status.name,
+        "state": status.state,
+        "routed": status.name in routed,
+        "reason": status.reason,
+        "paused_at": status.paused_at,
+        "down_since": status.opened_at,
+        "next_probe_at": status.next_probe_at,
+        "pending": status.pending,
+        "waiting": status.waiting,
+        "dead": status.dead,
+        "lower_bounds": status.lower_bounds,
+        "oldest_pending_at": status.oldest_pending_at,
+        "lanes_leased": len(status.holders),
+        "holders": sorted({*status.holders}),
+    }
+
+
+def _print_statuses(statuses: Sequence[DestinationStatus], routed: Collection[str]) -> None:
+    head, *lines = table(HEAD, [_cells(status) for status in statuses])
+    click.echo(head)
+    for status, line in zip(statuses, lines, strict=True):
+        click.echo(line)
+        for remark in _remarks(status, routed):
+            print_wrapped(remark, "  ")
+    unregistered = sorted({*routed} - {status.name for status in statuses})
+    if unregistered:
+        print_wrapped(f"In the routes, but no worker has served them yet: {', '.join(unregistered)}.")
+
+
+def _cells(status: DestinationStatus) -> Sequence[str]:
+    counts = {"pending": status.pending, "waiting": status.waiting, "dead": status.dead}
+    numbers = [f"{number:,}" + "+" * (name in status.lower_bounds) for name, number in counts.items()]
+    return status.name, status.state, *numbers, instant(status.oldest_pending_at), f"{len(status.holders):,}"
+
+
+def _remarks(status: DestinationStatus, routed: Collection[str]) -> Sequence[str]:
+    remarks = [_describe_state(status)] if status.state is not State.UP else []
+    if status.name not in routed:
+        remarks.append(_describe_unrouted(status))
+    if status.dead:
+        remarks.append(f"dead letters: bin/dead-letters list --destination {status.name}")
+    if status.holders:
+        # A holder's name ends in digits that differ from lane to lane.
+        workers = Counter(printable(holder.rsplit(":", 1)[0]) for holder in status.holders)
+        remarks.append("lanes leased by " + ", ".join(f"{worker} ({lanes})" for worker, lanes in workers.items()))
+    return remarks
+
+
+def _describe_state(status: DestinationStatus) -> str:
+    reason = f": {printable(status.reason)}" if status.reason else ""
+    if status.state is State.PAUSED:
+        since = f" since {instant(status.paused_at)}" if status.paused_at else ""
+        return f"paused{since}{reason}\nbin/destinations resume {status.name} --why TEXT"
+    return (
+        f"down since {instant(status.opened_at)}, next probe at {instant(status.next_probe_at)}{reason}\n"
+        f"bin/destinations probe {status.name} --why TEXT"
+    )
+
+
+def _describe_unrouted(status: DestinationStatus) -> str:
+    if not status.pending:
+        return "not in the routes, and nothing is pending for it"
+    number = "at least " * ("pending" in status.lower_bounds) + rows(status.pending)
+    return (
+        f"not in the routes: no worker delivers {number}. Put it back into the file that HOLDFAST_ROUTES names;"
+        " bin/doctor says how to drop the rows instead."
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChange:
+    """A change of a destination's state. `changed` and `unchanged` report whether there was something to change."""
+
+    act: Callable[[Session, str, AuditEntry], bool]
+    help: str
+    why: str
+    changed: str
+    unchanged: str
+
+
+CHANGES: Mapping[str, StateChange] = {
+    "pause": StateChange(
+        act=operations.pause,
+        help="Send nothing more to a destination. What is recorded for it stays pending, in order.",
+        why="Stocktaking (OPS-7)",
+        changed=(
+            "{0} is paused: no new batch is sent to it, and what is recorded for it stays pending, in order. A batch in"
+            " flight is still delivered.\nResume it: bin/destinations resume {0} --why TEXT"
+        ),
+        unchanged="{0} is paused already. Nothing was changed.",
     ),
-    "resume": (
-        "{0} is resumed: workers send to it again within a second or two, in order for each reservation. If it is down"
-        " as well, only after its next probe: bin/destinations list",
-        "{0} is not paused. Nothing was changed.",
+    "resume": StateChange(
+        act=operations.resume,
+        help="Send to a paused destination again, in order for each reservation.",
+        why="Stocktaking is over (OPS-7)",
+        changed=(
+            "{0} is resumed: workers send to it again within a second or two, in order for each reservation. If it is"
+            " down as well, they wait for its next probe: bin/destinations list"
+        ),
+        unchanged="{0} is not paused. Nothing was changed.",
     ),
-    "probe": (
-        "{0} is tried at once, with one row: if it is up, everything leaves; if it is not, its breaker stays open.\n"
-        "See which: bin/destinations list",
-        "{0} is not probed: it is paused (bin/destinations resume {0} --why TEXT), or not known to be down. Nothing was"
-        " changed.",
+    "probe": StateChange(
+        act=operations.probe,
+        help="Try a destination that is down at once, with one row, instead of at its next probe.",
+        why="The shop is back (OPS-7)",
+        changed=(
+            "{0} is probed at once, with one row. If that succeeds, all its rows are delivered; if not, its circuit"
+            " breaker stays open.\nSee which: bin/destinations list"
+        ),
+        unchanged=(
+            "{0} is not probed: it is paused (bin/destinations resume {0} --why TEXT), or not known to be down. Nothing"
+            " was changed."
+        ),
     ),
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = _parser()
-    asked = parser.parse_args(arguments)
-    options.insist_on_why(parser, asked)
-    return turned(lambda db, routes: show(db, routes) if asked.work == "list" else change(db, asked))
+def _add(action: str, change: StateChange) -> None:
+    """Add a subcommand that changes the state of a destination."""
+
+    @destinations.command(action, help=change.help, examples=[f'bin/destinations {action} shop --why "{change.why}"'])
+    @click.argument("name", metavar="NAME", help="The destination, as bin/destinations list shows it.")
+    @options.audited()
+    @options.as_json("name, action and changed (false if there was nothing to change).")
+    def change_state(name: str, who: str, why: str, as_json: bool) -> int:
+        with opened(f"{name} may be changed or not: bin/destinations list shows its state.") as (db, _):
+            # Made first, because it raises Invalid: a change that the audit can't record is not made.
+            entry = AuditEntry(who=who, why=why)
+            with db.begin() as session:
+                changed = change.act(session, name, entry)
+        if as_json:
+            print_json(name=name, action=action, changed=changed)
+        else:
+            print_wrapped((change.changed if changed else change.unchanged).format(name))
+        return DONE
 
 
-def show(db: sessionmaker[Session], routes: Routes) -> int:
-    """List all destinations: those of the routes, and those that only old rows know."""
-    routed = [route.name for route in routes.destinations]
-    with db.begin() as session:
-        standings = look(session)
-    first, *lines = table(HEAD, [_cells(one) for one in standings])
-    print(first)
-    for one, line in zip(standings, lines, strict=True):
-        print("\n".join([line, *(wrapped(remark, "  ") for remark in _remarks(one, routed))]))
-    fresh = sorted({*routed} - {one.name for one in standings})
-    if fresh:
-        print(wrapped(f"In the routes, and not served yet by any worker: {', '.join(fresh)}."))
-    return DONE
-
-
-def _cells(one: Standing) -> Sequence[str]:
-    counts = {"pending": one.pending, "waiting": one.waiting, "dead": one.dead}
-    numbers = [f"{number:,}" + "+" * (name in one.lower_bounds) for name, number in counts.items()]
-    return one.name, one.state, *numbers, instant(one.oldest_pending_at), f"{len(one.holders):,}"
-
-
-def _remarks(one: Standing, routed: Collection[str]) -> Sequence[str]:
-    said = f": {plain(one.reason)}" if one.reason else ""
-    remarks = []
-    if one.state is State.PAUSED:
-        since = f" since {instant(one.paused_at)}" if one.paused_at else ""
-        remarks.append(f"paused{since}{said}\nbin/destinations resume {one.name} --why TEXT")
-    elif one.state is State.DOWN:
-        remarks.append(
-            f"down since {instant(one.opened_at)}, next probe at {instant(one.next_probe_at)}{said}\n"
-            f"bin/destinations probe {one.name} --why TEXT"
-        )
-    if one.name not in routed and one.pending:
-        number = "at least " * ("pending" in one.lower_bounds) + rows(one.pending)
-        remarks.append(
-            f"not in the routes: nobody delivers {number}. Put it back into the file that HOLDFAST_ROUTES names;"
-            " bin/doctor says how to let go of them instead."
-        )
-    elif one.name not in routed:
-        remarks.append("not in the routes, and nothing is pending for it")
-    if one.dead:
-        remarks.append(f"dead letters: bin/dead-letters list --destination {one.name}")
-    if one.holders:
-        held = Counter(holder.rsplit(":", 1)[0] for holder in one.holders)
-        remarks.append("lanes in hand of " + ", ".join(f"{plain(who)} ({number})" for who, number in held.items()))
-    return remarks
-
-
-def change(db: sessionmaker[Session], asked: argparse.Namespace) -> int:
-    """Pause, resume or probe one, and say what that means."""
-    # Born valid, so that what can't be written down is not done either.
-    entry = options.entry(asked)
-    with db.begin() as session:
-        has_changed = CHANGES[asked.work](session, asked.name, entry)
-    did, did_not = DID[asked.work]
-    print(wrapped((did if has_changed else did_not).format(asked.name)))
-    return DONE
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="bin/destinations", description=__doc__)
-    works = parser.add_subparsers(dest="work", required=True)
-    works.add_parser("list", description=show.__doc__)
-    for work, verb in CHANGES.items():
-        one = works.add_parser(work, description=verb.__doc__)
-        one.add_argument("name", metavar="NAME", help="the destination")
-        options.add_audit_entry(one, counts=False)
-    return parser
+for _action, _change in CHANGES.items():
+    _add(_action, _change)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(destinations)

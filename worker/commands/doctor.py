@@ -1,39 +1,66 @@
-"""`bin/doctor`: what must hold, checked on a live database. Exit 1 if something does not."""
+"""`bin/doctor`: check the invariants on a live database."""
 
-import sys
+from collections.abc import Mapping
 
-from sqlalchemy.exc import SQLAlchemyError
+import rich_click as click
 
 from domain import invariants
 from domain.invariants import Finding
-from domain.outbox import routes_file
-from domain.runtime import database
-from domain.runtime.settings import Settings
-from worker.commands.runner import failed
+from worker.commands import command_line, options
+from worker.commands.command_line import DONE, TROUBLE, Command
+from worker.commands.output import print_json, progress, rows
+from worker.commands.runner import opened
+
+MEMBERS = (
+    "ok, and findings, a list of title (the invariant), violations (their number), named (the first of them) and"
+    " advice (what to do, or empty)."
+)
 
 
-def main() -> int:
-    """Print a line for each invariant, and return 1 if one is broken."""
-    settings = Settings.load()
-    routed = [route.name for route in routes_file.load(settings).destinations]
-    engine = database.connect(settings, connections=1)
-    try:
-        with database.sessions(engine).begin() as session:
-            findings = invariants.examine(session, routed=routed)
-    except SQLAlchemyError as error:
-        return failed(error, "Nothing was examined.")
-    for finding in findings:
-        print(_told(finding))
-    return 1 if any(finding.broken for finding in findings) else 0
+@click.command(
+    "bin/doctor",
+    cls=Command,
+    examples=["bin/doctor", "bin/doctor --json"],
+    exit_codes={
+        0: "every invariant holds",
+        1: "an invariant is violated, or the database could not be checked",
+    },
+)
+@options.as_json(MEMBERS)
+def doctor(as_json: bool) -> int:
+    """Check that nothing is oversold, lost or stuck.
+
+    It only reads, and can run at any time. It prints a line for each invariant: ok, or FAIL with the violations.
+    """
+    with opened("Nothing was checked.") as (db, routes):
+        with progress("Checking the invariants"), db.begin() as session:
+            findings = invariants.examine(session, routed=routes.names)
+    is_ok = not any(finding.violations for finding in findings)
+    if as_json:
+        print_json(ok=is_ok, findings=[_members(finding) for finding in findings])
+    else:
+        for finding in findings:
+            click.echo(_describe(finding))
+    return DONE if is_ok else TROUBLE
 
 
-def _told(finding: Finding) -> str:
-    if not finding.broken:
-        return f"ok    {finding.says}"
-    more = finding.broken - len(finding.named)
-    named = ", ".join(finding.named) + (f" and {more} more" if more else "")
-    return f"FAIL  {finding.says}: not {named}" + (f". {finding.advice}" if finding.advice else "")
+def _members(finding: Finding) -> Mapping[str, object]:
+    return {
+        "title": finding.title,
+        "violations": finding.violations,
+        "named": list(finding.named),
+        "advice": finding.advice,
+    }
+
+
+def _describe(finding: Finding) -> str:
+    if not finding.violations:
+        return f"ok    {finding.title}"
+    unnamed = finding.violations - len(finding.named)
+    named = ", ".join(finding.named) + (f" and {unnamed:,} more" if unnamed else "")
+    advice = f". {finding.advice}" if finding.advice else ""
+    return f"FAIL  {finding.title}; {rows(finding.violations, 'violation')}: {named}{advice}"
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(doctor)

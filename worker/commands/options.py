@@ -1,89 +1,144 @@
-"""The options that keys have in common, and what they mean."""
+"""The options that several commands have: which rows, who changes them and why, how fast, and JSON."""
 
-import argparse
 import getpass
 import socket
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields
 from datetime import datetime
+from functools import reduce
+from typing import Any
 from uuid import UUID
 
-from domain.outbox.operations.audit import AuditEntry
-from domain.outbox.operations.selection import Among, Selection
+import rich_click as click
 
-#: What the options of a selection are stored under: the fields that they give.
-FIELDS = tuple(field.name for field in fields(Selection) if field.name != "among")
+Function = Callable[..., Any]
+Decorator = Callable[[Function], Function]
 
+FILTERS = "Which rows (filters are combined with AND)"
 
-def add_selection(parser: argparse.ArgumentParser, moment: str) -> None:
-    """Add what selects rows by what they are and when they came to it."""
-    which = parser.add_argument_group("which rows (all that is given must fit)")
-    which.add_argument("--id", dest="row_id", metavar="N", type=_row_id, help="the row of this number")
-    which.add_argument("--event", dest="event_id", metavar="ID", type=UUID, help="the event of this id")
-    which.add_argument("--reservation", dest="reservation_id", metavar="ID", type=UUID, help="of this reservation")
-    which.add_argument("--type", metavar="TYPE", help="of this event type; * stands for any run of characters")
-    which.add_argument("--destination", metavar="NAME", help="to this destination")
-    which.add_argument("--since", metavar="TIME", type=_instant, help=f"{moment} at this instant or later")
-    which.add_argument("--until", metavar="TIME", type=_instant, help=f"{moment} before this instant")
-    which.add_argument("--all", dest="everything", action="store_true", help="all there are")
+#: The first and the last number that a row can have: they are PostgreSQL's bigints.
+ROW_IDS = 1, 2**63 - 1
+
+POSITIVE = click.IntRange(min=1)
 
 
-def add_error(parser: argparse.ArgumentParser) -> None:
-    """Add what selects dead letters by what they died of."""
-    parser.add_argument("--error", metavar="TEXT", help="with this text in their last error")
-    parser.add_argument("--group", metavar="GROUP", help="of the group that `list` shows under this name")
-
-
-def add_audit_entry(parser: argparse.ArgumentParser, *, counts: bool = True) -> None:
-    """Add who does it and why, and where there is something to count, how not to do it."""
-    parser.add_argument("--why", metavar="TEXT", help="why you do it: required, and kept with what you did")
-    parser.add_argument("--who", metavar="NAME", default=_whoever(), help="who does it (%(default)s)")
-    if counts:
-        parser.add_argument("--dry-run", action="store_true", help="count, and change nothing")
-        parser.add_argument("--rate", metavar="N", type=positive, help="so many rows a second at the most")
-
-
-def selection(asked: argparse.Namespace, among: Among) -> Selection:
-    """Return what the options select. Raises Invalid."""
-    given = {field: getattr(asked, field, None) for field in FIELDS}
-    return Selection(among=among, **{name: value for name, value in given.items() if value is not None})
-
-
-def entry(asked: argparse.Namespace) -> AuditEntry:
-    """Return who does it and why. Raises Invalid."""
-    return AuditEntry(who=asked.who, why=asked.why or "")
-
-
-def insist_on_why(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
-    """End the process with 2 if a change is asked for without a reason."""
-    if getattr(asked, "why", "") is None and not getattr(asked, "dry_run", False):
-        parser.error("--why is required: say why you do this; it is kept with what you did")
-
-
-def positive(text: str) -> int:
-    """Read a number of 1 or more."""
-    with suppress(ValueError):
-        if int(text) >= 1:
-            return int(text)
-    raise argparse.ArgumentTypeError("it must be a number of 1 or more")
-
-
-def _row_id(text: str) -> int:
-    number = positive(text)
-    if number >= 2**63:
-        raise argparse.ArgumentTypeError("no row has so high a number")
-    return number
-
-
-def _instant(text: str) -> datetime:
+def instant(text: str) -> datetime:
+    """Read an instant. An offset is required: the operator and the server may be in different time zones."""
     with suppress(ValueError):
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is not None:
             return moment
-    raise argparse.ArgumentTypeError("it must be an instant with its offset, such as 2030-01-31T12:00:00Z")
+    raise click.BadParameter(f"{text!r} is not an RFC 3339 timestamp with UTC offset, such as 2030-01-31T12:00:00Z.")
 
 
-def _whoever() -> str:
+def event_or_row(text: str) -> UUID | int:
+    """Read the id of an event, or the number of a row."""
+    with suppress(ValueError):
+        return UUID(text)
+    with suppress(ValueError):
+        if ROW_IDS[0] <= int(text) <= ROW_IDS[1]:
+            return int(text)
+    raise click.BadParameter(f"{text!r} is neither the id of an event nor the number of a row.")
+
+
+def filters(moment: str) -> Decorator:
+    """Add the filters of a selection; the command gets them under the names of Selection's fields.
+
+    `moment` says what happened to a row at the time that `--since` and `--until` bound.
+    """
+    return _all(
+        _filter("--id", "row_id", metavar="ROW", type=click.IntRange(*ROW_IDS), help="The row with this number."),
+        _filter("--event", "event_id", metavar="ID", type=click.UUID, help="The event with this id."),
+        _filter("--reservation", "reservation_id", metavar="ID", type=click.UUID, help="Events of this reservation."),
+        _filter("--type", "type", metavar="TYPE", help="Events of this type; * matches any characters."),
+        _filter("--destination", "destination", metavar="NAME", help="Rows for this destination."),
+        _filter(
+            "--since", "since", metavar="TIME", type=instant, help=f"{moment} at or after this RFC 3339 timestamp."
+        ),
+        _filter("--until", "until", metavar="TIME", type=instant, help=f"{moment} before this RFC 3339 timestamp."),
+    )
+
+
+def error_filters() -> Decorator:
+    """Add the filters that only dead letters have."""
+    return _all(
+        _filter("--error", "error", metavar="TEXT", help="Rows whose last error contains this text."),
+        _filter("--group", "group", metavar="GROUP", help="The group that bin/dead-letters list shows by this name."),
+    )
+
+
+def all_rows() -> Decorator:
+    """Add the option that stands in for a filter where every row is meant."""
+    return _filter("--all", "everything", is_flag=True, help="All rows; required if there is no filter.")
+
+
+def audited() -> Decorator:
+    """Add who makes a change and why; the audit keeps both. Only a dry run needs no reason."""
+    return _all(
+        click.option(
+            "--why",
+            metavar="TEXT",
+            callback=_require_why,
+            help="Why you make this change. Required, and kept in the audit.",
+        ),
+        click.option(
+            "--who",
+            metavar="NAME",
+            default=_user_at_host,
+            show_default="your user name @ this host",
+            help="Who makes this change. Kept in the audit.",
+        ),
+    )
+
+
+def paced(rate: int | None) -> Decorator:
+    """Add the dry run and the rate of a change of many rows."""
+    return _all(
+        # Eager, because --why is not required in a dry run.
+        click.option("--dry-run", is_flag=True, is_eager=True, help="Count the rows and change nothing."),
+        click.option(
+            "--rate",
+            metavar="N",
+            type=POSITIVE,
+            default=rate,
+            help=f"Maximum rows per second (default {rate or 'unlimited'}).",
+        ),
+    )
+
+
+def limit(noun: str) -> Decorator:
+    """Add the maximum number of rows that a run works on; without it there is none."""
+    return click.option(
+        "--limit",
+        metavar="N",
+        type=POSITIVE,
+        default=None,
+        help=f"Maximum number of {noun} (default unlimited).",
+    )
+
+
+def as_json(members: str) -> Decorator:
+    """Add the option that prints an object instead of text. `members` describes what the object contains."""
+    return click.option("--json", "as_json", is_flag=True, help=f"Print one JSON object instead of text: {members}")
+
+
+def _all(*decorators: Decorator) -> Decorator:
+    """Return one decorator for many. The help lists their options in this order."""
+    return lambda function: reduce(lambda decorated, decorate: decorate(decorated), reversed(decorators), function)
+
+
+def _filter(*names: str, **attributes: Any) -> Decorator:
+    return click.option(*names, panel=FILTERS, **attributes)
+
+
+def _require_why(ctx: click.Context, _: click.Parameter, why: str | None) -> str | None:
+    if why is None and not ctx.params.get("dry_run"):
+        hint = " --dry-run only counts." if "dry_run" in ctx.params else ""
+        raise click.UsageError(f"--why is required: say why you make this change; the audit keeps it.{hint}", ctx)
+    return why
+
+
+def _user_at_host() -> str:
     with suppress(KeyError, OSError):
         return f"{getpass.getuser()}@{socket.gethostname()}"
     return f"unknown@{socket.gethostname()}"

@@ -1,57 +1,130 @@
-"""Changing many rows: batch by batch, no faster than asked, each batch written down with what it changed."""
+"""Changing many rows batch by batch, no faster than a rate. Each batch commits together with its audit entry."""
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+import rich_click as click
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.bulk_change import Batch, Changed
-from worker.commands.runner import stoppable
+from domain.outbox.operations.replay import ReplayCount
+from domain.outbox.operations.selection import Selection
+from worker.commands.command_line import DONE, TROUBLE
+from worker.commands.output import exact, print_json, print_wrapped, progress, rows
+from worker.commands.runner import describe, fail, stoppable
 
-#: A second's worth of rows goes in so many batches, so that a low rate is an even one.
-BATCHES_A_SECOND = 4
+#: A second's worth of rows is changed in this many batches, so that a low rate is an even one.
+BATCHES_PER_SECOND = 4
+
+#: The members of the object that `--json` prints, for the help.
+MEMBERS = (
+    "matching (rows), changed (rows), skipped_steps, dry_run, complete (whether all matching rows were changed) and"
+    " until (the time up to which rows were selected)."
+)
+
+SKIPPED = (
+    "{} skipped: the answers have changed reservations and stay valid. A step can be replayed only while it is a dead"
+    " letter."
+)
 
 
-Act = Callable[[Session, Batch], Changed]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A kind of change, and the words for it. `outlook` says what happens to the rows afterwards."""
+
+    count: Callable[[Session, Selection], ReplayCount]
+    act: Callable[[Session, Batch], Changed]
+    noun: str
+    verb: str
+    participle: str
+    outlook: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """How the operator wants a change to be made: the options of `options.audited`, `paced` and `as_json`."""
+
+    who: str
+    why: str | None
+    dry_run: bool
+    rate: int | None
+    as_json: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """How far it came: rows that were changed, and whether all were that there are."""
+    """How many rows were changed, and whether these are all. An error of the database ends a run early."""
 
-    done: int
-    is_complete: bool
-
-
-def run(db: sessionmaker[Session], act: Act, first: Batch, *, doing: str, total: int, rate: int | None) -> Run:
-    """Change the rows of a selection `as_of_now`, until all are or the process is told to stop."""
-    stopping, begun = threading.Event(), time.monotonic()
-    limit = first.limit if rate is None else max(1, min(first.limit, rate // BATCHES_A_SECOND))
-    done, batch = 0, replace(first, limit=limit)
-    with stoppable(stopping), _progress(doing, total) as show:
-        while not stopping.is_set():
-            with db.begin() as session:
-                changed = act(session, batch)
-            done += changed.rows
-            show(done)
-            if changed.following is None:
-                return Run(done=done, is_complete=True)
-            batch = changed.following
-            if rate is not None:
-                stopping.wait(begun + done / rate - time.monotonic())
-    return Run(done=done, is_complete=False)
+    rows: int = 0
+    is_complete: bool = False
+    error: SQLAlchemyError | None = None
 
 
-@contextmanager
-def _progress(doing: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar, on a terminal only."""
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(doing, total=total)
-        yield lambda done: progress.update(task, completed=done)
+def apply(db: sessionmaker[Session], change: Change, selection: Selection, terms: Terms) -> int:
+    """Change the rows of a selection, or count them in a dry run. Print a summary and return the exit code."""
+    with progress("Counting rows"), db.begin() as session:
+        selection = selection.as_of_now(session)
+        found = change.count(session, selection)
+    run = Run() if terms.dry_run or not found.rows else _run(db, change, selection, terms, found.rows)
+    if terms.as_json:
+        _print_json(run, found, selection, terms)
+    elif found.skipped_steps:
+        print_wrapped(SKIPPED.format(rows(found.skipped_steps, "answered step")))
+    if not found.rows:
+        fail(f"No matching {change.noun}s. Nothing was changed.")
+    if run.error:
+        click.echo(describe(run.error, "The batch that failed was undone."), err=True)
+    if not terms.as_json:
+        print_wrapped(_summary(run, found.rows, change, selection, terms))
+    return DONE if terms.dry_run or run.is_complete else TROUBLE
+
+
+def _run(db: sessionmaker[Session], change: Change, selection: Selection, terms: Terms, total: int) -> Run:
+    """Change batch after batch, until all rows are changed or the process is asked to stop."""
+    first = Batch(selection=selection, entry=AuditEntry(who=terms.who, why=terms.why or ""))
+    batch: Batch | None = first if terms.rate is None else replace(first, limit=_batch_size(first.limit, terms.rate))
+    stopping, began, done = threading.Event(), time.monotonic(), 0
+    with stoppable(stopping), progress(change.verb, total) as advance:
+        while batch is not None and not stopping.is_set():
+            try:
+                with db.begin() as session:
+                    changed = change.act(session, batch)
+            except SQLAlchemyError as error:
+                return Run(rows=done, error=error)
+            done, batch = done + changed.rows, changed.following
+            advance(done)
+            if terms.rate is not None and batch is not None:
+                stopping.wait(began + done / terms.rate - time.monotonic())
+    return Run(rows=done, is_complete=batch is None)
+
+
+def _batch_size(limit: int, rate: int) -> int:
+    return max(1, min(limit, rate // BATCHES_PER_SECOND))
+
+
+def _summary(run: Run, total: int, change: Change, selection: Selection, terms: Terms) -> str:
+    matching = rows(total, change.noun)
+    if terms.dry_run:
+        return f"{matching} would be {change.participle}. Dry run. Run again with --why TEXT to apply."
+    if run.is_complete:
+        return f"{rows(run.rows, change.noun)} {change.participle}. {change.outlook}"
+    assert selection.until is not None
+    return (
+        f"Stopped: {run.rows:,} of {matching} {change.participle}. {change.outlook}\nFor the rest, run it again with"
+        f" --until {exact(selection.until)}, so that no row is {change.participle} twice."
+    )
+
+
+def _print_json(run: Run, found: ReplayCount, selection: Selection, terms: Terms) -> None:
+    print_json(
+        matching=found.rows,
+        changed=run.rows,
+        skipped_steps=found.skipped_steps,
+        dry_run=terms.dry_run,
+        complete=run.is_complete,
+        until=selection.until,
+    )

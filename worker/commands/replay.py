@@ -1,77 +1,66 @@
-"""Send again what was delivered: the same events with the same ids, marked as replayed, in their order."""
+"""`bin/replay`: send delivered events again."""
 
-import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection
+from typing import Any
 
-from sqlalchemy.orm import Session, sessionmaker
+import rich_click as click
 
-from domain.outbox.operations import replay
-from domain.outbox.operations.bulk_change import Batch
+from domain.outbox.operations import replay as replays
 from domain.outbox.operations.selection import Among, Selection
-from worker.commands import bulk_changes, options
-from worker.commands.output import exact, rows, wrapped
-from worker.commands.runner import DONE, TROUBLE, turned
+from worker.commands import command_line, options, paced_changes
+from worker.commands.command_line import Command
+from worker.commands.paced_changes import Change, Terms
+from worker.commands.runner import opened
 
-#: A consumer that is up takes as much on top of what happens now.
+#: Rows per second. A consumer that is up can take as many besides its present events.
 RATE = 500
 
-LEFT_OUT = (
-    "{} left out: their answers have changed reservations, and they stand. A step is replayed only while it is dead."
-)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bin/replay", description=f"{__doc__} {RATE} rows a second, or --rate.")
-    options.add_selection(parser, "delivered")
-    options.add_audit_entry(parser)
-    asked = parser.parse_args(arguments)
-    options.insist_on_why(parser, asked)
-    return turned(lambda db, _: again(db, asked, options.selection(asked, Among.DELIVERED)))
-
-
-def again(db: sessionmaker[Session], asked: argparse.Namespace, selection: Selection) -> int:
-    """Replay a selection and say what came of it."""
-    with db.begin() as session:
-        selection = selection.as_of_now(session)
-        there = replay.count(session, selection)
-    if there.skipped_steps:
-        print(wrapped(LEFT_OUT.format(rows(there.skipped_steps, "answered step"))))
-    what = "delivered row" if selection.among is Among.DELIVERED else "dead letter"
-    if not there.rows:
-        print(wrapped(f"No {what} fits. Nothing was changed."), file=sys.stderr)
-        return TROUBLE
-    if asked.dry_run:
-        print(wrapped(f"{rows(there.rows, what)} would be replayed. Nothing was changed; --why does it."))
-        return DONE
-    first = Batch(selection=selection, entry=options.entry(asked))
-    run = bulk_changes.run(db, replay.send_again, first, doing="Replay", total=there.rows, rate=asked.rate or RATE)
-    return told(run, there.rows, what, "replayed", selection)
-
-
-def told(run: bulk_changes.Run, total: int, what: str, done: str, selection: Selection) -> int:
-    """Say how far a run came and what happens next. Return how the key ends."""
-    if run.is_complete:
-        print(wrapped(f"{rows(run.done, what)} {done}. {NEXT[done]}"))
-        return DONE
-    assert selection.until is not None
-    print(
-        wrapped(
-            f"Stopped: {run.done:,} of {rows(total, what)} {done}. {NEXT[done]}\nFor the rest, run it again with"
-            f" --until {exact(selection.until)}: so none goes twice."
-        )
-    )
-    return TROUBLE
-
-
-NEXT = {
-    "replayed": (
-        "Workers send them again as soon as nothing is in the way, in their order, under the same event ids and with"
-        " the header replayed.\nSee them leave: bin/destinations list"
-    ),
-    "discarded": "They can't be replayed any more, and are deleted with what was delivered, after its retention.",
+EXIT_CODES = {
+    0: "all matching rows were replayed, or counted by --dry-run",
+    1: "no row matches, the run was stopped before its end, or the database failed",
 }
 
 
+@click.command(
+    "bin/replay",
+    cls=Command,
+    examples=[
+        "bin/replay --destination shop --since 2030-01-31T12:00:00Z --dry-run",
+        'bin/replay --destination shop --since 2030-01-31T12:00:00Z --why "The shop lost data (OPS-7)"',
+    ],
+    exit_codes=EXIT_CODES,
+)
+@options.filters("Delivered")
+@options.all_rows()
+@options.audited()
+@options.paced(RATE)
+@options.as_json(paced_changes.MEMBERS)
+def replay(who: str, why: str | None, dry_run: bool, rate: int, as_json: bool, **filters: Any) -> int:
+    """Send delivered events again.
+
+    They are the same events with the same ids, in their order, with the header `replayed`. A step, whose answer has
+    changed a reservation, is skipped.
+    """
+    terms = Terms(who=who, why=why, dry_run=dry_run, rate=rate, as_json=as_json)
+    with opened("Nothing was changed.") as (db, routes):
+        change = replaying("delivered row", routes.step_types)
+        return paced_changes.apply(db, change, Selection(among=Among.DELIVERED, **filters), terms)
+
+
+def replaying(noun: str, step_types: Collection[str]) -> Change:
+    """Return the change that makes rows pending again."""
+    return Change(
+        count=lambda session, selection: replays.count(session, selection, step_types),
+        act=lambda session, batch: replays.replay(session, batch, step_types),
+        noun=noun,
+        verb="Replaying",
+        participle="replayed",
+        outlook=(
+            "Workers send them again, in their order, with the same event ids and the header replayed.\nSee how many"
+            " are pending: bin/destinations list"
+        ),
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(replay)

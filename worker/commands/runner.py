@@ -1,94 +1,114 @@
-"""What every key does alike: opens the database, says in a line what went wrong, and stops when it is told to."""
+"""What every command does alike: it opens the database, reports an error in one line, and stops after its batch."""
 
 import os
 import signal
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
+import rich_click as click
+from click.exceptions import Exit
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox import routes_file
-from domain.outbox.routes import Routes
-from domain.runtime import database, telemetry
-from domain.runtime.errors import Busy, HoldfastError, Invalid, NotInOutbox, UnknownDestination
+from domain.fulfilment import load_routes
+from domain.outbox import Routes
+from domain.runtime import database, logs
+from domain.runtime.errors import Busy, ConfigurationError, HoldfastError, Invalid, NotInOutbox, UnknownDestination
 from domain.runtime.settings import Settings
-
-#: How a key ends: what was asked is done; it is not; it can't be.
-DONE, TROUBLE, WRONG_USAGE = 0, 1, 2
+from worker.commands.command_line import TROUBLE, WRONG_USAGE
 
 #: Every process ends within 10 s of SIGTERM.
 STOP_SECONDS = 8.0
 
 
-def turned(work: Callable[[sessionmaker[Session], Routes], int]) -> int:
-    """Do the work of a key on the database and the routes of the settings. Return how it ends."""
-    settings = Settings.load()
-    telemetry.configure(settings.log_level)
-    routes = routes_file.load(settings)
-    engine = database.connect(settings, connections=1)
+@contextmanager
+def opened(consequence: str) -> Iterator[tuple[sessionmaker[Session], Routes]]:
+    """Open the database and the routes of the settings, with errors reported as `reporting` does."""
+    with reporting(consequence):
+        settings = Settings.load()
+        logs.configure(settings.log_level)
+        routes = load_routes(settings)
+        engine = database.connect(settings, connections=1)
+        try:
+            yield database.sessions(engine), routes
+        finally:
+            engine.dispose()
+
+
+@contextmanager
+def reporting(consequence: str) -> Iterator[None]:
+    """Report every expected error in one line on standard error, and end the command with the exit code for it.
+
+    `consequence` says what an error of the database means for the work of this command.
+    """
     try:
-        return work(database.sessions(engine, routes=routes), routes)
+        yield
+    except ConfigurationError as error:
+        fail(f"{error}\nNothing was done. docs/configuration.md describes each setting.", WRONG_USAGE)
     except SQLAlchemyError as error:
-        return failed(error, "What was changed is written down.")
+        fail(describe(error, consequence))
+    except NotInOutbox as error:
+        fail(_describe_refusal(error))
     except HoldfastError as error:
-        print(_refused(error), file=sys.stderr)
-        return TROUBLE if isinstance(error, NotInOutbox) else WRONG_USAGE
-    finally:
-        engine.dispose()
+        fail(_describe_refusal(error), WRONG_USAGE)
 
 
-def failed(error: SQLAlchemyError, comfort: str) -> int:
-    """Say what the database said, what it means, and what to do."""
+def fail(message: str, code: int = TROUBLE) -> NoReturn:
+    """Print a message on standard error, and end the command with an exit code."""
+    click.echo(message, err=True)
+    raise Exit(code)
+
+
+def describe(error: SQLAlchemyError, consequence: str) -> str:
+    """Return what happened in the database, what it means for the command, and what to do."""
     match database.trouble(error):
         case Busy():
-            known, advice = "is too busy", "Run it again in a while."
+            what, advice = "is too busy", "Wait a little and run it again."
         case None:
-            known, advice = "refused", "This does not pass by itself: run bin/migrate, and look into PostgreSQL's log."
+            what = "refused a statement"
+            advice = "Repeating does not help: see PostgreSQL's log, and run bin/migrate if the schema is out of date."
         case _:
-            known, advice = "can't be reached", "Check DATABASE_URL and that PostgreSQL runs, and run it again."
-    print(f"The database {known} ({str(error).splitlines()[0]}). {comfort} {advice}", file=sys.stderr)
-    return TROUBLE
+            what, advice = "can't be reached", "Check DATABASE_URL and that PostgreSQL runs, and run it again."
+    return f"The database {what} ({str(error).splitlines()[0]}). {consequence} {advice}"
 
 
-def _refused(error: HoldfastError) -> str:
+def _describe_refusal(error: HoldfastError) -> str:
     match error:
         case Invalid(field=field, reason=reason):
             return f"{field}: {reason}. Nothing was changed."
         case UnknownDestination(destination=name, known=names):
-            return f"There is no destination {name!r}; those that there are: {names}. Nothing was changed."
-        case NotInOutbox(subject_id=which):
+            return f"There is no destination {name!r}. The destinations are: {names}. Nothing was changed."
+        case NotInOutbox(subject_id=subject_id):
             return (
-                f"Nothing is promised under {which}: no event and no reservation of that id is in the outbox."
-                " Delivered rows are kept for OUTBOX_RETENTION_DAYS; what no destination wants is never recorded."
+                f"The outbox has no event and no reservation with the id {subject_id}. Delivered events are kept for"
+                " OUTBOX_RETENTION_DAYS, and an event that no destination wants is not recorded."
             )
     return str(error)
 
 
-def _break_off() -> None:
-    print(
-        f"Stopped in the midst of a batch that did not end within {STOP_SECONDS:g} s. It is not written down, and goes"
-        " out again; all before it is.",
-        file=sys.stderr,
-        flush=True,
-    )
-    os._exit(TROUBLE)
-
-
 @contextmanager
 def stoppable(stopping: threading.Event) -> Iterator[None]:
-    """Let SIGTERM and Ctrl-C end the work after the batch in hand."""
-    # A call that outlasts this goes out again, under the next lease.
-    last_call = threading.Timer(STOP_SECONDS, _break_off)
-    last_call.daemon = True
+    """Let SIGTERM and Ctrl-C end the work after the present batch."""
+    # A call that takes longer than this is broken off. Its event is sent again, under the next lease.
+    last_resort = threading.Timer(STOP_SECONDS, _break_off)
+    last_resort.daemon = True
 
     def stop(*_: object) -> None:
         if not stopping.is_set():
             stopping.set()
-            last_call.start()
+            last_resort.start()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     yield
+
+
+def _break_off() -> None:
+    click.echo(
+        f"Stopped in a batch that did not end within {STOP_SECONDS:g} s. It was not committed: its rows are as they"
+        " were, and an event that was sent already is sent again. Earlier batches were committed.",
+        err=True,
+    )
+    os._exit(TROUBLE)

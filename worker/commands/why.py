@@ -1,109 +1,159 @@
-"""Say where each delivery of an event or of a reservation stands, and why it is not delivered."""
+"""`bin/why`: the state of each delivery of an event or a reservation, and what prevents it."""
 
-import argparse
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy.orm import Session, sessionmaker
+import rich_click as click
 
 from domain.outbox.operations import explain
 from domain.outbox.operations.explain import (
-    BackingOff,
     BlockedByEarlierEvent,
     BreakerOpen,
     Dead,
-    Delivery,
     Discarded,
     End,
-    Unregistered,
+    Explanation,
     Leased,
     Obstacle,
     Paused,
     Processed,
     Ready,
+    Retrying,
+    Unregistered,
     Unrouted,
 )
-from domain.outbox.routes import Routes
-from worker.commands.output import instant, plain, rows, wrapped
-from worker.commands.runner import DONE, turned
+from worker.commands import command_line, options
+from worker.commands.command_line import DONE, Command
+from worker.commands.output import instant, print_json, print_wrapped, printable, rows
+from worker.commands.runner import opened
+
+MEMBERS = (
+    "deliveries, a list of event_id, reservation_id, type, destination, created_at, replayed_at and states; each state"
+    " has a kind (delivered, dead, discarded, unrouted, unregistered, paused, breaker_open, blocked_by_earlier_event,"
+    " retrying, leased or ready), and of at, since, until, error, reason, attempts, event_id, type and holder those"
+    " that this kind has."
+)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="bin/why", description=__doc__)
-    parser.add_argument("which", metavar="EVENT_ID|RESERVATION_ID", type=UUID)
-    asked = parser.parse_args(arguments)
-    return turned(lambda db, routes: tell(db, routes, asked.which))
+@click.command(
+    "bin/why",
+    cls=Command,
+    examples=["bin/why 01939b52-3a1e-7000-8000-5c1f0e6a9d21"],
+    exit_codes={
+        0: "the deliveries were explained, whatever their state",
+        1: "the outbox has no such event or reservation, or the database failed",
+    },
+)
+@click.argument(
+    "subject_id",
+    metavar="EVENT_ID|RESERVATION_ID",
+    type=click.UUID,
+    help="The id of an event, or of a reservation for all its events.",
+)
+@options.as_json(MEMBERS)
+def why(subject_id: UUID, as_json: bool) -> int:
+    """Explain why an event is not delivered, or that it was.
 
-
-def tell(db: sessionmaker[Session], routes: Routes, which: UUID) -> int:
-    """Print a paragraph for each delivery."""
-    with db.begin() as session:
-        deliveries = explain.why(session, which, [route.name for route in routes.destinations])
-    for delivery in deliveries:
-        print(f"{delivery.type} to {delivery.destination}, event {delivery.event_id}")
-        for sentence in _sentences(delivery):
-            print(wrapped(sentence, "  "))
+    For each event and each destination it prints what happened, or everything that prevents the delivery, and what to
+    do about it.
+    """
+    with opened("Nothing was explained.") as (db, routes), db.begin() as session:
+        explanations = explain.explain(session, subject_id, routes.names)
+    if as_json:
+        print_json(deliveries=[_members(explanation) for explanation in explanations])
+    else:
+        for explanation in explanations:
+            _print(explanation)
     return DONE
 
 
-def _sentences(delivery: Delivery) -> Sequence[str]:
-    begun = f"Recorded at {instant(delivery.created_at)}" + (
-        f", replayed at {instant(delivery.replayed_at)}." if delivery.replayed_at else "."
-    )
-    if delivery.end:
-        return [begun, _ended(delivery.end, delivery.event_id)]
-    return [begun, *(_hindered(one, delivery.destination) for one in delivery.obstacles)]
+def _members(explanation: Explanation) -> Mapping[str, object]:
+    states: Sequence[End | Obstacle] = [explanation.end] if explanation.end else explanation.obstacles
+    return {
+        "event_id": explanation.event_id,
+        "reservation_id": explanation.aggregate_id,
+        "type": explanation.type,
+        "destination": explanation.destination,
+        "created_at": explanation.created_at,
+        "replayed_at": explanation.replayed_at,
+        "states": [{"kind": state.kind, **asdict(state)} for state in states],
+    }
 
 
-def _ended(end: End, event_id: UUID) -> str:
+def _print(explanation: Explanation) -> None:
+    click.echo(f"{explanation.type} to {explanation.destination}, event {explanation.event_id}")
+    replayed = f", replayed at {instant(explanation.replayed_at)}" if explanation.replayed_at else ""
+    print_wrapped(f"Recorded at {instant(explanation.created_at)}{replayed}.", "  ")
+    if explanation.end:
+        print_wrapped(_describe_end(explanation.end, explanation.event_id), "  ")
+    for obstacle in explanation.obstacles:
+        print_wrapped(_describe_obstacle(obstacle, explanation.destination), "  ")
+
+
+def _describe_end(end: End, event_id: UUID) -> str:
     match end:
         case Processed(at=at):
             return f"Delivered at {instant(at)}."
         case Discarded(at=at, error=error):
-            return f"Discarded at {instant(at)}, having died{_of(error)}. It can't be replayed any more."
+            return f"Discarded at {instant(at)}{_because(error)}. It can't be replayed any more."
         case Dead(since=since, error=error, attempts=attempts):
             return (
-                f"Dead since {instant(since)} after {rows(attempts, 'attempt')}{_of(error)}.\n"
-                f"Send it again: bin/dead-letters replay --event {event_id} --why TEXT"
+                f"Dead since {instant(since)}, after {rows(attempts, 'attempt')}{_because(error)}.\n"
+                f"Replay it: bin/dead-letters replay --event {event_id} --why TEXT"
             )
 
 
-def _hindered(obstacle: Obstacle, destination: str) -> str:
+def _describe_obstacle(obstacle: Obstacle, destination: str) -> str:
+    match obstacle:
+        case Unrouted() | Unregistered() | Paused() | BreakerOpen():
+            return _describe_destination(obstacle, destination)
+        case BlockedByEarlierEvent(event_id=event_id, type=event_type):
+            return (
+                f"Blocked by an earlier event of the same reservation, {event_type}, which is delivered first.\n"
+                f"Why that event is not delivered: bin/why {event_id}"
+            )
+        case Retrying(until=until, attempts=attempts, error=error):
+            return f"Retrying at {instant(until)}, after {rows(attempts, 'failed attempt')}{_because(error)}."
+        case Leased(holder=holder, until=until):
+            return (
+                f"In turn: its lane is leased by {printable(holder)} until {instant(until)} or longer, and that worker"
+                " delivers the lane in order."
+            )
+        case Ready():
+            return (
+                "Ready; waiting for a worker. None has leased its lane.\n"
+                "If no worker is running: bin/worker, or once bin/process-outbox"
+            )
+
+
+def _describe_destination(obstacle: Unrouted | Unregistered | Paused | BreakerOpen, destination: str) -> str:
     match obstacle:
         case Unrouted():
             return (
-                f"Pending: {destination} is not in the routes that HOLDFAST_ROUTES names, so nobody delivers it.\n"
+                f"Pending: {destination} is not in the routes that HOLDFAST_ROUTES names, so no worker delivers it.\n"
                 "Put it back into that file; bin/doctor says more."
             )
         case Unregistered():
-            return f"Pending: no worker has ever served {destination}, so it has no lanes. Start one that has it."
+            return (
+                f"Pending: no worker has ever served {destination}, so it has no lanes. Start a worker that has"
+                " it in its routes."
+            )
         case Paused(reason=reason):
             return (
-                f"Waiting: {destination} is paused{_of(reason)}.\n"
-                f"Go on: bin/destinations resume {destination} --why TEXT"
+                f"Pending: {destination} is paused{_because(reason)}.\n"
+                f"Resume it: bin/destinations resume {destination} --why TEXT"
             )
         case BreakerOpen(since=since, until=until, reason=reason):
             return (
-                f"Waiting: {destination} has been down since {instant(since)}{_of(reason)}. It costs no attempts. Next"
-                f" probe: {_from(until)}.\nTry now: bin/destinations probe {destination} --why TEXT"
+                f"Pending: {destination} has been down since {instant(since)}{_because(reason)}. That costs no"
+                f" attempts. Next probe: {_from(until)}.\nProbe it now: bin/destinations probe {destination} --why TEXT"
             )
-        case BlockedByEarlierEvent(event_id=event_id, type=event_type):
-            return (
-                f"Waiting behind {event_type} of the same reservation, which leaves first.\n"
-                f"And why that has not left: bin/why {event_id}"
-            )
-        case BackingOff(until=until, attempts=attempts, error=error):
-            return f"Waiting for another try at {instant(until)}, after {rows(attempts, 'failed attempt')}{_of(error)}."
-        case Leased(holder=holder, until=until):
-            return f"Its lane is in hand of {plain(holder)} until {instant(until)} or longer: it leaves in turn."
-        case Ready():
-            return "Ready: nothing is in the way, and no worker has come yet.\nIf none is running: bin/process-outbox"
 
 
-def _of(error: str | None) -> str:
-    return f" ({plain(error)})" if error else ""
+def _because(error: str | None) -> str:
+    return f" ({printable(error)})" if error else ""
 
 
 def _from(moment: datetime | None) -> str:
@@ -111,4 +161,4 @@ def _from(moment: datetime | None) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command_line.run(why)
