@@ -1,4 +1,4 @@
-"""What waits or is done costs the rest nothing: the plans of the hot statements, with a large backlog around them."""
+"""The plans of the frequent statements: a large backlog of rows that wait or are processed costs them nothing."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -13,15 +13,17 @@ from sqlalchemy.orm import Session
 from domain import outbox, reservations
 from domain.outbox import Lane
 from domain.outbox.operations import status
-from domain.outbox.operations.explain import why
+from domain.outbox.operations.explain import explain
 from domain.outbox.table import outbox as table
 from domain.reservations.expiry import take_back
 from domain.runtime.database import sessions
 from tests.conftest import empty
-from tests.support.builders import Db, an_event, recorded
+from tests.support.builders import ROUTES, Db, an_event, recorded
 from tests.support.outbox import SHOP, an_aggregate, with_shop
 
-#: Rows of each kind around what the statements are after.
+pytestmark = pytest.mark.slow
+
+#: Rows of each kind that the statements must not read.
 BACKLOG = 100_000
 
 #: Ready rows, all in one lane.
@@ -29,7 +31,7 @@ READY = 300
 
 LANE = Lane(destination=SHOP, number=4, epoch=1, holder="me", probing=False, rows_to_wake=True)
 
-#: Pages from the root of an index of this size down to a row, and the row's own.
+#: The pages that are read to find one row: from the root of an index of this size down to the row itself.
 DESCENT = 5
 
 FILL = (
@@ -54,7 +56,7 @@ FILL = (
 
 @dataclass(frozen=True)
 class Plan:
-    """How a statement was carried out: what it scanned, by what, and how many pages it touched."""
+    """How a statement was executed: what it scanned, by which indexes, and how many pages it read."""
 
     scans: frozenset[tuple[str, str]]
     indexes: frozenset[str]
@@ -63,7 +65,7 @@ class Plan:
 
 @pytest.fixture(scope="module")
 def crowded(engine: Engine) -> Iterator[Db]:
-    """A database with a large backlog: none of it is due."""
+    """A database with a large backlog, none of it due."""
     empty(engine)
     db = with_shop(sessions(engine))
     with db.begin() as session:
@@ -94,87 +96,87 @@ def wake(session: Session) -> object:
 
 
 def expire(session: Session) -> object:
-    return reservations.expire(session, 500)
+    return reservations.expire(session, 500, ROUTES)
 
 
 def take_two_back(session: Session) -> object:
-    return take_back(session, [3, 4])
+    return take_back(session, [3, 4], ROUTES)
 
 
-def look(session: Session) -> object:
-    return session.execute(status.LOOK)
+def read_statuses(session: Session) -> object:
+    return session.execute(status.STATUSES)
 
 
-HOT = [
+FREQUENT = [
     (claim, {"ix_outbox_ready", "ix_outbox_waiting_due"}, 2 * 32 * DESCENT),
     (fetch, {"ix_outbox_ready", "ix_outbox_waiting_aggregate"}, READY * DESCENT),
     (wake, {"ix_outbox_waiting_due"}, 2 * DESCENT),
     (expire, {"ix_reservations_status_expires_at"}, DESCENT),
     (prune, {"ix_outbox_processed_at"}, DESCENT),
     (take_two_back, set(), 2 * DESCENT),
-    # What is counted is counted in an index, of which a page holds a hundred rows and more, and to a limit;
-    # few are read themselves.
+    # Rows are counted in an index, up to a limit, and a page of an index holds a hundred rows or more. Few rows are
+    # read themselves.
     (
-        look,
+        read_statuses,
         {"ix_outbox_ready", "ix_outbox_waiting_aggregate", "ix_outbox_dead"},
-        status.MOST // 50 + status.READ + READY + 2 * 32 * DESCENT,
+        status.MAX_COUNTED // 50 + status.OLDEST_READ + READY + 2 * 32 * DESCENT,
     ),
 ]
 
-#: Every other hold is overdue, and nobody has swept.
-UNSWEPT = (
+#: Makes every other hold overdue.
+OVERDUE = (
     "UPDATE reservations SET expires_at = now() - interval '1 minute' WHERE item_id > 50 AND status = 'PENDING'",
     "ANALYZE reservations",
 )
 
 
-@pytest.mark.parametrize(("act", "indexes", "pages"), HOT)
+@pytest.mark.parametrize(("act", "indexes", "pages"), FREQUENT)
 def test_a_backlog_costs_nothing(crowded: Db, act: Callable[[Session], object], indexes: set[str], pages: int) -> None:
-    plan = carried_out(crowded, act)
+    plan = executed(crowded, act)
 
     assert indexes <= plan.indexes
     assert not {("Seq Scan", "outbox"), ("Seq Scan", "reservations")} & plan.scans
     assert plan.pages <= pages
 
 
-@pytest.mark.parametrize(("act", "indexes"), [(act, indexes) for act, indexes, _ in HOT])
+@pytest.mark.parametrize(("act", "indexes"), [(act, indexes) for act, indexes, _ in FREQUENT])
 def test_the_plan_is_as_good_when_it_is_made_for_any_parameters(
     crowded: Db, act: Callable[[Session], object], indexes: set[str]
 ) -> None:
-    """A prepared statement is planned once for all parameters, after a few executions."""
+    """After a few executions, a prepared statement is planned once for all parameters."""
     plan = planned(crowded, act)
 
     assert indexes <= plan.indexes
     assert not {("Seq Scan", "outbox"), ("Seq Scan", "reservations")} & plan.scans
 
 
-def test_an_item_takes_back_its_own_holds_without_walking_over_those_of_others(crowded: Db) -> None:
-    plan = carried_out(crowded, take_two_back, given=UNSWEPT)
+def test_the_overdue_holds_of_an_item_are_taken_back_without_reading_those_of_other_items(crowded: Db) -> None:
+    plan = executed(crowded, take_two_back, given=OVERDUE)
 
     assert "ix_reservations_item_holds" in plan.indexes
     assert plan.pages <= 2 * DESCENT
 
 
-def test_what_a_promise_waits_for_is_found_without_walking_over_history(crowded: Db) -> None:
+def test_the_reason_why_an_event_is_not_delivered_is_found_without_reading_processed_rows(crowded: Db) -> None:
     with crowded() as session:
         newest = session.execute(select(table.c.event_id).order_by(table.c.id.desc()).limit(1)).scalar_one()
 
-    plan = carried_out(crowded, lambda session: why(session, newest, [SHOP]))
+    plan = executed(crowded, lambda session: explain(session, newest, [SHOP]))
 
     assert {"ix_outbox_ready", "ix_outbox_waiting_aggregate"} <= plan.indexes
     assert ("Seq Scan", "outbox") not in plan.scans
     assert plan.pages <= READY * DESCENT
 
 
-def test_a_claim_reads_the_lanes_from_end_to_end_however_tempting_an_index_is(crowded: Db) -> None:
-    """Under an old snapshot their versions pile up, and an index leads from one to the other, here and there."""
-    plan = carried_out(crowded, claim, given=["SET LOCAL enable_seqscan = off"])
+def test_a_claim_reads_the_lanes_from_end_to_end_and_not_by_an_index(crowded: Db) -> None:
+    """Under an old snapshot the versions of the lanes pile up, and an index would lead from each one to the next."""
+    plan = executed(crowded, claim, given=["SET LOCAL enable_seqscan = off"])
 
     assert ("Seq Scan", "outbox_lanes") in plan.scans
 
 
-def carried_out(db: Db, act: Callable[[Session], object], given: Sequence[str] = ()) -> Plan:
-    """Carry out the first statement of `act` once more, explained, and roll everything back."""
+def executed(db: Db, act: Callable[[Session], object], given: Sequence[str] = ()) -> Plan:
+    """Explain the first statement of `act` while it is executed once more, and roll everything back."""
     statement, parameters = emitted(db, act)
     with db() as session:
         for change in given:
@@ -198,7 +200,7 @@ def planned(db: Db, act: Callable[[Session], object]) -> Plan:
 
 
 def emitted(db: Db, act: Callable[[Session], object]) -> tuple[str, Any]:
-    """Return the first statement that this sends to the database, and roll it back."""
+    """Return the first statement that `act` sends to the database, and its parameters. Roll it back."""
     seen: list[tuple[str, Any]] = []
 
     def note(_: Connection, cursor: object, statement: str, parameters: Any, *__: object) -> None:

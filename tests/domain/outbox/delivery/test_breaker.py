@@ -1,18 +1,15 @@
-"""The breaker: an outage costs a probe now and then, and its end is noticed soon."""
+"""The circuit breaker: an outage costs a probe now and then, and its end is noticed soon."""
 
-from datetime import datetime, timedelta
-from threading import Thread
+from datetime import timedelta
 
 import pytest
-from sqlalchemy import update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, NotSent, Lane, Outcome, Refused, Rejected, Settlement, Unreachable
+from domain.outbox import Delivered, Failed, Lane, NotSent, Outcome, Refused, Rejected, Settlement, Unreachable
 from domain.outbox.delivery import breaker
 from domain.outbox.delivery.breaker import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_RETRY_AFTER
 from domain.outbox.delivery.lanes import LEASE, PROBE
-from domain.outbox.table import destinations
-from domain.runtime.database import now
+from tests.domain.outbox.conftest import clock, set_shop
 from tests.support.builders import Db
 from tests.support.outbox import (
     SHOP,
@@ -28,50 +25,36 @@ from tests.support.outbox import (
     settled,
     states,
     time_passes,
-    with_shop,
 )
-from tests.support.serving import wait_until_blocked
 
 DOWN = Unreachable("503 Service Unavailable")
 
-#: For the clock that goes on between two statements.
+#: The clock advances between two statements, by less than this.
 SLACK = timedelta(seconds=2)
 
 
-@pytest.fixture
-def shop(db: Db) -> Db:
-    return with_shop(db)
-
-
 def answered(db: Db, lane: Lane, outcome: Outcome) -> Settlement:
-    """Settle the first row of a lane that we hold."""
+    """Settle the first row of a leased lane."""
     settlement = settled(db, lane, [(fetched(db, lane, limit=1)[0], outcome)])
     assert settlement is not None
     return settlement
 
 
 def an_outage(db: Db, failures: int = 1) -> None:
-    """The shop was found down so many times in a row, and the time for the next probe has come."""
-    with db.begin() as session:
-        down = update(destinations).where(destinations.c.name == SHOP)
-        session.execute(down.values(failures=failures, open_until=now(session), reason="503"))
-
-
-def clock(db: Db) -> datetime:
-    with db.begin() as session:
-        return now(session)
+    """The shop was found down that many times in a row, and the next probe is due."""
+    set_shop(db, failures=failures, open_until=clock(db), reason="503")
 
 
 def opened_by(db: Db, outcome: Outcome) -> tuple[timedelta, timedelta]:
-    """Settle the first row so. Return between which bounds the breaker stays open."""
+    """Settle the first row with this outcome. Return the bounds of the time for which the breaker stays open."""
     before = clock(db)
     answered(db, a_lane(db), outcome)
     after = clock(db)
-    open_until: datetime = destination(db).open_until
+    open_until = destination(db).open_until
     return open_until - after, open_until - before
 
 
-def test_an_outage_opens_the_breaker_and_says_why(shop: Db) -> None:
+def test_an_outage_opens_the_breaker_and_its_error_is_the_reason(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
 
     low, high = opened_by(shop, DOWN)
@@ -80,7 +63,7 @@ def test_an_outage_opens_the_breaker_and_says_why(shop: Db) -> None:
     assert low <= FIRST_PAUSE and high >= FIRST_PAUSE / 2
 
 
-def test_its_rows_wait_as_long_as_it_stays_open_and_spend_no_attempt(shop: Db) -> None:
+def test_rows_wait_for_as_long_as_the_breaker_is_open_and_spend_no_attempt(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
 
     answered(shop, a_lane(shop), DOWN)
@@ -91,7 +74,7 @@ def test_its_rows_wait_as_long_as_it_stays_open_and_spend_no_attempt(shop: Db) -
 
 
 @pytest.mark.parametrize("failures", range(8))
-def test_each_trip_in_a_row_lasts_longer_up_to_a_cap(shop: Db, failures: int) -> None:
+def test_each_failure_in_a_row_opens_the_breaker_for_longer_up_to_a_limit(shop: Db, failures: int) -> None:
     recorded_for(shop, an_aggregate())
     an_outage(shop, failures)
 
@@ -120,7 +103,7 @@ def test_a_destination_gets_the_time_that_it_asks_for_within_reason(
     assert low <= max(granted, FIRST_PAUSE) and high >= granted
 
 
-def test_of_several_wishes_the_longest_is_granted(shop: Db) -> None:
+def test_of_several_times_that_a_destination_asks_for_it_gets_the_longest(shop: Db) -> None:
     recorded_for(shop, an_aggregate(), an_aggregate(), an_aggregate())
     lane = a_lane(shop)
     asked = [timedelta(minutes=1), timedelta(minutes=9), None]
@@ -132,11 +115,11 @@ def test_of_several_wishes_the_longest_is_granted(shop: Db) -> None:
     assert destination(shop).failures == 1
 
 
-def test_lanes_that_meet_the_same_outage_at_once_count_as_one_trip(shop: Db) -> None:
+def test_lanes_that_meet_the_same_outage_at_the_same_time_count_as_one_failure(shop: Db) -> None:
     recorded_for(shop, *(an_aggregate(number) for number in range(8)))
-    held = [a_lane(shop) for _ in range(8)]
+    leased = [a_lane(shop) for _ in range(8)]
 
-    for lane in held:
+    for lane in leased:
         answered(shop, lane, DOWN)
 
     assert destination(shop).failures == 1
@@ -144,34 +127,7 @@ def test_lanes_that_meet_the_same_outage_at_once_count_as_one_trip(shop: Db) -> 
     assert states(shop) == ["waiting"] * 8
 
 
-def test_when_its_time_is_over_one_worker_probes_and_no_other(shop: Db) -> None:
-    recorded_for(shop, *(an_aggregate(number) for number in range(4)))
-    an_outage(shop)
-
-    lane = a_lane(shop)
-
-    assert lane.probing
-    assert claimed(shop) is None
-
-
-def test_two_workers_that_want_to_probe_at_once_are_one(shop: Db) -> None:
-    recorded_for(shop, an_aggregate(1), an_aggregate(2))
-    an_outage(shop)
-    found: list[Lane | None] = []
-
-    with shop() as first:
-        lane = outbox.claim(first, [SHOP], "first")
-        other = Thread(target=lambda: found.append(claimed(shop)))
-        other.start()
-        wait_until_blocked(shop)
-        first.commit()
-        other.join()
-
-    assert lane is not None and lane.probing
-    assert found == [None]
-
-
-def test_a_prober_that_died_is_replaced(shop: Db) -> None:
+def test_when_a_worker_dies_while_it_probes_another_one_probes(shop: Db) -> None:
     recorded_for(shop, an_aggregate(1), an_aggregate(2))
     an_outage(shop)
     a_lane(shop)
@@ -205,14 +161,16 @@ def test_any_clear_answer_shows_that_a_destination_is_up(shop: Db, outcome: Outc
 
 
 @pytest.mark.parametrize("outcome", [Failed("oops"), NotSent()])
-def test_a_probe_that_shows_nothing_is_handed_on(shop: Db, outcome: Outcome) -> None:
+def test_after_a_probe_that_shows_nothing_another_worker_may_probe_when_the_lane_is_released(
+    shop: Db, outcome: Outcome
+) -> None:
     recorded_for(shop, an_aggregate(1), an_aggregate(2))
     an_outage(shop, failures=3)
     lane = a_lane(shop)
 
     settlement = answered(shop, lane, outcome)
     assert (settlement.is_up, settlement.is_down) == (False, False)
-    assert claimed(shop) is None, "the prober still has the permit"
+    assert claimed(shop) is None, "the first worker still has the permit"
     released(shop, lane)
 
     assert destination(shop).failures == 3
@@ -229,7 +187,7 @@ def test_a_probe_that_fails_opens_the_breaker_again(shop: Db) -> None:
     assert claimed(shop) is None
 
 
-def test_a_prober_that_lost_its_lane_does_not_hand_the_permit_on(shop: Db) -> None:
+def test_a_worker_that_lost_its_lane_does_not_free_the_permit_of_another_worker(shop: Db) -> None:
     recorded_for(shop, an_aggregate(1))
     an_outage(shop)
     lost = a_lane(shop)
@@ -262,7 +220,7 @@ def test_one_event_that_is_answered_500_does_not_keep_the_breaker_of_a_healthy_d
     assert (destination(shop).failures, row(shop, bad).attempts) == (0, 1)
 
 
-def test_a_reason_is_kept_short_and_storable(shop: Db) -> None:
+def test_a_reason_is_stored_without_nul_and_up_to_a_limit(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
 
     answered(shop, a_lane(shop), Unreachable("500 \0" + "x" * 100_000))
@@ -271,11 +229,10 @@ def test_a_reason_is_kept_short_and_storable(shop: Db) -> None:
     assert len(destination(shop).reason) == len(rows(shop)[0].last_error) == 1_000
 
 
-def test_leaving_a_breaker_half_open_lets_the_next_probe_begin_at_once(shop: Db) -> None:
+def test_a_breaker_that_is_half_open_lets_the_next_probe_begin_at_once(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
     an_outage(shop)
-    with shop.begin() as session:
-        session.execute(update(destinations).values(open_until=now(session) + PROBE))
+    set_shop(shop, open_until=clock(shop) + PROBE)
 
     with shop.begin() as session:
         breaker.leave_half_open(session, SHOP)

@@ -1,24 +1,24 @@
-"""The horizon: how far the rows of the outbox are complete, as claims have shown."""
+"""The commit horizon: up to which id the rows of the outbox are complete, as the claims of a process have shown."""
 
 from domain.outbox import CommitHorizon
-from domain.outbox.delivery.low_watermark import View
+from domain.outbox.delivery.commit_horizon import SnapshotView
 
 
-def view(newest: int, *, ended_below: int, begun_below: int) -> View:
-    return View(newest=newest, ended_below=ended_below, begun_below=begun_below)
+def view(newest: int, *, ended_below: int, begun_below: int) -> SnapshotView:
+    return SnapshotView(newest=newest, ended_below=ended_below, begun_below=begun_below)
 
 
-def test_rows_are_complete_when_all_that_had_begun_have_ended() -> None:
+def test_rows_are_complete_when_all_transactions_that_had_begun_have_ended() -> None:
     horizon = CommitHorizon()
 
     assert horizon.complete_to(view(10, ended_below=5, begun_below=8)) == 0
-    assert horizon.complete_to(view(20, ended_below=7, begun_below=9)) == 0, "the 7th may still commit"
+    assert horizon.complete_to(view(20, ended_below=7, begun_below=9)) == 0, "transaction 7 may still commit"
     assert horizon.complete_to(view(30, ended_below=8, begun_below=9)) == 10
     assert horizon.complete_to(view(40, ended_below=8, begun_below=12)) == 10
     assert horizon.complete_to(view(50, ended_below=9, begun_below=12)) == 30
 
 
-def test_a_view_that_is_older_than_what_another_thread_has_noted_is_not_taken_for_complete() -> None:
+def test_a_view_that_is_older_than_the_one_another_thread_has_shown_proves_nothing_complete() -> None:
     horizon = CommitHorizon()
     horizon.complete_to(view(10, ended_below=8, begun_below=8))
     assert horizon.complete_to(view(10, ended_below=9, begun_below=9)) == 10
@@ -26,7 +26,7 @@ def test_a_view_that_is_older_than_what_another_thread_has_noted_is_not_taken_fo
     assert horizon.complete_to(view(10, ended_below=7, begun_below=9)) == 0
 
 
-def test_ids_that_go_backwards_are_learned_anew() -> None:
+def test_when_ids_go_backwards_the_horizon_begins_anew() -> None:
     horizon = CommitHorizon()
     horizon.complete_to(view(10, ended_below=8, begun_below=8))
     assert horizon.complete_to(view(10, ended_below=8, begun_below=8)) == 10

@@ -1,14 +1,12 @@
-"""The fence: whoever lost a lane can write nothing, renew nothing and give nothing back."""
+"""The fence: a worker that has lost its lane can settle nothing, renew nothing and release nothing."""
 
-from datetime import datetime, timedelta
-
-import pytest
-from sqlalchemy import Row, select, update
+from sqlalchemy import update
 
 from domain import outbox
 from domain.outbox import Delivered, Failed, Lane, Outcome, Unreachable
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import lanes
+from tests.domain.outbox.conftest import stored_lane
 from tests.support.builders import Db
 from tests.support.outbox import (
     SHOP,
@@ -22,45 +20,18 @@ from tests.support.outbox import (
     settled,
     states,
     time_passes,
-    with_shop,
 )
 
 
-@pytest.fixture
-def shop(db: Db) -> Db:
-    return with_shop(db)
-
-
-def stored(db: Db, lane: Lane) -> Row[int, int, str | None, datetime | None]:
+def renewed(db: Db, *leased: Lane) -> int:
     with db.begin() as session:
-        return session.execute(
-            select(lanes.c.lane, lanes.c.epoch, lanes.c.holder, lanes.c.leased_until).where(
-                lanes.c.destination == lane.destination, lanes.c.lane == lane.number
-            )
-        ).one()
+        return outbox.renew(session, leased)
 
 
-def renewed(db: Db, *held: Lane) -> int:
-    with db.begin() as session:
-        return outbox.renew(session, held)
-
-
-def fenced(db: Db, lane: Lane) -> bool:
-    """Tell whether the fence keeps this holder out."""
+def is_fenced(db: Db, lane: Lane) -> bool:
+    """Return whether the fence rejects this claim."""
     with db.begin() as session:
         return not outbox.fence(session, lane)
-
-
-def test_a_renewed_lease_lasts_on(shop: Db) -> None:
-    recorded_for(shop, an_aggregate(1), an_aggregate(2))
-    held = [a_lane(shop), a_lane(shop)]
-    time_passes(shop, LEASE - timedelta(seconds=1))
-
-    kept = renewed(shop, *held)
-    time_passes(shop, LEASE - timedelta(seconds=1))
-
-    assert kept == 2
-    assert claimed(shop) is None
 
 
 def test_a_lease_that_was_lost_can_not_be_renewed(shop: Db) -> None:
@@ -71,7 +42,8 @@ def test_a_lease_that_was_lost_can_not_be_renewed(shop: Db) -> None:
     new = a_lane(shop)
 
     assert renewed(shop, lost, kept) == 1
-    assert stored(shop, lost)[:3] == (lost.number, new.epoch, new.holder)
+    assert new.number == lost.number
+    assert stored_lane(shop, lost)[:2] == (new.epoch, new.holder)
 
 
 def test_a_worker_that_lost_its_lease_can_not_settle(shop: Db) -> None:
@@ -87,11 +59,11 @@ def test_a_worker_that_lost_its_lease_can_not_settle(shop: Db) -> None:
 
     assert settlement is None
     assert rows(shop) == before
-    assert stored(shop, new).holder == new.holder
-    assert not fenced(shop, new)
+    assert stored_lane(shop, new).holder == new.holder
+    assert not is_fenced(shop, new)
 
 
-def test_a_worker_whose_lease_ran_out_may_settle_while_nobody_else_has_claimed(shop: Db) -> None:
+def test_a_worker_whose_lease_has_ended_may_settle_while_no_other_has_claimed_the_lane(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
     lane = a_lane(shop)
     batch = fetched(shop, lane)
@@ -104,35 +76,34 @@ def test_a_worker_whose_lease_ran_out_may_settle_while_nobody_else_has_claimed(s
     assert states(shop) == ["processed"]
 
 
-def test_the_fence_names_the_holder_too(shop: Db) -> None:
-    """A crash of the database may forget a claim, whose epoch is then given out again."""
+def test_the_fence_compares_the_holder(shop: Db) -> None:
+    """A crash of the database may forget a claim, and the next claim then gets the same epoch."""
     recorded_for(shop, an_aggregate())
     forgotten = a_lane(shop)
     with shop.begin() as session:
-        session.execute(
-            update(lanes).where(lanes.c.destination == SHOP).values(epoch=0, holder=None, leased_until=None)
-        )
+        of_the_shop = update(lanes).where(lanes.c.destination == SHOP)
+        session.execute(of_the_shop.values(epoch=0, holder=None, leased_until=None))
     new = a_lane(shop)
 
     assert new.epoch == forgotten.epoch
-    assert fenced(shop, forgotten)
-    assert not fenced(shop, new)
+    assert is_fenced(shop, forgotten)
+    assert not is_fenced(shop, new)
     assert renewed(shop, forgotten) == 0
 
 
-def test_the_fence_names_the_epoch_too(shop: Db) -> None:
+def test_the_fence_compares_the_epoch(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
     old = claimed(shop, holder="me")
     time_passes(shop, LEASE)
     new = claimed(shop, holder="me")
 
     assert old is not None and new is not None
-    assert fenced(shop, old)
+    assert is_fenced(shop, old)
     assert renewed(shop, old) == 0
-    assert not fenced(shop, new)
+    assert not is_fenced(shop, new)
 
 
-def test_giving_back_what_is_not_ours_any_more_has_no_effect(shop: Db) -> None:
+def test_releasing_a_lane_that_was_lost_has_no_effect(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
     old = a_lane(shop)
     time_passes(shop, LEASE)
@@ -140,5 +111,5 @@ def test_giving_back_what_is_not_ours_any_more_has_no_effect(shop: Db) -> None:
 
     released(shop, old)
 
-    assert stored(shop, new).holder == new.holder
+    assert stored_lane(shop, new).holder == new.holder
     assert claimed(shop) is None

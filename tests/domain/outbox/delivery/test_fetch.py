@@ -1,17 +1,16 @@
-"""Reading a lane: in order, without what waits, and without skipping what committed late."""
+"""Fetching: the rows of a lane are read in order, without those that wait, and none that commits late is skipped."""
 
 import json
 from datetime import timedelta
 
-import pytest
 from sqlalchemy import text, update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, NotSent, Lane, Rejected
+from domain.outbox import Delivered, Failed, Lane, NotSent, Rejected
 from domain.outbox.delivery.fetch import WAKE_LIMIT
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
-from tests.support.builders import Db, an_event, recorded
+from tests.support.builders import Db, an_event, recorded, routes_of
 from tests.support.outbox import (
     NOT_NOW,
     a_lane,
@@ -23,13 +22,7 @@ from tests.support.outbox import (
     settled,
     states,
     time_passes,
-    with_shop,
 )
-
-
-@pytest.fixture
-def shop(db: Db) -> Db:
-    return with_shop(db)
 
 
 def woken(db: Db, lane: Lane) -> int:
@@ -41,12 +34,11 @@ def ids(db: Db, lane: Lane, *, after: int = 0, limit: int = 100) -> list[int]:
     return [one.id for one in fetched(db, lane, after=after, limit=limit)]
 
 
-def fail_head(db: Db) -> Lane:
-    """Claim the lane and let its first row fail: it waits."""
+def head_fails(db: Db) -> Lane:
+    """Claim a lane, have its first row fail so that it waits, and release the lane."""
     lane = a_lane(db)
     settled(db, lane, [(fetched(db, lane)[0], Failed("not now"))])
-    with db.begin() as session:
-        outbox.release(session, lane)
+    released(db, lane)
     return lane
 
 
@@ -61,7 +53,7 @@ def test_a_lane_is_read_in_order_of_id_up_to_the_limit(shop: Db) -> None:
     assert ids(shop, lane, after=recorded_ids[2]) == recorded_ids[3:]
 
 
-def test_another_destination_has_rows_of_its_own(db: Db) -> None:
+def test_each_destination_has_rows_of_its_own(db: Db) -> None:
     aggregate = an_aggregate(4)
     recorded(db, an_event(aggregate), an_event(aggregate, "reservation_confirm"))
 
@@ -70,43 +62,43 @@ def test_another_destination_has_rows_of_its_own(db: Db) -> None:
     assert fetched_ids == [1, 2]
 
 
-def test_a_row_says_what_was_recorded(shop: Db) -> None:
+def test_a_row_has_everything_that_was_recorded(shop: Db) -> None:
     aggregate = an_aggregate()
-    told = an_event(aggregate, "booking.created", guest_id="Zoë\u2028")
-    recorded(shop, told)
+    event = an_event(aggregate, "booking.created", guest_id="Zoë\u2028")
+    recorded(shop, event)
 
     (one,) = fetched(shop, a_lane(shop))
 
-    assert (one.aggregate_id, one.type, json.loads(one.payload)) == (aggregate, "booking.created", told.payload)
+    assert (one.aggregate_id, one.type, json.loads(one.payload)) == (aggregate, "booking.created", event.payload)
     assert (one.headers, one.attempts, one.unreachable_at, one.waits_until) == ("{}", 0, None, None)
     assert one.event_id.version == 7
 
 
-def test_what_waits_is_left_out_and_the_others_are_not(shop: Db) -> None:
+def test_a_row_that_waits_is_not_fetched_and_the_others_are(shop: Db) -> None:
     first, second = recorded_for(shop, an_aggregate(), an_aggregate())
 
-    lane = fail_head(shop)
+    lane = head_fails(shop)
 
     assert ids(shop, lane) == [second]
     assert states(shop, first) == ["waiting"]
 
 
-def test_a_later_row_of_an_aggregate_that_waits_comes_with_the_time_of_the_head(shop: Db) -> None:
+def test_a_later_row_of_an_aggregate_that_waits_comes_with_the_time_of_the_first_one(shop: Db) -> None:
     one, other = an_aggregate(), an_aggregate()
     recorded_for(shop, one)
-    fail_head(shop)
+    head_fails(shop)
     later, free = recorded_for(shop, one, other)
 
-    held, ready = fetched(shop, a_lane(shop))
+    blocked, ready = fetched(shop, a_lane(shop))
 
-    assert (held.id, held.waits_until) == (later, row(shop, 1).available_at)
+    assert (blocked.id, blocked.waits_until) == (later, row(shop, 1).available_at)
     assert (ready.id, ready.waits_until) == (free, None)
 
 
-def test_a_held_row_is_made_to_wait_with_its_head_and_is_ready_together_with_it(shop: Db) -> None:
+def test_a_row_behind_a_waiting_one_waits_with_it_and_both_become_ready_together(shop: Db) -> None:
     aggregate = an_aggregate()
     recorded_for(shop, aggregate)
-    fail_head(shop)
+    head_fails(shop)
     recorded_for(shop, aggregate)
     lane = a_lane(shop)
 
@@ -121,7 +113,7 @@ def test_a_held_row_is_made_to_wait_with_its_head_and_is_ready_together_with_it(
 
 
 def test_a_row_does_not_wait_for_a_later_one(shop: Db) -> None:
-    """A backlog wakes in bites, so a part of an aggregate may be awake before the rest: it goes first."""
+    """A backlog is woken in several statements, so some rows of an aggregate may be ready before the later ones."""
     aggregate = an_aggregate()
     first, _ = recorded_for(shop, aggregate, aggregate)
     lane = a_lane(shop)
@@ -135,7 +127,7 @@ def test_a_row_does_not_wait_for_a_later_one(shop: Db) -> None:
     assert (awake.id, awake.waits_until) == (first, None)
 
 
-def test_only_what_is_due_wakes(shop: Db) -> None:
+def test_only_rows_that_are_due_are_woken(shop: Db) -> None:
     recorded_for(shop, an_aggregate(), an_aggregate())
     lane = a_lane(shop)
     settled(shop, lane, [(one, Failed("not now")) for one in fetched(shop, lane)])
@@ -149,9 +141,9 @@ def test_only_what_is_due_wakes(shop: Db) -> None:
     assert states(shop) == ["ready", "waiting"]
 
 
-def test_another_lane_is_not_woken(shop: Db) -> None:
+def test_the_rows_of_another_lane_are_not_woken(shop: Db) -> None:
     recorded_for(shop, an_aggregate(1), an_aggregate(2))
-    lanes = [fail_head(shop), fail_head(shop)]
+    lanes = [head_fails(shop), head_fails(shop)]
     time_passes(shop)
 
     woken(shop, lanes[0])
@@ -159,7 +151,7 @@ def test_another_lane_is_not_woken(shop: Db) -> None:
     assert sorted(states(shop)) == ["ready", "waiting"]
 
 
-def test_waking_a_large_backlog_goes_by_the_earliest_first_and_in_bounded_bites(shop: Db) -> None:
+def test_a_large_backlog_is_woken_in_limited_steps_the_earliest_rows_first(shop: Db) -> None:
     recorded_for(shop, an_aggregate(7))
     lane = a_lane(shop)
     due = """
@@ -172,8 +164,7 @@ def test_waking_a_large_backlog_goes_by_the_earliest_first_and_in_bounded_bites(
 
     assert woken(shop, lane) == WAKE_LIMIT
 
-    stands = states(shop)
-    assert stands == ["ready", "waiting", "waiting"] + ["ready"] * WAKE_LIMIT
+    assert states(shop) == ["ready", "waiting", "waiting"] + ["ready"] * WAKE_LIMIT
     assert woken(shop, lane) == 2
 
 
@@ -189,10 +180,10 @@ def test_rows_behind_a_dead_one_do_not_wait(shop: Db) -> None:
     assert (next_one.id, next_one.waits_until) == (2, None)
 
 
-def test_a_row_that_committed_late_with_a_lower_id_is_not_skipped(shop: Db) -> None:
+def test_a_row_that_commits_late_with_a_lower_id_is_not_skipped(shop: Db) -> None:
     late_aggregate, aggregate = an_aggregate(), an_aggregate()
     with shop() as late:
-        outbox.record(late, [an_event(late_aggregate)])
+        outbox.record(late, [an_event(late_aggregate)], routes_of(shop))
         recorded_for(shop, aggregate)
         lane = a_lane(shop)
         early = fetched(shop, lane)
@@ -200,18 +191,18 @@ def test_a_row_that_committed_late_with_a_lower_id_is_not_skipped(shop: Db) -> N
 
     assert [one.aggregate_id for one in early] == [aggregate]
     settled(shop, lane, [(early[0], Delivered())])
-    assert ids(shop, lane, after=early[0].id) == [], "this hold of the lane has read beyond it"
+    assert ids(shop, lane, after=early[0].id) == [], "this run over the lane has read beyond it"
     released(shop, lane)
     again = fetched(shop, a_lane(shop))
     assert [one.aggregate_id for one in again] == [late_aggregate]
     assert again[0].id < early[0].id
 
 
-def test_what_is_not_committed_is_not_seen(shop: Db) -> None:
+def test_a_row_that_is_not_committed_is_not_fetched(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
     lane = a_lane(shop)
     with shop() as uncommitted:
-        outbox.record(uncommitted, [an_event(an_aggregate())])
+        outbox.record(uncommitted, [an_event(an_aggregate())], routes_of(shop))
 
         assert ids(shop, lane) == [1]
         uncommitted.rollback()

@@ -1,4 +1,4 @@
-"""Outages: they spend no attempt, kill nothing and change no order, however often they come."""
+"""Outages: they spend no attempt, kill no event and change no order, however often they come."""
 
 import time
 from datetime import timedelta
@@ -26,57 +26,57 @@ from tests.support.outbox import (
     states,
     time_passes,
 )
-from worker.relay.relay import Tally
+from worker.relay.settling import Tally
 
 
-def test_an_outage_spends_no_attempt_kills_nothing_and_keeps_the_order(relay_to: OpenRelay) -> None:
-    shop = Outside(lambda _: Unreachable("down"))
-    relay = relay_to(shop, max_attempts=1, batch_size=2)
+def test_an_outage_spends_no_attempt_kills_no_event_and_keeps_the_order(relay_to: OpenRelay) -> None:
+    server = Outside(lambda _: Unreachable("down"))
+    relay = relay_to(server, max_attempts=1, batch_size=2)
     aggregates = [an_aggregate(lane) for lane in (0, 0, 1)]
     ids = recorded_for(relay.db, *(aggregates * 3))
     for _ in range(20):
         relay.run()
         time_passes(relay.db)
     assert all((one.attempts, one.dead_at) == (0, None) for one in rows(relay.db))
-    shop.answer = lambda _: Delivered()
-    shop.called.clear()
+    server.answer = lambda _: Delivered()
+    server.called.clear()
 
     while relay.run() != Tally():
         time_passes(relay.db)
 
     by_lane = [[one.id for one in rows(relay.db) if one.lane == lane] for lane in (0, 1)]
-    assert [[one for one in shop.called if one in lane] for lane in by_lane] == by_lane
-    assert sorted(shop.called) == ids
+    assert [[one for one in server.called if one in lane] for lane in by_lane] == by_lane
+    assert sorted(server.called) == ids
 
 
 def test_an_outage_is_probed_with_one_row_at_a_time(relay_to: OpenRelay) -> None:
     def slowly(_: Row) -> Outcome:
-        time.sleep(0.05)  # long enough for as many calls as may be under way at once
+        time.sleep(0.05)  # long enough for as many calls as may be in flight at once
         return DOWN
 
-    shop = Outside(slowly, concurrency=8)
-    relay = relay_to(shop)
+    server = Outside(slowly, concurrency=8)
+    relay = relay_to(server)
     recorded_for(relay.db, *(an_aggregate(lane) for lane in (0, 1, 2) for _ in range(20)))
     relay.run()
-    shop.called.clear()
+    server.called.clear()
     time_passes(relay.db)
 
     relay.run()
 
-    assert len(shop.called) == 1
+    assert len(server.called) == 1
     assert destination(relay.db).failures == 2
 
 
-def test_outages_that_come_again_and_again_kill_nothing(relay_to: OpenRelay) -> None:
-    """A service that is up for a moment now and then, as one that keeps crashing is."""
-    shop = Outside()
-    relay = relay_to(shop, max_attempts=3)
+def test_outages_that_come_again_and_again_kill_no_event(relay_to: OpenRelay) -> None:
+    """The service works for a moment now and then, as one that keeps crashing does."""
+    server = Outside()
+    relay = relay_to(server, max_attempts=3)
     recorded_for(relay.db, *(an_aggregate(lane) for lane in (0, 0, 1, 1)))
-    shop.answer = lambda _: Unreachable("down")
+    server.answer = lambda _: Unreachable("down")
     relay.run()
     time_passes(relay.db)
-    left = iter([True])
-    shop.answer = lambda _: Delivered() if next(left, False) else Unreachable("down")
+    answers: list[Outcome] = [Delivered()]
+    server.answer = lambda _: answers.pop() if answers else Unreachable("down")
 
     for _ in range(20):
         relay.run()
@@ -86,10 +86,10 @@ def test_outages_that_come_again_and_again_kill_nothing(relay_to: OpenRelay) -> 
 
 
 def test_one_event_that_breaks_its_consumer_dies_alone(relay_to: OpenRelay) -> None:
-    shop = Troubled()
-    relay = relay_to(shop, max_attempts=3)
+    server = Troubled()
+    relay = relay_to(server, max_attempts=3)
     (bad,) = recorded_for(relay.db, an_aggregate(1))
-    shop.trouble[bad] = Unreachable("500")
+    server.trouble[bad] = Unreachable("500")
 
     for _ in range(12):
         recorded_for(relay.db, an_aggregate(1), an_aggregate(2))
@@ -100,27 +100,27 @@ def test_one_event_that_breaks_its_consumer_dies_alone(relay_to: OpenRelay) -> N
     assert destination(relay.db).failures == 0
 
 
-def test_a_row_that_was_held_by_the_trouble_of_another_is_not_overtaken(relay_to: OpenRelay) -> None:
-    shop = Troubled()
-    relay = relay_to(shop, batch_size=2)
+def test_a_row_that_was_not_sent_because_of_another_one_is_not_overtaken(relay_to: OpenRelay) -> None:
+    server = Troubled()
+    relay = relay_to(server, batch_size=2)
     a, b = an_aggregate(0), an_aggregate(0)
     bad, first, second = recorded_for(relay.db, a, b, b)
-    shop.trouble[bad] = Unreachable("500")
+    server.trouble[bad] = Unreachable("500")
     relay.run()
     (recovering,) = recorded_for(relay.db, an_aggregate(3))
     time_passes(relay.db)
 
     relay.run()
 
-    assert shop.called[:4] == [bad, recovering, bad, first]
-    assert [one for one in shop.called if one in (first, second)] == [first, second]
+    assert server.called[:4] == [bad, recovering, bad, first]
+    assert [one for one in server.called if one in (first, second)] == [first, second]
 
 
-def test_after_a_row_took_the_blame_the_next_one_shows_whether_that_was_right(relay_to: OpenRelay) -> None:
-    shop = Troubled()
-    relay = relay_to(shop)
+def test_after_a_row_was_taken_for_the_cause_the_next_one_shows_whether_that_was_right(relay_to: OpenRelay) -> None:
+    server = Troubled()
+    relay = relay_to(server)
     (bad,) = recorded_for(relay.db, an_aggregate(0))
-    shop.trouble[bad] = DOWN
+    server.trouble[bad] = DOWN
     relay.run()
     recorded_for(relay.db, an_aggregate(1))
     time_passes(relay.db)
@@ -128,18 +128,20 @@ def test_after_a_row_took_the_blame_the_next_one_shows_whether_that_was_right(re
     others = recorded_for(relay.db, *(an_aggregate(0) for _ in range(5)))
     time_passes(relay.db)
     recovered = destination(relay.db).recovered_at
-    shop.called.clear()
+    server.called.clear()
 
     relay.run()
 
-    assert shop.called == [bad, *others]
+    assert server.called == [bad, *others]
     assert row(relay.db, bad).attempts == 1
     assert destination(relay.db).recovered_at > recovered
 
 
-def test_who_doubts_its_own_row_does_not_undo_what_another_lane_was_asked_to_wait(relay_to: OpenRelay) -> None:
-    shop = Troubled()
-    relay = relay_to(shop)
+def test_a_worker_that_takes_its_row_for_the_cause_keeps_the_pause_that_another_lane_was_asked_for(
+    relay_to: OpenRelay,
+) -> None:
+    server = Troubled()
+    relay = relay_to(server)
     bad, other = recorded_for(relay.db, an_aggregate(0), an_aggregate(1))
     _has_recovered_since(relay.db, bad)
     elsewhere = _lane_of(relay.db, other)
@@ -150,23 +152,23 @@ def test_who_doubts_its_own_row_does_not_undo_what_another_lane_was_asked_to_wai
         settled(relay.db, elsewhere, [(one, asked) for one in fetched(relay.db, elsewhere)])
         return Unreachable("500")
 
-    shop.answer = answer
+    server.answer = answer
     relay.run()
 
-    shown = destination(relay.db)
-    assert shown.open_until - shown.opened_at > timedelta(minutes=59)
+    stored = destination(relay.db)
+    assert stored.open_until - stored.opened_at > timedelta(minutes=59)
 
 
 def _has_recovered_since(db: Db, row_id: int) -> None:
-    """Let a row have found the shop down, and the shop have been found up after it."""
+    """Let the shop have recovered an hour ago, after this row found it down."""
     with db.begin() as session:
-        met = func.now() - timedelta(hours=2)
-        session.execute(update(table).where(table.c.id == row_id).values(unreachable_at=met))
+        found_down = func.now() - timedelta(hours=2)
+        session.execute(update(table).where(table.c.id == row_id).values(unreachable_at=found_down))
         session.execute(update(destinations).values(recovered_at=func.now() - timedelta(hours=1)))
 
 
 def _lane_of(db: Db, row_id: int) -> Lane:
-    """Hold the lane of a row, and no other."""
+    """Claim the lane of a row, and no other."""
     first = a_lane(db)
     if any(one.id == row_id for one in fetched(db, first)):
         return first

@@ -1,4 +1,4 @@
-"""Settling: what became of a batch is written once, by whoever holds the lane."""
+"""Settling: the outcomes of a batch are written once, by the worker that has leased the lane."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,17 +11,13 @@ from domain.outbox.delivery.outcomes import ERROR_LENGTH, Retries
 from domain.outbox.delivery.settle import Settlement
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
+from tests.domain.outbox.conftest import clock
 from tests.support.builders import Db
-from tests.support.outbox import a_lane, an_aggregate, fetched, recorded_for, row, settled, states, with_shop
-
-
-@pytest.fixture
-def shop(db: Db) -> Db:
-    return with_shop(db)
+from tests.support.outbox import a_lane, an_aggregate, fetched, recorded_for, row, settled, states
 
 
 def settle_all(db: Db, *outcomes: Outcome, **options: Any) -> Settlement:
-    """Promise as many rows as there are outcomes, each of its own aggregate, and settle them."""
+    """Record an event for each outcome, each of its own aggregate, and settle all of them."""
     recorded_for(db, *(an_aggregate() for _ in outcomes))
     lane = a_lane(db)
     settlement = settled(db, lane, list(zip(fetched(db, lane), outcomes, strict=True)), **options)
@@ -30,9 +26,8 @@ def settle_all(db: Db, *outcomes: Outcome, **options: Any) -> Settlement:
 
 
 @pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Obsolete()])
-def test_a_promise_that_was_kept_is_processed_with_its_time(shop: Db, outcome: Outcome) -> None:
-    with shop.begin() as session:
-        before = now(session)
+def test_a_row_that_was_delivered_or_answered_is_processed_with_its_time(shop: Db, outcome: Outcome) -> None:
+    before = clock(shop)
 
     settlement = settle_all(shop, outcome)
 
@@ -44,8 +39,7 @@ def test_a_promise_that_was_kept_is_processed_with_its_time(shop: Db, outcome: O
 
 
 def test_a_failure_is_written_with_its_attempt_its_error_and_its_time(shop: Db) -> None:
-    with shop.begin() as session:
-        before = now(session)
+    before = clock(shop)
 
     settlement = settle_all(shop, Failed("oops"))
 
@@ -55,25 +49,24 @@ def test_a_failure_is_written_with_its_attempt_its_error_and_its_time(shop: Db) 
     assert before < stored.available_at < before + Retries().first + timedelta(seconds=2)
 
 
-def test_a_wish_for_more_time_is_kept_to(shop: Db) -> None:
-    with shop.begin() as session:
-        before = now(session)
+def test_a_destination_that_asks_for_more_time_gets_it(shop: Db) -> None:
+    before = clock(shop)
 
     settle_all(shop, Failed("oops", retry_after=timedelta(minutes=5)))
 
     assert row(shop, 1).available_at >= before + timedelta(minutes=5)
 
 
-def test_a_rejection_is_dead_with_its_time_and_its_error(shop: Db) -> None:
+def test_a_rejected_row_is_dead_with_its_time_and_its_error(shop: Db) -> None:
     settlement = settle_all(shop, Rejected("too large"))
 
     stored = row(shop, 1)
-    assert [change.row.id for change in settlement.dead] == [1]
+    assert [update.row.id for update in settlement.dead] == [1]
     assert (stored.attempts, stored.last_error, stored.processed_at) == (1, "too large", None)
     assert stored.dead_at is not None
 
 
-def test_a_mixed_batch_is_settled_at_once(shop: Db) -> None:
+def test_a_batch_with_different_outcomes_is_settled_at_once(shop: Db) -> None:
     outcomes: list[Outcome] = [Delivered(), Failed("e"), Rejected("e"), Refused("no"), NotSent(), Delivered()]
 
     settlement = settle_all(shop, *outcomes)
@@ -93,7 +86,7 @@ def test_a_mixed_batch_is_settled_at_once(shop: Db) -> None:
         ([Delivered(), Delivered(), NotSent()], 2),
     ],
 )
-def test_this_hold_reads_on_before_the_first_row_that_is_still_ready(
+def test_the_run_reads_on_before_the_first_row_that_is_still_ready(
     shop: Db, outcomes: list[Outcome], read_on_after: int
 ) -> None:
     assert settle_all(shop, *outcomes).read_on_after == read_on_after
@@ -111,19 +104,19 @@ def test_this_hold_reads_on_before_the_first_row_that_is_still_ready(
         (Unreachable("down"), False, True),
     ],
 )
-def test_an_outcome_tells_whether_its_destination_is_up(shop: Db, outcome: Outcome, is_up: bool, is_down: bool) -> None:
+def test_an_outcome_shows_whether_its_destination_is_up(shop: Db, outcome: Outcome, is_up: bool, is_down: bool) -> None:
     settlement = settle_all(shop, outcome)
 
     assert (settlement.is_up, settlement.is_down) == (is_up, is_down)
 
 
-def test_an_error_is_kept_short_and_storable(shop: Db) -> None:
+def test_an_error_is_stored_without_nul_and_up_to_a_limit(shop: Db) -> None:
     settle_all(shop, Failed("a\0b" + "x" * 5_000))
 
     assert row(shop, 1).last_error == "ab" + "x" * (ERROR_LENGTH - 2)
 
 
-def test_half_a_character_in_an_error_makes_no_fault_of_the_row_of_it(shop: Db) -> None:
+def test_half_a_character_in_an_error_does_not_make_the_row_the_cause_of_an_outage(shop: Db) -> None:
     settlement = settle_all(shop, Delivered(), Unreachable("half of \ud83d"))
 
     assert settlement.is_down
@@ -131,7 +124,7 @@ def test_half_a_character_in_an_error_makes_no_fault_of_the_row_of_it(shop: Db) 
     assert (stored.attempts, stored.last_error) == (0, "half of ?")
 
 
-def test_the_last_error_is_kept_while_a_row_waits_behind_another(shop: Db) -> None:
+def test_a_row_that_waits_behind_another_keeps_its_last_error(shop: Db) -> None:
     aggregate = an_aggregate()
     recorded_for(shop, aggregate, aggregate)
     lane = a_lane(shop)
@@ -146,8 +139,8 @@ def test_the_last_error_is_kept_while_a_row_waits_behind_another(shop: Db) -> No
 
 @pytest.mark.parametrize("ended", ["processed_at", "dead_at"])
 @pytest.mark.parametrize("outcome", [Delivered(), Failed("e"), Rejected("e")])
-def test_what_has_ended_meanwhile_stays_as_it_is(shop: Db, ended: str, outcome: Outcome) -> None:
-    """An operator may have discarded it while it was under way."""
+def test_a_row_that_has_meanwhile_been_processed_or_died_stays_as_it_is(shop: Db, ended: str, outcome: Outcome) -> None:
+    """An operator may have discarded the row while it was in flight."""
     recorded_for(shop, an_aggregate())
     lane = a_lane(shop)
     (one,) = fetched(shop, lane)

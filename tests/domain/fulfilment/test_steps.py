@@ -1,0 +1,66 @@
+"""The routes that are loaded: the destinations of the routes file, and the steps that the settings lead to."""
+
+from pathlib import Path
+
+import pytest
+
+from domain.fulfilment import CONFIRMATION, STEP_TYPES, load_routes
+from domain.runtime.errors import ConfigurationError
+from tests.support.builders import some_settings
+
+CONFIRM_URL = "http://127.0.0.1:1/confirm"
+
+
+def a_routes_file(directory: Path, name: str) -> Path:
+    path = directory / "routes.toml"
+    path.write_text(f'[[destination]]\nname = "{name}"\nurl = "null:"')
+    return path
+
+
+def test_without_a_file_every_event_goes_to_the_log() -> None:
+    (log,) = load_routes(some_settings()).destinations
+
+    assert (log.name, log.url, log.events) == ("log", "log:", ("*",))
+
+
+def test_a_file_replaces_the_log(tmp_path: Path) -> None:
+    routes = load_routes(some_settings(routes_file=a_routes_file(tmp_path, "partner")))
+
+    assert routes.names == ["partner"]
+    assert routes.wanting("booking.created") == ["partner"]
+
+
+def test_the_confirmation_url_leads_to_a_step_that_gets_the_step_types_and_no_other_event() -> None:
+    routes = load_routes(some_settings(confirmation_url=CONFIRM_URL))
+
+    (step,) = routes.steps
+    assert (step.name, step.url) == (CONFIRMATION, CONFIRM_URL)
+    assert routes.names == ["log", CONFIRMATION]
+    assert routes.step_types == STEP_TYPES == {"reservation_confirm", "reservation_release"}
+    for step_type in STEP_TYPES:
+        assert routes.wanting(step_type) == [CONFIRMATION]
+    assert routes.wanting("booking.created") == ["log"]
+
+
+def test_without_a_confirmation_url_no_destination_gets_the_step_types() -> None:
+    routes = load_routes(some_settings())
+
+    assert [routes.wanting(step_type) for step_type in sorted(STEP_TYPES)] == [[], []]
+
+
+def test_a_destination_of_the_file_must_not_have_the_name_of_the_step(tmp_path: Path) -> None:
+    both = some_settings(routes_file=a_routes_file(tmp_path, CONFIRMATION), confirmation_url=CONFIRM_URL)
+
+    with pytest.raises(ConfigurationError, match=r"HOLDFAST_ROUTES: 'confirmation' .* CONFIRMATION_URL"):
+        load_routes(both)
+
+
+def test_without_a_confirmation_url_a_destination_of_the_file_may_have_the_name_of_the_step(tmp_path: Path) -> None:
+    routes = load_routes(some_settings(routes_file=a_routes_file(tmp_path, CONFIRMATION)))
+
+    assert routes.names == [CONFIRMATION]
+
+
+def test_a_mistake_in_the_file_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="line 2"):
+        load_routes(some_settings(routes_file=a_routes_file(tmp_path, "Big")))

@@ -1,0 +1,250 @@
+"""Claiming: each lane with due rows is leased to one worker at a time, and a claim waits for nobody."""
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text, update
+
+from domain import outbox
+from domain.outbox import Delivered, Failed, ProbeTaken, Rejected
+from domain.outbox.delivery.lanes import LEASE
+from domain.outbox.delivery.outcomes import Retries
+from domain.outbox.table import LANES, waiting
+from domain.outbox.table import outbox as table
+from domain.runtime.database import now
+from tests.domain.outbox.conftest import clock, set_shop, stored_lane
+from tests.support.builders import Db
+from tests.support.outbox import (
+    SHOP,
+    a_lane,
+    an_aggregate,
+    claimed,
+    destination,
+    fetched,
+    recorded_for,
+    released,
+    settled,
+    states,
+    time_passes,
+    with_shop,
+)
+from tests.support.serving import wait_until_blocked
+
+
+def test_only_a_lane_with_due_rows_is_claimed(shop: Db) -> None:
+    assert claimed(shop) is None
+    recorded_for(shop, an_aggregate(5))
+
+    lane = a_lane(shop)
+
+    assert (lane.destination, lane.number, lane.epoch, lane.probing, lane.rows_to_wake) == (SHOP, 5, 1, False, False)
+
+
+def test_rows_that_are_processed_dead_or_waiting_do_not_make_a_lane_due(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(5), an_aggregate(5), an_aggregate(5))
+    lane = a_lane(shop)
+    first, second, third = fetched(shop, lane)
+    settled(shop, lane, [(first, Delivered()), (second, Rejected("no")), (third, Failed("later"))])
+    with shop.begin() as session:
+        in_an_hour = now(session) + timedelta(hours=1)
+        session.execute(update(table).where(waiting).values(available_at=in_an_hour))
+    released(shop, lane)
+
+    assert states(shop) == ["processed", "dead", "waiting"]
+    assert claimed(shop) is None
+
+
+def test_a_waiting_row_whose_time_has_come_makes_its_lane_due(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(5))
+    lane = a_lane(shop)
+    settled(shop, lane, [(fetched(shop, lane)[0], Failed("later"))])
+    released(shop, lane)
+
+    time_passes(shop)
+
+    assert a_lane(shop).rows_to_wake
+
+
+def test_a_lane_is_leased_by_the_clock_of_the_database(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    with shop.begin() as session:
+        now(session)
+        before = clock(shop)  # later than the `now()` of the transaction that claims
+        lane = outbox.claim(session, [SHOP], "me")
+    after = clock(shop)
+
+    assert lane is not None
+    leased_until = stored_lane(shop, lane).leased_until
+    assert leased_until is not None
+    assert before + LEASE <= leased_until <= after + LEASE
+
+
+def test_a_leased_lane_is_claimed_by_nobody_else(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+
+    first, second = a_lane(shop), a_lane(shop)
+
+    assert {first.number, second.number} == {1, 2}
+    assert claimed(shop) is None
+
+
+def test_two_claims_at_the_same_time_get_two_lanes_and_do_not_wait(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+
+    with shop.begin() as one, shop.begin() as another, shop.begin() as third:
+        first = outbox.claim(one, [SHOP], "one")
+        second = outbox.claim(another, [SHOP], "another")
+        nothing = outbox.claim(third, [SHOP], "third")
+
+    assert first and second and nothing is None
+    assert {first.number, second.number} == {1, 2}
+
+
+def test_many_claims_at_the_same_time_never_lease_one_lane_twice(shop: Db) -> None:
+    recorded_for(shop, *(an_aggregate(number) for number in range(LANES)))
+
+    with ThreadPoolExecutor(16) as workers:
+        claims = list(workers.map(lambda _: claimed(shop), range(2 * LANES)))
+
+    leased = [lane.number for lane in claims if lane]
+    assert sorted(leased) == list(range(LANES))
+
+
+def test_only_the_destinations_that_are_named_are_claimed(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+
+    assert claimed(shop, "events") is None
+    assert claimed(shop, SHOP) is not None
+
+
+def test_a_released_lane_is_free_at_once_and_is_claimed_last(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    first = a_lane(shop)
+
+    released(shop, first)
+    second, again = a_lane(shop), a_lane(shop)
+
+    assert second.number != first.number
+    assert (again.number, again.epoch) == (first.number, first.epoch + 1)
+
+
+def test_a_lane_whose_lease_has_ended_can_be_claimed_and_gets_a_higher_epoch(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    old = a_lane(shop)
+
+    time_passes(shop, LEASE)
+    new = a_lane(shop)
+
+    assert (new.number, new.epoch) == (old.number, old.epoch + 1)
+
+
+def test_a_lane_can_not_be_claimed_before_its_lease_has_ended(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    a_lane(shop)
+
+    time_passes(shop, LEASE - timedelta(seconds=2))
+
+    assert claimed(shop) is None
+
+
+def test_a_paused_destination_is_not_claimed(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    set_shop(shop, paused=True)
+
+    assert claimed(shop) is None
+    set_shop(shop, paused=False)
+    assert claimed(shop) is not None
+
+
+def test_a_destination_whose_breaker_is_open_is_not_claimed_until_its_probe_is_due(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    set_shop(shop, open_until=clock(shop) + timedelta(minutes=1), failures=1)
+
+    assert claimed(shop) is None
+    time_passes(shop, timedelta(minutes=1))
+    assert a_lane(shop).probing
+
+
+def test_a_destination_that_is_down_does_not_keep_the_others_from_being_claimed(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    set_shop(shop, open_until=clock(shop) + timedelta(minutes=1), failures=1)
+    other = with_shop(shop, name="other")
+    recorded_for(other, an_aggregate())
+
+    with shop.begin() as session:
+        lane = outbox.claim(session, [SHOP, "other"], "me")
+
+    assert lane is not None and lane.destination == "other"
+
+
+def test_a_claim_does_not_wait_for_a_lane_that_is_being_settled(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    lane = a_lane(shop)
+    batch = fetched(shop, lane)
+
+    with shop.begin() as settling:
+        outbox.settle(settling, lane, [(batch[0], Delivered())], retries=Retries(max_attempts=1))
+        other = claimed(shop)
+
+    assert other is not None and other.number != lane.number
+
+
+def test_when_the_probe_is_due_one_worker_probes_and_no_other(shop: Db) -> None:
+    recorded_for(shop, *(an_aggregate(number) for number in range(4)))
+    set_shop(shop, failures=1, open_until=clock(shop))
+
+    lane = a_lane(shop)
+
+    assert lane.probing and lane.has_permit
+    assert claimed(shop) is None
+
+
+def test_of_two_claims_at_the_same_time_one_may_probe_and_the_other_finds_the_probe_taken(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    set_shop(shop, failures=1, open_until=clock(shop))
+
+    with shop() as first, ThreadPoolExecutor(1) as elsewhere:
+        lane = outbox.claim(first, [SHOP], "first")
+        second = elsewhere.submit(claimed, shop)
+        wait_until_blocked(shop)
+        first.commit()
+
+        with pytest.raises(ProbeTaken):
+            second.result()
+
+    assert lane is not None and lane.probing
+
+
+def test_a_claim_whose_probe_is_taken_leaves_its_transaction_to_the_caller(shop: Db) -> None:
+    """The claim neither commits nor rolls back: the caller's own changes are still there, and may be committed."""
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    set_shop(shop, failures=1, open_until=clock(shop))
+
+    with shop() as first, shop() as second, ThreadPoolExecutor(1) as elsewhere:
+        second.execute(text("UPDATE outbox_destinations SET paused = true WHERE name = 'events'"))
+        outbox.claim(first, [SHOP], "first")
+        claim = elsewhere.submit(outbox.claim, second, [SHOP], "second")
+        wait_until_blocked(shop)
+        first.commit()
+        with pytest.raises(ProbeTaken):
+            claim.result()
+
+        assert second.in_transaction()
+        assert not destination(shop, "events").paused, "the claim has committed the change of its caller"
+        second.commit()
+
+    assert destination(shop, "events").paused, "the claim has rolled the change of its caller back"
+
+
+def test_a_claim_that_is_rolled_back_leases_nothing(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    set_shop(shop, failures=1, open_until=clock(shop))
+
+    with shop() as session:
+        lane = outbox.claim(session, [SHOP], "me")
+        session.rollback()
+
+    assert lane is not None
+    assert stored_lane(shop, lane).holder is None
+    assert a_lane(shop).probing, "the permit to probe was rolled back as well"
