@@ -1,4 +1,4 @@
-"""The schemas of events: everything that is recorded fits one, and what fits none is not recorded."""
+"""The schemas of events: every recorded event fits the schema of its type, and no other event is recorded."""
 
 import json
 from collections.abc import Iterator
@@ -9,27 +9,34 @@ import jsonschema_rs
 import pytest
 from sqlalchemy import Column, String, update
 
-from domain import reservations
+from domain import items, reservations
 from domain.events import validation
-from domain.events.validation import SCHEMAS, VERSION, UnfitEvent, schema_id
-from domain.fulfilment import confirmation
+from domain.events.validation import SCHEMAS, VERSION, InvalidEvent, schema_id
+from domain.fulfilment import STEP_TYPES, confirmation
 from domain.items import MAX_ID, MAX_QUANTITY
-from domain import items
-from domain.outbox import Event, record
-from domain.outbox.routes import STEPS, Routes
+from domain.outbox import Event, Routes, record
 from domain.outbox.table import outbox
 from domain.reservations import Change, Reservation
 from domain.reservations.events import CREATED, OWN_EVENT, STATUS_CHANGED
 from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.reservations.table import reservations as table
-from domain.runtime import database
-from tests.support.builders import Db, a_hold, an_event, an_item, an_overdue_hold, available, recorded
+from tests.support.builders import (
+    Db,
+    a_hold,
+    an_event,
+    an_item,
+    an_overdue_hold,
+    available,
+    recorded,
+    routed,
+    routes_of,
+)
 from tests.support.outbox import rows
 
 Schema = dict[str, Any]
 
-#: All that the domain can record.
-TYPES = sorted({CREATED, STATUS_CHANGED, *OWN_EVENT.values(), *STEPS})
+#: All event types that the domain can record.
+TYPES = sorted({CREATED, STATUS_CHANGED, *OWN_EVENT.values(), *STEP_TYPES})
 
 FROM = set(TRANSITIONS)
 TO = set().union(*TRANSITIONS.values())
@@ -47,18 +54,18 @@ def statuses(event_type: str, member: str) -> set[Status]:
 
 
 def length(column: Column[str]) -> int:
-    """What a column of text can hold, in characters."""
+    """Return how many characters a column of text can hold."""
     assert isinstance(column.type, String) and column.type.length
     return column.type.length
 
 
-def test_every_event_type_has_a_schema_and_no_schema_is_left_over() -> None:
+def test_every_event_type_has_a_schema_and_every_schema_a_type() -> None:
     assert sorted(path.name for path in SCHEMAS.iterdir()) == [f"{name}.{VERSION}.json" for name in TYPES]
     assert all(len(name) <= length(outbox.c.type) for name in TYPES)
 
 
 @pytest.mark.parametrize("event_type", TYPES)
-def test_a_schema_is_valid_complete_and_stands_alone(event_type: str) -> None:
+def test_a_schema_is_valid_complete_and_refers_to_no_other_schema(event_type: str) -> None:
     found = schema(event_type)
 
     jsonschema_rs.meta.validate(found)
@@ -80,13 +87,13 @@ def test_members_that_several_types_share_mean_the_same_in_each() -> None:
     assert schema(CREATED)["properties"]["quantity"]["maximum"] == MAX_QUANTITY
 
 
-def test_what_a_table_can_hold_fits() -> None:
-    """Or a sweep would stop for ever at a row that was rightly written."""
+def test_every_value_that_a_table_can_hold_fits_the_schema() -> None:
+    """Otherwise maintenance would stop for ever at a reservation that was accepted."""
     properties = schema(CREATED)["properties"]
 
     assert properties["sku"]["maxLength"] == length(items.items.c.sku)
     assert properties["guest_id"]["maxLength"] == length(table.c.guest_id)
-    validation.check(CREATED, an_event(item_id=MAX_ID, version=MAX_QUANTITY, guest_id="", sku="").payload)
+    validation.validate(CREATED, an_event(item_id=MAX_ID, version=MAX_QUANTITY, guest_id="", sku="").payload)
 
 
 def test_the_statuses_of_a_schema_are_those_that_the_lifecycle_allows() -> None:
@@ -98,32 +105,35 @@ def test_the_statuses_of_a_schema_are_those_that_the_lifecycle_allows() -> None:
     assert statuses("reservation_release", "status") == {Status.PENDING, *RELEASING}
 
 
-def test_everything_that_the_domain_tells_fits_its_schema(db: Db) -> None:
+def test_every_event_that_the_domain_records_fits_its_schema(db: Db) -> None:
     for current, allowed in TRANSITIONS.items():
         for to in allowed:
-            changed(db, came_to(db, current), to)
+            changed(db, a_reservation(db, current), to)
     asked = [an_overdue_hold(db, an_item(db)), *(a_hold(db, an_item(db)) for _ in range(3))]
-    ended = [came_to(db, status) for status in RELEASING]
+    ended = [a_reservation(db, status) for status in RELEASING]
+    overdue, confirmed, refused, given_up = (one.id for one in asked)
     with db.begin() as session:
-        lapsed, confirmed, refused, given_up = (one.id for one in asked)
-        taken_back = [lapsed, *(one.id for one in ended)]
-        said_yes = [confirmed, *taken_back]
-        confirmation.answer(session, confirmed=said_yes, refused={refused: "Zoë\n\u2028"}, given_up={given_up: ""})
+        confirmation.answer(
+            session,
+            confirmed=[confirmed, overdue, *(one.id for one in ended)],
+            refused={refused: "Zoë\n\u2028"},
+            given_up={given_up: ""},
+            routes=routes_of(db),
+        )
     an_overdue_hold(db, an_item(db))
     with db.begin() as session:
-        assert reservations.expire(session, 10) == 1
+        assert reservations.expire(session, 10, routes_of(db)) == 1
 
-    told = rows(db)
-
-    assert {one.type for one in told} == set(TYPES)
-    for one in told:
+    assert {one.type for one in rows(db)} == set(TYPES)
+    for one in rows(db):
         jsonschema_rs.Draft202012Validator(schema(one.type), validate_formats=True).validate(one.payload)
 
 
-def came_to(db: Db, status: Status) -> Reservation:
+def a_reservation(db: Db, status: Status) -> Reservation:
+    """A reservation that has this status, whatever led to it."""
     hold = a_hold(db, an_item(db))
     with db.begin() as session:
-        # A block has no time to lapse at.
+        # A block never expires.
         values = {"status": status, "expires_at": hold.expires_at if status is not Status.BLOCKED else None}
         session.execute(update(table).where(table.c.id == hold.id).values(values))
         return reservations.get(session, hold.id)
@@ -131,12 +141,13 @@ def came_to(db: Db, status: Status) -> Reservation:
 
 def changed(db: Db, one: Reservation, to: Status) -> None:
     with db.begin() as session:
-        (after,) = reservations.transition(session, [Change(of=one, to=to, reason="because", changed_by="someone")])
+        change = Change(of=one, to=to, reason="because", changed_by="someone")
+        (after,) = reservations.transition(session, [change], routes_of(db))
         assert isinstance(after, Reservation) and after.status is to
 
 
 def broken(event_type: str) -> Iterator[tuple[str, Event]]:
-    """Events of a type, each broken in one place, with the name of the place."""
+    """Yield events of a type that are each wrong in one member, with the name of the member."""
     whole = dict(an_event(event_type=event_type).payload)
     for name, member in schema(event_type)["properties"].items():
         yield name, Event(event_type, uuid4(), {key: value for key, value in whole.items() if key != name})
@@ -155,34 +166,34 @@ def broken(event_type: str) -> Iterator[tuple[str, Event]]:
 
 
 @pytest.mark.parametrize("event_type", TYPES)
-def test_a_payload_that_is_broken_anywhere_is_not_recorded_and_its_error_says_where(db: Db, event_type: str) -> None:
+def test_a_payload_with_a_wrong_member_is_not_recorded_and_the_error_names_the_member(db: Db, event_type: str) -> None:
     for name, event in broken(event_type):
-        with pytest.raises(UnfitEvent) as refused:
+        with pytest.raises(InvalidEvent) as refused:
             recorded(db, an_event(), event)
 
-        said = str(refused.value)
-        assert event_type in said and "payload" in said and (name in said or "UUID" in said), said
-        assert "secret" not in said and refused.value.__cause__ is None
+        message = str(refused.value)
+        assert event_type in message and "payload" in message and (name in message or "UUID" in message), message
+        assert "secret" not in message and refused.value.__cause__ is None
 
     assert rows(db) == []
 
 
 def test_an_event_type_without_a_schema_is_not_recorded(db: Db) -> None:
-    with pytest.raises(UnfitEvent, match=r"booking\.moved .*docs/events/booking\.moved\.v1\.json"):
+    with pytest.raises(InvalidEvent, match=r"booking\.moved .*domain/events/schemas/booking\.moved\.v1\.json"):
         recorded(db, Event("booking.moved", uuid4(), an_event().payload))
 
     assert rows(db) == []
 
 
-def test_an_unfit_event_undoes_the_whole_transaction(db: Db) -> None:
+def test_an_invalid_event_undoes_the_whole_transaction(db: Db) -> None:
     item = an_item(db, quantity=5)
     hold = a_hold(db, item, quantity=2)
     before = rows(db)
 
-    with pytest.raises(UnfitEvent), db.begin() as session:
-        (held,) = reservations.lock(session, [hold.id])
-        reservations.transition(session, [Change(of=held, to=Status.CANCELLED)])
-        record(session, [an_event(quantity=0)])
+    with pytest.raises(InvalidEvent), db.begin() as session:
+        locked = reservations.lock(session, [hold.id])
+        reservations.transition(session, [Change(of=one, to=Status.CANCELLED) for one in locked], routes_of(db))
+        record(session, [an_event(quantity=0)], routes_of(db))
 
     assert rows(db) == before
     assert available(db, item) == 3
@@ -190,8 +201,8 @@ def test_an_unfit_event_undoes_the_whole_transaction(db: Db) -> None:
         assert reservations.get(session, hold.id) == hold
 
 
-def test_an_unfit_event_is_refused_also_when_nobody_wants_it(db: Db) -> None:
-    nowhere = database.sessions(db.kw["bind"], routes=Routes([]))
+def test_an_invalid_event_is_refused_even_if_no_destination_wants_it(db: Db) -> None:
+    nowhere = routed(db, Routes([]))
 
-    with pytest.raises(UnfitEvent):
+    with pytest.raises(InvalidEvent):
         recorded(nowhere, an_event(quantity=0))
