@@ -1,4 +1,4 @@
-"""What must be true after any fault: it knows every commit, and what the outside world was told."""
+"""What must be true after any fault. It compares what was committed with what the outside world received."""
 
 import json
 from collections import Counter, defaultdict
@@ -10,18 +10,18 @@ from uuid import UUID
 from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
-from domain.idempotency.stored_answers import requests
-from domain.invariants import check
+from domain import invariants
+from domain.idempotency import requests
 from domain.outbox.table import outbox, pending
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import history, reservations
-from tests.proofs.cluster import House
+from tests.proofs.cluster import Cluster
 from tests.proofs.partners import Receipt, Received
 from tests.proofs.waiting import PATIENCE_SECONDS, wait_until
 
-#: What the booking contract tells about each step of a reservation: written down here once
-#: more, as a checker that asks the code what is right finds that it is.
-TOLD = {
+#: The events of each step of a reservation, by the booking contract. They are repeated here, because a checker that
+#: took them from the code would find the code right, whatever it does.
+EVENT_TYPES = {
     Status.PENDING: ("booking.created",),
     Status.CONFIRMED: ("booking.status_changed", "booking.confirmed"),
     Status.CANCELLED: ("booking.status_changed", "booking.cancelled"),
@@ -37,7 +37,7 @@ Rows = Mapping[str, Sequence[Row[Any]]]
 
 @dataclass(frozen=True)
 class Count:
-    """How the outbox stands, in rows; `attempts` is the sum of all that were spent."""
+    """How many rows the outbox has in each state; `attempts` is the sum of all attempts that were spent."""
 
     recorded: int
     delivered: int
@@ -46,7 +46,7 @@ class Count:
     attempts: int
 
 
-def count(house: House) -> Count:
+def count(cluster: Cluster) -> Count:
     statement = select(
         func.count(),
         func.count(outbox.c.processed_at),
@@ -54,52 +54,58 @@ def count(house: House) -> Count:
         func.count(outbox.c.dead_at),
         func.coalesce(func.sum(outbox.c.attempts), 0),
     ).select_from(outbox)
-    with house.db.begin() as session:
+    with cluster.db.begin() as session:
         return Count(*session.execute(statement).one())
 
 
-def statuses(house: House, ids: Sequence[UUID]) -> Counter[str]:
+def statuses(cluster: Cluster, ids: Sequence[UUID]) -> Counter[str]:
     """Return how many of these reservations have each status."""
-    with house.db.begin() as session:
+    with cluster.db.begin() as session:
         wanted = select(reservations.c.status).where(reservations.c.id.in_(ids))
         return Counter(session.execute(wanted).scalars())
 
 
-def wait_until_drained(house: House, *, within: float = PATIENCE_SECONDS) -> None:
-    """Wait until every promise has left or is dead, and nothing that follows from one is on its way."""
-    wait_until("everything is delivered", lambda: count(house).pending == 0, within=within)
+def wait_until_drained(cluster: Cluster, *, skipping: bool = False, within: float = PATIENCE_SECONDS) -> None:
+    """Wait until no row is pending. With `skipping`, the pauses of retries and circuit breakers are skipped."""
+
+    def is_drained() -> bool:
+        if skipping:
+            cluster.skip_pauses()
+        return count(cluster).pending == 0
+
+    wait_until("everything is delivered", is_drained, within=within)
 
 
-def check_laws(house: House) -> None:
-    """Check what must hold at any moment, whatever is going on: stock, histories, order, lanes."""
-    with house.db.begin() as session:
-        broken = [finding for finding in check.examine(session) if finding.broken]
-    assert not broken, broken
+def check_invariants(cluster: Cluster) -> None:
+    """Check what must hold at any moment, whatever is going on."""
+    with cluster.db.begin() as session:
+        violated = [finding for finding in invariants.examine(session) if finding.violations]
+    assert not violated, violated
 
 
 def check(
-    house: House,
+    cluster: Cluster,
     *,
     repeats_at_most: int | Mapping[str, int] = 0,
     dead: int = 0,
     answered: Mapping[str, UUID] | None = None,
 ) -> Count:
-    """Check that nothing is lost, invented, out of order, oversold, or told more often than it can be.
+    """Check that nothing is lost, invented, out of order or oversold, and nothing is sent too often.
 
-    `repeats_at_most` are those to each sink, or to the sinks by name: what could be in
-    flight when a lease was lost. `answered` are the keys that customers hold answers to.
+    `repeats_at_most` is the limit of repeats for each sink, or for the sinks by name: the rows that may have been in
+    flight when a lease was lost. `answered` are the reservations that clients have answers to, by key.
     """
-    check_laws(house)
-    with house.db.begin() as session:
+    check_invariants(cluster)
+    with cluster.db.begin() as session:
         rows = _rows(session)
         _check_that_all_is_recorded(session, rows)
         _check_the_answers(session, answered or {})
-        _check_the_confirmation_service(session, house.partners.bookings(), rows[CONFIRMATION])
-    for sink, received in received_by_sink(house).items():
+        _check_the_confirmation_service(session, cluster.partners.bookings(), rows[CONFIRMATION])
+    for sink, received in received_by_sink(cluster).items():
         _check_the_receipts(sink, rows[sink], received)
         limit = repeats_at_most if isinstance(repeats_at_most, int) else repeats_at_most.get(sink, 0)
         assert received.repeats <= limit, f"{sink} got {received.repeats} repeats of {limit}."
-    counted = count(house)
+    counted = count(cluster)
     assert counted.delivered + counted.pending + counted.dead == counted.recorded, f"It does not add up: {counted}"
     assert counted.dead == dead, f"Not {dead} are dead: {counted}"
     return counted
@@ -113,21 +119,21 @@ def _rows(session: Session) -> Rows:
 
 
 def _check_that_all_is_recorded(session: Session, rows: Rows) -> None:
-    """Every step that a reservation has taken is promised to each sink, once, in the order of the steps."""
+    """Each step of a reservation is recorded for each sink, once, in the order of the steps."""
     happened: dict[UUID, list[str]] = defaultdict(list)
     for step in session.execute(select(history).order_by(history.c.id)):
-        happened[step.reservation_id] += TOLD[Status(step.to_status)]
+        happened[step.reservation_id] += EVENT_TYPES[Status(step.to_status)]
     for sink in SINKS:
-        promised: dict[UUID, list[str]] = defaultdict(list)
+        recorded: dict[UUID, list[str]] = defaultdict(list)
         for row in rows[sink]:
-            promised[row.aggregate_id].append(row.type)
-        assert promised == happened, f"What {sink} is promised is not what has happened."
+            recorded[row.aggregate_id].append(row.type)
+        assert recorded == happened, f"What is recorded for {sink} is not what has happened."
     asked = Counter(row.aggregate_id for row in rows[CONFIRMATION] if row.type == "reservation_confirm")
     assert asked == Counter(happened.keys()), "Not each hold is to be confirmed once."
 
 
 def _check_the_answers(session: Session, answered: Mapping[str, UUID]) -> None:
-    """No key has made two reservations, and what a customer was answered is there."""
+    """No key has made two reservations, and each reservation that a client was answered exists."""
     made = session.execute(select(reservations.c.id, reservations.c.idempotency_key)).all()
     by_key = {one.idempotency_key: one.id for one in made if one.idempotency_key is not None}
     keyless = sum(one.idempotency_key is None for one in made)
@@ -141,47 +147,47 @@ def _check_the_answers(session: Session, answered: Mapping[str, UUID]) -> None:
 
 
 def _check_the_confirmation_service(session: Session, bookings: Mapping[str, str], rows: Sequence[Row[Any]]) -> None:
-    """Whoever was never confirmed here is not left confirmed there, nor the other way round.
+    """A reservation that was never confirmed here is not confirmed there at the end, nor the other way round.
 
-    Those whose promises are on their way, or dead, may differ.
+    Reservations with rows that are pending or dead may differ.
     """
-    open_ended = {row.aggregate_id for row in rows if row.processed_at is None}
+    unfinished = {row.aggregate_id for row in rows if row.processed_at is None}
     by_service = func.bool_or(history.c.changed_by == "confirmation-service")
     confirmed = select(history.c.reservation_id, by_service).where(history.c.to_status == Status.CONFIRMED)
     here = dict(map(tuple, session.execute(confirmed.group_by(history.c.reservation_id))))
-    for one in set(session.execute(select(reservations.c.id)).scalars()) - open_ended:
+    for one in set(session.execute(select(reservations.c.id)).scalars()) - unfinished:
         there = bookings.get(str(one))
         assert one in here or there != "confirmed", f"{one} is confirmed there and was never confirmed here."
         assert not here.get(one) or there == "confirmed", f"{one} was confirmed here and is {there} there."
 
 
 def _check_the_receipts(sink: str, rows: Sequence[Row[Any]], received: Received) -> None:
-    """Nothing is lost, nothing was told that was not committed, and order is kept, repeats aside."""
+    """Nothing is lost, only committed events were received, and their order is kept, apart from repeats."""
     ids = {str(row.event_id): row.id for row in rows}
     got = {receipt.event_id for receipt in received.events}
-    assert got <= ids.keys(), f"{sink} was told what was never committed: {sorted(got - ids.keys())[:5]}"
+    assert got <= ids.keys(), f"{sink} got what was never committed: {sorted(got - ids.keys())[:5]}"
     settled = {str(row.event_id) for row in rows if row.processed_at is not None}
     assert settled <= got, f"{sink} has not got {len(settled - got)} events that are settled as delivered."
     for booking_id, order in _orders(received.events, ids):
-        assert order == sorted(order), f"{sink} was told of {booking_id} in the order {order}"
+        assert order == sorted(order), f"{sink} got the events of {booking_id} in the order {order}"
 
 
 def _orders(events: Iterable[Receipt], ids: Mapping[str, int]) -> Iterable[tuple[str, list[int]]]:
-    """Return the ids of the rows of each booking in the order of their first receipt."""
+    """Return the ids of the rows of each booking, in the order of their first receipt."""
     orders = defaultdict(list)
     for event in events:
         orders[event.booking_id].append(ids[event.event_id])
     return orders.items()
 
 
-def received_by_sink(house: House) -> Mapping[str, Received]:
-    """Return what each sink was told up to now."""
-    return {"partner": house.receiver.received(), "journal": _journal(house)}
+def received_by_sink(cluster: Cluster) -> Mapping[str, Received]:
+    """Return what each sink has received up to now."""
+    return {"partner": cluster.receiver.received(), "journal": _journal(cluster)}
 
 
-def _journal(house: House) -> Received:
-    """Return what the destination `journal` got. Every line of its file is whole."""
-    path = house.journal()
+def _journal(cluster: Cluster) -> Received:
+    """Return what the destination `journal` got. Every line of its file is complete."""
+    path = cluster.journal()
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     got = [Receipt(line["event_id"], line["event_type"], line["payload"]["booking_id"]) for line in lines]
     return Received(list(dict.fromkeys(got)), len(got) - len(set(got)))

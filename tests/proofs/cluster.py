@@ -1,4 +1,4 @@
-"""A whole Holdfast of its own: database, Redis, partners, and as many of each process as a proof wants."""
+"""A complete Holdfast: a database, a Redis, partners, and as many processes of each kind as a proof needs."""
 
 import itertools
 import os
@@ -12,31 +12,33 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import httpx
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.reservations.schemas import render_reservation
 from deploy.embedded import PostgreSQL, RedisServer
-from domain import reservations
-from domain.items.table import table
-from domain.outbox import routes_file
-from domain.outbox.table import lane_of, lanes
-from domain.reservations import Change, Reservation
+from domain import items, reservations
+from domain.fulfilment import load_routes
+from domain.idempotency import Answered
+from domain.outbox import Routes
+from domain.outbox.table import destinations, lane_of, lanes, outbox, waiting
+from domain.reservations import Change, Reservation, Reserve
 from domain.reservations.lifecycle import Status
 from domain.runtime import database
+from domain.runtime.errors import Refusal
 from domain.runtime.settings import Settings
+from domain.runtime.wakeups import PROCESS_OUTBOX
 from examples.partners.webhooks import DEMO_SECRET
 from migrations.main import migrate
 from tests.proofs.partners import Listener, Partners
-from tests.proofs.processes import Process, free_port
+from tests.proofs.processes import Api, Process, free_port
 from tests.proofs.receiver import Receiver
 from tests.proofs.waiting import wait_until
 from tests.support.builders import a_request
 from worker.broker import connect
-from worker.scheduler import ring
+from worker.scheduler import wake
 
-#: Connections of a proof itself: the most that one of them opens at once.
+#: Connections of the proof itself: the most that any proof opens at once.
 CONNECTIONS = 40
 
 #: Longer than any proof.
@@ -46,8 +48,8 @@ _numbers = itertools.count(1)
 
 
 @dataclass
-class House:
-    """What a proof can start, break and look into. `environment` is what every process gets."""
+class Cluster:
+    """The parts that a proof can start, break and examine. `environment` is what every process gets."""
 
     home: Path
     environment: dict[str, str]
@@ -55,19 +57,20 @@ class House:
     partners: Partners
     receiver: Listener
     db: sessionmaker[Session]
+    routes: Routes
     started: list[Process] = field(default_factory=list)
-    apis: list["Api"] = field(default_factory=list)
+    apis: list[Api] = field(default_factory=list)
     workers: list[Process] = field(default_factory=list)
 
     def start(self, name: str, *command: str, **environment: str) -> Process:
-        """Start a program with the settings of this house."""
+        """Start a program with the settings of this cluster."""
         log = self.home / f"{name}-{len(self.started)}.log"
         process = Process.start(name, command, self.environment | environment, log)
         self.started.append(process)
         return process
 
-    def api(self, port: int | None = None, **environment: str) -> "Api":
-        """Start an API. It is awaited when it is first needed: see `Api.ready`."""
+    def api(self, port: int | None = None, **environment: str) -> Api:
+        """Start an API, without waiting until it serves (see `Api.ready`)."""
         port = port or free_port()
         api = Api(port, self.start("api", "bin/api", PORT=str(port), **environment))
         self.apis.append(api)
@@ -82,78 +85,115 @@ class House:
         return self.start("scheduler", "bin/scheduler")
 
     def start_partners(self) -> None:
-        """Start the partners, where they were before if they have been stopped."""
+        """Start the partners, at the same port again if they were stopped."""
         command = ["bin/python", "-m", "examples.partners.app", "--port", str(self.partners.port)]
         self.partners.process = self.start("partners", *command)
 
     def drain(self, *arguments: str) -> str:
-        """Run `bin/process-outbox` once. Return what it says."""
+        """Run `bin/process-outbox` once. Return its output."""
         process = self.start("cron", "bin/process-outbox", *arguments)
         process.popen.wait(120)
         return process.log.read_text()
 
-    def ring(self) -> None:
+    def wake(self) -> None:
         """Wake a worker once, as the API does after a commit."""
-        broker, waiting = connect(self.redis.url, [])
-        ring(broker, waiting, "process_outbox")
+        broker, waiting_in = connect(self.redis.url, [])
+        wake(broker, waiting_in, PROCESS_OUTBOX)
         broker.close()
 
     def now(self) -> datetime:
-        """Return the database's clock."""
+        """Return the database's time."""
         with self.db.begin() as session:
             return database.now(session)
 
-    def an_item(self, quantity: int, sku: str | None = None) -> table.Item:
+    def skip_pauses(self) -> None:
+        """End the pauses of all retries and circuit breakers, as if their time had passed."""
+        later = outbox.c.available_at > func.clock_timestamp()
+        is_open = destinations.c.open_until > func.clock_timestamp()
+        # In two transactions, because a worker that settles locks the destination before its rows.
+        with self.db.begin() as session:
+            session.execute(update(outbox).where(waiting, later).values(available_at=func.clock_timestamp()))
+        with self.db.begin() as session:
+            session.execute(update(destinations).where(is_open).values(open_until=func.clock_timestamp()))
+
+    def destinations(self) -> Sequence[str]:
+        """Return the names of the destinations that a worker has registered, which it does when it is ready."""
+        with self.db.begin() as session:
+            return session.execute(select(destinations.c.name)).scalars().all()
+
+    def an_item(self, quantity: int, sku: str | None = None) -> items.Item:
         name = sku or f"THING-{next(_numbers)}"
         with self.db.begin() as session:
-            return table.create(session, sku=name, name=name, available_quantity=quantity)
+            return items.create(session, sku=name, name=name, available_quantity=quantity)
 
-    def available(self, item: table.Item) -> int:
+    def available(self, item: items.Item) -> int:
         with self.db.begin() as session:
-            return table.get(session, item.id).available_quantity
+            return items.get(session, item.id).available_quantity
 
     def hold(
-        self, item: table.Item, times: int = 1, *, lane: int | None = None, lasting: timedelta = A_WHILE
+        self, item: items.Item, times: int = 1, *, lane: int | None = None, lasting: timedelta = A_WHILE
     ) -> list[UUID]:
-        """Make so many holds of one unit in one transaction, in any lane or in that one. Return their ids."""
+        """Make this many holds of one unit in one transaction, in any lane or in that one. Return their ids."""
         made: list[UUID] = []
         while not made:
             with self.db() as session:
-                made = reserved(session, item, times, lasting)
+                made = self.hold_in(session, item, times, lasting)
                 if lane is not None and {lane_of(one) for one in made} != {lane}:
                     made = []
                     continue  # and roll back
                 session.commit()
         return made
 
-    def cancel(self, ids: Sequence[UUID]) -> None:
-        """Cancel reservations in one transaction."""
-        with self.db.begin() as session:
-            held = reservations.lock(session, ids)
-            reservations.transition(session, [Change(of=one, to=Status.CANCELLED) for one in held])
+    def hold_in(self, session: Session, item: items.Item, times: int, lasting: timedelta = A_WHILE) -> list[UUID]:
+        """Hold one unit this many times, without a commit. Return the ids of the reservations."""
+        made: list[UUID] = []
 
-    def holders(self) -> Mapping[int, set[tuple[str, int]]]:
-        """Return the lanes that are held at this moment, by the id of the process that holds them."""
+        def render(one: Reservation) -> str:
+            made.append(one.id)
+            return render_reservation(one)
+
+        reservations.reserve(session, [a_request(item, hold_for=lasting)] * times, render, self.routes)
+        return made
+
+    def reserve(self, *requests: Reserve) -> Sequence[Answered | Refusal]:
+        """Reserve as one set, in one transaction."""
+        with self.db.begin() as session:
+            return reservations.reserve(session, requests, render_reservation, self.routes)
+
+    def cancel(self, ids: Sequence[UUID]) -> None:
+        """Cancel reservations in one transaction, in the order of `ids`. An overdue hold expires instead."""
+        with self.db.begin() as session:
+            locked = sorted(reservations.lock(session, ids), key=lambda one: ids.index(one.id))
+            changes = [Change(of=one, to=Status.CANCELLED) for one in locked]
+            reservations.transition(session, changes, self.routes)
+
+    def expire(self, limit: int) -> None:
+        """Expire overdue holds in one transaction."""
+        with self.db.begin() as session:
+            reservations.expire(session, limit, self.routes)
+
+    def leased_lanes(self) -> Mapping[int, set[tuple[str, int]]]:
+        """Return the lanes that are leased now, by the id of the process that leased them."""
         statement = select(lanes.c.destination, lanes.c.lane, lanes.c.holder).where(
             lanes.c.holder.is_not(None), lanes.c.leased_until > func.clock_timestamp()
         )
-        held: dict[int, set[tuple[str, int]]] = {}
+        leased: dict[int, set[tuple[str, int]]] = {}
         with self.db.begin() as session:
             for destination, lane, holder in session.execute(statement):
-                held.setdefault(int(holder.split(":")[1]), set()).add((destination, lane))
-        return held
+                leased.setdefault(int(holder.split(":")[1]), set()).add((destination, lane))
+        return leased
 
-    def held_by(self, worker: Process) -> set[tuple[str, int]]:
-        """Return the lanes that a worker holds at this moment."""
+    def leased_by(self, worker: Process) -> set[tuple[str, int]]:
+        """Return the lanes that a worker has leased now."""
         pids = worker.pids()
-        return {lane for pid, held in self.holders().items() if pid in pids for lane in held}
+        return {lane for pid, leased in self.leased_lanes().items() if pid in pids for lane in leased}
 
-    def in_hand(self, destination: str) -> int:
-        """Return how many lanes of a destination are held at this moment."""
-        return sum(at == destination for held in self.holders().values() for at, _ in held)
+    def lanes_leased(self, destination: str) -> int:
+        """Return how many lanes of a destination are leased now."""
+        return sum(name == destination for leased in self.leased_lanes().values() for name, _ in leased)
 
     def log_of(self, event: str) -> list[dict[str, Any]]:
-        """Return the log events of that name, of all processes."""
+        """Return the events of this name in the logs of all processes."""
         return [found for process in self.started for found in process.events(event)]
 
     def journal(self) -> Path:
@@ -161,68 +201,38 @@ class House:
         return self.home / "journal.jsonl"
 
     def close(self) -> None:
-        """Kill whatever runs, and wait until it is gone."""
+        """Kill all processes that run, and wait for their end."""
         for process in self.started:
             process.kill()
         self.db.kw["bind"].dispose()
 
 
-def wait_until_in_mid_delivery(house: House, *destinations: str, lanes: int = 1) -> None:
-    """Ring until so many lanes of these destinations are held."""
+def wait_until_in_mid_delivery(cluster: Cluster, *names: str, lanes: int = 1) -> None:
+    """Wake workers until this many lanes of these destinations are leased."""
 
     def is_calling() -> bool:
-        house.ring()
-        return sum(map(house.in_hand, destinations)) >= lanes
+        cluster.wake()
+        return sum(map(cluster.lanes_leased, names)) >= lanes
 
     wait_until("lanes are in mid-delivery", is_calling)
 
 
-def reserved(session: Session, item: table.Item, times: int, lasting: timedelta = A_WHILE) -> list[UUID]:
-    """Hold one unit so many times, without a commit. Return the ids of the reservations."""
-    made: list[UUID] = []
-
-    def render(one: Reservation) -> str:
-        made.append(one.id)
-        return render_reservation(one)
-
-    reservations.reserve(session, [a_request(item, hold_for=lasting)] * times, render)
-    return made
-
-
-@dataclass(frozen=True)
-class Api:
-    """An API process and where it listens."""
-
-    port: int
-    process: Process
-
-    def is_ready(self) -> bool:
-        with suppress(httpx.HTTPError):
-            return httpx.get(f"http://127.0.0.1:{self.port}/health/ready", trust_env=False).is_success
-        return False
-
-    def ready(self) -> "Api":
-        wait_until(f"the API serves at port {self.port}", lambda: self.is_ready() or not self.process.is_running())
-        assert self.process.is_running(), self.process.log.read_text()
-        return self
-
-
 @contextmanager
-def a_house(
+def a_cluster(
     postgresql: PostgreSQL,
     *,
+    receiver: Receiver | None = None,
     batch_size: int = 10,
     concurrency: int = 4,
     max_attempts: int = 12,
-    receiver: Receiver | None = None,
+    first_retry_seconds: float = 1,
     **environment: str,
-) -> Iterator[House]:
-    """Open a house on a fresh database, with partners that start at once. Everything in it ends with the block.
+) -> Iterator[Cluster]:
+    """Open a cluster on a new database, with partners that start at once. All its processes end with the block.
 
-    `batch_size`, `concurrency` and `max_attempts` are those of the destination `partner`:
-    the webhook receiver of the partners, or another one.
+    The numbers are options of the destination `partner`: the webhook receiver of the partners, or `receiver`.
     """
-    # A Unix socket's path has 107 characters at the most: pytest's own folders can be deeper.
+    # The path of a Unix socket has at most 107 characters, and pytest's own folders may be deeper.
     home = Path(tempfile.mkdtemp(prefix="proof-"))
     redis = RedisServer(home / "redis")
     partners = Partners(free_port())
@@ -235,14 +245,15 @@ def a_house(
             batch_size=batch_size,
             concurrency=concurrency,
             max_attempts=max_attempts,
+            first_retry_seconds=first_retry_seconds,
         )
     )
-    house = House(home, settings, redis, partners, receiver or partners, _migrated(settings))
+    cluster = Cluster(home, settings, redis, partners, receiver or partners, *_migrated(settings))
     try:
-        house.start_partners()
-        yield house
+        cluster.start_partners()
+        yield cluster
     finally:
-        house.close()
+        cluster.close()
         with suppress(Exception):
             redis.stop()
         partners.close()
@@ -262,6 +273,7 @@ secret = "{secret}"
 batch_size = {batch_size}
 concurrency = {concurrency}
 max_attempts = {max_attempts}
+first_retry_seconds = {first_retry_seconds}
 """
 
 
@@ -276,15 +288,15 @@ def _settings(postgresql: PostgreSQL, home: Path, redis: RedisServer, partners: 
     }
 
 
-def _migrated(environment: Mapping[str, str]) -> sessionmaker[Session]:
-    """Migrate the database, and return sessions that record for the same destinations as the processes do."""
+def _migrated(environment: Mapping[str, str]) -> tuple[sessionmaker[Session], Routes]:
+    """Migrate the database. Return sessions on it, and the routes that the processes have."""
     names = {"DATABASE_URL", "HOLDFAST_ROUTES", "CONFIRMATION_URL"}
     before = {name: os.environ.get(name) for name in names}
     os.environ.update({name: environment[name] for name in names})
     try:
         migrate()
         settings = Settings.load()
-        return database.sessions(database.connect(settings, connections=CONNECTIONS), routes=routes_file.load(settings))
+        return database.sessions(database.connect(settings, connections=CONNECTIONS)), load_routes(settings)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)

@@ -1,4 +1,4 @@
-"""What every proof is given: dice that can be thrown the same way again."""
+"""What every proof is given: a cluster, and a seed, so that a proof can be repeated with the same random choices."""
 
 import os
 import shutil
@@ -12,38 +12,43 @@ from typing import Any
 import pytest
 
 from deploy.embedded import PostgreSQL
-from tests.proofs.cluster import House, a_house
+from tests.proofs.cluster import Cluster, a_cluster
 
 #: Any number would do; PROOFS_SEED=n tries another.
 DEFAULT_SEED = "20251120"
 
-Open = Callable[..., House]
+Open = Callable[..., Cluster]
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark every test of this folder as slow: it starts processes."""
+    item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)
 def seed() -> int:
-    """The seed of everything in a proof that is left to chance, but for the timing of its processes."""
+    """The seed of every random choice in a proof. The timing of its processes can't be repeated."""
     chosen = int(os.environ.get("PROOFS_SEED", DEFAULT_SEED))
     print(f"PROOFS_SEED={chosen}")
     return chosen
 
 
 @pytest.fixture
-def open_house(postgresql: PostgreSQL) -> Iterator[Open]:
-    """Open houses, for the options see `a_house`. All that runs in them ends with the proof."""
-    with ExitStack() as houses:
+def open_cluster(postgresql: PostgreSQL) -> Iterator[Open]:
+    """Open clusters, with the options of `a_cluster`. All their processes end with the proof."""
+    with ExitStack() as clusters:
 
-        def opened(**options: Any) -> House:
-            return houses.enter_context(a_house(options.pop("on", postgresql), **options))
+        def opened(**options: Any) -> Cluster:
+            return clusters.enter_context(a_cluster(options.pop("on", postgresql), **options))
 
         yield opened
 
 
 @contextmanager
 def a_postgresql() -> Iterator[PostgreSQL]:
-    """A server that may be crashed, as nobody else uses it."""
-    # Not in a folder of pytest's: each session that starts makes those private again, and
-    # PostgreSQL, whose user is another, finds its own files no more.
+    """A server that a proof may crash, because nothing else uses it."""
+    # It is in no folder of pytest's: each session that starts makes those private again, and then PostgreSQL,
+    # which runs as another user, can no longer reach its files.
     home = Path(tempfile.mkdtemp(prefix="proof-"))
     server = PostgreSQL(home)
     try:

@@ -1,4 +1,4 @@
-"""The outside world of a proof: the stand-in of `examples/partners`, and all that it was ever told."""
+"""The outside world of a proof: the partners of `examples/partners`, and everything that they received."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -22,21 +22,21 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Received:
-    """Every event that was received, in order of first receipt, and how many came again."""
+    """Every event that was received, in order of first receipt, and how many were received again."""
 
     events: Sequence[Receipt] = ()
     repeats: int = 0
 
 
 class Listener(Protocol):
-    """Who can say what it was told."""
+    """A receiver of events that remembers them."""
 
     def received(self) -> Received: ...
 
 
 @dataclass
 class Partners:
-    """A confirmation service and a webhook receiver. What they were told outlives their process."""
+    """A confirmation service and a webhook receiver. This keeps what they received when their process is stopped."""
 
     port: int
     process: Process | None = None
@@ -47,21 +47,21 @@ class Partners:
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30, trust_env=False)
 
     def ready(self) -> None:
-        wait_until("the partners answer", self._answers)
+        wait_until("the partners answer", self._is_ready)
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         with suppress(httpx.HTTPError):
             return self._client.get("/knobs").is_success
         return False
 
-    def turn(self, **knobs: object) -> None:
-        """Turn these knobs, and all others back."""
+    def set_knobs(self, **knobs: object) -> None:
+        """Set these knobs, and all others to their defaults."""
         self._client.put("/knobs", json=knobs).raise_for_status()
 
     def stop(self) -> None:
-        """End the process, so that connections are refused. What it was told is kept here."""
-        # From now on it takes nothing more, so that nothing is told between the look and the end.
-        self.turn(outage=True)
+        """End the process, so that connections are refused. What it has received is kept here."""
+        # In an outage it takes nothing more, so no event is received after this has read what was.
+        self.set_knobs(outage=True)
         self._received, self._bookings = self.received(), self.bookings()
         assert self.process is not None
         self.process.kill()
@@ -78,12 +78,12 @@ class Partners:
         return Received(list(seen.values()), repeats)
 
     def bookings(self) -> dict[str, str]:
-        """Return how each booking stands with the confirmation service."""
+        """Return the status of each booking at the confirmation service."""
         bookings: dict[str, str] = self._client.get("/confirmations").json()["bookings"]
         return self._bookings | bookings
 
-    def forget(self) -> None:
-        """Forget all that the process was told."""
+    def clear(self) -> None:
+        """Have the process forget all that it has received."""
         self._client.delete("/received").raise_for_status()
 
     def close(self) -> None:

@@ -1,35 +1,49 @@
-"""Real processes: each started as a person would start it, and none left behind."""
+"""Real processes, each started as an operator would start it, and all of them ended in the end."""
 
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 
 from domain.runtime.settings import ROOT
+from tests.proofs.waiting import wait_until
 
-#: A process that has not ended by then after SIGKILL is not ours to end.
+#: A process ends well within this time after SIGKILL.
 REAP_SECONDS = 10.0
+
+#: Linux gives ports from 32768 on to outgoing connections.
+PORTS = range(15_000, 32_768)
+
+_dice = random.SystemRandom()
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """Return a port that nobody listens on, for a process that is started soon.
+
+    No outgoing connection takes it meanwhile. Test workers that run at the same time choose at random, so they
+    hardly ever choose the same port.
+    """
+    while True:
+        port = _dice.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(frozen=True)
 class Process:
-    """A program, with all the processes that it has started: they are one group. Its output is in `log`."""
+    """A program and all the processes that it has started, which are one group. Its output is in `log`."""
 
     name: str
     log: Path
@@ -61,12 +75,12 @@ class Process:
         return self.popen.poll() is None
 
     def kill(self) -> None:
-        """End it as a power cut would, with all that it has started."""
+        """End the whole group at once, as a power cut would."""
         self.send(signal.SIGKILL)
         self.popen.wait(REAP_SECONDS)
 
     def kill_children(self) -> None:
-        """End what it has started, and leave the process itself alone."""
+        """End the processes that it has started, but not the process itself."""
         for child in psutil.Process(self.popen.pid).children(recursive=True):
             child.kill()
 
@@ -84,7 +98,7 @@ class Process:
             return
 
     def stop(self, *, within: float, whole_group: bool) -> float:
-        """Send SIGTERM, to the group or to its leader alone. Return how many seconds it took to end."""
+        """Send SIGTERM to the whole group, or to its leader alone. Return how many seconds the leader took to end."""
         began = time.monotonic()
         if whole_group:
             self.send(signal.SIGTERM)
@@ -94,8 +108,26 @@ class Process:
         return time.monotonic() - began
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """Return the log events of that name, in order."""
+        """Return the events of this name in the log, in order."""
         return [event for event in map(_parsed, self.log.read_text().splitlines()) if event.get("event") == name]
+
+
+@dataclass(frozen=True)
+class Api:
+    """An API process and the port at which it listens."""
+
+    port: int
+    process: Process
+
+    def is_ready(self) -> bool:
+        with suppress(httpx.HTTPError):
+            return httpx.get(f"http://127.0.0.1:{self.port}/health/ready", trust_env=False).is_success
+        return False
+
+    def ready(self) -> "Api":
+        wait_until(f"the API serves at port {self.port}", lambda: self.is_ready() or not self.process.is_running())
+        assert self.process.is_running(), self.process.log.read_text()
+        return self
 
 
 def _parsed(line: str) -> dict[str, Any]:

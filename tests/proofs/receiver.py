@@ -1,4 +1,4 @@
-"""A consumer that one event makes ill: it answers by a rule of the proof, and remembers all that it was asked."""
+"""A webhook receiver that answers by a rule of the proof, and remembers every event that was sent to it."""
 
 import json
 import threading
@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.proofs.partners import Receipt, Received
 
-#: Says which status an event is answered with.
+#: Returns the status that an event is answered with.
 Rule = Callable[[Mapping[str, Any]], int]
 
 
@@ -20,19 +20,19 @@ def healthy(_: Mapping[str, Any]) -> int:
 
 @dataclass
 class Receiver:
-    """Where it listens, how it answers, and what it was asked: events and their answers, in order."""
+    """`calls` are the events that were sent to `url`, each with the status of its answer, in order."""
 
     url: str
     rule: Rule = healthy
     calls: list[tuple[Receipt, int]] = field(default_factory=list)
 
     def received(self) -> Received:
-        """Return what it took, in order of first receipt."""
+        """Return the events that it took, in order of first receipt."""
         taken = [receipt for receipt, status in list(self.calls) if status < 300]
         return Received(list(dict.fromkeys(taken)), len(taken) - len(set(taken)))
 
-    def asked(self, booking_id: str) -> int:
-        """Return how often it was asked to take an event of this booking."""
+    def calls_for(self, booking_id: str) -> int:
+        """Return how many calls had an event of this booking."""
         return sum(receipt.booking_id == booking_id for receipt, _ in list(self.calls))
 
 
@@ -55,7 +55,7 @@ def a_receiver() -> Iterator[Receiver]:
             self.end_headers()
 
         def log_request(self, code: object = "-", size: object = "-") -> None:
-            """Keep quiet."""
+            """Log nothing."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The checker itself: a proof is worth as much as what it would notice."""
+"""The checker itself: a proof is worth as much as what the checker would notice."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,44 +9,44 @@ import pytest
 from sqlalchemy import text
 
 from tests.proofs.checker import check
-from tests.proofs.cluster import House
+from tests.proofs.cluster import Cluster
 from tests.proofs.conftest import Open
 from tests.proofs.partners import Partners, Receipt, Received
 
 
 @dataclass
-class Hearsay:
-    """A receiver that says whatever it is made to say."""
+class FalseListener:
+    """A receiver whose record says whatever the test wants."""
 
-    heard: Received
+    record: Received
 
     def received(self) -> Received:
-        return self.heard
+        return self.record
 
 
-def test_it_notices_each_kind_of_damage(open_house: Open) -> None:
-    house = open_house()
-    house.partners.ready()
-    item = house.an_item(10)
-    house.cancel(house.hold(item, 3))
-    house.hold(item, 3)
-    house.drain()
-    check(house)
+def test_it_notices_each_kind_of_damage(open_cluster: Open) -> None:
+    cluster = open_cluster()
+    cluster.partners.ready()
+    item = cluster.an_item(10)
+    cluster.cancel(cluster.hold(item, 3))
+    cluster.hold(item, 3)
+    cluster.drain()
+    check(cluster)
 
-    for damage, mended, noticed in DAMAGES:
-        with _damaged(house, damage, mended), pytest.raises(AssertionError, match=noticed):
-            check(house)
-    truth = house.partners.received()
-    for lie, noticed in _lies(truth.events):
-        with _said(house, lie), pytest.raises(AssertionError, match=noticed):
-            check(house)
+    for damage, repair, noticed in DAMAGES:
+        with _damaged(cluster, damage, repair), pytest.raises(AssertionError, match=noticed):
+            check(cluster)
+    truth = cluster.partners.received()
+    for false_record, noticed in _false_records(truth.events):
+        with _recorded_as(cluster, false_record), pytest.raises(AssertionError, match=noticed):
+            check(cluster)
     with pytest.raises(AssertionError, match="are lost or have other ids"):
-        check(house, answered={"nobody": uuid4()})
-    check(house)
+        check(cluster, answered={"nobody": uuid4()})
+    check(cluster)
 
-    house.partners.forget()
+    cluster.partners.clear()
     with pytest.raises(AssertionError, match="was confirmed here and is None there"):
-        check(house, repeats_at_most=0)
+        check(cluster, repeats_at_most=0)
 
 
 DAMAGES = [
@@ -58,12 +58,12 @@ DAMAGES = [
     (
         "UPDATE outbox SET destination = 'nowhere' WHERE id = 1",
         "UPDATE outbox SET destination = 'journal' WHERE id = 1",
-        "promised is not what has happened",
+        "recorded for journal is not what has happened",
     ),
     (
         "UPDATE outbox SET type = 'booking.expired' WHERE type = 'booking.created'",
         "UPDATE outbox SET type = 'booking.created' WHERE type = 'booking.expired'",
-        "promised is not what has happened",
+        "recorded for journal is not what has happened",
     ),
     (
         "UPDATE outbox SET dead_at = now(), processed_at = NULL WHERE id = 1",
@@ -73,38 +73,38 @@ DAMAGES = [
     (
         "UPDATE outbox SET processed_at = NULL WHERE id = 1",
         "UPDATE outbox SET processed_at = now() WHERE id = 1",
-        "left before an earlier one",
+        "no event was delivered before an earlier event",
     ),
 ]
 
 
-def _lies(events: Sequence[Receipt]) -> list[tuple[Received, str]]:
+def _false_records(events: Sequence[Receipt]) -> list[tuple[Received, str]]:
     stranger = replace(events[0], event_id=str(uuid4()))
     return [
         (Received(events[1:]), "has not got 1 events"),
-        (Received([*events, stranger]), "told what was never committed"),
+        (Received([*events, stranger]), "got what was never committed"),
         (Received(list(reversed(events))), "in the order"),
         (Received(events, repeats=1), "1 repeats of 0"),
     ]
 
 
 @contextmanager
-def _damaged(house: House, damage: str, mended: str) -> Iterator[None]:
-    with house.db.begin() as session:
+def _damaged(cluster: Cluster, damage: str, repair: str) -> Iterator[None]:
+    with cluster.db.begin() as session:
         session.execute(text(damage))
     try:
         yield
     finally:
-        with house.db.begin() as session:
-            session.execute(text(mended))
+        with cluster.db.begin() as session:
+            session.execute(text(repair))
 
 
 @contextmanager
-def _said(house: House, lie: Received) -> Iterator[None]:
-    truth = house.receiver
+def _recorded_as(cluster: Cluster, record: Received) -> Iterator[None]:
+    truth = cluster.receiver
     assert isinstance(truth, Partners)
-    house.receiver = Hearsay(lie)
+    cluster.receiver = FalseListener(record)
     try:
         yield
     finally:
-        house.receiver = truth
+        cluster.receiver = truth

@@ -1,31 +1,33 @@
-"""What Holdfast stands on goes away under load, and comes back: Redis, the receiver, PostgreSQL."""
+"""What Holdfast needs fails under load and comes back: Redis, the receiver, PostgreSQL."""
 
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 from redis import Redis
-from sqlalchemy import func, select, text, update
+from sqlalchemy import Row, func, select, text, update
 
 from deploy.embedded import PostgreSQL
 from domain import reservations
+from domain.outbox.delivery.breaker import LONGEST_PAUSE
 from domain.outbox.table import destinations
-from tests.proofs.checker import check, check_laws, count, statuses, wait_until_drained
-from tests.proofs.cluster import House
+from tests.proofs.checker import check, check_invariants, count, statuses, wait_until_drained
+from tests.proofs.cluster import Cluster
 from tests.proofs.conftest import Open, a_postgresql
-from tests.proofs.load import Customers, Door
+from tests.proofs.load import Client, Load
 from tests.proofs.receiver import Rule, a_receiver, healthy
 from tests.proofs.waiting import wait_until
 
-#: How long the receiver is down, in seconds: far longer than any attempt takes.
-RECEIVER_DOWN_SECONDS = 30.0
+#: Failures in a row after a long outage: by then a breaker pauses as long as it ever does.
+MANY_FAILURES = 20
 
-#: A receiver that is back is noticed within this time: its breaker's longest pause, and a ring.
-NOTICED_WITHIN_SECONDS = 16.0
+#: When the pause of a breaker is over, the next wake-up of the scheduler brings a probe. A busy machine adds to that.
+PROBED_WITHIN_SECONDS = 1.0 + 3.0
 
 
 @pytest.fixture
@@ -34,193 +36,235 @@ def own_postgresql() -> Iterator[PostgreSQL]:
         yield server
 
 
-def test_nothing_is_lost_with_a_redis_that_forgets_everything(open_house: Open, seed: int) -> None:
-    house = _running(open_house)
-    (api,) = house.apis
+def test_nothing_is_lost_with_a_redis_that_forgets_everything(open_cluster: Open, seed: int) -> None:
+    cluster = _running(open_cluster)
+    (api,) = cluster.apis
 
-    with Customers([api.port], [house.an_item(100_000).id], seed) as load, Redis.from_url(house.redis.url) as redis:
+    with (
+        Load([api.port], [cluster.an_item(100_000).id], seed) as load,
+        Redis.from_url(cluster.redis.url) as redis,
+    ):
         for _ in range(50):
             redis.flushall()
-            check_laws(house)
-            load.go_on(seconds=0.03)
-        load.go_on(answers=20)
-    wait_until_drained(house)
+            check_invariants(cluster)
+            load.wait(seconds=0.03)
+        load.wait(answers=20)
+    wait_until_drained(cluster)
 
     assert (load.unanswered, load.unexpected) == (0, [])
-    assert check(house, answered=load.answered).attempts == 0
+    assert check(cluster, answered=load.answered).attempts == 0
 
 
-def test_nobody_needs_a_restart_when_redis_is_back(open_house: Open, seed: int) -> None:
-    house = _running(open_house)
-    (api,) = house.apis
-    item = house.an_item(100_000)
+def test_nobody_needs_a_restart_when_redis_is_back(open_cluster: Open, seed: int) -> None:
+    cluster = _running(open_cluster)
+    (api,) = cluster.apis
+    (worker,) = cluster.workers
+    item = cluster.an_item(100_000)
 
-    with Customers([api.port], [item.id], seed, customers=4) as load:
-        load.go_on(answers=20)
-        house.redis.stop()
-        load.go_on(seconds=8, answers=20)
-        waited = count(house).pending
-        house.redis.start()
-        load.go_on(answers=20)
-    wait_until_drained(house)
+    with Load([api.port], [item.id], seed, clients=4) as load:
+        load.wait(answers=20)
+        cluster.redis.stop()
+        wait_until("the worker has failed to connect again", lambda: _broken_connections(worker.log.read_text()) >= 4)
+        load.wait(answers=20)
+        waited = count(cluster).pending
+        cluster.redis.start()
+        load.wait(answers=20)
+    wait_until_drained(cluster)
 
-    print(f"{waited} promises waited for a ring; the slowest answer took {load.slowest:.2f} s")
-    assert waited > 0, "The worker was not deaf yet: the proof has shown nothing."
+    print(f"{waited} rows waited for a wake-up; the slowest answer took {load.slowest_seconds:.2f} s")
+    assert waited > 0, "The worker still got wake-ups: the proof has shown nothing."
     assert (load.unanswered, load.unexpected) == (0, [])
-    assert check(house, answered=load.answered).attempts == 0
+    assert check(cluster, answered=load.answered).attempts == 0
 
 
-def test_with_no_redis_at_all_cron_delivers_everything(open_house: Open, seed: int) -> None:
-    house = open_house()
-    house.redis.stop()
-    api = house.api()
-    house.partners.ready()
+def test_with_no_redis_at_all_cron_delivers_everything(open_cluster: Open, seed: int) -> None:
+    cluster = open_cluster()
+    cluster.redis.stop()
+    api = cluster.api()
+    cluster.partners.ready()
     api.ready()
 
-    with Customers([api.port], [house.an_item(100_000).id], seed) as load:
-        load.go_on(answers=50)
-    said = house.drain()
+    with Load([api.port], [cluster.an_item(100_000).id], seed) as load:
+        load.wait(answers=50)
+    output = cluster.drain()
 
-    print(f"the slowest answer took {load.slowest:.2f} s; {said.strip()}")
-    counted = check(house, answered=load.answered)
+    print(f"the slowest answer took {load.slowest_seconds:.2f} s; {output.strip()}")
+    counted = check(cluster, answered=load.answered)
     assert (counted.pending, counted.attempts) == (0, 0)
-    assert f"{counted.recorded} delivered, 0 waiting" in said
+    assert f"{counted.recorded} delivered, 0 retrying" in output
     assert (load.unanswered, load.unexpected) == (0, [])
 
 
-def test_an_outage_of_the_receiver_spends_no_attempt_and_keeps_the_order(open_house: Open, seed: int) -> None:
-    """It answers 503 for a third of the time, then its port refuses connections, then it is back."""
-    house = _running(open_house)
-    (api,) = house.apis
+def test_an_outage_of_the_receiver_spends_no_attempt_and_keeps_the_order(open_cluster: Open, seed: int) -> None:
+    """It answers 503, then its port refuses connections, then it is back. Probes meet each of the three."""
+    cluster = _running(open_cluster)
+    (api,) = cluster.apis
 
-    with Customers([api.port], [house.an_item(100_000).id], seed, customers=3) as load:
-        load.go_on(answers=20)
-        house.partners.turn(outage=True)
-        load.go_on(seconds=RECEIVER_DOWN_SECONDS / 3, answers=20)
-        house.partners.stop()
-        load.go_on(seconds=RECEIVER_DOWN_SECONDS * 2 / 3, answers=20)
-        outage = count(house)
+    with Load([api.port], [cluster.an_item(100_000).id], seed, clients=3) as load:
+        load.wait(answers=20)
+        cluster.partners.set_knobs(outage=True)
+        wait_until("probes have met 503", lambda: _failures(cluster) >= 3)
+        cluster.partners.stop()
+        known = _failures(cluster)
+        wait_until("probes were refused a connection", lambda: _failures(cluster) >= known + 2)
+        load.wait(answers=20)
+        _fail_often(cluster)
+        wait_until("a probe has failed late in the outage", lambda: _breaker(cluster).failures > MANY_FAILURES)
+        pause = _breaker(cluster).open_until - cluster.now()
+        outage = count(cluster)
+        cluster.start_partners()
+        cluster.partners.ready()
+        received = len(cluster.partners.received().events)
+        cluster.skip_pauses()
         back = time.monotonic()
-        house.start_partners()
-        house.partners.ready()
-        load.go_on(answers=20)
-    received = len(house.partners.received().events)
-    wait_until("the receiver's return is noticed", lambda: len(house.partners.received().events) > received)
-    noticed = time.monotonic() - back
-    wait_until_drained(house)
+        wait_until("the return is noticed", lambda: len(cluster.partners.received().events) > received)
+        noticed = time.monotonic() - back
+        load.wait(answers=20)
+    wait_until_drained(cluster, skipping=True)
 
-    print(f"{outage.pending} promises waited; the return was noticed within {noticed:.1f} s")
+    print(f"{outage.pending} rows waited; after the pause the return was noticed within {noticed:.1f} s")
     assert outage.pending > 20
     assert (outage.attempts, outage.dead) == (0, 0)
-    assert noticed <= NOTICED_WITHIN_SECONDS + 3
+    assert pause <= LONGEST_PAUSE
+    assert noticed <= PROBED_WITHIN_SECONDS
     assert (load.unanswered, load.unexpected) == (0, [])
-    assert check(house, answered=load.answered).attempts == 0
+    assert check(cluster, answered=load.answered).attempts == 0
 
 
-def test_a_receiver_that_throttles_kills_nothing(open_house: Open) -> None:
+def test_a_receiver_that_throttles_makes_no_dead_letters(open_cluster: Open) -> None:
     """It takes four events a second, and answers all others with 429."""
     with a_receiver() as receiver:
-        house = open_house(receiver=receiver, max_attempts=2)
+        cluster = open_cluster(receiver=receiver, max_attempts=2)
         receiver.rule = _throttling(seconds=0.25)
-        house.hold(house.an_item(4), 4)
-        house.partners.ready()
-        house.worker()
-        house.scheduler()
+        cluster.hold(cluster.an_item(4), 4)
+        cluster.partners.ready()
+        cluster.worker()
+        cluster.scheduler()
 
-        wait_until_drained(house)
+        wait_until_drained(cluster, skipping=True)
 
         refused = sum(status == 429 for _, status in receiver.calls)
         print(f"{refused} answers were 429")
         assert refused > 0
-        assert check(house).attempts == 0
+        assert check(cluster).attempts == 0
 
 
-def test_everyone_recovers_from_a_crash_of_postgresql(open_house: Open, own_postgresql: PostgreSQL, seed: int) -> None:
-    """It crashes twice under load, and is back 2 s later. Nobody is restarted.
+def test_everyone_recovers_from_a_crash_of_postgresql(
+    open_cluster: Open, own_postgresql: PostgreSQL, seed: int
+) -> None:
+    """It crashes twice under load, and is back when everybody has noticed. Nobody is restarted.
 
-    At the first time nobody but the API writes, so that each commit must reach the disk by itself.
+    At the first time only the API writes, so that each of its commits must reach the disk by itself.
     """
-    house = _running(open_house, on=own_postgresql)
-    _write_late(house)
-    (api,) = house.apis
+    cluster = _running(open_cluster, on=own_postgresql)
+    _write_late(cluster)
+    (api,) = cluster.apis
 
-    with Customers([api.port], [house.an_item(100_000).id], seed, cancelling=0) as load:
-        load.go_on(answers=20)
-        house.workers[0].freeze()
+    with Load([api.port], [cluster.an_item(100_000).id], seed, cancelling=0) as load:
+        load.wait(answers=20)
+        cluster.workers[0].freeze()
         for _ in range(2):
-            load.go_on(seconds=1, answers=20)
+            load.wait(answers=20)
+            unanswered = load.unanswered
             own_postgresql.stop("immediate")
-            house.workers[0].thaw()
-            load.go_on(seconds=2)
+            cluster.workers[0].thaw()
+            wait_until("each client has met the crash", lambda: load.unanswered > unanswered + 2 * load.clients)  # noqa: B023
+            load.wait(seconds=1)
             own_postgresql.start()
-        load.go_on(answers=20)
-    wait_until_drained(house)
+        load.wait(answers=20)
+    wait_until_drained(cluster)
 
-    print(f"{len(load.answered)} answered, {load.unanswered} asked again, the slowest {load.slowest:.2f} s")
+    repeated = f"{load.unanswered} requests had to be repeated"
+    print(f"{len(load.answered)} answered, {repeated}, the slowest took {load.slowest_seconds:.2f} s")
     assert load.unanswered > 0
     assert not load.unexpected
-    check(house, repeats_at_most=200, answered=load.answered)
+    check(cluster, repeats_at_most=200, answered=load.answered)
 
 
-def test_a_worker_that_comes_up_before_its_database_begins_with_it(
-    open_house: Open, own_postgresql: PostgreSQL
+def test_a_worker_that_starts_before_its_database_begins_with_it(
+    open_cluster: Open, own_postgresql: PostgreSQL
 ) -> None:
-    house = open_house(on=own_postgresql)
-    house.hold(house.an_item(10), 10)
+    cluster = open_cluster(on=own_postgresql)
+    cluster.hold(cluster.an_item(10), 10)
     own_postgresql.stop()
-    api, worker = house.api(), house.worker()
-    house.scheduler()
-    house.partners.ready()
+    api, worker = cluster.api(), cluster.worker()
+    cluster.scheduler()
+    cluster.partners.ready()
     wait_until("the worker waits", lambda: worker.events("worker.waits"))
 
     own_postgresql.start()
 
-    wait_until_drained(house)
+    wait_until_drained(cluster)
     api.ready()
-    check(house)
+    check(cluster)
 
 
-def test_nobody_is_told_what_a_crash_undoes(open_house: Open, own_postgresql: PostgreSQL) -> None:
-    """A refused request takes a lapsed hold back; PostgreSQL crashes while the receiver hears of it."""
+def test_nothing_that_a_crash_undoes_was_sent(open_cluster: Open, own_postgresql: PostgreSQL) -> None:
+    """A refused request takes an overdue hold back, and PostgreSQL crashes while the receiver gets that event."""
     with a_receiver() as receiver:
-        house = open_house(on=own_postgresql, receiver=receiver)
-        _write_late(house)
-        api = house.api()
-        house.worker()
+        cluster = open_cluster(on=own_postgresql, receiver=receiver)
+        _write_late(cluster)
+        api = cluster.api()
+        cluster.worker()
         api.ready()
-        item = house.an_item(1)
-        wait_until("the worker is there", lambda: _pause(house, "journal", "confirmation") == 2)
-        (lapsing,) = house.hold(item, lasting=timedelta(seconds=1))
-        house.ring()
-        wait_until("the hold is known", lambda: receiver.asked(str(lapsing)))
-        wait_until("the hold has lapsed", lambda: house.now() > _expires_at(house, lapsing))
+        item = cluster.an_item(1)
+        wait_until("the worker is ready", lambda: _pause_only(cluster, "journal", "confirmation") == 2)
+        (overdue,) = cluster.hold(item, lasting=timedelta(seconds=1))
+        cluster.wake()
+        wait_until("the hold is known", lambda: receiver.calls_for(str(overdue)))
+        wait_until("the hold is overdue", lambda: cluster.now() > _expires_at(cluster, overdue))
 
         receiver.rule = _crashing(own_postgresql)
-        with Door(api.port) as door:
-            refused = door.post("/reservations", {"item_id": item.id, "quantity": 2})
-        house.ring()
-        wait_until("PostgreSQL has crashed", lambda: receiver.asked(str(lapsing)) > 1)
+        with Client(api.port) as client:
+            refused = client.post("/reservations", {"item_id": item.id, "quantity": 2})
+        cluster.wake()
+        wait_until("PostgreSQL has crashed", lambda: receiver.calls_for(str(overdue)) > 1)
         receiver.rule = healthy
         own_postgresql.start()
-        _pause(house)
-        house.partners.ready()
-        house.scheduler()
-        wait_until("the hold is gone", lambda: statuses(house, [lapsing]) == {"EXPIRED": 1})
-        wait_until_drained(house)
+        _pause_only(cluster)
+        cluster.partners.ready()
+        cluster.scheduler()
+        wait_until("the hold is gone", lambda: statuses(cluster, [overdue]) == {"EXPIRED": 1})
+        wait_until_drained(cluster)
 
         assert refused.status == 409
-        check(house, repeats_at_most=2)
+        check(cluster, repeats_at_most=2)
 
 
-def _write_late(house: House) -> None:
-    """Have PostgreSQL write what nobody waits for after 10 s: time enough to crash before."""
-    with house.db.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+def _write_late(cluster: Cluster) -> None:
+    """Have PostgreSQL write a commit that nobody waits for only after 10 s, so that a crash comes before that."""
+    with cluster.db.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("ALTER SYSTEM SET wal_writer_delay = '10s'"))
         connection.execute(text("SELECT pg_reload_conf()"))
 
 
+def _broken_connections(log: str) -> int:
+    """Return how often the consumers of a worker have found Redis down: each of its two queues has one."""
+    return log.count("Consumer encountered a connection error")
+
+
+def _breaker(cluster: Cluster) -> Row[Any]:
+    """Return the circuit breaker of the destination `partner`."""
+    with cluster.db.begin() as session:
+        return session.execute(select(destinations).where(destinations.c.name == "partner")).one()
+
+
+def _failures(cluster: Cluster) -> int:
+    """Skip the pause of the breaker. Return its failures in a row."""
+    cluster.skip_pauses()
+    failures: int = _breaker(cluster).failures
+    return failures
+
+
+def _fail_often(cluster: Cluster) -> None:
+    """Have the breaker of `partner` count as many failures as after a long outage, and probe at once."""
+    with cluster.db.begin() as session:
+        partner = update(destinations).where(destinations.c.name == "partner")
+        session.execute(partner.values(failures=MANY_FAILURES, open_until=func.clock_timestamp()))
+
+
 def _throttling(*, seconds: float) -> Rule:
-    """Take one event in so many seconds."""
+    """Take one event in this many seconds."""
     took = [0.0]
 
     def throttle(_: object) -> int:
@@ -241,26 +285,26 @@ def _crashing(postgresql: PostgreSQL) -> Rule:
     return crash
 
 
-def _pause(house: House, *names: str) -> int:
-    """Pause these destinations and no others. Return how many there are of them."""
-    with house.db.begin() as session:
+def _pause_only(cluster: Cluster, *names: str) -> int:
+    """Pause these destinations and resume all others. Return how many of these are registered."""
+    with cluster.db.begin() as session:
         is_paused = destinations.c.name.in_(names)
         session.execute(update(destinations).values(paused=is_paused))
         return session.execute(select(func.count()).where(is_paused)).scalar_one()
 
 
-def _expires_at(house: House, reservation_id: UUID) -> datetime:
-    with house.db.begin() as session:
+def _expires_at(cluster: Cluster, reservation_id: UUID) -> datetime:
+    with cluster.db.begin() as session:
         expires_at = reservations.get(session, reservation_id).expires_at
     assert expires_at is not None
     return expires_at
 
 
-def _running(open_house: Open, **options: object) -> House:
-    house = open_house(**options)
-    house.api()
-    house.worker()
-    house.scheduler()
-    house.partners.ready()
-    house.apis[0].ready()
-    return house
+def _running(open_cluster: Open, **options: object) -> Cluster:
+    cluster = open_cluster(**options)
+    cluster.api()
+    cluster.worker()
+    cluster.scheduler()
+    cluster.partners.ready()
+    cluster.apis[0].ready()
+    return cluster
