@@ -1,0 +1,125 @@
+"""bin/doctor: it prints a line for each invariant, and its exit code says whether all of them hold."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from domain.invariants import INVARIANTS
+from domain.invariants.invariant import NAMED
+from domain.invariants.outbox import routed_only
+from tests.domain.invariants import test_items, test_outbox, test_reservations
+from tests.domain.invariants.conftest import execute
+from tests.support.builders import Db, an_item
+from tests.support.commands import routed, run_command
+
+pytestmark = pytest.mark.slow
+
+ROUTED = routed_only([]).title
+TITLES = [*(invariant.title for invariant in INVARIANTS), ROUTED]
+
+#: One violation of each invariant.
+VIOLATIONS = dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_outbox.VIOLATIONS])
+
+
+@pytest.fixture
+def routes(tmp_path: Path) -> str:
+    """A routes file with the destinations of these tests."""
+    return routed(tmp_path, "events", "confirmation")
+
+
+def failures(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("FAIL")]
+
+
+def test_every_invariant_has_a_violation_here() -> None:
+    assert set(VIOLATIONS) == {invariant.title for invariant in INVARIANTS}
+
+
+def test_in_an_empty_database_every_invariant_is_ok(db: Db) -> None:
+    run = run_command("doctor")
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines() == [f"ok    {title}" for title in TITLES]
+
+
+def test_in_a_used_database_every_invariant_is_ok(used: Db, routes: str) -> None:
+    run = run_command("doctor", HOLDFAST_ROUTES=routes)
+
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize(("invariant", "statement"), VIOLATIONS.items())
+def test_a_violated_invariant_is_printed_and_the_exit_code_is_1(
+    used: Db, routes: str, invariant: str, statement: str
+) -> None:
+    execute(used, statement)
+
+    run = run_command("doctor", HOLDFAST_ROUTES=routes)
+
+    assert run.returncode == 1
+    assert [line.split("; ")[0] for line in failures(run.stdout)] == [f"FAIL  {invariant}"]
+    assert len(run.stdout.splitlines()) == len(TITLES)
+
+
+def test_the_findings_can_be_read_as_json(used: Db, routes: str) -> None:
+    execute(used, VIOLATIONS[test_items.STOCK])
+
+    run = run_command("doctor", "--json", HOLDFAST_ROUTES=routes)
+
+    assert run.returncode == 1
+    printed = json.loads(run.stdout)
+    assert printed["ok"] is False
+    assert [one["title"] for one in printed["findings"]] == TITLES
+    (violated,) = [one for one in printed["findings"] if one["violations"]]
+    assert (violated["title"], violated["named"]) == (test_items.STOCK, ["ROOM-101"])
+
+
+def test_a_destination_that_was_removed_from_the_routes_with_pending_events_is_named_with_advice(
+    used: Db, tmp_path: Path
+) -> None:
+    run = run_command("doctor", HOLDFAST_ROUTES=routed(tmp_path, "confirmation"))
+
+    (line,) = failures(run.stdout)
+    assert run.returncode == 1
+    assert line.startswith(f"FAIL  {ROUTED}; 1 violation: events (")
+    assert "HOLDFAST_ROUTES" in line and 'url = "null:"' in line
+
+
+def test_a_destination_without_pending_events_may_be_removed_from_the_routes(used: Db, tmp_path: Path) -> None:
+    execute(
+        used,
+        "UPDATE outbox SET processed_at = now() WHERE destination = 'events' AND id % 2 = 0",
+        "UPDATE outbox SET dead_at = now() WHERE destination = 'events' AND id % 2 = 1",
+    )
+
+    assert run_command("doctor", HOLDFAST_ROUTES=routed(tmp_path, "confirmation")).returncode == 0
+
+
+def test_the_events_of_a_removed_destination_can_be_dropped_as_the_advice_says(used: Db, tmp_path: Path) -> None:
+    put_back = Path(routed(tmp_path, "events", "confirmation"))
+    put_back.write_text(put_back.read_text().replace('"null:"', '"null:"\nevents = []'))
+
+    processed = run_command("process-outbox", HOLDFAST_ROUTES=str(put_back))
+
+    assert processed.returncode == 0
+    assert run_command("doctor", HOLDFAST_ROUTES=routed(tmp_path, "other")).returncode == 0
+
+
+def test_the_first_few_violations_are_named_and_the_others_counted(db: Db) -> None:
+    for number in range(NAMED + 2):
+        an_item(db, sku=f"SKU-{number}")
+    execute(db, "UPDATE items SET available_quantity = 0")
+
+    (line,) = failures(run_command("doctor").stdout)
+
+    assert line.count("SKU-") == NAMED
+    assert line.endswith(" and 2 more")
+
+
+def test_a_database_that_can_not_be_reached_is_not_reported_as_ok() -> None:
+    run = run_command("doctor", DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing")
+
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert "can't be reached" in run.stderr and "Check DATABASE_URL" in run.stderr and "Traceback" not in run.stderr
