@@ -1,0 +1,46 @@
+"""Reading items: by id, by sku, and page by page in order of id."""
+
+import pytest
+
+from domain import items
+from domain.items import MAX_ID, Item
+from domain.runtime.errors import UnknownItem
+from tests.support.builders import Db, an_item
+
+
+def got(db: Db, reference: int | str) -> Item:
+    with db.begin() as session:
+        return items.get(session, reference)
+
+
+def test_an_item_is_found_by_its_id_by_the_digits_of_its_id_and_by_its_sku(db: Db) -> None:
+    item = an_item(db, sku="ROOM-101")
+    an_item(db)
+
+    assert [got(db, item.id), got(db, str(item.id)), got(db, "ROOM-101")] == [item, item, item]
+
+
+def test_digits_are_an_id_before_they_are_a_sku(db: Db) -> None:
+    first = an_item(db, sku="4006381333931")
+    second = an_item(db, sku=str(first.id))
+
+    assert got(db, str(first.id)) == first
+    assert got(db, "4006381333931") == first
+    assert got(db, second.id) == second
+
+
+@pytest.mark.parametrize("reference", [1, 0, MAX_ID, "no such sku", "", "1", str(MAX_ID + 1), "9" * 64, "¹", "-1"])
+def test_an_unknown_item_is_refused_by_the_reference_that_was_given(db: Db, reference: int | str) -> None:
+    with pytest.raises(UnknownItem) as refused:
+        got(db, reference)
+
+    assert refused.value.item == reference
+
+
+def test_items_are_listed_in_order_of_id_from_beyond_an_id(db: Db) -> None:
+    first, second, third = (an_item(db) for _ in range(3))
+
+    with db.begin() as session:
+        assert items.find(session, limit=2) == [first, second]
+        assert items.find(session, after=second.id, limit=2) == [third]
+        assert items.find(session, after=third.id, limit=2) == []
