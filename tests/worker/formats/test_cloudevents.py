@@ -1,4 +1,4 @@
-"""CloudEvents, read back with the SDK that the field reads them with."""
+"""CloudEvents, read back with the SDK that consumers use."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ URLS = {
 
 
 def read(message: Message, transport: str) -> BaseCloudEvent:
-    """Read a message in binary mode as the consumers of that transport do."""
+    """Read a message in binary mode as consumers of that transport do."""
     attributes, body = dict(message.attributes), message.body.encode()
     if transport == "kafka":
         headers = {name: value.encode() for name, value in attributes.items()}
@@ -40,12 +40,12 @@ def read(message: Message, transport: str) -> BaseCloudEvent:
     if transport.startswith("amqp"):
         properties = {"content-type": message.content_type}
         return amqp.from_binary(amqp.AMQPMessage(properties, attributes, body), JSON, CloudEvent)
-    headers_too = attributes | {"Content-Type": message.content_type}
-    return http.from_binary(http.HTTPMessage(headers_too, body), JSON, CloudEvent)
+    headers_of_http = attributes | {"Content-Type": message.content_type}
+    return http.from_binary(http.HTTPMessage(headers_of_http, body), JSON, CloudEvent)
 
 
-def insist(event: BaseCloudEvent, row: Row, **extensions: str) -> None:
-    """Fail unless the event says all that the row does, and nothing else."""
+def require_same(event: BaseCloudEvent, row: Row, **extensions: str) -> None:
+    """Fail unless the event has everything that the row has, and nothing else."""
     assert event.get_attributes() == {
         "specversion": "1.0",
         "id": str(row.event_id),
@@ -60,24 +60,24 @@ def insist(event: BaseCloudEvent, row: Row, **extensions: str) -> None:
     assert event.get_data() == json.loads(row.payload)
 
 
-def test_a_structured_event_says_all_that_there_is_to_say() -> None:
+def test_a_structured_event_has_everything_that_its_row_has() -> None:
     row = a_row(guest_id="Zoë\u2028")
 
     message = written(row, "cloudevents")
 
     assert message.content_type == "application/cloudevents+json"
-    told = http.HTTPMessage({"content-type": message.content_type}, message.body.encode())
-    insist(http.from_structured(told, JSON, CloudEvent), row)
+    sent = http.HTTPMessage({"content-type": message.content_type}, message.body.encode())
+    require_same(http.from_structured(sent, JSON, CloudEvent), row)
 
 
 @pytest.mark.parametrize("transport", URLS)
-def test_a_binary_event_says_all_that_there_is_to_say_on_every_transport(transport: str) -> None:
+def test_a_binary_event_has_everything_that_its_row_has_on_every_transport(transport: str) -> None:
     row = a_row("booking.cancelled", reason="Zoë\u2028")
 
     message = written(row, "cloudevents-binary", URLS[transport])
 
     assert (message.content_type, message.body) == ("application/json", row.payload)
-    insist(read(message, transport), row)
+    require_same(read(message, transport), row)
 
 
 @pytest.mark.parametrize(("transport", "name"), [
@@ -95,7 +95,7 @@ def test_a_header_has_the_name_that_the_binding_of_its_transport_gives_it(transp
 
 
 @pytest.mark.parametrize("transport", ["structured", *URLS])
-def test_the_trace_and_the_mark_of_a_replay_are_attributes_of_the_event_itself(transport: str) -> None:
+def test_the_trace_context_and_the_mark_of_a_replay_are_attributes_of_the_event(transport: str) -> None:
     row = a_row(headers=HEADERS | {"replayed": "true"})
 
     if transport == "structured":
@@ -103,27 +103,27 @@ def test_the_trace_and_the_mark_of_a_replay_are_attributes_of_the_event_itself(t
     else:
         event = read(written(row, "cloudevents-binary", URLS[transport]), transport)
 
-    insist(event, row, traceparent=HEADERS["traceparent"], replayed="true")
+    require_same(event, row, traceparent=HEADERS["traceparent"], replayed="true")
 
 
 @given(texts.filter(bool))
-def test_a_header_of_http_is_encoded_so_that_any_text_gets_through(text: str) -> None:
+def test_any_text_can_be_read_back_from_a_header_of_http(text: str) -> None:
     row = a_row()._replace(type=text)
 
     message = written(row, "cloudevents-binary")
 
     assert all("!" <= character <= "~" and character != '"' for character in message.attributes["ce-type"])
-    insist(read(message, "http"), row)
+    require_same(read(message, "http"), row)
 
 
-def test_text_that_the_specification_shows_is_encoded_as_it_shows_it() -> None:
+def test_the_example_of_the_specification_is_encoded_as_the_specification_says() -> None:
     message = written(a_row()._replace(type="Euro € 😀"), "cloudevents-binary")
 
     assert message.attributes["ce-type"] == "Euro%20%E2%82%AC%20%F0%9F%98%80"
 
 
 @pytest.mark.parametrize("format_name", ["cloudevents", "cloudevents-binary"])
-def test_a_recorded_event_is_read_with_the_sdk_at_the_other_end_of_a_webhook(db: Db, format_name: str) -> None:
+def test_the_receiver_of_a_webhook_reads_the_recorded_event_with_the_sdk(db: Db, format_name: str) -> None:
     shop = with_shop(db)
     recorded(shop, replace(an_event(guest_id="Zoë\u2028"), headers=HEADERS))
     (row,) = fetched(shop, a_lane(shop))
@@ -135,6 +135,6 @@ def test_a_recorded_event_is_read_with_the_sdk_at_the_other_end_of_a_webhook(db:
 
     (heard,) = server.heard
     event = http.from_http(http.HTTPMessage(dict(heard.headers), heard.body), JSON, CloudEvent)
-    insist(event, row, traceparent=HEADERS["traceparent"])
-    # As the extension for tracing demands where there is one hop.
+    require_same(event, row, traceparent=HEADERS["traceparent"])
+    # The extension for tracing demands the header as well where there is one hop.
     assert heard.headers["traceparent"] == HEADERS["traceparent"]

@@ -1,4 +1,4 @@
-"""The envelope: the booking contract's format, whatever is inside."""
+"""The envelope of the booking contract."""
 
 import json
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ def a_row(event_type: str = "booking.created", payload: str = "{}") -> Row:
     return Row(1, uuid4(), uuid4(), event_type, payload, "{}", 0, MOMENT, None, None, MOMENT)
 
 
-def test_it_has_what_the_contract_names_and_the_id_of_the_event() -> None:
+def test_an_envelope_has_the_members_of_the_contract_and_the_id_of_the_event() -> None:
     row = a_row(payload='{"booking_id": "b"}')
 
     assert json.loads(wrap(row)) == {
@@ -40,7 +40,7 @@ def test_it_has_what_the_contract_names_and_the_id_of_the_event() -> None:
 
 
 @given(texts, documents)
-def test_it_is_one_line_of_valid_json_whatever_is_inside(event_type: str, payload: object) -> None:
+def test_an_envelope_is_one_line_of_valid_json_whatever_the_event_contains(event_type: str, payload: object) -> None:
     wrapped = wrap(a_row(event_type, json.dumps(payload)))
 
     assert json.loads(wrapped)["event_type"] == event_type
@@ -49,13 +49,13 @@ def test_it_is_one_line_of_valid_json_whatever_is_inside(event_type: str, payloa
     wrapped.encode()
 
 
-def test_a_payload_comes_out_of_the_database_as_it_was_told(db: Db) -> None:
+def test_a_payload_is_sent_as_it_was_recorded(db: Db) -> None:
     shop = with_shop(db)
     reason = 'line\nbreak "quoted" \\ ü \u2028 😀'
-    told = an_event(event_type="booking.cancelled", reason=reason, item_id=2**63 - 1)
-    recorded(shop, told)
+    event = an_event(event_type="booking.cancelled", reason=reason, item_id=2**63 - 1)
+    recorded(shop, event)
 
     (row,) = fetched(shop, a_lane(shop))
 
-    assert json.loads(wrap(row))["payload"] == told.payload
+    assert json.loads(wrap(row))["payload"] == event.payload
     assert "\n" not in wrap(row)

@@ -1,4 +1,4 @@
-"""What the answers of an outside server mean, over a real connection: bounded in time and size, whatever it sends."""
+"""What a server's response means for a row, over a real connection; no response takes too much time or memory."""
 
 import gzip
 import time
@@ -14,10 +14,10 @@ from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
 from tests.support.servers import Server, a_server, saying, sending, trickling
 from worker.http.client import Http
 
-#: What the posts of these tests may take. A test that waits for it shows that it is kept to.
+#: The time-out of each post.
 TIMEOUT_SECONDS = 0.4
 
-#: Far longer than the time-out, and short enough to notice.
+#: Far longer than the time-out, and far shorter than a thread that waits for ever.
 AT_MOST_SECONDS = 3.0
 
 Post = Callable[[], Outcome]
@@ -44,7 +44,7 @@ def posted(url: str) -> Outcome:
 
 
 @pytest.mark.parametrize("status", [200, 201, 202, 204, 299])
-def test_2xx_is_success(server: Server, post: Post, status: int) -> None:
+def test_2xx_means_delivered(server: Server, post: Post, status: int) -> None:
     server.answer = saying(status)
 
     assert post() == Delivered()
@@ -73,7 +73,7 @@ def test_2xx_is_success(server: Server, post: Post, status: int) -> None:
         (599, Unreachable),
     ],
 )
-def test_other_answers_are_told_apart(
+def test_each_other_status_means_rejected_failed_or_unreachable(
     server: Server, post: Post, status: int, kind: type[Rejected | Failed | Unreachable]
 ) -> None:
     server.answer = saying(status, b"the reason", Location=server.url)
@@ -87,13 +87,13 @@ def test_other_answers_are_told_apart(
 
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
-    ("written", "seconds"),
+    ("retry_after", "seconds"),
     [("7", 7), (" 120 ", 120), ("0", 0), ("999999999", 86_400)],
 )
-def test_a_server_may_say_when_to_come_back(
-    server: Server, post: Post, status: int, written: str, seconds: int
+def test_a_server_may_ask_for_a_wait_in_seconds(
+    server: Server, post: Post, status: int, retry_after: str, seconds: int
 ) -> None:
-    server.answer = saying(status, Retry_After=written)
+    server.answer = saying(status, Retry_After=retry_after)
 
     outcome = post()
 
@@ -102,10 +102,10 @@ def test_a_server_may_say_when_to_come_back(
 
 
 @pytest.mark.parametrize(
-    "written", ["soon", "-5", "1.5", "", "Mon, 99 Foo 2030 00:00:00 GMT", "²", "Mon, 01 Jan", "9" * 5_000]
+    "retry_after", ["soon", "-5", "1.5", "", "Mon, 99 Foo 2030 00:00:00 GMT", "²", "Mon, 01 Jan", "9" * 5_000]
 )
-def test_a_time_that_is_none_is_ignored(server: Server, post: Post, written: str) -> None:
-    server.answer = saying(503, Retry_After=written)
+def test_a_retry_after_that_can_not_be_read_is_ignored(server: Server, post: Post, retry_after: str) -> None:
+    server.answer = saying(503, Retry_After=retry_after)
 
     outcome = post()
 
@@ -121,7 +121,7 @@ def test_a_time_that_is_none_is_ignored(server: Server, post: Post, written: str
         (timedelta(days=100_000), timedelta(days=1), timedelta(days=1)),
     ],
 )
-def test_a_server_may_say_when_to_come_back_as_a_date(
+def test_a_server_may_ask_for_a_wait_by_a_date(
     server: Server, post: Post, away: timedelta, low: timedelta, high: timedelta
 ) -> None:
     date = datetime.now(UTC) + away
@@ -134,9 +134,7 @@ def test_a_server_may_say_when_to_come_back_as_a_date(
 
 
 @pytest.mark.parametrize(("status", "throttled"), [(429, True), (500, False), (503, False)])
-def test_a_server_that_is_asked_too_much_is_told_from_one_that_is_broken(
-    server: Server, post: Post, status: int, throttled: bool
-) -> None:
+def test_only_429_is_counted_as_throttling(server: Server, post: Post, status: int, throttled: bool) -> None:
     server.answer = saying(status)
 
     outcome = post()
@@ -144,14 +142,14 @@ def test_a_server_that_is_asked_too_much_is_told_from_one_that_is_broken(
     assert isinstance(outcome, Unreachable) and outcome.throttled is throttled
 
 
-def test_nobody_at_the_door_is_an_outage() -> None:
+def test_a_refused_connection_is_an_outage() -> None:
     outcome = posted("http://127.0.0.1:1/hook")
 
     assert isinstance(outcome, Unreachable) and "ConnectError" in outcome.error
 
 
-def test_a_name_that_nobody_has_is_an_outage() -> None:
-    outcome = posted("http://nobody.invalid/hook")
+def test_a_name_that_does_not_exist_is_an_outage() -> None:
+    outcome = posted("http://nowhere.invalid/hook")
 
     assert isinstance(outcome, Unreachable)
 
@@ -169,7 +167,7 @@ LONG = b"Content-Length: 100000\r\n\r\n"
     ],
     ids=["says nothing", "trickles headers", "trickles nonsense"],
 )
-def test_a_server_that_does_not_get_to_the_point_is_an_outage_and_hung_up_on(
+def test_a_server_whose_headers_do_not_arrive_in_time_is_an_outage(
     server: Server, post: Post, answer: Callable[[BaseHTTPRequestHandler], None]
 ) -> None:
     server.answer = answer
@@ -182,11 +180,11 @@ def test_a_server_that_does_not_get_to_the_point_is_an_outage_and_hung_up_on(
 
 
 @pytest.mark.parametrize(("status", "kind"), [(200, Delivered), (422, Rejected), (500, Unreachable)])
-@pytest.mark.parametrize("trouble", ["trickles", "is huge", "stops", "is no gzip", "is a bomb"])
-def test_the_status_counts_whatever_the_body_is(
-    server: Server, post: Post, status: int, kind: type[Outcome], trouble: str
+@pytest.mark.parametrize("fault", ["trickles", "is huge", "stops", "is no gzip", "is a bomb"])
+def test_the_status_counts_whatever_is_wrong_with_the_body(
+    server: Server, post: Post, status: int, kind: type[Outcome], fault: str
 ) -> None:
-    """The server has answered. To ask again because of its body would tell it the same thing for ever."""
+    """The server has decided. Sending the row again because of a broken body would repeat the row for ever."""
     head = b"HTTP/1.1 %d Answer\r\n" % status
     zipped = b"Content-Encoding: gzip\r\n"
     server.answer = {
@@ -195,7 +193,7 @@ def test_the_status_counts_whatever_the_body_is(
         "stops": sending(head + LONG + b"some"),
         "is no gzip": sending(head + zipped + b"Content-Length: 4\r\n\r\nnope"),
         "is a bomb": sending(head + zipped + b"Content-Length: %d\r\n\r\n" % len(BOMB) + BOMB),
-    }[trouble]
+    }[fault]
     began = time.monotonic()
 
     outcome = post()
@@ -204,13 +202,13 @@ def test_the_status_counts_whatever_the_body_is(
     assert time.monotonic() - began < AT_MOST_SECONDS
 
 
-@pytest.mark.parametrize("trouble", ["is huge", "is a bomb"])
-def test_an_answer_is_read_no_further_than_is_of_use(server: Server, post: Post, trouble: str) -> None:
+@pytest.mark.parametrize("fault", ["is huge", "is a bomb"])
+def test_a_huge_body_is_read_only_in_part(server: Server, post: Post, fault: str) -> None:
     head = b"HTTP/1.1 422 Answer\r\n"
     server.answer = {
         "is huge": trickling(head + b"Content-Length: 10000000000\r\n\r\n", b"x" * 100_000, every_seconds=0),
         "is a bomb": sending(head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB),
-    }[trouble]
+    }[fault]
     tracemalloc.start()
 
     outcome = post()
@@ -221,7 +219,7 @@ def test_an_answer_is_read_no_further_than_is_of_use(server: Server, post: Post,
     assert most < 5_000_000
 
 
-#: A hundred megabytes of nothing.
+#: A hundred megabytes of zeros, compressed.
 BOMB = gzip.compress(b"\0" * 100_000_000)
 
 
@@ -237,14 +235,14 @@ BOMB = gzip.compress(b"\0" * 100_000_000)
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 200_000,
     ],
 )
-def test_an_answer_that_is_none_is_an_outage(server: Server, post: Post, raw: bytes) -> None:
+def test_a_response_that_is_not_http_is_an_outage(server: Server, post: Post, raw: bytes) -> None:
     server.answer = sending(raw)
 
     assert isinstance(post(), Unreachable)
 
 
 @pytest.mark.parametrize("body", [b"\xff\xfe\x00", "Grund: ü".encode(), b"a\0b", b"x" * 100_000])
-def test_what_is_kept_of_an_answer_is_short_and_can_be_stored(server: Server, post: Post, body: bytes) -> None:
+def test_an_error_quotes_a_short_part_of_the_body_that_can_be_stored(server: Server, post: Post, body: bytes) -> None:
     server.answer = saying(400, body)
 
     outcome = post()
@@ -255,7 +253,7 @@ def test_what_is_kept_of_an_answer_is_short_and_can_be_stored(server: Server, po
     outcome.error.encode()
 
 
-def test_a_server_that_recovers_is_found_up_again_on_a_fresh_connection(server: Server, post: Post) -> None:
+def test_after_nonsense_the_next_post_uses_a_new_connection(server: Server, post: Post) -> None:
     server.answer = sending(b"nonsense")
     assert isinstance(post(), Unreachable)
 
@@ -264,14 +262,14 @@ def test_a_server_that_recovers_is_found_up_again_on_a_fresh_connection(server: 
     assert post() == Delivered()
 
 
-def test_a_connection_is_used_again(server: Server, post: Post) -> None:
+def test_several_posts_share_one_connection(server: Server, post: Post) -> None:
     for _ in range(5):
         post()
 
     assert len(server.connections) == 1
 
 
-def test_proxies_of_the_environment_are_left_alone(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxies_of_the_environment_are_ignored(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     outcome = posted(server.url)
