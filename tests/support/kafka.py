@@ -1,6 +1,6 @@
-"""A Kafka of the tests' own: librdkafka's mock cluster, driven through librdkafka's C interface.
+"""A Kafka for tests: librdkafka's mock cluster, driven through librdkafka's C interface.
 
-confluent_kafka brings librdkafka along but no way to break what it mocks.
+confluent_kafka installs librdkafka, but it has no functions that make the mock cluster fail.
 """
 
 import ctypes
@@ -20,18 +20,18 @@ PRODUCER = 0
 #: The only broker of a cluster.
 BROKER = 1
 
-#: Kafka's number of the request that produces.
+#: The number of the request "produce" in Kafka's protocol.
 PRODUCE = 0
 
 PARTITIONS = 4
 
-#: What a consumer waits for the next message, when all that there are have long been produced.
+#: How long a consumer waits for messages that were produced long before.
 PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
 class Taken:
-    """A message, as a topic has it."""
+    """A message in a topic."""
 
     body: str
     key: str
@@ -40,7 +40,7 @@ class Taken:
 
 
 class MockCluster:
-    """One broker. What is produced can be read back; what it answers can be decided beforehand."""
+    """One broker. Tests read back what was produced, and set the errors that it answers with."""
 
     def __init__(self) -> None:
         self._library = _library()
@@ -54,16 +54,16 @@ class MockCluster:
         assert self._library.rd_kafka_mock_topic_create(self._cluster, name.encode(), PARTITIONS, 1) == 0
 
     def answers(self, *errors: int) -> None:
-        """Answer the next requests to produce with these errors, each request with one."""
+        """Answer the next requests to produce with these errors, one error a request."""
         array = (ctypes.c_int * len(errors))(*errors)
         self._library.rd_kafka_mock_push_request_errors_array(self._cluster, PRODUCE, len(errors), array)
 
-    def is_well(self) -> None:
-        """Answer as it is from now on."""
+    def recovers(self) -> None:
+        """Answer all requests without these errors from now on."""
         self._library.rd_kafka_mock_clear_request_errors(self._cluster, PRODUCE)
 
     def refuses(self, topic: str, error: int = KafkaError.NO_ERROR) -> None:
-        """Answer all that is asked of a topic with this error, or no longer."""
+        """Answer every request about a topic with this error; without an error, answer them normally again."""
         self._library.rd_kafka_mock_topic_set_error(self._cluster, topic.encode(), error)
 
     def stop(self) -> None:
@@ -82,14 +82,14 @@ class MockCluster:
             messages: list[Any] = []
             while len(messages) < sum(ends):
                 found = consumer.consume(sum(ends) - len(messages), PATIENCE_SECONDS)
-                assert found, "the messages do not come"
+                assert found, "the messages did not arrive"
                 messages += found
             return [_taken(message) for message in messages]
         finally:
             consumer.close()
 
     def produced(self, topic: str) -> int:
-        """Return how many messages have been written to a topic, whether it still has them or not."""
+        """Return how many messages were ever written to a topic."""
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": "tests", "log_level": 0})
         try:
             parts = [TopicPartition(topic, number) for number in range(PARTITIONS)]
@@ -110,7 +110,7 @@ def _taken(message: Any) -> Taken:
 
 @cache
 def _library() -> ctypes.CDLL:
-    """Load the librdkafka that confluent_kafka itself has loaded, and tell ctypes of the pointers."""
+    """Load the librdkafka that confluent_kafka itself has loaded, and declare which values are pointers."""
     found = _candidates()
     required("librdkafka beside confluent_kafka", bool(found), "librdkafka1")
     library = ctypes.CDLL(str(found[0]))

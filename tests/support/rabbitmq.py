@@ -1,4 +1,4 @@
-"""A RabbitMQ of the tests' own, from Debian's package: started once a run, and only if a test needs it."""
+"""A RabbitMQ for tests, from Debian's package: it is started once a test run, and only if a test needs it."""
 
 import atexit
 import os
@@ -22,20 +22,20 @@ from pika.exceptions import AMQPError
 from tests.proofs.processes import free_port
 from tests.support.requirements import required
 
-#: Debian's own wrappers insist on the user `rabbitmq`; these do not.
+#: The programs of Debian's package that run as any user. Its wrappers in /usr/sbin run as the user `rabbitmq` only.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 
-#: A virtual machine, a database and a cluster of one: it takes 5 s alone and much longer beside others.
+#: It starts in 5 s on an idle machine, and takes much longer on a busy one.
 START_SECONDS = 120.0
 
-#: Its default is 128 MiB, which a test need not send.
+#: The default is 128 MiB, which is more than a test should send.
 MAX_MESSAGE_BYTES = 65_536
 
 CONFIGURATION = f"max_message_size = {MAX_MESSAGE_BYTES}\n"
 
 
 def rabbitmq() -> "RabbitMQ":
-    """Return the RabbitMQ of this run. Skips the test on a machine that has none."""
+    """Return the RabbitMQ of this test run. Skips the test where RabbitMQ is not installed."""
     required("RabbitMQ", is_installed(), "rabbitmq-server")
     return _started()
 
@@ -54,7 +54,7 @@ def _started() -> "RabbitMQ":
 
 @dataclass(frozen=True)
 class Taken:
-    """A message, as a queue has it."""
+    """A message in a queue."""
 
     body: str
     routing_key: str
@@ -62,7 +62,7 @@ class Taken:
 
 
 class RabbitMQ:
-    """One node. `stop` and `start` are an outage: its port and what it holds stay."""
+    """One node. After `stop` and `start` it has the same port and the same messages, as after an outage."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -93,7 +93,7 @@ class RabbitMQ:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End it at once, with all its processes."""
+        """Kill it with all its processes."""
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -113,7 +113,7 @@ class RabbitMQ:
                 connection.close()
 
     def an_exchange(self, *keys: str, **arguments: object) -> str:
-        """Declare an exchange and a queue of the same, new name, bound for these keys. Return the name."""
+        """Declare an exchange and a queue with the same new name, bound for these keys. Return the name."""
         name = f"bookings-{uuid4().hex[:8]}"
         with self.channel() as channel:
             channel.exchange_declare(name, "topic", durable=True)
@@ -150,7 +150,7 @@ class RabbitMQ:
 
     @contextmanager
     def alarmed(self) -> Iterator[None]:
-        """Let it run short of disk: it blocks whoever publishes, until the block ends."""
+        """Set the alarm for a full disk within the block: RabbitMQ blocks every connection that publishes."""
         alarm = "{resource_limit, disk, node()}"
         self.control("eval", f"rabbit_alarm:set_alarm({{{alarm}, []}}).")
         try:
@@ -177,7 +177,7 @@ def _environment(home: Path, port: int) -> Mapping[str, str]:
         "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
         "RABBITMQ_NODE_PORT": str(port),
         "RABBITMQ_DIST_PORT": str(free_port()),
-        # It shares the machine with what it is tested with.
+        # Without busy waiting, as it shares the machine with the workers under test.
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
     }
 

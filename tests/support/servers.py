@@ -1,4 +1,4 @@
-"""A server out there, at the other end of a real connection, that answers as it is told."""
+"""A server that tests deliver to over a real connection. It answers as a test says."""
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True)
 class Heard:
-    """One request, as it came in."""
+    """One request, as it arrived."""
 
     path: str
     headers: Mapping[str, str]
@@ -17,7 +17,7 @@ class Heard:
 
 
 class Server(ThreadingHTTPServer):
-    """It remembers what it heard, in order. `answer` writes the answer to the connection, byte for byte."""
+    """It keeps every request that it has heard, in order. `answer` writes the response to the connection."""
 
     daemon_threads = True
 
@@ -29,7 +29,7 @@ class Server(ThreadingHTTPServer):
         self.answer: Callable[[BaseHTTPRequestHandler], None] = saying(200)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is what some tests are about."""
+        """Report nothing: in some tests the client hangs up on purpose."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -38,7 +38,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        # Header names are case-insensitive, and clients differ.
+        # Header names are case-insensitive, and clients write them differently.
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.heard.append(Heard(self.path, headers, body))
         self.server.connections.add(self.client_address)
@@ -49,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def saying(status: int, body: bytes = b"", **headers: str) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answer with this status, body and headers; `_` in a name is a dash."""
+    """Answer with this status, body and headers; an underscore in a header's name means a dash."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(status)
@@ -63,7 +63,7 @@ def saying(status: int, body: bytes = b"", **headers: str) -> Callable[[BaseHTTP
 
 
 def sending(raw: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answer with these bytes, and hang up."""
+    """Answer with exactly these bytes, and hang up."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(raw)
@@ -73,7 +73,7 @@ def sending(raw: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
 
 
 def trickling(first: bytes, drop: bytes, *, every_seconds: float) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answer with a beginning, and then with a drop now and then, until the other end hangs up."""
+    """Answer with `first`, and then with `drop` again and again, until the client hangs up."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(first)

@@ -1,4 +1,4 @@
-"""What the tests of `sqs://` send, and a server that answers for SQS as they say."""
+"""What the tests of `sqs://` send, and a server that answers in place of SQS."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from domain.outbox import Outcome, Row
-from domain.outbox.routes import Route
+from domain.outbox import Outcome, Route, Row
 from tests.conformance.sqs import ACCOUNT, REGION
 from tests.support.builders import some_settings
 from tests.support.servers import Server, a_server, saying
@@ -20,10 +19,10 @@ from worker.sinks.sqs.sink import Sqs
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
-#: A queue that nobody needs: the server before it answers what it is told.
+#: A queue that need not exist: boto3 is sent to the server of `an_endpoint` instead.
 QUEUE = f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/bookings"
 
-#: More than any answer here takes, and less than anybody waits.
+#: Longer than any answer of these tests takes.
 TIMEOUT_SECONDS = 20.0
 
 
@@ -50,7 +49,7 @@ def delivered(rows: Sequence[Row], url: str = QUEUE, **fields: Any) -> Sequence[
 
 @contextmanager
 def an_endpoint(environment: pytest.MonkeyPatch) -> Iterator[Server]:
-    """Run a server that boto3 takes for SQS."""
+    """Run a server to which boto3 sends its requests for SQS."""
     with a_server() as server:
         environment.setenv("AWS_ACCESS_KEY_ID", "test")
         environment.setenv("AWS_SECRET_ACCESS_KEY", "test")

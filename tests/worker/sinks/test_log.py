@@ -1,4 +1,4 @@
-"""The log destination: one whole line an event, on standard output or in a file, however full the disk is."""
+"""`log:` writes one whole line an event, to standard output or to a file, even when the disk is full."""
 
 import errno
 import json
@@ -15,8 +15,8 @@ from uuid import uuid4
 
 import pytest
 
-from domain.outbox import Delivered, Failed, Held, Row, Unreachable
-from domain.outbox.routes import Route
+from domain.outbox import Delivered, Failed, NotSent, Route, Row, Unreachable
+from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import ROOT
 from tests.support.builders import some_settings
 from worker.formats.envelope import wrap
@@ -61,7 +61,7 @@ def test_an_event_is_a_line_of_json(log: Log, path: Path) -> None:
     assert lines(path)[0]["payload"] == {"note": "Zoë\n"}
 
 
-def test_what_is_in_the_file_stays(path: Path) -> None:
+def test_lines_that_are_in_the_file_already_are_kept(path: Path) -> None:
     path.write_text('{"event_id": "old"}\n')
     log = a_log(path)
 
@@ -78,10 +78,10 @@ def test_without_a_path_it_writes_to_standard_output(capfd: pytest.CaptureFixtur
     log.close()
 
     assert len(capfd.readouterr().out.splitlines()) == 2
-    os.fstat(1)  # closing the destination has left standard output open
+    os.fstat(1)  # standard output is still open after the sink was closed
 
 
-def test_a_row_that_can_not_be_written_down_fails_alone(path: Path) -> None:
+def test_a_row_that_can_not_be_written_fails_and_only_its_aggregate_waits(path: Path) -> None:
     log = Log(Route(name="log", url=f"log:{path}", format="slot"), some_settings(), Event())
     good, poisonous, after = some_rows(3, "{}")
     poisonous = poisonous._replace(payload='{"start": "someday"}')
@@ -92,18 +92,19 @@ def test_a_row_that_can_not_be_written_down_fails_alone(path: Path) -> None:
 
     assert first == Delivered()
     assert isinstance(second, Failed) and "someday" in second.error
-    assert third == Held(), "it may not overtake"
+    assert third == NotSent(), "it must not overtake the row that failed"
     assert [line["bookingId"] for line in lines(path)] == [str(good.aggregate_id)]
 
 
-def test_a_path_that_can_not_be_written_keeps_the_worker_from_starting(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as refused:
-        a_log(tmp_path / "nowhere" / "events.log")
+def test_a_path_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "events.log"
 
-    assert refused.value.code == 2
-    assert "HOLDFAST_ROUTES" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError) as error:
+        a_log(path)
+
+    assert str(error.value) == (
+        f"HOLDFAST_ROUTES: destination 'log': it can't write to {path}: No such file or directory."
+    )
 
 
 def test_a_full_disk_is_an_outage() -> None:
@@ -115,8 +116,8 @@ def test_a_full_disk_is_an_outage() -> None:
     assert outcomes == [Unreachable("can't write to the log: No space left on device")] * 3
 
 
-def test_what_a_disk_could_not_write_is_not_taken_for_written(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux reports it once, to whoever asks first: asked again, it says that all is well."""
+def test_after_a_failed_sync_all_lines_are_sent_again(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux reports a failed write only once. A second sync would succeed although lines are missing."""
     faults = iter([OSError(errno.EIO, os.strerror(errno.EIO))])
 
     def sync(_: int) -> None:
@@ -129,7 +130,7 @@ def test_what_a_disk_could_not_write_is_not_taken_for_written(log: Log, monkeypa
     assert log.deliver(some_rows(3)) == [Delivered()] * 3
 
 
-def test_a_log_whose_disk_has_room_again_goes_on(path: Path) -> None:
+def test_when_the_disk_has_room_again_the_lines_are_written(path: Path) -> None:
     rows = some_rows(4)
     path.symlink_to("/dev/full")
     log = a_log(path)
@@ -142,7 +143,7 @@ def test_a_log_whose_disk_has_room_again_goes_on(path: Path) -> None:
     log.close()
 
 
-#: Delivers three rows to a file that has room for one and a half, then to one with room for all.
+#: Delivers three rows to a file that may grow by one and a half lines, and then the last two without this limit.
 ON_A_SMALL_DISK = """
 import resource, signal, sys
 from tests.worker.sinks.test_log import a_log, some_rows
@@ -156,7 +157,7 @@ print([type(outcome).__name__ for outcome in log.deliver(rows[1:])])
 """
 
 
-def test_a_line_that_a_full_disk_tore_is_written_again_whole(path: Path) -> None:
+def test_a_line_of_which_a_full_disk_took_a_part_is_written_again_whole(path: Path) -> None:
     length = len(wrap(some_rows(1)[0]).encode()) + 1
 
     ran = subprocess.run(
@@ -175,7 +176,7 @@ def test_a_line_that_a_full_disk_tore_is_written_again_whole(path: Path) -> None
     assert all(json.loads(line) for line in (whole, *rest)) and len(rest) == 2
 
 
-def test_a_file_that_was_rotated_away_is_followed_by_a_new_one(log: Log, path: Path) -> None:
+def test_after_log_rotation_a_new_file_is_opened(log: Log, path: Path) -> None:
     log.deliver(some_rows(2))
     path.rename(path.with_suffix(".1"))
 
@@ -184,7 +185,7 @@ def test_a_file_that_was_rotated_away_is_followed_by_a_new_one(log: Log, path: P
     assert (len(lines(path.with_suffix(".1"))), len(lines(path))) == (2, 3)
 
 
-def test_a_path_that_went_away_altogether_is_an_outage(log: Log, path: Path) -> None:
+def test_a_directory_that_was_removed_is_an_outage(log: Log, path: Path) -> None:
     shutil.rmtree(path.parent)
 
     (outcome,) = log.deliver(some_rows(1))
@@ -207,7 +208,7 @@ def test_lines_of_several_threads_and_processes_do_not_mix(path: Path) -> None:
     assert len(lines(path)) == 400
 
 
-def test_a_reader_that_went_away_is_an_outage() -> None:
+def test_a_pipe_whose_reader_is_gone_is_an_outage() -> None:
     end, pipe = os.pipe()
     os.close(end)
     log = a_log(f"/dev/fd/{pipe}")

@@ -1,4 +1,4 @@
-"""Redis streams: what an entry holds, what the URL says, and what each of Redis's answers means for a row."""
+"""`redis://`: the fields of an entry, the options of the URL, and what each answer of Redis means for a row."""
 
 import json
 import tempfile
@@ -13,9 +13,9 @@ import pytest
 from redis import Redis
 
 from deploy.embedded import RedisServer
-from domain.outbox import Delivered, Failed, Held, Outcome, Row, Unreachable
-from domain.outbox.routes import Route
-from tests.conformance.redis_proxy import RespDoor
+from domain.outbox import Delivered, Failed, NotSent, Outcome, Route, Row, Unreachable
+from domain.runtime.errors import ConfigurationError
+from tests.conformance.redis_proxy import RedisProxy
 from tests.support.builders import some_settings
 from worker import formats
 from worker.formats import Message
@@ -23,7 +23,7 @@ from worker.sinks.redis import PIPELINE, RedisStream
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
-#: More than any answer here takes.
+#: Longer than any answer of these tests takes.
 TIMEOUT_SECONDS = 20.0
 
 
@@ -72,24 +72,24 @@ def entries(client: Redis, stream: str = "bookings") -> list[Mapping[str, str]]:
 
 
 @pytest.fixture
-def door(server: RedisServer) -> Iterator[RespDoor]:
-    """Before the Redis stands a door. What it is to answer is set by the test."""
-    door = RespDoor(server.url.removeprefix("unix://"), lambda _: None)
-    yield door
-    door.close()
+def proxy(server: RedisServer) -> Iterator[RedisProxy]:
+    """A proxy in front of Redis. Tests set what it answers itself."""
+    proxy = RedisProxy(server.url.removeprefix("unix://"), lambda _: None)
+    yield proxy
+    proxy.close()
 
 
-def url_of(door: RespDoor) -> str:
-    return f"redis://127.0.0.1:{door.server_address[1]}/0?stream=bookings"
+def url_of(proxy: RedisProxy) -> str:
+    return f"redis://127.0.0.1:{proxy.server_address[1]}/0?stream=bookings"
 
 
 def saying(*answers: bytes) -> Callable[[Sequence[bytes]], bytes | None]:
-    """Answer entries so, one after the other, and let Redis answer the rest."""
-    left = list(answers)
-    return lambda command: left.pop(0) if command[0] == b"XADD" and left else None
+    """Answer the first entries with these answers, and let Redis answer all other commands."""
+    remaining = list(answers)
+    return lambda command: remaining.pop(0) if command[0] == b"XADD" and remaining else None
 
 
-def test_an_entry_is_the_event_in_fields(server: RedisServer, client: Redis) -> None:
+def test_the_fields_of_an_entry_are_the_event(server: RedisServer, client: Redis) -> None:
     row = a_row(traceparent="00-1-2-01")
 
     assert delivered([row], f"{server.url}?stream=bookings") == [Delivered()]
@@ -106,11 +106,11 @@ def test_an_entry_is_the_event_in_fields(server: RedisServer, client: Redis) -> 
     }
 
 
-def test_no_attribute_takes_the_place_of_a_field(
+def test_an_attribute_can_not_replace_a_field_of_the_sink(
     server: RedisServer, client: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = Message("the body", attributes={"body": "another", "event_id": "another"})
-    monkeypatch.setattr(formats, "FORMATS", {"envelope": lambda _: message})
+    monkeypatch.setattr(formats, "FORMATS", {"envelope": lambda _: lambda _: message})
     row = a_row()
 
     delivered([row], f"{server.url}?stream=bookings")
@@ -119,7 +119,7 @@ def test_no_attribute_takes_the_place_of_a_field(
     assert (entry["body"], entry["event_id"]) == ("the body", str(row.event_id))
 
 
-def test_more_rows_than_fit_into_one_go_are_all_added_in_order(server: RedisServer, client: Redis) -> None:
+def test_more_rows_than_one_pipeline_has_are_added_in_order(server: RedisServer, client: Redis) -> None:
     rows = some_rows(2 * PIPELINE + 1)
 
     assert delivered(rows, f"{server.url}?stream=bookings") == [Delivered()] * len(rows)
@@ -129,11 +129,11 @@ def test_more_rows_than_fit_into_one_go_are_all_added_in_order(server: RedisServ
 def test_a_stream_keeps_about_as_many_entries_as_the_url_says(server: RedisServer, client: Redis) -> None:
     delivered(some_rows(2_000), f"{server.url}?stream=bookings&maxlen=300")
 
-    # Redis takes whole nodes away, of 100 entries each.
+    # Redis removes whole nodes, of 100 entries each.
     assert 300 <= len(entries(client)) <= 400
 
 
-def test_without_a_length_a_stream_keeps_all(server: RedisServer, client: Redis) -> None:
+def test_without_maxlen_a_stream_keeps_all_entries(server: RedisServer, client: Redis) -> None:
     delivered(some_rows(2_000), f"{server.url}?stream=bookings")
 
     assert len(entries(client)) == 2_000
@@ -148,7 +148,7 @@ def test_a_row_that_can_not_be_written_fails_alone(server: RedisServer, client: 
     assert len(entries(client)) == 2
 
 
-def test_a_name_that_something_else_has_is_an_outage_and_said_so(server: RedisServer, client: Redis) -> None:
+def test_a_key_with_another_type_of_value_is_an_outage_with_its_reason(server: RedisServer, client: Redis) -> None:
     client.set("bookings", "mine")
 
     (outcome,) = delivered([a_row()], f"{server.url}?stream=bookings")
@@ -174,41 +174,41 @@ def test_a_name_that_something_else_has_is_an_outage_and_said_so(server: RedisSe
         b"-TRYAGAIN Multiple keys request during rehashing of slot",
         b"-ERR unknown command 'XADD', with args beginning with: 'bookings'",
         b"-ERR max number of clients reached",
-        # No error, and no entry either.
+        # These are no errors, and no ids of entries either.
         b"+OK",
         b":1",
         b"$-1",
         b"*0",
         b"$2\r\nOK",
-        # No answer in Redis's protocol.
+        # These are not in Redis's protocol.
         b"$x",
         b"*x",
         b"HTTP/1.1 400 Bad Request",
     ],
 )
-def test_what_redis_says_of_itself_is_an_outage(door: RespDoor, answer: bytes) -> None:
-    door.answer = saying(answer + b"\r\n")
+def test_an_error_of_redis_itself_is_an_outage(proxy: RedisProxy, answer: bytes) -> None:
+    proxy.answer = saying(answer + b"\r\n")
 
-    (outcome,) = delivered([a_row()], url_of(door))
+    (outcome,) = delivered([a_row()], url_of(proxy))
 
     assert isinstance(outcome, Unreachable)
 
 
-def test_what_redis_says_of_one_entry_fails_that_entry_alone(door: RespDoor, client: Redis) -> None:
-    sink = a_sink(url_of(door))
+def test_an_error_of_one_entry_fails_this_entry_alone(proxy: RedisProxy, client: Redis) -> None:
+    sink = a_sink(url_of(proxy))
     rows = some_rows(3)
-    door.answer = saying(b"$3\r\n1-1\r\n", b"-ERR not this one\r\n", b"$3\r\n1-2\r\n")
+    proxy.answer = saying(b"$3\r\n1-1\r\n", b"-ERR not this one\r\n", b"$3\r\n1-2\r\n")
 
     assert sink.deliver(rows) == [Delivered(), Failed("not this one"), Delivered()]
     assert sink.deliver(rows) == [Delivered()] * 3
     sink.close()
 
 
-def test_what_was_left_unread_is_no_answer_to_what_is_sent_next(door: RespDoor, client: Redis) -> None:
-    sink = a_sink(url_of(door))
-    door.answer = saying(b"$3\r\n1-1\r\n$3\r\n1-2\r\n$3\r\n1-3\r\n")
+def test_an_unread_reply_is_not_taken_for_the_reply_to_the_next_entry(proxy: RedisProxy, client: Redis) -> None:
+    sink = a_sink(url_of(proxy))
+    proxy.answer = saying(b"$3\r\n1-1\r\n$3\r\n1-2\r\n$3\r\n1-3\r\n")
     assert sink.deliver([a_row()]) == [Delivered()]
-    door.answer = saying(b"-OOM full\r\n")
+    proxy.answer = saying(b"-OOM full\r\n")
 
     (outcome,) = sink.deliver([a_row()])
 
@@ -216,7 +216,7 @@ def test_what_was_left_unread_is_no_answer_to_what_is_sent_next(door: RespDoor, 
     assert isinstance(outcome, Unreachable)
 
 
-def test_the_library_tries_nothing_again(door: RespDoor) -> None:
+def test_redis_py_does_not_retry(proxy: RedisProxy) -> None:
     added: list[bytes] = []
 
     def hang_up(command: Sequence[bytes]) -> None:
@@ -224,9 +224,9 @@ def test_the_library_tries_nothing_again(door: RespDoor) -> None:
             added.append(command[0])
             raise ConnectionResetError
 
-    door.answer = hang_up
+    proxy.answer = hang_up
 
-    (outcome,) = delivered([a_row()], url_of(door))
+    (outcome,) = delivered([a_row()], url_of(proxy))
 
     assert isinstance(outcome, Unreachable)
     assert len(added) == 1
@@ -238,27 +238,29 @@ def test_nothing_more_is_sent_to_a_redis_that_is_full(server: RedisServer, clien
     outcomes = delivered(some_rows(PIPELINE + 10), f"{server.url}?stream=bookings")
 
     client.config_set("maxmemory", 0)
-    assert [type(outcome) for outcome in outcomes] == [Unreachable] * PIPELINE + [Held] * 10
+    assert [type(outcome) for outcome in outcomes] == [Unreachable] * PIPELINE + [NotSent] * 10
     assert entries(client) == []
 
 
-def test_nobody_there_is_an_outage(tmp_path: Path) -> None:
+def test_a_missing_socket_is_an_outage(tmp_path: Path) -> None:
     (outcome,) = delivered([a_row()], f"unix://{tmp_path}/redis.sock?stream=bookings")
 
     assert isinstance(outcome, Unreachable)
 
 
-def test_no_round_begins_when_the_process_stops(server: RedisServer, client: Redis) -> None:
+def test_nothing_is_sent_when_the_process_stops(server: RedisServer, client: Redis) -> None:
     stopping = Event()
     stopping.set()
 
-    assert delivered([a_row()], f"{server.url}?stream=bookings", stopping=stopping) == [Held()]
+    assert delivered([a_row()], f"{server.url}?stream=bookings", stopping=stopping) == [NotSent()]
     assert entries(client) == []
 
 
-def test_user_password_and_database_are_those_of_the_url(door: RespDoor, server: RedisServer, client: Redis) -> None:
+def test_the_url_gives_the_user_the_password_and_the_database(
+    proxy: RedisProxy, server: RedisServer, client: Redis
+) -> None:
     client.acl_setuser("clerk", enabled=True, passwords=["+se cret"], keys=["*"], commands=["+@all"])
-    host = f"127.0.0.1:{door.server_address[1]}"
+    host = f"127.0.0.1:{proxy.server_address[1]}"
 
     assert delivered([a_row()], f"redis://clerk:se%20cret@{host}/3?stream=bookings") == [Delivered()]
     (refused,) = delivered([a_row()], f"redis://clerk:wrong@{host}/3?stream=bookings")
@@ -272,7 +274,7 @@ def test_user_password_and_database_are_those_of_the_url(door: RespDoor, server:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "reason"),
     [
         ("redis://127.0.0.1:6379/0", "names no stream"),
         ("redis://127.0.0.1:6379/0?stream=", "names no stream"),
@@ -282,18 +284,18 @@ def test_user_password_and_database_are_those_of_the_url(door: RespDoor, server:
         ("redis://127.0.0.1:6379/0?stream=bookings&stream=others", "twice"),
         ("redis://127.0.0.1:6379/0?stream=bookings&socket_timeout=1", "unknown option 'socket_timeout'"),
         ("redis://127.0.0.1:6379/first?stream=bookings", "'first'"),
-        ("redis://127.0.0.1:port/0?stream=bookings", "ort"),
-        ("redis://127.0.0.1:6379/0?stream=bookings&ssl_ca_certs=ca.pem", "ssl_ca_certs"),
+        ("redis://127.0.0.1:port/0?stream=bookings", "the number of a port"),
+        (
+            "redis://127.0.0.1:6379/0?stream=bookings&ssl_ca_certs=ca.pem",
+            "ssl_ca_certs can be used with rediss:// ",
+        ),
         ("redis://127.0.0.1:6379/0?stream=bookings&db=1", "unknown option 'db'"),
     ],
 )
-def test_a_url_that_says_something_wrong_keeps_the_worker_from_starting(
-    capsys: pytest.CaptureFixture[str], url: str, said: str
-) -> None:
-    with pytest.raises(SystemExit) as refused:
+def test_a_url_that_can_not_be_used_is_refused_with_the_reason_and_the_options(url: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError) as error:
         a_sink(url)
 
-    assert refused.value.code == 2
-    complaint = capsys.readouterr().err
-    assert "HOLDFAST_ROUTES" in complaint and "'stream'" in complaint and said in complaint
-    assert "stream: the name of the stream" in complaint, "it says what options there are"
+    message = str(error.value)
+    assert message.startswith("HOLDFAST_ROUTES: destination 'stream': ") and reason in message
+    assert "stream: the name of the stream; maxlen: about how many" in message

@@ -1,4 +1,4 @@
-"""Amazon SQS, what is sent: ten messages a call and no byte too many, to the queue that the URL names."""
+"""`sqs://`, the requests: ten messages a call, within the limits of SQS, to the queue that the URL names."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from moto.sqs.models import sqs_backends
 
-from domain.outbox import Delivered, Failed, Held, Rejected
-from domain.outbox.routes import Route
-from tests.conformance.sqs import ACCOUNT, REGION, FifoWorld, SqsWorld
+from domain.outbox import Delivered, Failed, NotSent, Rejected, Route
+from domain.runtime.errors import ConfigurationError
+from tests.conformance.sqs import ACCOUNT, REGION, FifoHarness, SqsHarness
 from tests.support.servers import Server
 from tests.support.sqs import TIMEOUT_SECONDS, a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
 from worker.formats import Message
@@ -20,17 +20,17 @@ from worker.sinks.sqs.sink import region_of
 
 
 @pytest.fixture
-def sqs() -> Iterator[SqsWorld]:
-    world = SqsWorld()
-    yield world
-    world.close()
+def sqs() -> Iterator[SqsHarness]:
+    harness = SqsHarness()
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
-def fifo() -> Iterator[FifoWorld]:
-    world = FifoWorld()
-    yield world
-    world.close()
+def fifo() -> Iterator[FifoHarness]:
+    harness = FifoHarness()
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
@@ -39,23 +39,23 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield server
 
 
-def messages(world: SqsWorld) -> Sequence[Any]:
-    return list(sqs_backends[ACCOUNT][REGION].queues[world.url.rpartition("/")[2]].messages)
+def messages(harness: SqsHarness) -> Sequence[Any]:
+    return list(sqs_backends[ACCOUNT][REGION].queues[harness.url.rpartition("/")[2]].messages)
 
 
-def test_a_message_is_the_event_and_its_attributes_are_its_type_and_the_request_behind_it(sqs: SqsWorld) -> None:
+def test_a_message_has_the_event_its_type_and_the_headers_of_the_request_behind_it(sqs: SqsHarness) -> None:
     row = a_row(traceparent="00-1-2-01", correlation_id="request-1")
 
     assert delivered([row], sqs.url) == [Delivered()]
 
     (message,) = messages(sqs)
     assert json.loads(message.body)["event_id"] == str(row.event_id)
-    said = {name: attribute["StringValue"] for name, attribute in message.message_attributes.items()}
-    assert said == {"EventType": "booking.created", "traceparent": "00-1-2-01", "X-Request-Id": "request-1"}
+    attributes = {name: attribute["StringValue"] for name, attribute in message.message_attributes.items()}
+    assert attributes == {"EventType": "booking.created", "traceparent": "00-1-2-01", "X-Request-Id": "request-1"}
     assert (message.group_id, message.deduplication_id) == (None, None)
 
 
-def test_on_a_fifo_queue_the_group_is_the_aggregate_and_a_repeat_has_the_same_id(fifo: FifoWorld) -> None:
+def test_on_a_fifo_queue_the_group_is_the_aggregate_and_a_retry_has_the_same_id(fifo: FifoHarness) -> None:
     row = a_row()
 
     assert delivered([row], fifo.url) == delivered([row], fifo.url) == [Delivered()]
@@ -64,7 +64,7 @@ def test_on_a_fifo_queue_the_group_is_the_aggregate_and_a_repeat_has_the_same_id
     assert (message.group_id, message.deduplication_id) == (str(row.aggregate_id), str(row.event_id))
 
 
-def test_a_replay_is_not_dropped_as_a_repeat_and_its_own_repeat_is(fifo: FifoWorld) -> None:
+def test_sqs_does_not_drop_a_replay_and_drops_the_retry_of_a_replay(fifo: FifoHarness) -> None:
     row = a_row()
     replays = [row._replace(headers=json.dumps({"replayed": at})) for at in ("2030-01-01T12:00:00Z", "later today")]
 
@@ -74,7 +74,7 @@ def test_a_replay_is_not_dropped_as_a_repeat_and_its_own_repeat_is(fifo: FifoWor
     assert [json.loads(message.body)["event_id"] for message in messages(fifo)] == [str(row.event_id)] * 3
 
 
-def test_what_a_client_calls_its_request_makes_no_replay_of_an_event(fifo: FifoWorld) -> None:
+def test_the_id_of_a_request_can_not_make_an_event_look_like_a_replay(fifo: FifoHarness) -> None:
     row = a_row(correlation_id="replayed")
 
     assert delivered([row], fifo.url) == [Delivered()]
@@ -83,7 +83,7 @@ def test_what_a_client_calls_its_request_makes_no_replay_of_an_event(fifo: FifoW
     assert message.deduplication_id == str(row.event_id)
 
 
-def test_a_call_takes_ten_messages_and_calls_go_out_at_once(server: Server) -> None:
+def test_a_call_has_ten_messages_and_several_calls_run_at_once(server: Server) -> None:
     together = Barrier(3)
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
@@ -96,14 +96,14 @@ def test_a_call_takes_ten_messages_and_calls_go_out_at_once(server: Server) -> N
     assert sorted(map(len, calls(server))) == [5, 10, 10]
 
 
-def test_no_more_calls_are_under_way_than_the_route_allows(server: Server) -> None:
+def test_no_more_calls_run_at_once_than_the_route_allows(server: Server) -> None:
     server.answer = taking_all
 
     assert delivered(some_rows(100), concurrency=2) == [Delivered()] * 100
     assert len(server.connections) <= 2
 
 
-def test_a_call_takes_as_many_bytes_as_sqs_does() -> None:
+def test_a_call_has_no_more_bytes_than_sqs_takes() -> None:
     sizes = [100_000, 100_000, 100_000, LIMIT_BYTES, 1, LIMIT_BYTES - 1]
 
     found = list(chunks(Entry(number, {}, size) for number, size in enumerate(sizes)))
@@ -116,7 +116,7 @@ def test_a_call_takes_as_many_bytes_as_sqs_does() -> None:
     ]
 
 
-def test_a_message_is_measured_in_bytes_and_with_its_attributes() -> None:
+def test_the_size_of_a_message_is_in_bytes_and_includes_its_attributes() -> None:
     row, attributes = a_row(), {"note": "Zoë"}
     around = len("EventTypeStringbooking.created") + len("noteStringZoë".encode())
     largest = "é" * ((LIMIT_BYTES - around) // 2)
@@ -128,7 +128,7 @@ def test_a_message_is_measured_in_bytes_and_with_its_attributes() -> None:
     assert isinstance(too_large, Rejected)
 
 
-def test_what_is_too_large_is_rejected_before_it_is_sent_and_its_neighbours_are_taken(sqs: SqsWorld) -> None:
+def test_a_message_that_is_too_large_is_rejected_without_a_call_and_the_others_are_delivered(sqs: SqsHarness) -> None:
     large = a_row(2, payload=json.dumps({"note": "x" * LIMIT_BYTES}))
 
     outcomes = delivered([a_row(1), large, a_row(3)], sqs.url)
@@ -139,7 +139,7 @@ def test_what_is_too_large_is_rejected_before_it_is_sent_and_its_neighbours_are_
     assert len(sqs.arrived()) == 2
 
 
-def test_an_attribute_without_a_value_is_left_out_and_there_are_ten_at_most() -> None:
+def test_empty_attributes_are_omitted_and_there_are_ten_at_most() -> None:
     attributes = {"empty": ""} | {f"name{number}": "value" for number in range(12)}
 
     entry = entry_of(a_row(), Message("{}", attributes=attributes), is_fifo=False)
@@ -148,14 +148,14 @@ def test_an_attribute_without_a_value_is_left_out_and_there_are_ten_at_most() ->
     assert list(entry.fields["MessageAttributes"]) == [f"name{number}" for number in range(10)]
 
 
-def test_a_format_may_name_the_type_itself() -> None:
+def test_a_format_may_set_the_attribute_of_the_type_itself() -> None:
     entry = entry_of(a_row(), Message("{}", attributes={"EventType": "BookingCreated"}), is_fifo=False)
 
     assert isinstance(entry, Entry)
     assert entry.fields["MessageAttributes"]["EventType"]["StringValue"] == "BookingCreated"
 
 
-def test_characters_that_sqs_refuses_come_through_in_a_body_and_are_marked_in_an_attribute() -> None:
+def test_characters_that_sqs_refuses_are_escaped_in_a_body_and_replaced_in_an_attribute() -> None:
     note = "Zoë \uffff\ufffe 😀"
     body = json.dumps({"note": note}, ensure_ascii=False)
 
@@ -167,7 +167,7 @@ def test_characters_that_sqs_refuses_come_through_in_a_body_and_are_marked_in_an
     assert entry.fields["MessageAttributes"]["id"]["StringValue"] == "a\ufffd\ufffdb"
 
 
-def test_a_row_that_can_not_be_written_fails_alone(sqs: SqsWorld) -> None:
+def test_a_row_that_can_not_be_written_fails_alone(sqs: SqsHarness) -> None:
     bad = a_row(2)._replace(headers="no JSON")
 
     outcomes = delivered([a_row(1), bad, a_row(3)], sqs.url)
@@ -175,7 +175,7 @@ def test_a_row_that_can_not_be_written_fails_alone(sqs: SqsWorld) -> None:
     assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered]
 
 
-def test_the_proxy_of_the_environment_is_taken(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_go_through_the_proxy_of_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_SQS", "http://sqs.example.test")
     monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/hook").replace("//", "//me:secret@"))
     server.answer = taking_all
@@ -189,7 +189,7 @@ def test_no_call_begins_when_the_process_stops(server: Server) -> None:
     stopping = Event()
     stopping.set()
 
-    assert delivered([a_row()], stopping=stopping) == [Held()]
+    assert delivered([a_row()], stopping=stopping) == [NotSent()]
     assert server.heard == []
 
 
@@ -210,9 +210,9 @@ def test_requests_are_signed_for_the_region_of_the_environment(server: Server, m
         ("sqs.us-gov-west-1.amazonaws.com", {}, "us-gov-west-1"),
         ("vpce-0a1b-xyz.sqs.eu-west-1.vpce.amazonaws.com", {}, "eu-west-1"),
         ("queues.example.com", {"AWS_REGION": "eu-west-3"}, "eu-west-3"),
-        # The worker runs elsewhere, and the queue is where its host says.
+        # The worker runs in another region than the queue.
         ("sqs.eu-west-1.amazonaws.com", {"AWS_REGION": "us-east-1"}, "eu-west-1"),
-        # Nothing is sent to that host.
+        # No request goes to the host of the queue.
         ("sqs.eu-west-1.amazonaws.com", {"AWS_REGION": "us-east-1", "AWS_ENDPOINT_URL": "http://x"}, "us-east-1"),
         ("sqs.eu-west-1.amazonaws.com", {"AWS_ENDPOINT_URL_SQS": "http://x"}, "eu-west-1"),
     ],
@@ -229,7 +229,7 @@ def test_the_region_is_that_of_the_environment_or_of_the_host(
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "reason"),
     [
         ("sqs://queues.example.com/1/bookings", "Set AWS_REGION"),
         ("sqs://", "names no queue"),
@@ -239,14 +239,13 @@ def test_the_region_is_that_of_the_environment_or_of_the_host(
         ("sqs://sqs.eu-west-1.amazonaws.com/1/bookings?delay=5", "no options"),
     ],
 )
-def test_a_url_that_leads_nowhere_keeps_the_worker_from_starting(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], url: str, said: str
+def test_a_url_that_can_not_be_used_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch, url: str, reason: str
 ) -> None:
     monkeypatch.delenv("AWS_REGION", raising=False)
 
-    with pytest.raises(SystemExit) as refused:
+    with pytest.raises(ConfigurationError) as error:
         a_sink(url)
 
-    assert refused.value.code == 2
-    complaint = capsys.readouterr().err
-    assert "HOLDFAST_ROUTES" in complaint and "'queue'" in complaint and said in complaint
+    message = str(error.value)
+    assert message.startswith("HOLDFAST_ROUTES: destination 'queue': ") and reason in message

@@ -1,4 +1,4 @@
-"""Amazon SQS, what comes back: what each of its answers, or none, means for a row."""
+"""`sqs://`, the responses: what each of them, and the lack of one, means for a row."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from domain.outbox import Delivered, Failed, Held, Outcome, Rejected, Unreachable
-from tests.conformance.sqs import ACCOUNT, REGION, SqsWorld
+from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Unreachable
+from tests.conformance.sqs import ACCOUNT, REGION, SqsHarness
 from tests.support.servers import Server, saying, trickling
 from tests.support.sqs import a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
 
 
 @pytest.fixture
-def sqs() -> Iterator[SqsWorld]:
-    world = SqsWorld()
-    yield world
-    world.close()
+def sqs() -> Iterator[SqsHarness]:
+    harness = SqsHarness()
+    yield harness
+    harness.close()
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def failing(**entry: Any) -> Callable[[BaseHTTPRequestHandler], None]:
         ({"SenderFault": False}, Failed),
     ],
 )
-def test_a_message_that_was_not_taken_is_judged_by_whose_fault_it_was(
+def test_the_outcome_of_a_message_that_was_not_taken_depends_on_whose_fault_it_was(
     server: Server, entry: Mapping[str, Any], outcome: type[Outcome]
 ) -> None:
     server.answer = failing(**entry)
@@ -77,7 +77,7 @@ def test_a_message_that_was_not_taken_is_judged_by_whose_fault_it_was(
         (404, "", False),
     ],
 )
-def test_a_call_that_was_not_taken_is_an_outage_and_boto3_does_not_repeat_it(
+def test_a_call_that_was_not_taken_is_an_outage_and_boto3_does_not_retry(
     server: Server, status: int, code: str, throttled: bool
 ) -> None:
     server.answer = saying(status, json.dumps({"__type": code, "message": "sorry"} if code else {}).encode())
@@ -90,7 +90,7 @@ def test_a_call_that_was_not_taken_is_an_outage_and_boto3_does_not_repeat_it(
 
 
 @pytest.mark.parametrize("code", ["InvalidMessageContents", "InvalidParameterValue", "BatchRequestTooLong"])
-def test_a_call_that_fell_for_one_message_is_made_again_for_each_alone(server: Server, code: str) -> None:
+def test_after_a_call_that_failed_because_of_one_message_each_message_is_sent_alone(server: Server, code: str) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         is_bad = b"poison" in server.heard[-1].body
         answer = saying(400, json.dumps({"__type": f"com.amazonaws.sqs#{code}"}).encode()) if is_bad else taking_all
@@ -120,7 +120,7 @@ def test_a_call_that_fell_for_one_message_is_made_again_for_each_alone(server: S
         b'{"Successful": [{"Id": "0"',
     ],
 )
-def test_what_an_answer_does_not_say_was_taken_is_not_taken_for_delivered(server: Server, answer: bytes) -> None:
+def test_a_message_that_the_response_does_not_mention_is_not_delivered(server: Server, answer: bytes) -> None:
     server.answer = saying(200, answer)
 
     (outcome,) = delivered([a_row()])
@@ -128,7 +128,7 @@ def test_what_an_answer_does_not_say_was_taken_is_not_taken_for_delivered(server
     assert isinstance(outcome, Unreachable)
 
 
-def test_of_a_message_that_was_taken_and_failed_the_worse_is_believed(server: Server) -> None:
+def test_a_message_that_was_both_taken_and_failed_has_failed(server: Server) -> None:
     server.answer = saying(200, b'{"Successful": [{"Id": "0"}], "Failed": [{"Id": "0", "SenderFault": false}]}')
 
     assert [type(outcome) for outcome in delivered([a_row()])] == [Failed]
@@ -140,10 +140,10 @@ def test_nothing_more_is_sent_to_a_queue_that_is_down(server: Server) -> None:
     outcomes = delivered(some_rows(100), concurrency=1)
 
     assert len(server.heard) == 1
-    assert outcomes[10:] == [Held()] * 90
+    assert outcomes[10:] == [NotSent()] * 90
 
 
-def test_an_answer_that_comes_drop_by_drop_is_not_waited_for_and_holds_no_thread(server: Server) -> None:
+def test_a_response_that_trickles_in_is_not_waited_for_and_keeps_no_thread(server: Server) -> None:
     server.answer = trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", b" ", every_seconds=0.05)
     sink = a_sink(timeout_seconds=0.5, concurrency=1)
 
@@ -156,7 +156,7 @@ def test_an_answer_that_comes_drop_by_drop_is_not_waited_for_and_holds_no_thread
     sink.close()
 
 
-def test_an_answer_without_end_is_hung_up_on(server: Server) -> None:
+def test_a_response_that_is_too_large_is_not_read_to_its_end(server: Server) -> None:
     server.answer = saying(200, b" " * 300_000)
 
     (outcome,) = delivered([a_row()])
@@ -164,13 +164,13 @@ def test_an_answer_without_end_is_hung_up_on(server: Server) -> None:
     assert isinstance(outcome, Unreachable) and "262,144 bytes" in outcome.error
 
 
-def test_a_queue_that_is_not_there_is_an_outage(sqs: SqsWorld) -> None:
+def test_a_queue_that_does_not_exist_is_an_outage(sqs: SqsHarness) -> None:
     (outcome,) = delivered([a_row()], f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/not-there")
 
     assert isinstance(outcome, Unreachable)
 
 
-def test_credentials_that_are_missing_are_an_outage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_credentials_are_an_outage(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
     for name in ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"):

@@ -1,4 +1,4 @@
-"""The confirmation service, asked over a real connection: its answers change reservations, and its troubles do not."""
+"""The confirmation step, with a real server: its answers change reservations, and its failures do not."""
 
 import json
 from collections.abc import Iterator
@@ -9,24 +9,27 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, update
 
-from domain import reservations
-from domain.outbox.delivery.lanes import claim
+from domain import outbox, reservations
+from domain.fulfilment import CONFIRMATION, STEP_TYPES
+from domain.outbox import Route, Routes
 from domain.outbox.operations import dead_letters, replay
 from domain.outbox.operations.bulk_change import Batch
-from domain.outbox.routes import CONFIRMATION, STEPS, Route, Routes
-from domain.outbox.table import destinations, outbox
+from domain.outbox.table import destinations
+from domain.outbox.table import outbox as outbox_rows
 from domain.reservations import Reservation
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import history
 from domain.reservations.table import reservations as table
-from domain.runtime.database import now, sessions
-from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, available
-from tests.support.operations import DEED
-from tests.support.outbox import destination, registered, time_passes
+from domain.runtime.database import now
+from domain.runtime.errors import ConfigurationError
+from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, available, routed, routes_of, some_settings
+from tests.support.operations import ENTRY
+from tests.support.outbox import destination, time_passes
 from tests.support.servers import Server, a_server, saying, trickling
-from worker.relay.concurrency_limits import Shares
+from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
-from worker.relay.relay import Drain, Tally
+from worker.relay.relay import Relay
+from worker.relay.settling import Tally
 from worker.steps.confirmation import Confirmation
 
 TIMEOUT_SECONDS = 0.3
@@ -40,56 +43,62 @@ def service() -> Iterator[Server]:
 
 
 @pytest.fixture
-def drain(db: Db, service: Server) -> Iterator[Drain]:
-    """A drain whose one destination is the service."""
-    route = Route(name=CONFIRMATION, url=service.url, events=tuple(STEPS), max_attempts=MAX_ATTEMPTS, concurrency=1)
-    here = sessions(db.kw["bind"], routes=Routes([route]))
-    registered(here)
-    stopping, leases = Event(), Leases(here)
-    step = Confirmation(route, here, stopping, timeout_seconds=TIMEOUT_SECONDS)
-    yield Drain(
+def relay(db: Db, service: Server) -> Iterator[Relay]:
+    """A relay whose one destination is the service."""
+    route = Route(
+        name=CONFIRMATION, url=service.url, events=tuple(STEP_TYPES), max_attempts=MAX_ATTEMPTS, concurrency=1
+    )
+    here = routed(db, Routes([], [route], STEP_TYPES))
+    leases, step = Leases(here), a_step(route, here)
+    yield Relay(
         db=here,
         routes={CONFIRMATION: route},
         destinations={CONFIRMATION: step},
         leases=leases,
-        shares=Shares([CONFIRMATION], 1),
+        limits=ConcurrencyLimits([CONFIRMATION], 1),
     )
     leases.close()
     step.close()
 
 
-def stands(drain: Drain, hold: Reservation) -> Reservation:
-    with drain.db.begin() as session:
+def a_step(route: Route, db: Db) -> Confirmation:
+    settings = some_settings(confirmation_timeout_seconds=TIMEOUT_SECONDS)
+    return Confirmation(route, settings, db, routes_of(db), Event())
+
+
+def current(relay: Relay, hold: Reservation) -> Reservation:
+    """The reservation as it is now."""
+    with relay.db.begin() as session:
         return reservations.get(session, hold.id)
 
 
 def asked(service: Server) -> list[tuple[str, str]]:
-    """What the service was asked, and for which booking."""
-    told = [json.loads(heard.body) for heard in service.heard]
-    return [(one["event_type"], one["payload"]["booking_id"]) for one in told]
+    """Return what the service was asked, and for which booking."""
+    events = [json.loads(heard.body) for heard in service.heard]
+    return [(one["event_type"], one["payload"]["booking_id"]) for one in events]
 
 
-def test_a_yes_confirms(drain: Drain, service: Server) -> None:
-    item = an_item(drain.db, quantity=5)
-    hold = a_hold(drain.db, item, quantity=2)
+def test_a_positive_answer_confirms_the_reservation(relay: Relay, service: Server) -> None:
+    item = an_item(relay.db, quantity=5)
+    hold = a_hold(relay.db, item, quantity=2)
 
-    assert drain.run() == Tally(delivered=1)
+    assert relay.run() == Tally(delivered=1)
 
-    assert stands(drain, hold).status is Status.CONFIRMED
-    assert available(drain.db, item) == 3
+    assert current(relay, hold).status is Status.CONFIRMED
+    assert available(relay.db, item) == 3
     assert asked(service) == [("reservation_confirm", str(hold.id))]
     (heard,) = service.heard
     payload = json.loads(heard.body)["payload"]
     assert (payload["sku"], payload["quantity"], payload["status"]) == (item.sku, 2, "PENDING")
 
 
-def test_it_is_asked_under_a_key_that_never_changes(drain: Drain, service: Server) -> None:
-    a_hold(drain.db, an_item(drain.db))
+def test_every_attempt_has_the_same_idempotency_key(relay: Relay, service: Server) -> None:
+    a_hold(relay.db, an_item(relay.db))
     service.answer = saying(408)
-    drain.run(limit=1)
-    time_passes(drain.db)
+    relay.run(limit=1)
+    time_passes(relay.db)
     service.answer = saying(200)
-    drain.run()
+    relay.run()
 
     keys = {heard.headers["idempotency-key"] for heard in service.heard}
     ids = {json.loads(heard.body)["event_id"] for heard in service.heard}
@@ -98,19 +107,19 @@ def test_it_is_asked_under_a_key_that_never_changes(drain: Drain, service: Serve
 
 
 @pytest.mark.parametrize("body", [b'{"reason": "full"}', b"", b"a\0b", b"\xff", b"x" * 1_000_000])
-def test_a_no_cancels_and_gives_the_stock_back(drain: Drain, service: Server, body: bytes) -> None:
-    item = an_item(drain.db, quantity=5)
-    hold = a_hold(drain.db, item, quantity=2)
+def test_a_refusal_cancels_the_reservation_and_gives_the_stock_back(relay: Relay, service: Server, body: bytes) -> None:
+    item = an_item(relay.db, quantity=5)
+    hold = a_hold(relay.db, item, quantity=2)
     service.answer = saying(422, body)
 
-    assert drain.run() == Tally(delivered=1)
+    assert relay.run() == Tally(delivered=1)
 
-    after = stands(drain, hold)
+    after = current(relay, hold)
     assert after.status is Status.CANCELLED
     assert after.cancellation_reason is not None
     assert after.cancellation_reason.startswith("the confirmation service refused: 422 Unprocessable")
-    assert available(drain.db, item) == 5
-    assert drain.run() == Tally(), "there is nothing to release"
+    assert available(relay.db, item) == 5
+    assert relay.run() == Tally(), "there is nothing to release"
 
 
 @pytest.mark.parametrize(
@@ -118,210 +127,219 @@ def test_a_no_cancels_and_gives_the_stock_back(drain: Drain, service: Server, bo
     [saying(500), saying(503), saying(429, Retry_After="1"), trickling(b"", b"", every_seconds=0.02)],
     ids=["500", "503", "429", "time-out"],
 )
-def test_an_outage_costs_nothing_and_the_hold_stands(drain: Drain, service: Server, answer: object) -> None:
-    hold = a_hold(drain.db, an_item(drain.db))
+def test_an_outage_spends_no_attempt_and_the_hold_stays_pending(relay: Relay, service: Server, answer: object) -> None:
+    hold = a_hold(relay.db, an_item(relay.db))
     service.answer = answer  # type: ignore[assignment]
     for _ in range(MAX_ATTEMPTS + 1):
-        assert drain.run(limit=1) == Tally(waiting=1)
-        time_passes(drain.db)
-    assert stands(drain, hold).status is Status.PENDING
+        assert relay.run(limit=1) == Tally(waiting=1)
+        time_passes(relay.db)
+    assert current(relay, hold).status is Status.PENDING
 
     service.answer = saying(200)
-    drain.run()
+    relay.run()
 
-    assert stands(drain, hold).status is Status.CONFIRMED
+    assert current(relay, hold).status is Status.CONFIRMED
 
 
-def test_after_the_last_attempt_the_hold_is_cancelled_and_the_service_told_to_let_go(
-    drain: Drain, service: Server
+def test_after_the_last_attempt_the_hold_is_cancelled_and_the_service_is_asked_to_release_it(
+    relay: Relay, service: Server
 ) -> None:
-    item = an_item(drain.db, quantity=5)
-    hold = a_hold(drain.db, item, quantity=2)
+    item = an_item(relay.db, quantity=5)
+    hold = a_hold(relay.db, item, quantity=2)
     service.answer = saying(408, b"too slow")
     for _ in range(MAX_ATTEMPTS):
-        drain.run(limit=1)
-        time_passes(drain.db)
+        relay.run(limit=1)
+        time_passes(relay.db)
 
-    after = stands(drain, hold)
+    after = current(relay, hold)
     assert after.status is Status.CANCELLED
     assert after.cancellation_reason == "the confirmation service could not be asked: 408 Request Timeout: too slow"
-    assert available(drain.db, item) == 5
+    assert available(relay.db, item) == 5
     service.answer = saying(200)
-    drain.run()
+    relay.run()
     assert asked(service)[-1] == ("reservation_release", str(hold.id))
 
 
-def test_a_hold_that_lapsed_is_not_asked_for_but_released(drain: Drain, service: Server) -> None:
-    """An earlier try may have reached the service, and its answer may have been lost."""
-    item = an_item(drain.db, quantity=5)
-    hold = an_overdue_hold(drain.db, item, quantity=2)
+def test_the_service_is_not_asked_to_confirm_an_expired_hold_but_to_release_it(relay: Relay, service: Server) -> None:
+    """An earlier attempt may have reached the service, and its answer may have been lost."""
+    item = an_item(relay.db, quantity=5)
+    hold = an_overdue_hold(relay.db, item, quantity=2)
 
-    drain.run()
-    drain.run()
+    relay.run()
+    relay.run()
 
-    assert stands(drain, hold).status is Status.EXPIRED
-    assert available(drain.db, item) == 5
+    assert current(relay, hold).status is Status.EXPIRED
+    assert available(relay.db, item) == 5
     assert asked(service) == [("reservation_release", str(hold.id))]
 
 
-def test_an_answer_that_comes_too_late_does_not_confirm_and_is_released(drain: Drain, service: Server) -> None:
-    item = an_item(drain.db, quantity=5)
-    hold = a_hold(drain.db, item, quantity=2)
+def test_an_answer_after_the_expiry_does_not_confirm_and_the_service_is_asked_to_release(
+    relay: Relay, service: Server
+) -> None:
+    item = an_item(relay.db, quantity=5)
+    hold = a_hold(relay.db, item, quantity=2)
 
-    def thinks_too_long(handler: BaseHTTPRequestHandler) -> None:
-        with drain.db.begin() as session:
+    def answers_too_late(handler: BaseHTTPRequestHandler) -> None:
+        with relay.db.begin() as session:
             session.execute(update(table).where(table.c.id == hold.id).values(expires_at=now(session)))
         service.answer = saying(200)
         service.answer(handler)
 
-    service.answer = thinks_too_long
-    drain.run()
-    drain.run()
+    service.answer = answers_too_late
+    relay.run()
+    relay.run()
 
-    assert stands(drain, hold).status is Status.EXPIRED
-    assert available(drain.db, item) == 5
+    assert current(relay, hold).status is Status.EXPIRED
+    assert available(relay.db, item) == 5
     assert asked(service) == [("reservation_confirm", str(hold.id)), ("reservation_release", str(hold.id))]
 
 
-def test_a_hold_that_was_confirmed_by_hand_is_not_asked_for(drain: Drain, service: Server) -> None:
-    hold = a_hold(drain.db, an_item(drain.db))
-    with drain.db.begin() as session:
-        reservations.change(session, hold.id, Status.CONFIRMED)
+def test_the_service_is_not_asked_about_a_hold_that_was_confirmed_by_hand(relay: Relay, service: Server) -> None:
+    hold = a_hold(relay.db, an_item(relay.db))
+    with relay.db.begin() as session:
+        reservations.change(session, hold.id, Status.CONFIRMED, routes=routes_of(relay.db))
 
-    drain.run()
+    relay.run()
 
-    assert stands(drain, hold).version == 2
+    assert current(relay, hold).version == 2
     assert service.heard == []
 
 
-def test_a_hold_that_was_cancelled_meanwhile_is_released_once(drain: Drain, service: Server) -> None:
-    hold = a_hold(drain.db, an_item(drain.db))
+def test_a_hold_that_was_cancelled_during_the_call_is_released_once(relay: Relay, service: Server) -> None:
+    hold = a_hold(relay.db, an_item(relay.db))
 
-    def cancelled_meanwhile(handler: BaseHTTPRequestHandler) -> None:
-        with drain.db.begin() as session:
-            reservations.change(session, hold.id, Status.CANCELLED)
+    def cancels_meanwhile(handler: BaseHTTPRequestHandler) -> None:
+        with relay.db.begin() as session:
+            reservations.change(session, hold.id, Status.CANCELLED, routes=routes_of(relay.db))
         service.answer = saying(200)
         service.answer(handler)
 
-    service.answer = cancelled_meanwhile
-    drain.run()
-    drain.run()
+    service.answer = cancels_meanwhile
+    relay.run()
+    relay.run()
 
     assert asked(service) == [("reservation_confirm", str(hold.id)), ("reservation_release", str(hold.id))]
 
 
-def test_a_release_that_is_refused_is_dead_and_changes_nothing(drain: Drain, service: Server) -> None:
-    hold = an_overdue_hold(drain.db, an_item(drain.db))
+def test_a_refused_release_is_a_dead_letter_and_changes_no_reservation(relay: Relay, service: Server) -> None:
+    hold = an_overdue_hold(relay.db, an_item(relay.db))
     service.answer = saying(404)
 
-    drain.run()
-    drain.run()
+    relay.run()
+    relay.run()
 
-    assert (stands(drain, hold).status, stands(drain, hold).version) == (Status.EXPIRED, 2)
-    with drain.db.begin() as session:
-        dead = select(outbox.c.type).where(outbox.c.dead_at.is_not(None))
+    assert (current(relay, hold).status, current(relay, hold).version) == (Status.EXPIRED, 2)
+    with relay.db.begin() as session:
+        dead = select(outbox_rows.c.type).where(outbox_rows.c.dead_at.is_not(None))
         assert session.execute(dead).scalars().all() == ["reservation_release"]
 
 
-def test_a_hold_that_lapsed_does_not_show_that_the_service_is_up(drain: Drain, service: Server) -> None:
-    """Nobody was asked: with the service still down, its breaker stays as it is."""
+def test_an_expired_hold_does_not_close_the_circuit_breaker(relay: Relay, service: Server) -> None:
+    """The service was not called, so nothing shows that it is up again."""
     service.answer = saying(503)
-    a_hold(drain.db, an_item(drain.db))
-    drain.run()
-    with drain.db.begin() as session:
+    a_hold(relay.db, an_item(relay.db))
+    relay.run()
+    with relay.db.begin() as session:
         session.execute(update(table).values(expires_at=table.c.created_at))
-    time_passes(drain.db)
+    time_passes(relay.db)
     service.heard.clear()
 
-    drain.run()
+    relay.run()
 
-    state = destination(drain.db, CONFIRMATION)
+    state = destination(relay.db, CONFIRMATION)
     assert (state.failures >= 1, state.recovered_at) == (True, None)
     assert len(service.heard) <= 1, "the release, as the next probe"
 
 
-def test_many_holds_are_answered_in_one_batch_each_for_itself(drain: Drain, service: Server) -> None:
-    item = an_item(drain.db, quantity=100)
-    holds = [a_hold(drain.db, item) for _ in range(20)]
+def test_a_batch_of_holds_has_an_answer_for_each_hold(relay: Relay, service: Server) -> None:
+    item = an_item(relay.db, quantity=100)
+    holds = [a_hold(relay.db, item) for _ in range(20)]
     refused = {str(hold.id) for hold in holds[::4]}
 
-    def choosy(handler: BaseHTTPRequestHandler) -> None:
+    def refuses_some(handler: BaseHTTPRequestHandler) -> None:
         saying(422 if asked(service)[-1][1] in refused else 200)(handler)
 
-    service.answer = choosy
+    service.answer = refuses_some
 
-    assert drain.run() == Tally(delivered=20)
+    assert relay.run() == Tally(delivered=20)
 
-    assert _by_status(drain, Status.CANCELLED) == {UUID(one) for one in refused}
-    assert len(_by_status(drain, Status.CONFIRMED)) == 15
-    assert available(drain.db, item) == 85
+    assert by_status(relay, Status.CANCELLED) == {UUID(one) for one in refused}
+    assert len(by_status(relay, Status.CONFIRMED)) == 15
+    assert available(relay.db, item) == 85
 
 
-def _by_status(drain: Drain, status: Status) -> set[UUID]:
-    with drain.db.begin() as session:
+def by_status(relay: Relay, status: Status) -> set[UUID]:
+    with relay.db.begin() as session:
         found = session.execute(select(table.c.id).where(table.c.status == status))
         return set(found.scalars())
 
 
-def test_a_lost_lease_confirms_nothing(drain: Drain, service: Server) -> None:
-    hold = a_hold(drain.db, an_item(drain.db))
+def test_a_worker_that_lost_its_lease_confirms_nothing(relay: Relay, service: Server) -> None:
+    hold = a_hold(relay.db, an_item(relay.db))
 
-    def stolen(handler: BaseHTTPRequestHandler) -> None:
-        time_passes(drain.db)
-        with drain.db.begin() as session:
-            assert claim(session, [CONFIRMATION], "thief") is not None
+    def another_worker_claims(handler: BaseHTTPRequestHandler) -> None:
+        time_passes(relay.db)
+        with relay.db.begin() as session:
+            assert outbox.claim(session, [CONFIRMATION], "another worker") is not None
         saying(200)(handler)
 
-    service.answer = stolen
+    service.answer = another_worker_claims
 
-    assert drain.run() == Tally(fenced=1)
+    assert relay.run() == Tally(fenced=1)
 
-    assert stands(drain, hold).status is Status.PENDING
-    with drain.db.begin() as session:
+    assert current(relay, hold).status is Status.PENDING
+    with relay.db.begin() as session:
         assert session.execute(select(func.count()).select_from(history)).scalar_one() == 1
         assert session.execute(select(destinations.c.failures).where(destinations.c.name == CONFIRMATION)).scalar() == 0
 
 
-def gave_up(drain: Drain, service: Server) -> Reservation:
-    """A hold for which no answer was to be had: its row is dead, it is cancelled, and the service was told."""
-    hold = a_hold(drain.db, an_item(drain.db))
+def given_up(relay: Relay, service: Server) -> Reservation:
+    """A hold without an answer: its row is a dead letter, it is cancelled, and the service was asked to release it."""
+    hold = a_hold(relay.db, an_item(relay.db))
     service.answer = saying(408)
     for _ in range(MAX_ATTEMPTS):
-        drain.run(limit=1)
-        time_passes(drain.db)
+        relay.run(limit=1)
+        time_passes(relay.db)
     service.answer = saying(200)
-    drain.run()
+    relay.run()
     service.heard.clear()
     return hold
 
 
-def replayed(drain: Drain) -> int:
-    with drain.db.begin() as session:
-        return replay.send_again(session, Batch(selection=dead_letters.ALL, deed=DEED)).rows
+def replayed(relay: Relay) -> int:
+    with relay.db.begin() as session:
+        return replay.replay(session, Batch(selection=dead_letters.ALL, entry=ENTRY), STEP_TYPES).rows
 
 
-def test_the_replay_of_a_question_that_was_given_up_asks_nothing_and_lets_go_once_more(
-    drain: Drain, service: Server
+def test_the_replay_of_a_request_that_was_given_up_only_asks_to_release_the_hold_again(
+    relay: Relay, service: Server
 ) -> None:
-    hold = gave_up(drain, service)
-    before = stands(drain, hold)
+    hold = given_up(relay, service)
+    before = current(relay, hold)
     assert before.status is Status.CANCELLED
 
-    assert replayed(drain) == 1
-    assert drain.run() == Tally(delivered=2)
+    assert replayed(relay) == 1
+    assert relay.run() == Tally(delivered=2)
 
     assert asked(service) == [("reservation_release", str(hold.id))]
-    assert stands(drain, hold) == before
+    assert current(relay, hold) == before
 
 
-def test_the_replay_of_a_question_whose_hold_still_stands_asks_it(drain: Drain, service: Server) -> None:
-    """It died without its compensation, as something was wrong with the house."""
-    hold = a_hold(drain.db, an_item(drain.db))
-    with drain.db.begin() as session:
-        session.execute(update(outbox).values(dead_at=func.now()))
+def test_the_replay_of_a_request_whose_hold_is_still_pending_asks_to_confirm_it(relay: Relay, service: Server) -> None:
+    """The row became a dead letter without its compensation, because of a fault of our own."""
+    hold = a_hold(relay.db, an_item(relay.db))
+    with relay.db.begin() as session:
+        session.execute(update(outbox_rows).values(dead_at=func.now()))
 
-    assert replayed(drain) == 1
-    drain.run()
+    assert replayed(relay) == 1
+    relay.run()
 
     assert asked(service) == [("reservation_confirm", str(hold.id))]
-    assert stands(drain, hold).status is Status.CONFIRMED
+    assert current(relay, hold).status is Status.CONFIRMED
+
+
+def test_a_url_that_can_not_be_used_is_refused(db: Db) -> None:
+    route = Route(name=CONFIRMATION, url="http://xn--\u00fc.example/")
+
+    with pytest.raises(ConfigurationError, match=r"^CONFIRMATION_URL: it can't be used: "):
+        a_step(route, db)
