@@ -29,7 +29,7 @@ class Relay:
     leases: Leases
     limits: ConcurrencyLimits
     stopping: threading.Event = field(default_factory=threading.Event)
-    horizon: CommitHorizon = field(default_factory=CommitHorizon)
+    commit_horizon: CommitHorizon = field(default_factory=CommitHorizon)
 
     def run(
         self,
@@ -52,7 +52,7 @@ class Relay:
         """Claim a lane and fetch its first batch, in one transaction. Return None if there is no lane to claim."""
         try:
             with self.db.begin() as session:
-                lane = outbox.claim(session, self.limits.with_room(), _holder(), self.horizon)
+                lane = outbox.claim(session, self.limits.with_room(), _holder(), self.commit_horizon)
                 if lane is None:
                     return None
                 run = self._run_over(lane.destination)

@@ -18,20 +18,22 @@ class ProbeTaken(Exception):
     """Raised when another worker has just taken the one permit to probe the destination: roll the claim back."""
 
 
-def claim(session: Session, names: Collection[str], holder: str, horizon: CommitHorizon | None = None) -> Lane | None:
+def claim(
+    session: Session, names: Collection[str], holder: str, commit_horizon: CommitHorizon | None = None
+) -> Lane | None:
     """Lease the lane that has rested longest among those that are free and have due rows. None if there is none.
 
-    `holder` must be new for each claim. With a horizon, this must be the first statement of the transaction; without
-    one, the run leaves the low watermark of the lane where it is. Raises ProbeTaken.
+    `holder` must be new for each claim. With a commit horizon, this must be the first statement of the transaction;
+    without one, the run does not raise the low watermark of the lane. Raises ProbeTaken.
     """
     claimed = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
     if claimed is None:
         return None
     *facts, ended_below, begun_below, _ = claimed
     lane = Lane(**dict(zip(_FACTS, facts, strict=True)))
-    if horizon:
+    if commit_horizon:
         view = SnapshotView(newest=lane.newest, ended_below=ended_below, begun_below=begun_below)
-        lane = replace(lane, complete_to=horizon.complete_to(view))
+        lane = replace(lane, complete_to=commit_horizon.complete_to(view))
     if lane.probing:
         _take_permit(session, lane)
     return replace(lane, has_permit=lane.probing)

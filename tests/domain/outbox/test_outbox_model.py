@@ -73,7 +73,7 @@ class Outbox(RuleBasedStateMachine):
         empty(self.db.kw["bind"])
         self.db = with_shop(self.db, max_attempts=MAX_ATTEMPTS)
         self.model = Model()
-        self.horizon = outbox.CommitHorizon()
+        self.commit_horizon = outbox.CommitHorizon()
         self.runs: list[Run] = []
         #: The rows that the destination received, in order.
         self.received: list[int] = []
@@ -117,7 +117,7 @@ class Outbox(RuleBasedStateMachine):
         """Claim a lane, wake its due rows and fetch, in one transaction as a worker does it."""
         claimable, model = self.model.claimable(), self.model
         with self.db.begin() as session:
-            lane = outbox.claim(session, [SHOP], uuid4().hex, self.horizon)
+            lane = outbox.claim(session, [SHOP], uuid4().hex, self.commit_horizon)
             assert (lane.number in claimable) if lane else not claimable
             if lane is None:
                 return

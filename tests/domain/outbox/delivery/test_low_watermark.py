@@ -84,7 +84,7 @@ def leased(relay: Relay, aggregate: UUID) -> tuple[Lane, list[Row]]:
     """Record an event, claim its lane as the relay does, and return the lane and its new row."""
     recorded_for(relay.db, aggregate)
     with relay.db.begin() as session:
-        lane = outbox.claim(session, [SHOP], "me", relay.horizon)
+        lane = outbox.claim(session, [SHOP], "me", relay.commit_horizon)
     assert lane is not None
     return lane, list(fetched(relay.db, lane, after=lane.low_watermark))
 
@@ -235,7 +235,7 @@ def test_the_watermark_stays_below_a_row_of_the_last_batch_that_is_still_ready(r
     recorded_for(relay.db, an_aggregate())
     for _ in range(3):
         with relay.db.begin() as session:
-            lane = outbox.claim(session, [SHOP], "me", relay.horizon)
+            lane = outbox.claim(session, [SHOP], "me", relay.commit_horizon)
         assert lane is not None
         rows = fetched(relay.db, lane, after=lane.low_watermark)
         with relay.db.begin() as session:
