@@ -1,4 +1,4 @@
-"""Expiry: what nobody confirmed in time comes back, the longest overdue first, whoever sweeps."""
+"""Expiry: holds that were not confirmed in time give their stock back, the longest overdue first."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -14,12 +14,21 @@ from domain.reservations import Filter, Reservation
 from domain.reservations.expiry import take_back
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
-from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+from tests.support.builders import (
+    ROUTES,
+    Db,
+    a_hold,
+    a_request,
+    an_item,
+    an_overdue_hold,
+    available,
+    reserve,
+)
 from worker import maintenance
 
 
 def an_old_hold(db: Db, item: Item, minutes: int) -> Reservation:
-    """A hold that has been overdue for so many minutes."""
+    """A hold that has been overdue for that many minutes."""
     hold = an_overdue_hold(db, item)
     with db.begin() as session:
         ended = hold.created_at - timedelta(minutes=minutes)
@@ -35,24 +44,25 @@ def many_overdue(db: Db, item: Item, count: int) -> None:
 
 def expired(db: Db, limit: int = 100) -> int:
     with db.begin() as session:
-        return reservations.expire(session, limit)
+        return reservations.expire(session, limit, ROUTES)
 
 
-def swept(db: Db, **options: float) -> int:
-    return maintenance.expire(db, threading.Event(), **options)  # type: ignore[arg-type]
+def maintained(db: Db, *, limit: float = float("inf")) -> int:
+    """Run the maintenance that expires holds. Return how many it has expired."""
+    return maintenance.expire(db, threading.Event(), ROUTES, limit=limit)
 
 
-def gone(db: Db) -> set[UUID]:
+def expired_ids(db: Db) -> set[UUID]:
     with db.begin() as session:
         return {one.id for one in reservations.find(session, Filter(status=Status.EXPIRED), limit=10_000)}
 
 
 def test_an_empty_database_has_nothing_to_expire(db: Db) -> None:
     assert expired(db) == 0
-    assert swept(db) == 0
+    assert maintained(db) == 0
 
 
-def test_an_overdue_hold_expires_and_its_stock_comes_back(db: Db) -> None:
+def test_an_overdue_hold_expires_and_its_stock_is_available_again(db: Db) -> None:
     item = an_item(db, quantity=10)
     an_overdue_hold(db, item, quantity=4)
 
@@ -60,7 +70,7 @@ def test_an_overdue_hold_expires_and_its_stock_comes_back(db: Db) -> None:
     assert available(db, item) == 10
 
 
-def test_a_hold_that_stands_is_left_alone(db: Db) -> None:
+def test_a_hold_that_is_not_overdue_does_not_expire(db: Db) -> None:
     item = an_item(db, quantity=10)
     a_hold(db, item, quantity=4)
 
@@ -77,15 +87,15 @@ def test_only_holds_expire(db: Db, status: Status) -> None:
     assert expired(db) == 0
 
 
-def test_the_longest_overdue_come_first_and_no_more_than_the_limit(db: Db) -> None:
+def test_the_longest_overdue_holds_expire_first_and_no_more_than_the_limit(db: Db) -> None:
     item = an_item(db)
     middle, oldest, newest = (an_old_hold(db, item, minutes) for minutes in (20, 30, 10))
 
     assert expired(db, limit=2) == 2
 
-    assert gone(db) == {oldest.id, middle.id}
+    assert expired_ids(db) == {oldest.id, middle.id}
     assert expired(db, limit=2) == 1
-    assert newest.id in gone(db)
+    assert newest.id in expired_ids(db)
 
 
 def test_expiring_again_changes_nothing(db: Db) -> None:
@@ -100,7 +110,7 @@ def test_expiring_again_changes_nothing(db: Db) -> None:
     assert available(db, item) == 10
 
 
-def test_a_hold_that_someone_else_has_locked_is_theirs(db: Db) -> None:
+def test_a_hold_that_another_transaction_has_locked_is_skipped(db: Db) -> None:
     item = an_item(db)
     locked, free = an_overdue_hold(db, item), an_overdue_hold(db, item)
 
@@ -108,16 +118,16 @@ def test_a_hold_that_someone_else_has_locked_is_theirs(db: Db) -> None:
         reservations.lock(holder, [locked.id])
         assert expired(db) == 1
 
-    assert gone(db) == {free.id}
+    assert expired_ids(db) == {free.id}
 
 
-def test_two_sweepers_at_once_share_the_work(db: Db) -> None:
+def test_two_transactions_that_expire_at_the_same_time_share_the_work(db: Db) -> None:
     item = an_item(db, quantity=10)
     for _ in range(6):
         an_overdue_hold(db, item)
 
     with db.begin() as one:
-        first = reservations.expire(one, 4)
+        first = reservations.expire(one, 4, ROUTES)
         with ThreadPoolExecutor(1) as elsewhere:
             second = elsewhere.submit(expired, db)
             one.commit()
@@ -126,20 +136,20 @@ def test_two_sweepers_at_once_share_the_work(db: Db) -> None:
     assert available(db, item) == 10
 
 
-def test_taking_back_is_for_the_items_named(db: Db) -> None:
+def test_only_the_overdue_holds_of_the_given_items_are_taken_back(db: Db) -> None:
     item, other = an_item(db), an_item(db)
     wanted, unwanted = an_overdue_hold(db, item), an_overdue_hold(db, other)
 
     with db.begin() as session:
-        assert take_back(session, []) == 0
-        assert take_back(session, [item.id]) == 1
+        assert take_back(session, [], ROUTES) == 0
+        assert take_back(session, [item.id], ROUTES) == 1
 
-    assert gone(db) == {wanted.id}
-    assert unwanted.id not in gone(db)
+    assert expired_ids(db) == {wanted.id}
+    assert unwanted.id not in expired_ids(db)
 
 
 def test_a_reserve_does_not_wait_for_a_hold_that_is_being_changed(db: Db) -> None:
-    """It holds the item, and whoever changes a hold takes the reservation first: waiting would be a deadlock."""
+    """The request has locked the item, and a change of a hold locks the hold first: waiting would be a deadlock."""
     item = an_item(db, quantity=2)
     busy, free = an_overdue_hold(db, item), an_overdue_hold(db, item)
 
@@ -147,29 +157,30 @@ def test_a_reserve_does_not_wait_for_a_hold_that_is_being_changed(db: Db) -> Non
         reservations.lock(holder, [busy.id])
         reserve(db, a_request(item))
 
-    assert gone(db) == {free.id}
+    assert expired_ids(db) == {free.id}
 
 
-def test_a_sweep_goes_on_batch_by_batch_until_nothing_is_left(db: Db) -> None:
+def test_maintenance_expires_batch_by_batch_until_no_hold_is_overdue(db: Db) -> None:
     item = an_item(db, quantity=2_000)
     many_overdue(db, item, maintenance.EXPIRE_BATCH + 3)
-    told: list[int] = []
+    progress: list[int] = []
 
-    assert maintenance.expire(db, threading.Event(), progress=told.append) == maintenance.EXPIRE_BATCH + 3
+    done = maintenance.expire(db, threading.Event(), ROUTES, progress=progress.append)
 
-    assert told == [maintenance.EXPIRE_BATCH, maintenance.EXPIRE_BATCH + 3]
+    assert done == maintenance.EXPIRE_BATCH + 3
+    assert progress == [maintenance.EXPIRE_BATCH, maintenance.EXPIRE_BATCH + 3]
     assert available(db, item) == 2_000
 
 
-def test_a_sweep_keeps_to_its_limit(db: Db) -> None:
+def test_maintenance_expires_no_more_than_its_limit(db: Db) -> None:
     many_overdue(db, an_item(db, quantity=10), 10)
 
-    assert [swept(db, limit=4), swept(db, limit=4), swept(db, limit=4)] == [4, 4, 2]
+    assert [maintained(db, limit=4), maintained(db, limit=4), maintained(db, limit=4)] == [4, 4, 2]
 
 
-def test_a_sweep_that_is_told_to_stop_finishes_its_batch(db: Db) -> None:
+def test_maintenance_that_is_stopped_finishes_its_batch(db: Db) -> None:
     many_overdue(db, an_item(db, quantity=2_000), maintenance.EXPIRE_BATCH + 3)
     stopping = threading.Event()
 
-    assert maintenance.expire(db, stopping, progress=lambda _: stopping.set()) == maintenance.EXPIRE_BATCH
-    assert maintenance.expire(db, stopping) == 0
+    assert maintenance.expire(db, stopping, ROUTES, progress=lambda _: stopping.set()) == maintenance.EXPIRE_BATCH
+    assert maintenance.expire(db, stopping, ROUTES) == 0

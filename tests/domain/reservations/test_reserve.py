@@ -24,11 +24,12 @@ from tests.support.builders import (
     available,
     is_blocked,
     reserve,
+    routes_of,
     wait_until,
 )
 
 
-def test_a_hold_takes_its_units_and_records_what_it_promises(db: Db) -> None:
+def test_a_hold_takes_its_units_and_records_its_history_and_its_events(db: Db) -> None:
     item = an_item(db, quantity=10)
 
     hold = a_hold(db, item, quantity=3)
@@ -36,12 +37,12 @@ def test_a_hold_takes_its_units_and_records_what_it_promises(db: Db) -> None:
     assert available(db, item) == 7
     assert (hold.status, hold.version, hold.quantity) == (Status.PENDING, 1, 3)
     with db.begin() as session:
-        rows = session.execute(select(outbox.c.type, outbox.c.destination).order_by(outbox.c.id)).all()
-        assert rows == [("booking.created", "events"), ("reservation_confirm", "confirmation")]
+        recorded = session.execute(select(outbox.c.type, outbox.c.destination).order_by(outbox.c.id)).all()
+        assert recorded == [("booking.created", "events"), ("reservation_confirm", "confirmation")]
         assert session.execute(select(history.c.to_status)).scalars().all() == ["PENDING"]
 
 
-def test_two_requests_of_one_set_share_one_running_number(db: Db) -> None:
+def test_the_requests_of_one_set_are_decided_one_after_the_other_on_the_same_stock(db: Db) -> None:
     item = an_item(db, quantity=3)
 
     first, second, third = reserve(db, a_request(item, 2), a_request(item, 2), a_request(item, 1))
@@ -51,7 +52,7 @@ def test_two_requests_of_one_set_share_one_running_number(db: Db) -> None:
     assert available(db, item) == 0
 
 
-def test_a_refusal_leaves_nothing_behind(db: Db) -> None:
+def test_a_refusal_writes_nothing(db: Db) -> None:
     item = an_item(db, quantity=1)
 
     (refused,) = reserve(db, a_request(item, 2, key="k"))
@@ -74,10 +75,10 @@ def test_an_item_can_be_named_by_its_sku(db: Db) -> None:
 def test_an_unknown_item_is_refused_alone(db: Db) -> None:
     item = an_item(db)
 
-    unknown, fine = reserve(db, a_request(item, item=item.id + 1), a_request(item))
+    unknown, accepted = reserve(db, a_request(item, item=item.id + 1), a_request(item))
 
     assert isinstance(unknown, UnknownItem)
-    assert isinstance(fine, Answered)
+    assert isinstance(accepted, Answered)
 
 
 def test_a_repeated_key_gets_the_first_answer_again(db: Db) -> None:
@@ -110,7 +111,7 @@ def test_a_key_may_try_again_after_a_refusal(db: Db) -> None:
     (refused,) = reserve(db, a_request(item, 1, key="k"))
 
     with db.begin() as session:
-        reservations.change(session, hold.id, Status.CANCELLED)
+        reservations.change(session, hold.id, Status.CANCELLED, routes=routes_of(db))
     (accepted,) = reserve(db, a_request(item, 1, key="k"))
 
     assert isinstance(refused, SoldOut)
@@ -127,10 +128,10 @@ def test_a_key_with_another_payload_is_refused(db: Db) -> None:
     assert available(db, item) == 3
 
 
-def test_a_key_that_races_on_another_item_rolls_its_set_back(db: Db) -> None:
+def test_a_set_whose_key_races_with_a_request_for_another_item_is_rolled_back(db: Db) -> None:
     item, other = an_item(db, quantity=5), an_item(db, quantity=5)
     with db() as racing, ThreadPoolExecutor(1) as elsewhere:
-        reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}")
+        reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}", routes_of(db))
         duplicate = elsewhere.submit(reserve, db, a_request(item, key="k"))
         wait_until(lambda: is_blocked(db))
         racing.commit()
@@ -141,10 +142,10 @@ def test_a_key_that_races_on_another_item_rolls_its_set_back(db: Db) -> None:
     assert available(db, item) == 5
 
 
-def test_lapsed_holds_are_taken_back_when_stock_runs_short(db: Db) -> None:
+def test_overdue_holds_are_taken_back_when_stock_runs_short(db: Db) -> None:
     item = an_item(db, quantity=10)
     a_hold(db, item, quantity=3)
-    lapsed = [an_overdue_hold(db, item, quantity=3), an_overdue_hold(db, item, quantity=3)]
+    overdue = [an_overdue_hold(db, item, quantity=3), an_overdue_hold(db, item, quantity=3)]
 
     (accepted,) = reserve(db, a_request(item, 7))
 
@@ -152,14 +153,14 @@ def test_lapsed_holds_are_taken_back_when_stock_runs_short(db: Db) -> None:
     assert available(db, item) == 0
     with db.begin() as session:
         expired = reservations.find(session, Filter(status=Status.EXPIRED), limit=10)
-    assert {one.id for one in expired} == {one.id for one in lapsed}
+    assert {one.id for one in expired} == {one.id for one in overdue}
 
 
-def test_what_is_sold_or_held_is_not_taken_back_with_what_has_lapsed(db: Db) -> None:
+def test_confirmed_reservations_and_holds_that_are_not_overdue_are_not_taken_back(db: Db) -> None:
     item = an_item(db, quantity=9)
     sold = a_hold(db, item, quantity=3)
     with db.begin() as session:
-        reservations.change(session, sold.id, Status.CONFIRMED)
+        reservations.change(session, sold.id, Status.CONFIRMED, routes=routes_of(db))
     a_hold(db, item, quantity=3)
     an_overdue_hold(db, item, quantity=3)
 
@@ -169,7 +170,7 @@ def test_what_is_sold_or_held_is_not_taken_back_with_what_has_lapsed(db: Db) -> 
 
 
 @pytest.mark.parametrize("seconds", [1, 604_800])
-def test_a_hold_lasts_as_long_as_was_asked(db: Db, seconds: int) -> None:
+def test_a_hold_lasts_for_as_long_as_its_request_asks(db: Db, seconds: int) -> None:
     item = an_item(db)
 
     reserve(db, a_request(item, hold_for=timedelta(seconds=seconds)))
@@ -180,21 +181,21 @@ def test_a_hold_lasts_as_long_as_was_asked(db: Db, seconds: int) -> None:
     assert hold.expires_at - hold.created_at == timedelta(seconds=seconds)
 
 
-def test_tables_that_were_vacuumed_while_they_were_empty_are_not_read_from_end_to_end(
+def test_tables_that_were_vacuumed_while_they_were_empty_are_read_by_their_indexes(
     db: Db, engine: Engine, settings: Settings
 ) -> None:
-    """PostgreSQL takes them for empty until it looks again, and keeps the plans that it made meanwhile."""
+    """PostgreSQL takes such a table for empty until the next vacuum, and keeps the plans that it makes meanwhile."""
     item = an_item(db, quantity=1_000)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         for name in ("reservations", "idempotency_requests", "outbox"):
             connection.execute(text(f"VACUUM ANALYZE {name}"))
-    writer = sessions(connect(settings, connections=1, by_index=True), **db.kw["info"])
+    writer = sessions(connect(settings, connections=1, by_index=True))
 
     # A statement is planned once and for all after ten executions at the latest.
     for number in range(12):
         reserve(writer, *(a_request(item, key=f"{number}-{n}") for n in range(5)))
     with writer.begin() as session:
-        reservations.reserve(session, [a_request(item, key="last")], lambda made: str(made.id))
+        reservations.reserve(session, [a_request(item, key="last")], lambda made: str(made.id), routes_of(writer))
         scans = session.execute(text("SELECT relname FROM pg_stat_xact_user_tables WHERE seq_scan > 0")).scalars().all()
     writer.kw["bind"].dispose()
 
