@@ -1,1 +1,1 @@
-"""One suite over every destination: whatever its outside does, nothing is lost and nothing overtakes."""
+"""One suite for every destination: whatever its server does, no event is lost, and none overtakes another."""

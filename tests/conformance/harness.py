@@ -1,4 +1,4 @@
-"""What the suite needs of a destination's outside: a world that it can look at, and make trouble in."""
+"""What the suite needs of a destination's server: a harness that can examine it, and can cause trouble at it."""
 
 import json
 import threading
@@ -7,40 +7,40 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import ClassVar
 
-from tests.conformance.proxy import Answers, Gate
+from tests.conformance.proxy import Answers, Proxy
 
 
 class Trouble(Enum):
-    """What may go wrong out there."""
+    """What may go wrong at a server."""
 
-    #: One message is not wanted, and never will be.
+    #: It refuses one message, and always will.
     REFUSES = "refuses"
-    #: One message is not taken, this time.
+    #: It does not take one message, this time.
     FAILS = "fails"
-    #: It takes what it is sent and says nothing.
+    #: It takes what it is sent and does not answer.
     TIMES_OUT = "times out after accepting"
     #: It takes what it is sent and ends the connection.
     HANGS_UP = "hangs up after accepting"
     #: It takes what it is sent and answers with nonsense.
     GARBLES = "garbles"
-    #: It takes what it is sent and answers with half of what it wanted to say.
+    #: It takes what it is sent and sends half of its answer.
     CUTS_SHORT = "cuts its answer short"
-    #: There is nobody here for this: it can't be routed.
+    #: It returns what it is sent, because it can't be routed to anybody.
     RETURNS = "returns"
-    #: Not so many.
+    #: It says that it gets too many messages.
     THROTTLES = "throttles"
-    #: Nobody listens.
+    #: Its port refuses connections.
     GOES_DOWN = "goes down"
 
 
-#: Those that one message alone meets.
-OF_ONE = frozenset({Trouble.REFUSES, Trouble.FAILS})
+#: The troubles of one message alone.
+OF_ONE_MESSAGE = frozenset({Trouble.REFUSES, Trouble.FAILS})
 
-#: Those after which nobody can tell here what has arrived.
+#: The troubles after which the sender can't know what has arrived.
 AMBIGUOUS = (Trouble.TIMES_OUT, Trouble.HANGS_UP, Trouble.GARBLES, Trouble.CUTS_SHORT)
 
-#: What a gate before the server does to its answers then.
-AT_THE_GATE = {
+#: What a proxy does to the server's answers in each of them.
+AT_THE_PROXY = {
     Trouble.TIMES_OUT: Answers.SILENCE,
     Trouble.HANGS_UP: Answers.HANG_UP,
     Trouble.GARBLES: Answers.NONSENSE,
@@ -48,112 +48,115 @@ AT_THE_GATE = {
 }
 
 
-class Door:
-    """Where messages come in, one by one. It remembers them, and picks the one that has trouble. Safe for threads."""
+class Intake:
+    """Counts the messages that come in, and chooses the one that has trouble. Safe for threads."""
 
     def __init__(self) -> None:
         self.arrived: list[str] = []
         self._lock = threading.Lock()
         self._trouble: Trouble | None = None
-        self._left = 0
-        self._culprit = ""
+        self._until_chosen = 0
+        self._chosen = ""
 
-    def suffers(self, trouble: Trouble, position: int) -> None:
-        """From now on, all messages meet this trouble; or, if one meets it alone, the one that comes in so-manyth."""
+    def cause(self, trouble: Trouble, position: int) -> None:
+        """Give this trouble to all messages from now on, or if it is of one message, to the one at this position."""
         self._trouble = trouble
-        self._left = position
-        self._culprit = ""
+        self._until_chosen = position
+        self._chosen = ""
 
-    def recovers(self) -> None:
+    def recover(self) -> None:
         self._trouble = None
 
-    def meets(self, body: str) -> Trouble | None:
-        """Let a message in. Return the trouble that it meets."""
+    def admit(self, body: str) -> Trouble | None:
+        """Let a message in. Return the trouble that it has."""
         with self._lock:
             self.arrived.append(body)
-            if self._trouble not in OF_ONE:
+            if self._trouble not in OF_ONE_MESSAGE:
                 return self._trouble
-            self._left -= 1
-            if self._left == 0:
-                self._culprit = event_id(body)
-            return self._trouble if event_id(body) == self._culprit else None
+            self._until_chosen -= 1
+            if self._until_chosen == 0:
+                self._chosen = event_id(body)
+            return self._trouble if event_id(body) == self._chosen else None
 
 
-class World(ABC):
-    """A real server out there and what stands before it, both ready when it has been made.
+class Harness(ABC):
+    """A real server and what stands before it. Both are ready when the harness has been made.
 
-    A new destination needs one of these, and a line in `worlds.WORLDS`. Its messages must
-    be in the format `envelope`, which the suite reads.
+    A new destination needs a harness, and a line in `harnesses.HARNESSES`. Its messages must be in the format
+    `envelope`, which the suite reads.
     """
 
-    #: What can't happen to it, each with its reason. The suite leaves these out.
-    cannot: ClassVar[Mapping[Trouble, str]] = {}
+    #: The troubles that can't happen, each with its reason. The suite leaves them out.
+    impossible: ClassVar[Mapping[Trouble, str]] = {}
 
-    #: What it returns is dead at once; otherwise to return is an operator's mistake, and all waits.
+    #: Whether a returned message is dead at once. If not, an operator has made a mistake, and all messages wait.
     returned_is_dead: ClassVar[bool] = False
 
-    #: It drops by itself what comes in again under the same event id.
+    #: Whether the server itself drops a message that arrives again under the same event id.
     drops_repeats: ClassVar[bool] = False
 
-    #: What it is waited for where it says nothing. Long enough to connect in, and short for the test's sake.
+    #: The time-out of a call that gets no answer: long enough for connecting, and short for the test's sake.
     short_seconds: ClassVar[float] = 0.5
 
-    #: What it is waited for elsewhere: more than a busy machine needs.
+    #: The time-out in an outage, if it is waited for until it is over.
+    outage_seconds: ClassVar[float] = 20.0
+
+    #: The time-out of all other calls: more than a busy machine needs.
     timeout_seconds: ClassVar[float] = 20.0
 
-    #: Where the destination is found, as in a routes file.
+    #: The URL of the destination, as in a routes file.
     url: str
 
     @abstractmethod
     def accepted(self) -> Sequence[str]:
-        """Return the bodies that it has taken, repeats included, in the order in which it took them."""
+        """Return the bodies that the server has taken, repeats included, in the order in which it took them."""
 
     @abstractmethod
     def arrived(self) -> Sequence[str]:
-        """Return the bodies that came in, whether it took them or not."""
+        """Return the bodies that came in, whether the server took them or not."""
 
     @abstractmethod
-    def suffers(self, trouble: Trouble, position: int = 1) -> None:
-        """Make trouble. REFUSES and FAILS meet the message that comes in so-manyth from now on, each time it does."""
+    def cause(self, trouble: Trouble, position: int = 1) -> None:
+        """Cause trouble. REFUSES and FAILS are given to the message at this position from now, each time it is sent."""
 
     @abstractmethod
-    def recovers(self) -> None:
-        """Let all trouble be over."""
+    def recover(self) -> None:
+        """End all trouble."""
 
     @abstractmethod
     def close(self) -> None: ...
 
 
-class Gated(World):
-    """A world behind a gate, which makes those troubles that are the connection's, and a door, which counts."""
+class ProxiedHarness(Harness):
+    """A harness with a proxy, which causes the troubles of connections, and an intake, which counts messages."""
 
-    def __init__(self, gate: Gate) -> None:
-        self.gate = gate
-        self.door = Door()
+    def __init__(self, proxy: Proxy) -> None:
+        self.proxy = proxy
+        self.intake = Intake()
         self._trouble: Trouble | None = None
 
     def arrived(self) -> Sequence[str]:
-        return self.door.arrived
+        return self.intake.arrived
 
-    def suffers(self, trouble: Trouble, position: int = 1) -> None:
+    def cause(self, trouble: Trouble, position: int = 1) -> None:
         if trouble is Trouble.GOES_DOWN:
-            self.gate.shut()
-        elif trouble in AT_THE_GATE:
-            self.gate.answers = AT_THE_GATE[trouble]
+            self.proxy.shut()
+        elif trouble in AT_THE_PROXY:
+            self.proxy.answers = AT_THE_PROXY[trouble]
         else:
-            self.door.suffers(trouble, position)
+            self.intake.cause(trouble, position)
         self._trouble = trouble
 
-    def recovers(self) -> None:
-        self.door.recovers()
-        self.gate.answers = Answers.PASS
+    def recover(self) -> None:
+        self.intake.recover()
+        self.proxy.answers = Answers.PASS
         if self._trouble is Trouble.GOES_DOWN:
-            self.gate.open()
+            self.proxy.open()
         else:
-            self.gate.hang_up()
+            self.proxy.hang_up()
 
     def close(self) -> None:
-        self.gate.close()
+        self.proxy.close()
 
 
 def event_id(body: str) -> str:
@@ -161,5 +164,5 @@ def event_id(body: str) -> str:
 
 
 def aggregate_id(body: str) -> str:
-    """Return the aggregate that an event of the suite is about."""
+    """Return the aggregate that an event of the suite belongs to."""
     return str(json.loads(body)["payload"]["booking_id"])

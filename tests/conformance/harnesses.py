@@ -1,26 +1,31 @@
-"""All worlds, by name. `null:` has none: nobody can look at what it takes."""
+"""All harnesses, by name. `null:` has none, because nobody can examine what it takes."""
 
 from collections.abc import Mapping
 
-from tests.conformance.amqp import AmqpWorld
-from tests.conformance.harness import Trouble, World
-from tests.conformance.kafka import KafkaWorld
-from tests.conformance.log import LogWorld
-from tests.conformance.redis import RedisWorld
-from tests.conformance.sqs import FifoWorld, SqsWorld
-from tests.conformance.webhook import WebhookWorld
+from tests.conformance.amqp import AmqpHarness
+from tests.conformance.harness import Harness, Trouble
+from tests.conformance.kafka import KafkaHarness
+from tests.conformance.log import LogHarness
+from tests.conformance.redis import RedisHarness
+from tests.conformance.sqs import FifoHarness, SqsHarness
+from tests.conformance.webhook import WebhookHarness
 
-WORLDS: Mapping[str, type[World]] = {
-    "log": LogWorld,
-    "webhook": WebhookWorld,
-    "redis": RedisWorld,
-    "sqs": SqsWorld,
-    "sqs-fifo": FifoWorld,
-    "amqp": AmqpWorld,
-    "kafka": KafkaWorld,
+HARNESSES: Mapping[str, type[Harness]] = {
+    "log": LogHarness,
+    "webhook": WebhookHarness,
+    "redis": RedisHarness,
+    "sqs": SqsHarness,
+    "sqs-fifo": FifoHarness,
+    "amqp": AmqpHarness,
+    "kafka": KafkaHarness,
 }
 
 
-def able(*troubles: Trouble) -> list[tuple[str, Trouble]]:
-    """Return each world with each of these troubles that can happen to it."""
-    return [(name, trouble) for name, world in WORLDS.items() for trouble in troubles if trouble not in world.cannot]
+def possible(*troubles: Trouble) -> list[tuple[str, Trouble]]:
+    """Return the name of each harness with each of these troubles that can happen there."""
+    return [
+        (name, trouble)
+        for name, harness in HARNESSES.items()
+        for trouble in troubles
+        if trouble not in harness.impossible
+    ]

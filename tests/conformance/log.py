@@ -1,4 +1,4 @@
-"""The world of `log:`: a named pipe with a reader at its end, who may go away and come back."""
+"""The harness of `log:`: a named pipe. Its reader may leave and come back."""
 
 import fcntl
 import os
@@ -8,21 +8,21 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from tests.conformance.harness import Trouble, World
+from tests.conformance.harness import Harness, Trouble
 
-#: More than any test writes, so that no writer ever waits for the reader.
+#: More than any test writes, so that no writer waits for the reader.
 PIPE_BYTES = 2**20
 
-NO_ANSWER = "nobody answers at the end of a pipe: the kernel took a line or it did not"
-NO_SAY = "a pipe takes every line"
+NO_ANSWER = "the reader of a pipe does not answer: the kernel took a line or did not"
+TAKES_ALL = "a pipe takes every line"
 
 
-class LogWorld(World):
-    cannot: ClassVar = {
-        Trouble.REFUSES: NO_SAY,
-        Trouble.FAILS: NO_SAY,
-        Trouble.RETURNS: NO_SAY,
-        Trouble.THROTTLES: NO_SAY,
+class LogHarness(Harness):
+    impossible: ClassVar = {
+        Trouble.REFUSES: TAKES_ALL,
+        Trouble.FAILS: TAKES_ALL,
+        Trouble.RETURNS: TAKES_ALL,
+        Trouble.THROTTLES: TAKES_ALL,
         Trouble.TIMES_OUT: NO_ANSWER,
         Trouble.HANGS_UP: NO_ANSWER,
         Trouble.GARBLES: NO_ANSWER,
@@ -36,7 +36,7 @@ class LogWorld(World):
         self.url = f"log:{self._path}"
         self._read = b""
         self._reader: int | None = None
-        self._listen()
+        self._open()
 
     def accepted(self) -> Sequence[str]:
         with suppress(BlockingIOError):
@@ -47,12 +47,12 @@ class LogWorld(World):
     def arrived(self) -> Sequence[str]:
         return self.accepted()
 
-    def suffers(self, trouble: Trouble, position: int = 1) -> None:
+    def cause(self, trouble: Trouble, position: int = 1) -> None:
         self.accepted()
         self._leave()
 
-    def recovers(self) -> None:
-        self._listen()
+    def recover(self) -> None:
+        self._open()
 
     def close(self) -> None:
         self._leave()
@@ -63,6 +63,6 @@ class LogWorld(World):
             os.close(self._reader)
         self._reader = None
 
-    def _listen(self) -> None:
+    def _open(self) -> None:
         reader = self._reader = os.open(self._path, os.O_RDONLY | os.O_NONBLOCK)
         fcntl.fcntl(reader, fcntl.F_SETPIPE_SZ, PIPE_BYTES)

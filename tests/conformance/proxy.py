@@ -1,4 +1,4 @@
-"""A TCP relay before a real server: what is sent goes through, and what is answered may come to harm."""
+"""A TCP proxy before a real server: it passes on what is sent, and may suppress or damage the answers."""
 
 import socket
 import threading
@@ -7,7 +7,7 @@ from enum import Enum, auto
 
 
 class Answers(Enum):
-    """What becomes of the bytes that the server answers. It has done by then what it was asked."""
+    """What becomes of the bytes of the server's answers. By then the server has done what it was asked to."""
 
     PASS = auto()
     SILENCE = auto()
@@ -22,8 +22,8 @@ NONSENSE = b"\x00\xff nonsense \xfe\r\n\r\n" * 8
 Address = tuple[str, int] | str
 
 
-class Gate:
-    """Listens on a port of its own, which stays the same when it is shut and opened again."""
+class Proxy:
+    """Listens on a port of its own, which stays the same when the proxy is shut and opened again."""
 
     def __init__(self, server: Address) -> None:
         self.answers = Answers.PASS
@@ -36,16 +36,16 @@ class Gate:
         self._start(self._accept, self._listener)
 
     def shut(self) -> None:
-        """Refuse connections, and hang up on those that there are."""
+        """Refuse connections, and end those that there are."""
         self._stop_listening()
-        # Bound, but not listening: nobody else gets the port meanwhile.
+        # The port stays bound without listening, so that nobody else gets it meanwhile.
         self._listener = socket.socket()
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self._listener.bind(("127.0.0.1", self.port))
         self.hang_up()
 
     def open(self) -> None:
-        """Take connections again."""
+        """Accept connections again."""
         self._listener.listen()
         self._start(self._accept, self._listener)
 
@@ -104,7 +104,7 @@ class Gate:
         _end(client, server)
 
     def _passes_on(self, answered: bytes, client: socket.socket) -> bool:
-        """Do to an answer what is to be done to it. Return whether the connection goes on."""
+        """Pass an answer on, or suppress or damage it. Return whether the connection continues."""
         match self.answers:
             case Answers.PASS:
                 client.sendall(answered)

@@ -1,4 +1,4 @@
-"""A door before a Redis: it reads command by command, and may answer one itself instead of passing it on."""
+"""A proxy before a Redis: it reads command by command, and may answer one itself instead of passing it on."""
 
 import socket
 import socketserver
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
-#: Answers a command in Redis's protocol, or returns None: then Redis is asked.
+#: Returns the answer to a command in Redis's protocol, or None to have Redis answer it.
 Answer = Callable[[Sequence[bytes]], bytes | None]
 
 
@@ -17,8 +17,8 @@ class Reader(Protocol):
     def readline(self) -> bytes: ...
 
 
-class RespDoor(socketserver.ThreadingTCPServer):
-    """Passes commands on to the Redis that listens at `path`, in order, one answer each."""
+class RedisProxy(socketserver.ThreadingTCPServer):
+    """Passes commands on to the Redis that listens at `path`, in order, and returns one answer to each."""
 
     daemon_threads = True
 
@@ -37,7 +37,7 @@ class RespDoor(socketserver.ThreadingTCPServer):
 
 class _Connection(socketserver.StreamRequestHandler):
     disable_nagle_algorithm = True
-    server: RespDoor
+    server: RedisProxy
 
     def handle(self) -> None:
         with socket.socket(socket.AF_UNIX) as redis, suppress(OSError, EOFError):
@@ -53,7 +53,7 @@ class _Connection(socketserver.StreamRequestHandler):
 
 
 def _command(reader: Reader) -> tuple[bytes, Sequence[bytes]]:
-    """Read a command, which is an array of strings. Return it as it came, and what is in it."""
+    """Read a command, which is an array of strings. Return its bytes, and its strings."""
     raw = _line(reader)
     arguments = []
     for _ in range(int(raw[1:])):
@@ -65,7 +65,7 @@ def _command(reader: Reader) -> tuple[bytes, Sequence[bytes]]:
 
 
 def _reply(reader: Reader) -> bytes:
-    """Read an answer, as it comes. Source: "Redis serialization protocol specification"."""
+    """Read the bytes of an answer. Source: "Redis serialization protocol specification"."""
     line = _line(reader)
     count = int(line[1:]) if line[:1] in b"$*" else -1
     if line[:1] == b"$" and count >= 0:

@@ -1,4 +1,4 @@
-"""The worlds of `sqs://`: moto's server with a standard queue, and with a FIFO one."""
+"""The harnesses of `sqs://`: moto's server with a standard queue, and with a FIFO queue."""
 
 import http.client
 import json
@@ -13,15 +13,15 @@ import pytest
 from moto.server import ThreadedMotoServer
 from moto.sqs.models import sqs_backends
 
-from tests.conformance.harness import Door, Gated, Trouble
-from tests.conformance.proxy import Gate
+from tests.conformance.harness import Intake, ProxiedHarness, Trouble
+from tests.conformance.proxy import Proxy
 
 REGION = "eu-west-1"
 
-#: Whose queues moto keeps, unless it is told.
+#: The account of moto's queues, by default.
 ACCOUNT = "123456789012"
 
-#: What SQS says of a single message that it does not take, and of a whole call.
+#: How SQS answers for a single message that it does not take, and for a whole call.
 OF_A_MESSAGE: Mapping[Trouble, Mapping[str, Any]] = {
     Trouble.REFUSES: {"SenderFault": True, "Code": "InvalidMessageContents", "Message": "not this one"},
     Trouble.FAILS: {"SenderFault": False, "Code": "InternalError", "Message": "not now"},
@@ -32,8 +32,8 @@ OF_A_CALL: Mapping[Trouble, str] = {
 }
 
 
-class SqsWorld(Gated):
-    """boto3 finds it by its own variables."""
+class SqsHarness(ProxiedHarness):
+    """boto3 finds the server by environment variables of its own."""
 
     queue: ClassVar = "bookings-{}"
     attributes: ClassVar[Mapping[str, str]] = {}
@@ -45,14 +45,14 @@ class SqsWorld(Gated):
         self._environment = pytest.MonkeyPatch()
         self._set(AWS_ACCESS_KEY_ID="test", AWS_SECRET_ACCESS_KEY="test", AWS_REGION=REGION)
         self._create(self._moto.get_host_and_port())
-        self._sqs = SqsDoor(self._moto.get_host_and_port())
-        super().__init__(Gate(self._sqs.server_address[:2]))  # type: ignore[arg-type]
-        self._sqs.door = self.door
-        self._set(AWS_ENDPOINT_URL_SQS=f"http://127.0.0.1:{self.gate.port}")
+        self._sqs = SqsProxy(self._moto.get_host_and_port())
+        super().__init__(Proxy(self._sqs.server_address[:2]))  # type: ignore[arg-type]
+        self._sqs.intake = self.intake
+        self._set(AWS_ENDPOINT_URL_SQS=f"http://127.0.0.1:{self.proxy.port}")
         self.url = f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/{self._queue}"
 
     def accepted(self) -> Sequence[str]:
-        # To receive them would change what it knows of repeats.
+        # Receiving them would change how moto treats repeats.
         return [message.body for message in sqs_backends[ACCOUNT][REGION].queues[self._queue].messages]
 
     def close(self) -> None:
@@ -71,17 +71,17 @@ class SqsWorld(Gated):
         client.close()
 
 
-class FifoWorld(SqsWorld):
+class FifoHarness(SqsHarness):
     drops_repeats = True
     queue = "bookings-{}.fifo"
     attributes: ClassVar = {"FifoQueue": "true"}
 
 
-class SqsDoor(ThreadingHTTPServer):
-    """Passes calls on to moto, without those messages that meet trouble, and answers for these itself."""
+class SqsProxy(ThreadingHTTPServer):
+    """Passes calls on to moto without the messages that have trouble, and answers for those itself."""
 
     daemon_threads = True
-    door: Door
+    intake: Intake
 
     def __init__(self, moto: tuple[str, int]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -95,42 +95,42 @@ class SqsDoor(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is what some tests are about."""
+        """Ignore clients that hang up: some tests are about that."""
 
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: SqsDoor
+    server: SqsProxy
 
     def do_POST(self) -> None:
         call = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        met = [self.server.door.meets(entry["MessageBody"]) for entry in call["Entries"]]
-        code = next((OF_A_CALL[trouble] for trouble in met if trouble and trouble in OF_A_CALL), None)
+        troubles = [self.server.intake.admit(entry["MessageBody"]) for entry in call["Entries"]]
+        code = next((OF_A_CALL[trouble] for trouble in troubles if trouble and trouble in OF_A_CALL), None)
         if code:
-            self._say(400, {"__type": code, "message": "not today"})
+            self._send(400, {"__type": code, "message": "not today"})
             return
         failed = [
             {"Id": entry["Id"], **OF_A_MESSAGE[trouble]}
-            for entry, trouble in zip(call["Entries"], met, strict=True)
+            for entry, trouble in zip(call["Entries"], troubles, strict=True)
             if trouble
         ]
-        rest = [entry for entry, trouble in zip(call["Entries"], met, strict=True) if trouble is None]
+        rest = [entry for entry, trouble in zip(call["Entries"], troubles, strict=True) if trouble is None]
         answer = self._passed_on(call | {"Entries": rest}) if rest else {}
-        self._say(200, answer | {"Failed": failed})
+        self._send(200, answer | {"Failed": failed})
 
     def _passed_on(self, call: Mapping[str, Any]) -> dict[str, Any]:
         moto = http.client.HTTPConnection(*self.server.moto)
         kept = {name: value for name, value in self.headers.items() if name.lower() != "content-length"}
         moto.request("POST", self.path, json.dumps(call), kept)
-        answered = moto.getresponse()
-        said = answered.read()
+        response = moto.getresponse()
+        body = response.read()
         moto.close()
-        assert answered.status == 200, said
-        answer: dict[str, Any] = json.loads(said)
+        assert response.status == 200, body
+        answer: dict[str, Any] = json.loads(body)
         return answer
 
-    def _say(self, status: int, answer: Mapping[str, Any]) -> None:
+    def _send(self, status: int, answer: Mapping[str, Any]) -> None:
         body = json.dumps(answer).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/x-amz-json-1.0")

@@ -1,17 +1,17 @@
-"""The world of `https://`: an HTTP server that takes posts."""
+"""The harness of `https://`: an HTTP server."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler
 
-from tests.conformance.harness import Gated, Trouble
-from tests.conformance.proxy import Gate
+from tests.conformance.harness import ProxiedHarness, Trouble
+from tests.conformance.proxy import Proxy
 from tests.support.servers import a_server, saying
 
 STATUSES = {Trouble.REFUSES: 422, Trouble.FAILS: 408, Trouble.RETURNS: 404, Trouble.THROTTLES: 429, None: 200}
 
 
-class WebhookWorld(Gated):
+class WebhookHarness(ProxiedHarness):
     returned_is_dead = True
 
     def __init__(self) -> None:
@@ -19,13 +19,13 @@ class WebhookWorld(Gated):
         self._server = self._stack.enter_context(a_server())
         self._server.answer = self._answer
         self._accepted: list[str] = []
-        super().__init__(Gate(self._server.server_address[:2]))  # type: ignore[arg-type]
-        self.url = f"http://127.0.0.1:{self.gate.port}/hook"
+        super().__init__(Proxy(self._server.server_address[:2]))  # type: ignore[arg-type]
+        self.url = f"http://127.0.0.1:{self.proxy.port}/hook"
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         heard_id = handler.headers["webhook-id"]
         body = next(heard.body.decode() for heard in self._server.heard if heard.headers["webhook-id"] == heard_id)
-        status = STATUSES[self.door.meets(body)]
+        status = STATUSES[self.intake.admit(body)]
         if status == 200:
             self._accepted.append(body)
         saying(status)(handler)

@@ -18,9 +18,10 @@ from domain.idempotency import Answered
 from domain.items import Item
 from domain.reservations.table import reservations as table
 from tests.proofs.checker import check, statuses
-from tests.proofs.cluster import Api, Cluster
+from tests.proofs.cluster import Cluster
 from tests.proofs.conftest import Open
 from tests.proofs.load import Client, Response, at_once
+from tests.proofs.processes import Api
 from tests.proofs.waiting import wait_until
 from tests.support.builders import a_request
 
