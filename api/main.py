@@ -12,7 +12,7 @@ from socket import AF_INET, AF_INET6
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import click
+import rich_click as click
 from granian.constants import Interfaces
 from granian.log import LogLevels
 from granian.server import Server
