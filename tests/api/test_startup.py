@@ -1,4 +1,4 @@
-"""A wrong setting: no process starts, and each says which variable it is."""
+"""Starting with a wrong setting: no process starts, and its message names the variable."""
 
 import os
 import signal
@@ -7,16 +7,17 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import pytest
 
 from domain.runtime.settings import ROOT, Settings
 from tests.proofs.processes import free_port
-from tests.support.serving import PATIENCE_SECONDS
+from tests.support.serving import PATIENCE_SECONDS, serving
 
 API, SCHEDULER = "bin/api", "bin/scheduler"
 PROCESSES = (API, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expire-reservations")
 
-#: One wrong value for each variable that there is. Others: see test_settings.py.
+#: One wrong value for each variable. test_settings.py has others.
 WRONG = {
     "DATABASE_URL": "mysql://127.0.0.1/holdfast",
     "REDIS_URL": "redis://127.0.0.1:port",
@@ -38,23 +39,23 @@ WRONG = {
 }
 
 
-def test_every_variable_is_tried() -> None:
+def test_every_variable_has_a_wrong_value_here() -> None:
     assert set(WRONG) == {field.alias for field in Settings.model_fields.values()}
 
 
 @pytest.mark.parametrize("process", PROCESSES)
-def test_no_process_starts_with_wrong_settings_and_each_of_them_is_named(settings: Settings, process: str) -> None:
-    said = refusal(process, WRONG)
+def test_no_process_starts_with_wrong_settings_and_each_setting_is_named(settings: Settings, process: str) -> None:
+    message = refusal(process, WRONG)
 
-    assert [variable for variable in WRONG if f"\n{variable}: " not in said] == []
+    assert [variable for variable in WRONG if not names(message, variable)] == []
 
 
 @pytest.mark.parametrize("process", PROCESSES)
 @pytest.mark.parametrize("variable", ["DATABASE_URL", "LOG_LEVEL"])
 def test_one_wrong_setting_is_enough(settings: Settings, process: str, variable: str) -> None:
-    said = refusal(process, {variable: WRONG[variable]})
+    message = refusal(process, {variable: WRONG[variable]})
 
-    assert f"\n{variable}: " in said
+    assert names(message, variable)
 
 
 @pytest.mark.parametrize("process", [process for process in PROCESSES if process != SCHEDULER])
@@ -64,22 +65,78 @@ def test_no_process_that_reads_the_routes_starts_with_wrong_ones(
     file = tmp_path / "routes.toml"
     file.write_text("destination = ")
 
-    said = refusal(process, {"HOLDFAST_ROUTES": str(file), "PORT": str(free_port())})
+    message = refusal(process, {"HOLDFAST_ROUTES": str(file), "PORT": str(free_port())})
 
-    assert "\nHOLDFAST_ROUTES: " in said
-    assert str(file) in said
+    assert names(message, "HOLDFAST_ROUTES")
+    assert str(file) in message
 
 
 @pytest.mark.parametrize(("host", "variable"), [("127.0.0.1", "PORT"), ("192.0.2.1", "HOST")])
-def test_an_api_that_can_not_listen_says_why(settings: Settings, host: str, variable: str) -> None:
+def test_an_api_that_can_not_listen_names_the_variable(settings: Settings, host: str, variable: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        said = refusal(API, {"HOST": host, "PORT": str(taken.getsockname()[1])})
+        message = refusal(API, {"HOST": host, "PORT": str(taken.getsockname()[1])})
 
-    assert f"\n{variable}: " in said
+    assert names(message, variable)
+
+
+def test_an_api_ends_if_its_configuration_is_wrong_when_a_process_of_it_starts_again(
+    settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "routes.toml"
+    file.write_text("")
+
+    with serving(WEB_CONCURRENCY="2", HOLDFAST_ROUTES=str(file)) as served:
+        file.write_text("destination = ")
+        for child in psutil.Process(served.process.pid).children():
+            child.kill()
+        code = served.process.wait(PATIENCE_SECONDS)
+        log = served.logged()
+
+    assert code == 2
+    assert names(log, "HOLDFAST_ROUTES")
+    assert "Traceback" not in log
+
+
+def test_the_help_of_the_api_is_printed_and_nothing_is_served() -> None:
+    done = run_api("--help", **WRONG)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    for named in ("HOST", "PORT", "WEB_CONCURRENCY", "DATABASE_URL", "Exit codes:", "Example:"):
+        assert named in done.stdout
+
+
+def test_the_api_has_a_version() -> None:
+    assert run_api("--version").stdout.startswith("Holdfast, version ")
+
+
+@pytest.mark.parametrize("arguments", [["--colour"], ["8000"]])
+def test_an_unknown_option_of_the_api_is_refused_and_nothing_is_served(arguments: list[str]) -> None:
+    refused = run_api(*arguments)
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert arguments[0] in refused.stderr
+
+
+def names(message: str, variable: str) -> bool:
+    """Return whether a line of a message begins with the name of a variable."""
+    return any(line.startswith(f"{variable}: ") for line in message.splitlines())
+
+
+def run_api(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run bin/api, which must end by itself."""
+    return subprocess.run(
+        [ROOT / API, *arguments],
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_SECONDS,
+    )
 
 
 def refusal(program: str, environment: Mapping[str, str]) -> str:
-    """Start a process that must refuse to start. Return what it said."""
+    """Start a process that must end with a configuration error. Return its message."""
     process = subprocess.Popen(
         [ROOT / program],
         env={**os.environ, **environment},
@@ -90,11 +147,11 @@ def refusal(program: str, environment: Mapping[str, str]) -> str:
         start_new_session=True,
     )
     try:
-        _, said = process.communicate(timeout=PATIENCE_SECONDS)
+        _, message = process.communicate(timeout=PATIENCE_SECONDS)
     finally:
         if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    assert process.returncode == 2, said
-    assert "Traceback" not in said
-    return said
+    assert process.returncode == 2, message
+    assert "Traceback" not in message
+    return message

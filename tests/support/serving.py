@@ -1,4 +1,4 @@
-"""The API as its customers meet it: granian in processes of its own, called over a socket."""
+"""The API as its clients see it: the server in processes of its own, called over a socket."""
 
 import os
 import signal
@@ -17,42 +17,42 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain.runtime.settings import HOME, ROOT
 
-#: What has not come true by then never will.
+#: A condition that is not true within this time will never be.
 PATIENCE_SECONDS = 20.0
 
-#: How often a condition is looked at.
-LOOK_EVERY_SECONDS = 0.01
+#: The pause between two checks of a condition.
+CHECK_EVERY_SECONDS = 0.01
 
 T = TypeVar("T")
 
 
 @dataclass
 class Served:
-    """A running API, a client of it, and what it has logged."""
+    """A running API, a client of it, and its log."""
 
     process: subprocess.Popen[bytes]
     client: httpx.Client
     log: Path
-    _looked_at: int = field(default=0)
+    _read_to: int = field(default=0)
 
     @property
     def url(self) -> str:
         return str(self.client.base_url)
 
     def logged(self) -> str:
-        """Return what it has logged since the last look."""
+        """Return what it has logged since the last call."""
         text = self.log.read_text()
-        new, self._looked_at = text[self._looked_at :], len(text)
+        new, self._read_to = text[self._read_to :], len(text)
         return new
 
     def faults(self) -> list[str]:
-        """Return what it has logged as its own fault since the last look."""
+        """Return what it has logged as its own faults since the last call."""
         return [line for line in self.logged().splitlines() if '"level": "error"' in line or "Traceback" in line]
 
 
 @contextmanager
 def serving(**environment: str) -> Iterator[Served]:
-    """Serve the API with the settings of the tests, and these, until the block ends."""
+    """Serve the API with the settings of the tests and these variables, until the block ends."""
     port = free_port()
     log = HOME / f"api-{port}.log"
     with log.open("wb") as output:
@@ -95,23 +95,23 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_until(what: str, holds: Callable[[], T | None]) -> T:
-    """Return what `holds` returns as soon as it is true. Fails if that is not soon."""
+    """Return what `holds` returns as soon as that is true. Fails after PATIENCE_SECONDS; `what` is for its message."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not (found := holds()):
         assert time.monotonic() < deadline, f"Not within {PATIENCE_SECONDS:.0f} s: {what}."
-        time.sleep(LOOK_EVERY_SECONDS)
+        time.sleep(CHECK_EVERY_SECONDS)
     return found
 
 
 def wait_until_blocked(db: sessionmaker[Session], connections: int = 1) -> None:
-    """Wait until so many connections to this database wait for a lock."""
+    """Wait until this many connections to this database, or more, wait for a lock."""
     blocked = text(
         "SELECT count(*) >= :connections FROM pg_stat_activity"
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
 
-    def look() -> bool:
+    def are_blocked() -> bool:
         with db.begin() as session:
             return bool(session.execute(blocked, {"connections": connections}).scalar_one())
 
-    wait_until(f"{connections} wait for a lock", look)
+    wait_until(f"{connections} wait for a lock", are_blocked)

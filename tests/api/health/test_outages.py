@@ -1,4 +1,4 @@
-"""The API while something that it needs is down or busy: it says so, and serves again by itself."""
+"""The API while its database or its broker is down or busy: its answers say so, and it recovers by itself."""
 
 import os
 import subprocess
@@ -15,15 +15,15 @@ from sqlalchemy import Engine, select
 
 from api.http.problems import MEDIA_TYPE
 from deploy.embedded import PostgreSQL, RedisServer
-from domain.items.table import items
+from domain.items import items
 from domain.runtime.settings import HOME, ROOT, Settings
 from tests.support.builders import Db, an_item, available
 from tests.support.serving import Served, serving, wait_until, wait_until_blocked
 
 
 @dataclass
-class House:
-    """An API, and a database and a Redis that only it uses."""
+class Environment:
+    """An API with a database and a Redis of its own."""
 
     postgresql: PostgreSQL
     redis: RedisServer
@@ -55,40 +55,40 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(settings: Settings) -> Iterator[House]:
+def environment(settings: Settings) -> Iterator[Environment]:
     home = HOME / "outages"
     postgresql, redis = PostgreSQL(home / "postgresql"), RedisServer(home / "redis")
-    environment = {"DATABASE_URL": postgresql.url, "REDIS_URL": redis.url}
-    subprocess.run([ROOT / "bin" / "migrate"], env=os.environ | environment, check=True, capture_output=True)
-    with serving(**environment) as served:
-        yield House(postgresql, redis, served)
+    variables = {"DATABASE_URL": postgresql.url, "REDIS_URL": redis.url}
+    subprocess.run([ROOT / "bin" / "migrate"], env=os.environ | variables, check=True, capture_output=True)
+    with serving(**variables) as served:
+        yield Environment(postgresql, redis, served)
     redis.stop()
     postgresql.stop("immediate")
 
 
 @pytest.fixture
-def hold(house: House) -> str:
-    """The address of a hold of one unit of the item 1, of which there are many."""
-    if not house.api.get("/items/1").is_success:
-        house.api.post("/items", json={"sku": "A", "name": "A", "available_quantity": 1_000}).raise_for_status()
-    return house.api.post("/reservations", json={"item_id": 1, "quantity": 1}).headers["Location"]
+def hold(environment: Environment) -> str:
+    """The path of a new hold of one unit of the item 1, which has many units."""
+    if not environment.api.get("/items/1").is_success:
+        environment.api.post("/items", json={"sku": "A", "name": "A", "available_quantity": 1_000}).raise_for_status()
+    return environment.api.post("/reservations", json={"item_id": 1, "quantity": 1}).headers["Location"]
 
 
-def test_while_the_database_is_down_every_door_says_so(house: House, hold: str) -> None:
+def test_while_the_database_is_down_every_handler_answers_503(environment: Environment, hold: str) -> None:
     a_hold = {"item_id": 1, "quantity": 1}
 
-    with house.without_database():
+    with environment.without_database():
         answers = [
-            house.api.post("/items", json={"sku": "B", "name": "B"}),
-            house.api.get("/items"),
-            house.api.get("/items/1"),
-            house.api.patch("/items/1", json={"name": "B"}),
-            house.api.post("/reservations", json=a_hold),
-            house.api.post("/reservations", json=a_hold, headers={"Idempotency-Key": "k"}),
-            house.api.get("/reservations"),
-            house.api.get(hold),
-            house.api.post(f"{hold}/confirm"),
-            house.api.post(f"{hold}/cancel", headers={"Idempotency-Key": "k"}),
+            environment.api.post("/items", json={"sku": "B", "name": "B"}),
+            environment.api.get("/items"),
+            environment.api.get("/items/1"),
+            environment.api.patch("/items/1", json={"name": "B"}),
+            environment.api.post("/reservations", json=a_hold),
+            environment.api.post("/reservations", json=a_hold, headers={"Idempotency-Key": "k"}),
+            environment.api.get("/reservations"),
+            environment.api.get(hold),
+            environment.api.post(f"{hold}/confirm"),
+            environment.api.post(f"{hold}/cancel", headers={"Idempotency-Key": "k"}),
         ]
 
     for answer in answers:
@@ -96,13 +96,13 @@ def test_while_the_database_is_down_every_door_says_so(house: House, hold: str) 
         assert answer.headers["Content-Type"] == MEDIA_TYPE
         assert answer.json()["type"] == "urn:holdfast:problem:database-unavailable"
         assert int(answer.headers["Retry-After"]) == answer.json()["retry_after"] > 0
-    assert house.api.get(hold).json()["status"] == "PENDING"
-    assert house.served.faults() == []
+    assert environment.api.get(hold).json()["status"] == "PENDING"
+    assert environment.served.faults() == []
 
 
-def test_while_the_database_is_down_the_api_is_alive_but_not_ready(house: House) -> None:
-    with house.without_database():
-        live, ready = house.api.get("/health/live"), house.api.get("/health/ready")
+def test_while_the_database_is_down_the_api_is_alive_but_not_ready(environment: Environment) -> None:
+    with environment.without_database():
+        live, ready = environment.api.get("/health/live"), environment.api.get("/health/ready")
 
     assert (live.status_code, live.json()) == (200, {"status": "ok"})
     assert (ready.status_code, ready.json()["status"]) == (503, "unavailable")
@@ -110,54 +110,59 @@ def test_while_the_database_is_down_the_api_is_alive_but_not_ready(house: House)
     assert int(ready.headers["Retry-After"]) > 0
 
 
-def test_when_the_database_is_back_the_same_processes_serve_again(house: House, hold: str) -> None:
-    processes = house.processes()
-    with house.without_database():
-        assert _made(house.api) is None
+def test_when_the_database_is_back_the_same_processes_serve_again(environment: Environment, hold: str) -> None:
+    processes = environment.processes()
+    with environment.without_database():
+        assert _made(environment.api) is None
 
-    made = wait_until("a reservation is made", lambda: _made(house.api))
+    made = wait_until("a reservation is made", lambda: _made(environment.api))
 
     assert "Idempotency-Replayed" not in made.headers
-    assert house.api.post(f"{hold}/confirm").status_code == 200
-    assert house.api.get("/health/ready").status_code == 200
-    assert house.processes() == processes
+    assert environment.api.post(f"{hold}/confirm").status_code == 200
+    assert environment.api.get("/health/ready").status_code == 200
+    assert environment.processes() == processes
 
 
-def test_nobody_notices_that_the_database_was_away_while_nobody_asked(house: House, hold: str) -> None:
-    with house.without_database():
+def test_an_outage_of_the_database_between_two_requests_is_not_noticed(environment: Environment, hold: str) -> None:
+    with environment.without_database():
         pass
 
-    answers = [_ask(house.api, "unnoticed"), house.api.get(hold), house.api.get("/items"), house.api.get(hold)]
+    answers = [
+        _reserve(environment.api, "unnoticed"),
+        environment.api.get(hold),
+        environment.api.get("/items"),
+        environment.api.get(hold),
+    ]
 
     assert [answer.status_code for answer in answers] == [201, 200, 200, 200]
 
 
-def test_a_request_that_the_database_leaves_in_the_lurch_may_be_sent_again(house: House, hold: str) -> None:
+def test_a_request_that_the_database_did_not_answer_may_be_sent_again(environment: Environment, hold: str) -> None:
     with ThreadPoolExecutor(1) as threads:
-        with psycopg.connect(house.postgresql.url, autocommit=True) as locking, pytest.raises(psycopg.Error):
+        with psycopg.connect(environment.postgresql.url, autocommit=True) as locking, pytest.raises(psycopg.Error):
             with locking.transaction():
                 locking.execute("SELECT FROM items FOR UPDATE")
-                asked = threads.submit(_ask, house.api, "lurch")
-                wait_until("it waits for the item", lambda: _blocked(house.postgresql))
-                with house.without_database():
+                asked = threads.submit(_reserve, environment.api, "interrupted")
+                wait_until("it waits for the item", lambda: _blocked(environment.postgresql))
+                with environment.without_database():
                     lost = asked.result()
-        again = wait_until("a reservation is made", lambda: _made(house.api, "lurch"))
+        again = wait_until("a reservation is made", lambda: _made(environment.api, "interrupted"))
 
     assert (lost.status_code, lost.headers["Retry-After"]) == (503, "2")
     assert "Idempotency-Replayed" not in again.headers
-    assert house.served.faults() == []
+    assert environment.served.faults() == []
 
 
-def test_without_redis_requests_succeed_and_readiness_only_warns(house: House, hold: str) -> None:
-    with house.without_redis():
-        made = house.api.post("/reservations", json={"item_id": 1, "quantity": 1})
-        confirmed = house.api.post(f"{hold}/confirm")
-        ready = house.api.get("/health/ready")
+def test_without_redis_requests_succeed_and_readiness_only_warns(environment: Environment, hold: str) -> None:
+    with environment.without_redis():
+        made = environment.api.post("/reservations", json={"item_id": 1, "quantity": 1})
+        confirmed = environment.api.post(f"{hold}/confirm")
+        ready = environment.api.get("/health/ready")
 
     assert (made.status_code, confirmed.status_code) == (201, 200)
     assert (ready.status_code, ready.json()["status"], ready.json()["database"]) == (200, "ok", "ok")
     assert ready.json()["broker"].startswith("unreachable")
-    wait_until("Redis is heard", lambda: house.api.get("/health/ready").json()["broker"] == "ok")
+    wait_until("Redis is reachable", lambda: environment.api.get("/health/ready").json()["broker"] == "ok")
 
 
 def test_an_api_whose_queue_is_full_is_busy_until_it_moves_again(db: Db, engine: Engine, settings: Settings) -> None:
@@ -183,13 +188,13 @@ def test_an_api_whose_queue_is_full_is_busy_until_it_moves_again(db: Db, engine:
         assert available(db, item) == 7
 
 
-def _ask(api: httpx.Client, key: str) -> httpx.Response:
+def _reserve(api: httpx.Client, key: str) -> httpx.Response:
     return api.post("/reservations", json={"item_id": 1, "quantity": 1}, headers={"Idempotency-Key": key})
 
 
 def _made(api: httpx.Client, key: str = "outage") -> httpx.Response | None:
-    """Ask for a reservation. Return the answer, or None if that is to come back later."""
-    answer = _ask(api, key)
+    """Request a reservation. Return the answer, or None if it was 503."""
+    answer = _reserve(api, key)
     assert answer.status_code in (201, 503), answer.text
     return answer if answer.is_success else None
 

@@ -1,4 +1,4 @@
-"""Bad bodies over HTTP: each gets a no that names the field, and leaves nothing behind."""
+"""Bodies that must be refused: each refusal names the field, and nothing has changed."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,16 +9,16 @@ import pytest
 from api.http.decoding import MAX_BODY_BYTES
 from api.reservations.routes import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
 from tests.support.builders import Db, an_item
-from tests.support.refusals import HOLD, ITEM, JSON, SKU, House, a_house
+from tests.support.refusals import HOLD, ITEM, JSON, SKU, Environment, unchanged_environment
 
-#: More digits than Python would read.
+#: More digits than Python converts to a number.
 NINES = "9" * 5_000
 
 
 @pytest.fixture
-def house(api: httpx.Client, db: Db) -> Iterator[House]:
-    with a_house(api, db) as house:
-        yield house
+def environment(api: httpx.Client, db: Db) -> Iterator[Environment]:
+    with unchanged_environment(api, db) as environment:
+        yield environment
 
 
 @pytest.mark.parametrize(
@@ -50,8 +50,8 @@ def house(api: httpx.Client, db: Db) -> Iterator[House]:
         b'"item"',
     ],
 )
-def test_what_is_not_an_object_of_json_in_utf_8_is_refused(house: House, body: bytes) -> None:
-    problem = house.refuses_body(body)
+def test_what_is_not_an_object_of_json_in_utf_8_is_refused(environment: Environment, body: bytes) -> None:
+    problem = environment.refuses_body(body)
 
     assert (problem["status"], problem["field"]) == (400, "body")
 
@@ -60,44 +60,46 @@ def test_what_is_not_an_object_of_json_in_utf_8_is_refused(house: House, body: b
 @pytest.mark.parametrize(
     "path", ["/items", f"/items/{ITEM}", f"/reservations/{HOLD}/confirm", f"/reservations/{HOLD}/cancel"]
 )
-def test_no_door_takes_anything_else(house: House, path: str, body: bytes) -> None:
-    problem = house.refuses_body(body, path)
+def test_every_handler_refuses_a_body_that_is_not_an_object(environment: Environment, path: str, body: bytes) -> None:
+    problem = environment.refuses_body(body, path)
 
     assert (problem["status"], problem["field"]) == (400, "body")
 
 
 @pytest.mark.parametrize("path", ["/items", f"/items/{ITEM}"])
-def test_a_body_that_is_needed_is_not_left_out(house: House, path: str) -> None:
-    problem = house.refuses_body(b"", path)
+def test_a_body_that_is_required_can_not_be_omitted(environment: Environment, path: str) -> None:
+    problem = environment.refuses_body(b"", path)
 
     assert (problem["status"], problem["field"]) == (400, "body")
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded", "text/json", ""])
 @pytest.mark.parametrize("path", ["/items", "/reservations", f"/reservations/{HOLD}/confirm"])
-def test_another_content_type_than_json_is_refused(house: House, path: str, content_type: str | None) -> None:
+def test_another_content_type_than_json_is_refused(
+    environment: Environment, path: str, content_type: str | None
+) -> None:
     headers = {} if content_type is None else {"Content-Type": content_type}
 
-    problem = house.refuses("POST", path, content=b'{"item_id":1,"quantity":1}', headers=headers)
+    problem = environment.refuses("POST", path, content=b'{"item_id":1,"quantity":1}', headers=headers)
 
     assert (problem["status"], problem["field"]) == (415, "Content-Type")
 
 
 @pytest.mark.parametrize("chunk", [None, 65_536])
 @pytest.mark.parametrize("path", ["/items", "/reservations", f"/reservations/{HOLD}/cancel"])
-def test_a_body_of_more_than_a_megabyte_is_refused(house: House, path: str, chunk: int | None) -> None:
+def test_a_body_of_more_than_a_megabyte_is_refused(environment: Environment, path: str, chunk: int | None) -> None:
     body = b'{"item_id":1,"quantity":1,"note":"' + b"x" * MAX_BODY_BYTES + b'"}'
     chunks = body if chunk is None else iter([body[at : at + chunk] for at in range(0, len(body), chunk)])
 
-    problem = house.refuses("POST", path, content=chunks, headers=JSON)
+    problem = environment.refuses("POST", path, content=chunks, headers=JSON)
 
     assert (problem["status"], problem["field"]) == (413, "body")
 
 
-def test_a_body_may_have_a_megabyte(house: House) -> None:
+def test_a_body_may_have_a_megabyte(environment: Environment) -> None:
     empty = '{"item_id":1,"quantity":0}'
 
-    problem = house.refuses_body(empty + " " * (MAX_BODY_BYTES - len(empty)))
+    problem = environment.refuses_body(empty + " " * (MAX_BODY_BYTES - len(empty)))
 
     assert problem["field"] == "quantity"
 
@@ -110,7 +112,7 @@ def _every(field: str, *values: object) -> list[tuple[Mapping[str, object], str]
     return _each(field, *({field: value} for value in values))
 
 
-#: What can't be, beside an item and a quantity that can.
+#: Fields with wrong values, beside an item and a quantity that are right.
 WRONG_FIELDS = [
     *_every("quantity", 0, -1, 1.5, 1.0, "2", 10**12, 2**31, True, None, [], [1], {}),
     *_every("item_id", 0, -1, 2**63, 10**30, 1.5, "1", True, []),
@@ -128,8 +130,10 @@ WRONG_FIELDS = [
 
 
 @pytest.mark.parametrize(("fields", "named"), WRONG_FIELDS)
-def test_a_wrong_field_of_a_reservation_is_named(house: House, fields: Mapping[str, object], named: str) -> None:
-    problem = house.refuses_body(json.dumps({"item_id": 1, "quantity": 1, **fields}))
+def test_a_wrong_field_of_a_reservation_is_named(
+    environment: Environment, fields: Mapping[str, object], named: str
+) -> None:
+    problem = environment.refuses_body(json.dumps({"item_id": 1, "quantity": 1, **fields}))
 
     assert (problem["status"], problem["field"]) == (400, named)
     assert problem["detail"].startswith(f"{named}: ")
@@ -148,8 +152,8 @@ def test_a_wrong_field_of_a_reservation_is_named(house: House, fields: Mapping[s
         (f'{{"item_id":1,"quantity":1,"metadata":{{"a":{NINES}}}}}', "metadata"),
     ],
 )
-def test_a_number_beyond_measure_is_named(house: House, body: str, named: str) -> None:
-    problem = house.refuses_body(body)
+def test_a_number_that_is_too_large_is_named(environment: Environment, body: str, named: str) -> None:
+    problem = environment.refuses_body(body)
 
     assert (problem["status"], problem["field"]) == (400, named)
 
@@ -199,8 +203,8 @@ def test_a_number_beyond_measure_is_named(house: House, body: str, named: str) -
         ("/reservations/%00/confirm", {}, "reservation_id"),
     ],
 )
-def test_a_wrong_field_is_named(house: House, path: str, body: object, named: str) -> None:
-    problem = house.refuses_body(json.dumps(body), path)
+def test_a_wrong_field_is_named(environment: Environment, path: str, body: object, named: str) -> None:
+    problem = environment.refuses_body(json.dumps(body), path)
 
     assert (problem["status"], problem["field"]) == (400, named)
 
@@ -208,22 +212,22 @@ def test_a_wrong_field_is_named(house: House, path: str, body: object, named: st
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 @pytest.mark.parametrize("key", [None, "k"])
 @pytest.mark.parametrize("depth", [MAX_METADATA_DEPTH, 100, 400, 500, 900, 950, 960, 970, 980, 1_000, 5_000, 100_000])
-def test_metadata_is_not_nested_deeply(house: House, depth: int, key: str | None, opening: str) -> None:
+def test_metadata_is_not_nested_deeply(environment: Environment, depth: int, key: str | None, opening: str) -> None:
     closing = "]" if opening == "[" else "}"
     keyed = {} if key is None else {"Idempotency-Key": key}
 
     for innermost in ("1", '"\\u0000"'):
         metadata = f'{{"a":{opening * depth}{innermost}{closing * depth}}}'
-        problem = house.refuses_body(f'{{"item_id":1,"quantity":1,"metadata":{metadata}}}', **keyed)
+        problem = environment.refuses_body(f'{{"item_id":1,"quantity":1,"metadata":{metadata}}}', **keyed)
 
         assert problem["status"] == 400
         assert problem["field"].split(".")[0] in ("metadata", "body")
 
 
-def test_a_field_that_there_is_not_may_be_nested_as_deeply_as_it_likes(house: House) -> None:
+def test_an_unknown_field_is_refused_however_deeply_it_is_nested(environment: Environment) -> None:
     nested = "[" * 300_000 + "]" * 300_000
 
-    problem = house.refuses_body(f'{{"item_id":1,"quantity":1,"colour":{nested}}}')
+    problem = environment.refuses_body(f'{{"item_id":1,"quantity":1,"colour":{nested}}}')
 
     assert problem["status"] == 400
 
@@ -239,7 +243,7 @@ def test_a_field_that_there_is_not_may_be_nested_as_deeply_as_it_likes(house: Ho
         '{"a":"\\ud83d\\ude00","b":"\\\\u0000","c":"\u2028","d":"<script>"}',
     ],
 )
-def test_metadata_that_is_only_odd_is_kept(api: httpx.Client, db: Db, metadata: str) -> None:
+def test_metadata_that_is_unusual_but_valid_is_kept(api: httpx.Client, db: Db, metadata: str) -> None:
     item = an_item(db)
 
     made = api.post(
@@ -248,7 +252,7 @@ def test_metadata_that_is_only_odd_is_kept(api: httpx.Client, db: Db, metadata: 
 
     assert made.status_code == 201
     kept = api.get(made.headers["Location"]).text
-    # A number comes back as the same number, not as the same digits: 1e308 may have its zeros then.
+    # A number is returned as the same number, not with the same digits: 1e308 may be written with its zeros.
     assert _measured(kept) == _measured(made.text) == json.loads(metadata, parse_int=float)
 
 

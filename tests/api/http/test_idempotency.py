@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import Engine, func, select, text
 
 from domain import reservations
-from domain.idempotency.stored_answers import requests
-from tests.support.builders import Db, a_hold, a_request, an_item, available
+from domain.idempotency import requests
+from tests.support.builders import ROUTES, Db, a_hold, a_request, an_item, available
 from tests.support.refusals import everything
 from tests.support.serving import wait_until_blocked
 
@@ -20,7 +20,7 @@ Body = dict[str, object]
 
 @dataclass(frozen=True)
 class Request:
-    """Something that changes the house, and the same with another payload."""
+    """A request that changes something, and the same request with another payload."""
 
     method: str
     path: str
@@ -74,7 +74,9 @@ def test_a_repeated_request_gets_the_first_answer_to_the_byte(api: httpx.Client,
 
 
 @pytest.mark.parametrize("asking", [making, confirming])
-def test_an_answer_stays_the_same_when_the_reservation_has_gone_on(api: httpx.Client, db: Db, asking: Asking) -> None:
+def test_an_answer_stays_the_same_when_the_reservation_has_changed_since(
+    api: httpx.Client, db: Db, asking: Asking
+) -> None:
     request = asking(db)
     first = request.send(api)
     api.post(f"/reservations/{first.json()['id']}/cancel").raise_for_status()
@@ -94,7 +96,7 @@ def test_a_key_that_was_used_for_something_else_is_refused(api: httpx.Client, db
     reused = replace(request, body=request.other).send(api)
 
     assert reused.status_code == 409
-    assert {"type": "urn:holdfast:problem:key-reused", "key": "k"}.items() <= reused.json().items()
+    assert {"type": "urn:holdfast:problem:idempotency-key-reused", "key": "k"}.items() <= reused.json().items()
     assert everything(db) == after_first
 
 
@@ -110,7 +112,7 @@ def test_requests_without_a_key_are_requests_of_their_own(api: httpx.Client, db:
         assert session.execute(select(func.count()).select_from(requests)).scalar_one() == 0
 
 
-def test_quotes_around_a_key_are_no_part_of_it(api: httpx.Client, db: Db) -> None:
+def test_quotes_around_a_key_are_not_part_of_it(api: httpx.Client, db: Db) -> None:
     request = making(db)
     first = request.send(api, key="k")
 
@@ -154,10 +156,10 @@ def test_a_key_belongs_to_the_reservation_that_it_changed(api: httpx.Client, db:
 
     reused = api.post(f"/reservations/{other.id}/confirm", headers={"Idempotency-Key": "k"})
 
-    assert (reused.status_code, reused.json()["title"]) == (409, "Key reused")
+    assert (reused.status_code, reused.json()["title"]) == (409, "Idempotency key reused")
 
 
-def test_the_order_of_fields_and_white_space_are_no_difference(api: httpx.Client, db: Db) -> None:
+def test_the_order_of_fields_and_white_space_make_no_difference(api: httpx.Client, db: Db) -> None:
     headers = {"Content-Type": "application/json", "Idempotency-Key": "k"}
     item = an_item(db)
     written = f'{{"item_id":{item.id},"quantity":2,"metadata":{{"a":1,"b":{{"c":2,"d":3}}}}}}'
@@ -208,30 +210,32 @@ def test_nothing_is_kept_of_a_refusal(api: httpx.Client, db: Db, refused: Reques
 
 
 @every_change
-def test_twins_at_once_act_once_and_share_the_answer(api: httpx.Client, db: Db, engine: Engine, asking: Asking) -> None:
+def test_duplicates_at_once_act_once_and_share_the_answer(
+    api: httpx.Client, db: Db, engine: Engine, asking: Asking
+) -> None:
     request = asking(db)
 
     with ThreadPoolExecutor(2) as threads:
-        with _writing_held_up(engine):
-            twins = [threads.submit(request.send, api) for _ in range(2)]
-            # Of twins that make a reservation the second waits in the queue, where nobody sees it.
+        with _writing_blocked(engine):
+            duplicates = [threads.submit(request.send, api) for _ in range(2)]
+            # Of duplicates that make a reservation, the second waits in the queue, where PostgreSQL does not see it.
             wait_until_blocked(db, 1 if asking is making else 2)
-        first, second = (twin.result() for twin in twins)
+        first, second = (duplicate.result() for duplicate in duplicates)
 
     assert first.is_success
     assert (first.status_code, first.content, _named(first)) == (second.status_code, second.content, _named(second))
     assert sorted("Idempotency-Replayed" in answer.headers for answer in (first, second)) == [False, True]
 
 
-def test_a_twin_of_a_refusal_is_judged_for_itself(api: httpx.Client, db: Db, engine: Engine) -> None:
+def test_a_duplicate_of_a_refused_request_is_decided_by_itself(api: httpx.Client, db: Db, engine: Engine) -> None:
     an_item(db, sku="ROOM-101")
     request = creating(db)
 
     with ThreadPoolExecutor(2) as threads:
-        with _writing_held_up(engine):
-            twins = [threads.submit(request.send, api) for _ in range(2)]
+        with _writing_blocked(engine):
+            duplicates = [threads.submit(request.send, api) for _ in range(2)]
             wait_until_blocked(db, 2)
-        answers = [twin.result() for twin in twins]
+        answers = [duplicate.result() for duplicate in duplicates]
 
     assert [answer.json()["title"] for answer in answers] == ["Sku taken"] * 2
 
@@ -241,12 +245,12 @@ def test_a_key_that_races_with_another_process_on_another_item_is_refused(api: h
     request = Request("POST", "/reservations", {"item_id": item.id, "quantity": 1}, {})
 
     with ThreadPoolExecutor(1) as threads, db() as racing:
-        reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}")
+        reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}", ROUTES)
         late = threads.submit(request.send, api, **{"X-Client-Id": "client"})
         wait_until_blocked(db)
         racing.commit()
 
-    assert (late.result().status_code, late.result().json()["title"]) == (409, "Key reused")
+    assert (late.result().status_code, late.result().json()["title"]) == (409, "Idempotency key reused")
     assert available(db, item) == 10
 
 
@@ -255,8 +259,8 @@ def _named(answer: httpx.Response) -> tuple[str | None, str | None]:
 
 
 @contextmanager
-def _writing_held_up(engine: Engine) -> Iterator[None]:
-    """Let whoever writes an item or a reservation wait until the block ends. Reading goes on."""
+def _writing_blocked(engine: Engine) -> Iterator[None]:
+    """Make every transaction that writes an item or a reservation wait until the block ends. Reading is not blocked."""
     with engine.begin() as connection:
         connection.execute(text("LOCK TABLE items, reservations IN SHARE MODE"))
         yield

@@ -1,4 +1,4 @@
-"""Bad paths, queries and headers over HTTP, and names of what there is not: each is named, and nothing has changed."""
+"""Paths, queries and headers that must be refused: each refusal names them, and nothing has changed."""
 
 from collections.abc import Iterator
 from uuid import uuid4
@@ -7,13 +7,13 @@ import httpx
 import pytest
 
 from tests.support.builders import Db
-from tests.support.refusals import HOLD, ITEM, House, a_house
+from tests.support.refusals import HOLD, ITEM, Environment, unchanged_environment
 
 
 @pytest.fixture
-def house(api: httpx.Client, db: Db) -> Iterator[House]:
-    with a_house(api, db) as house:
-        yield house
+def environment(api: httpx.Client, db: Db) -> Iterator[Environment]:
+    with unchanged_environment(api, db) as environment:
+        yield environment
 
 
 @pytest.mark.parametrize(
@@ -33,14 +33,14 @@ def house(api: httpx.Client, db: Db) -> Iterator[House]:
         *((f"/reservations?sku={sku}", "sku") for sku in ("%00", "A%00", "x" * 65)),
         *((f"/reservations?guest_id={guest}", "guest_id") for guest in ("%00", "x" * 65)),
         *((f"/reservations?source={source}", "source") for source in ("%00", "x" * 51)),
-        *((f"/reservations?{bound}={instant}", bound) for bound in ("from", "to") for instant in (
+        *((f"/reservations?{bound}={timestamp}", bound) for bound in ("from", "to") for timestamp in (
             "2030-01-31T12:00:00", "2030-01-31", "2030-13-31T12:00:00Z", "2030-01-31T12:00:00+01:00", "yesterday",
             "2030", "0", "1e400", "NaN", "", "%00",
         )),
     ],
 )  # fmt: skip
-def test_a_wrong_parameter_is_named(house: House, path: str, named: str) -> None:
-    problem = house.refuses("GET", path)
+def test_a_wrong_parameter_is_named(environment: Environment, path: str, named: str) -> None:
+    problem = environment.refuses("GET", path)
 
     assert (problem["status"], problem["field"]) == (400, named)
 
@@ -64,18 +64,20 @@ def test_a_wrong_parameter_is_named(house: House, path: str, named: str) -> None
         ("POST", f"/reservations/{HOLD}/cancel", {}),
     ],
 )
-def test_a_wrong_header_is_named(house: House, method: str, path: str, body: object, header: str, value: bytes) -> None:
+def test_a_wrong_header_is_named(
+    environment: Environment, method: str, path: str, body: object, header: str, value: bytes
+) -> None:
     headers = {b"Idempotency-Key": b"k", header.encode(): value}
 
-    problem = house.refuses(method, path, json=body, headers=headers)
+    problem = environment.refuses(method, path, json=body, headers=headers)
 
     assert (problem["status"], problem["field"]) == (400, header)
 
 
 @pytest.mark.parametrize("value", [b"", b"x", b'"x"', b'"1", "2"', b"99999999999", b"-1", b"\xff"])
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
-def test_an_if_match_without_an_etag_is_refused(house: House, door: str, value: bytes) -> None:
-    problem = house.refuses("POST", f"/reservations/{HOLD}/{door}", headers={b"If-Match": value})
+@pytest.mark.parametrize("operation", ["confirm", "cancel"])
+def test_an_if_match_without_an_etag_is_refused(environment: Environment, operation: str, value: bytes) -> None:
+    problem = environment.refuses("POST", f"/reservations/{HOLD}/{operation}", headers={b"If-Match": value})
 
     assert (problem["status"], problem["field"]) == (400, "If-Match")
 
@@ -84,13 +86,15 @@ def test_an_if_match_without_an_etag_is_refused(house: House, door: str, value: 
     ("wanted", "named"),
     [({"item_id": 7}, "item_id"), ({"item_id": 2**63 - 1}, "item_id"), ({"sku": "NONE"}, "sku"), ({"sku": "7"}, "sku")],
 )
-def test_an_unknown_item_is_named(house: House, wanted: dict[str, object], named: str) -> None:
-    problem = house.refuses("POST", "/reservations", json=wanted | {"quantity": 1}, headers={"Idempotency-Key": "k"})
+def test_an_unknown_item_is_named(environment: Environment, wanted: dict[str, object], named: str) -> None:
+    problem = environment.refuses(
+        "POST", "/reservations", json=wanted | {"quantity": 1}, headers={"Idempotency-Key": "k"}
+    )
 
     assert (problem["status"], problem["field"], problem["item"]) == (404, named, wanted[named])
 
 
-def test_an_unknown_reservation_is_named(house: House) -> None:
-    problem = house.refuses("POST", f"/reservations/{uuid4()}/confirm", headers={"Idempotency-Key": "k"})
+def test_an_unknown_reservation_is_named(environment: Environment) -> None:
+    problem = environment.refuses("POST", f"/reservations/{uuid4()}/confirm", headers={"Idempotency-Key": "k"})
 
     assert (problem["status"], problem["field"]) == (404, "reservation_id")

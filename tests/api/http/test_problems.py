@@ -1,4 +1,4 @@
-"""Every error of the domain has words and a status, and tells the facts that it has."""
+"""Every error of the domain has a wording and a status, and its problem contains its facts."""
 
 import json
 import string
@@ -31,7 +31,7 @@ SAMPLES = {
 
 
 def leaves(root: type[HoldfastError] = HoldfastError) -> Iterator[type[HoldfastError]]:
-    """Every error of domain/runtime/errors.py that no other one there is derived from."""
+    """Yield every error of domain/runtime/errors.py from which no other error there is derived."""
     derived = [one for one in root.__subclasses__() if one.__module__ == errors.__name__]
     if not derived:
         yield root
@@ -52,27 +52,27 @@ def test_every_error_is_in_the_table_and_nothing_else_is() -> None:
 
 
 @every_error
-def test_every_gap_in_its_words_is_filled_by_a_fact(kind: type[HoldfastError]) -> None:
-    gaps = {name for _, name, _, _ in string.Formatter().parse(WORDINGS[kind].detail) if name is not None}
+def test_every_placeholder_in_a_wording_is_a_field_of_the_error(kind: type[HoldfastError]) -> None:
+    placeholders = {name for _, name, _, _ in string.Formatter().parse(WORDINGS[kind].detail) if name is not None}
 
-    assert gaps <= {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    assert placeholders <= {field.name for field in fields(kind)}  # type: ignore[arg-type]
 
 
 @every_error
-def test_a_problem_tells_its_facts_beside_the_members_that_every_problem_has(kind: type[HoldfastError]) -> None:
+def test_a_problem_has_the_facts_of_its_error_beside_the_members_of_every_problem(kind: type[HoldfastError]) -> None:
     error, wording = an_error(kind), WORDINGS[kind]
 
-    told = json.loads(msgspec.json.encode(body_of(error)))
+    rendered = json.loads(msgspec.json.encode(body_of(error)))
 
-    common = msgspec.convert(told, Problem)
+    common = msgspec.convert(rendered, Problem)
     assert (common.kind, common.title, common.status) == (wording.slug(), wording.title, wording.status)
     assert not set(common.detail) & set("{}")
-    members = told.keys() - {"type", "title", "status", "detail"}
+    members = rendered.keys() - {"type", "title", "status", "detail"}
     assert len(members) == len(fields(kind)) + isinstance(error, NotFound)  # type: ignore[arg-type]
 
 
 @every_error
-def test_what_is_passing_is_told_apart_from_what_is_wrong(kind: type[HoldfastError]) -> None:
+def test_503_is_for_errors_that_pass_and_for_no_others(kind: type[HoldfastError]) -> None:
     assert (WORDINGS[kind].status == 503) == issubclass(kind, Unavailable)
 
 
@@ -82,12 +82,12 @@ def test_no_two_problems_have_the_same_type() -> None:
     assert len({wording.slug() for wording in wordings}) == len(wordings)
 
 
-def test_who_is_to_ask_again_is_told_when() -> None:
+def test_a_problem_that_passes_says_when_to_try_again() -> None:
     assert body_of(Busy())["retry_after"] == Busy().retry_after_seconds
 
 
 @pytest.mark.parametrize("table", ["idempotency_requests", "reservation_history"])
-def test_our_own_fault_is_told_and_logged_without_what_the_request_said(
+def test_a_fault_of_ours_is_answered_and_logged_without_the_data_of_the_request(
     api: httpx.Client, db: Db, served: Served, table: str
 ) -> None:
     wanted = {"item_id": an_item(db).id, "quantity": 1, "guest": {"id": "Ann Archer"}}
@@ -105,7 +105,7 @@ def test_our_own_fault_is_told_and_logged_without_what_the_request_said(
 
 @contextmanager
 def _misplaced(db: Db, table: str) -> Iterator[None]:
-    """Let there be a fault that nobody has thought of."""
+    """Cause an error that no code expects: a table is missing until the block ends."""
     with db.begin() as session:
         session.execute(text(f"ALTER TABLE {table} RENAME TO misplaced"))
     try:

@@ -1,4 +1,4 @@
-"""Items over HTTP: put into stock, found again, and never promised away."""
+"""Items over HTTP: creating, finding and changing them, without taking reserved units away."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from domain.items.table import MAX_QUANTITY
+from domain.items import MAX_QUANTITY
 from tests.support.builders import Db, a_hold, an_item, available
 
 
@@ -58,7 +58,7 @@ def test_digits_are_an_id_before_they_are_a_sku(api: httpx.Client, db: Db) -> No
 
 
 @pytest.mark.parametrize("reference", ["NONE", "0", "7", "9223372036854775808", "9" * 5_000, "\N{SNOWMAN}"])
-def test_an_item_that_there_is_not_is_not_found(api: httpx.Client, reference: str) -> None:
+def test_an_unknown_item_is_not_found(api: httpx.Client, reference: str) -> None:
     unknown = api.get(f"/items/{reference}")
 
     assert unknown.status_code == 404
@@ -73,7 +73,7 @@ def test_items_are_listed_page_by_page_in_order_of_id(api: httpx.Client, db: Db)
     assert [[item["id"] for item in page] for page in pages] == [made[:2], made[2:4], made[4:]]
 
 
-def test_an_empty_house_has_one_empty_page(api: httpx.Client) -> None:
+def test_without_items_there_is_one_empty_page(api: httpx.Client) -> None:
     assert api.get("/items").json() == {"items": [], "next_cursor": None}
 
 
@@ -87,25 +87,27 @@ def test_an_item_is_renamed(api: httpx.Client, db: Db) -> None:
     assert api.get(f"/items/{item.id}").json() == changed.json()
 
 
-@pytest.mark.parametrize(("by", "left"), [(5, 12), (-7, 0)])
-def test_stock_is_added_and_taken_away_beside_what_is_held(api: httpx.Client, db: Db, by: int, left: int) -> None:
+@pytest.mark.parametrize(("by", "remaining"), [(5, 12), (-7, 0)])
+def test_stock_is_added_and_removed_without_the_units_that_are_held(
+    api: httpx.Client, db: Db, by: int, remaining: int
+) -> None:
     item = an_item(db, quantity=10)
     a_hold(db, item, quantity=3)
 
     changed = api.patch(f"/items/{item.id}", json={"adjust_quantity_by": by})
 
     assert changed.status_code == 200
-    assert (changed.json()["available_quantity"], changed.json()["stock_quantity"]) == (left, left + 3)
+    assert (changed.json()["available_quantity"], changed.json()["stock_quantity"]) == (remaining, remaining + 3)
 
 
-def test_stock_that_is_promised_is_not_taken_away(api: httpx.Client, db: Db) -> None:
+def test_stock_that_is_held_is_not_removed(api: httpx.Client, db: Db) -> None:
     item = an_item(db, quantity=10)
     a_hold(db, item, quantity=3)
 
     refused = api.patch(f"/items/{item.id}", json={"adjust_quantity_by": -8})
 
     assert refused.status_code == 409
-    assert refused.json()["type"] == "urn:holdfast:problem:stock-committed"
+    assert refused.json()["type"] == "urn:holdfast:problem:insufficient-available-stock"
     assert (refused.json()["available_quantity"], refused.json()["adjust_quantity_by"]) == (7, -8)
     assert available(db, item) == 7
 
@@ -119,7 +121,7 @@ def test_no_more_is_put_into_stock_than_can_be_counted(api: httpx.Client, db: Db
     assert available(db, item) == 10
 
 
-def test_an_item_that_there_is_not_is_not_changed(api: httpx.Client) -> None:
+def test_an_unknown_item_is_not_changed(api: httpx.Client) -> None:
     unknown = api.patch("/items/7", json={"name": "Room 101"})
 
     assert unknown.status_code == 404

@@ -1,57 +1,57 @@
-"""The outbox over HTTP: the same as the keys do, in bounded steps, with who and why."""
+"""The outbox over HTTP: what the commands of operators do, a bounded number of rows at a time, with who and why."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
-from typing import Any
-from uuid import uuid4
+from typing import Any, get_args
 
 import httpx
 import pytest
 from sqlalchemy import func, text, update
 
-from domain.outbox.operations.status import MOST
+from api.outbox.schemas import StateKind
+from domain.outbox.operations.explain import End, Obstacle
+from domain.outbox.operations.status import MAX_COUNTED
 from domain.outbox.table import outbox
 from tests.support.builders import Db, a_hold, an_event, an_item, recorded
-from tests.support.operations import a_backlog, audited, died, left
-from tests.support.outbox import an_aggregate, destination, promised, row, rows, standing
-from tests.support.refusals import House, a_house, everything
+from tests.support.operations import a_backlog, audited, delivered, died
+from tests.support.outbox import an_aggregate, destination, recorded_for, row, rows, states
+from tests.support.refusals import Environment, everything, unchanged_environment
 
 ANN = {"X-Client-Id": "ann@ops"}
 WHY = {"why": "the shop is back"}
 
 
 def answer_to(api: httpx.Client, path: str, **body: Any) -> Any:
-    """Ask for a change as Ann, and return what is answered."""
+    """Request a change as Ann. Return the answer."""
     return api.post(path, json=WHY | body, headers=ANN).raise_for_status().json()
 
 
 def letters(db: Db, count: int, of: str = "422 no room 101") -> list[int]:
-    ids = promised(db, *(an_aggregate(number % 32) for number in range(count)))
+    ids = recorded_for(db, *(an_aggregate(number % 32) for number in range(count)))
     died(db, *ids, of=of)
     return list(ids)
 
 
-def test_destinations_and_how_they_fare_are_listed(api: httpx.Client, db: Db) -> None:
+def test_the_status_of_each_destination_is_listed(api: httpx.Client, db: Db) -> None:
     letters(db, 2)
-    promised(db, an_aggregate())
+    recorded_for(db, an_aggregate())
 
-    (fares,) = [one for one in api.get("/outbox/destinations").json()["destinations"] if one["name"] == "events"]
+    (status,) = [one for one in api.get("/outbox/destinations").json()["destinations"] if one["name"] == "events"]
 
-    assert (fares["state"], fares["pending"], fares["dead"], fares["lanes_in_hand"]) == ("up", 1, 2, 0)
-    assert not fares["routed"], "the API of these tests has the default routes"
+    assert (status["state"], status["pending"], status["dead"], status["lanes_leased"]) == ("up", 1, 2, 0)
+    assert not status["routed"], "the API of these tests has the default routes"
 
 
-def test_a_count_that_ended_at_its_bound_is_said_to_be_a_lower_bound(api: httpx.Client, db: Db) -> None:
+def test_a_count_that_ended_at_its_limit_is_listed_as_a_lower_bound(api: httpx.Client, db: Db) -> None:
     def counted() -> Any:
-        (fares,) = [one for one in api.get("/outbox/destinations").json()["destinations"] if one["name"] == "events"]
-        return fares["pending"], fares["waiting"], fares["lower_bounds"]
+        (status,) = [one for one in api.get("/outbox/destinations").json()["destinations"] if one["name"] == "events"]
+        return status["pending"], status["waiting"], status["lower_bounds"]
 
-    a_backlog(db, MOST + 2, to="events")
-    assert counted() == (MOST, 0, ["pending"])
+    a_backlog(db, MAX_COUNTED + 2, to="events")
+    assert counted() == (MAX_COUNTED, 0, ["pending"])
 
     with db.begin() as session:
         session.execute(update(outbox).where(outbox.c.id <= 3).values(available_at=func.now()))
-    assert counted() == (MOST + 2, 3, [])
+    assert counted() == (MAX_COUNTED + 2, 3, [])
 
 
 def test_a_destination_is_paused_however_long_it_takes_to_count_what_it_has(api: httpx.Client, db: Db) -> None:
@@ -127,31 +127,31 @@ def test_the_letters_of_a_group_are_listed_and_replayed_by_its_name(api: httpx.C
 
     assert [one["id"] for one in listed] == [1, 2]
     assert (done["rows"], done["next_cursor"]) == (2, None)
-    assert standing(db) == ["waiting", "waiting", "dead"]
-    (noted,) = audited(db)
-    assert (noted.action, noted.who, noted.rows, noted.selection["group"]) == ("replay", "ann@ops", 2, name)
+    assert states(db) == ["waiting", "waiting", "dead"]
+    (entry,) = audited(db)
+    assert (entry.action, entry.who, entry.rows, entry.selection["group"]) == ("replay", "ann@ops", 2, name)
 
 
-def test_a_replay_goes_on_where_the_last_request_ended(api: httpx.Client, db: Db) -> None:
-    ids = promised(db, *(an_aggregate() for _ in range(5)))
-    left(db, *ids)
-    asked: dict[str, Any] = {"selection": {"all": True}, "limit": 2}
+def test_a_replay_continues_where_the_last_request_ended(api: httpx.Client, db: Db) -> None:
+    ids = recorded_for(db, *(an_aggregate() for _ in range(5)))
+    delivered(db, *ids)
+    body: dict[str, Any] = {"selection": {"all": True}, "limit": 2}
 
-    first = answer_to(api, "/outbox/replay", **asked)
-    left(db, *ids[:2])  # what was replayed has left once more
-    asked["selection"]["until"] = first["until"]
-    second = answer_to(api, "/outbox/replay", **asked, cursor=first["next_cursor"])
-    third = answer_to(api, "/outbox/replay", **asked, cursor=second["next_cursor"])
+    first = answer_to(api, "/outbox/replay", **body)
+    delivered(db, *ids[:2])  # the replayed rows are delivered once more
+    body["selection"]["until"] = first["until"]
+    second = answer_to(api, "/outbox/replay", **body, cursor=first["next_cursor"])
+    third = answer_to(api, "/outbox/replay", **body, cursor=second["next_cursor"])
 
     assert [one["rows"] for one in (first, second, third)] == [2, 2, 1]
     assert third["next_cursor"] is None
-    assert standing(db) == ["processed"] * 2 + ["waiting"] * 3
+    assert states(db) == ["processed"] * 2 + ["waiting"] * 3
 
 
 @pytest.mark.parametrize("path", ["/outbox/replay", "/outbox/dead-letters/replay", "/outbox/dead-letters/discard"])
 def test_a_dry_run_counts_and_changes_nothing(api: httpx.Client, db: Db, path: str) -> None:
     letters(db, 3)
-    left(db, *promised(db, an_aggregate(), an_aggregate(), an_aggregate()))
+    delivered(db, *recorded_for(db, an_aggregate(), an_aggregate(), an_aggregate()))
     before = everything(db)
 
     done = answer_to(api, path, selection={"all": True}, dry_run=True, limit=2)
@@ -160,15 +160,15 @@ def test_a_dry_run_counts_and_changes_nothing(api: httpx.Client, db: Db, path: s
     assert everything(db) == before
 
 
-def test_an_answered_step_is_left_out_and_said_so(api: httpx.Client, db: Db) -> None:
+def test_a_delivered_step_is_skipped_and_counted(api: httpx.Client, db: Db) -> None:
     a_hold(db, an_item(db))
-    left(db, *(one.id for one in rows(db)))
+    delivered(db, *(one.id for one in rows(db)))
 
     counted = answer_to(api, "/outbox/replay", selection={"since": "2020-01-01T00:00:00Z"}, dry_run=True)
     done = answer_to(api, "/outbox/replay", selection={"since": "2020-01-01T00:00:00Z"})
 
-    assert (counted["rows"], counted["answered_steps"]) == (1, 1)
-    assert (done["rows"], done["answered_steps"]) == (1, None)
+    assert (counted["rows"], counted["skipped_steps"]) == (1, 1)
+    assert (done["rows"], done["skipped_steps"]) == (1, None)
 
 
 def test_what_was_discarded_can_not_be_replayed(api: httpx.Client, db: Db) -> None:
@@ -176,12 +176,12 @@ def test_what_was_discarded_can_not_be_replayed(api: httpx.Client, db: Db) -> No
     answer_to(api, "/outbox/dead-letters/discard", selection={"id": 1})
 
     assert answer_to(api, "/outbox/dead-letters/replay", selection={"all": True})["rows"] == 1
-    assert standing(db) == ["dead", "waiting"]
+    assert states(db) == ["dead", "waiting"]
 
 
-def test_why_something_is_not_delivered_is_told(api: httpx.Client, db: Db) -> None:
+def test_the_reasons_why_an_event_is_not_delivered_are_listed(api: httpx.Client, db: Db) -> None:
     aggregate = an_aggregate()
-    promised(db, aggregate, aggregate)
+    recorded_for(db, aggregate, aggregate)
     died(db, 1, of="422 no room 101")
     answer_to(api, "/outbox/destinations/events/pause")
 
@@ -190,18 +190,22 @@ def test_why_something_is_not_delivered_is_told(api: httpx.Client, db: Db) -> No
 
     dead, pending = of_both
     assert of_one == [pending]
-    assert [(one["kind"], one["error"], one["attempts"]) for one in dead["stands"]] == [("dead", "422 no room 101", 12)]
-    assert [one["kind"] for one in pending["stands"]] == ["unrouted", "paused"]
+    assert [(one["kind"], one["error"], one["attempts"]) for one in dead["states"]] == [("dead", "422 no room 101", 12)]
+    assert [one["kind"] for one in pending["states"]] == ["unrouted", "paused"]
+
+
+def test_the_document_has_every_kind_of_state() -> None:
+    assert set(get_args(StateKind)) == {one.kind for one in (*get_args(End), *get_args(Obstacle))}
 
 
 @pytest.fixture
-def house(api: httpx.Client, db: Db) -> Iterator[House]:
-    with a_house(api, db) as house:
-        yield house
+def environment(api: httpx.Client, db: Db) -> Iterator[Environment]:
+    with unchanged_environment(api, db) as environment:
+        yield environment
 
 
 ALL = '"selection": {"all": true}'
-TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
+FUTURE = "2999-01-01T00:00:00+00:00"
 
 
 @pytest.mark.parametrize(
@@ -219,7 +223,7 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         ("/outbox/replay", '{"why": "w", "selection": {"error": "oops"}}', "selection.error"),
         ("/outbox/replay", '{"why": "w", "selection": {"type": "reservation_confirm"}}', "type"),
         ("/outbox/replay", '{"why": "w", "selection": {"since": "2030-01-31T12:00:00"}}', "selection.since"),
-        ("/outbox/replay", f'{{"why": "w", "selection": {{"since": "{TOMORROW}"}}}}', "since"),
+        ("/outbox/replay", f'{{"why": "w", "selection": {{"since": "{FUTURE}"}}}}', "since"),
         ("/outbox/dead-letters/replay", '{"why": "w", "selection": {"group": "no group"}}', "selection.group"),
         ("/outbox/dead-letters/replay", '{"why": "w", "selection": {"error": "a\\u0000b"}}', "selection.error"),
         ("/outbox/destinations/events/pause", "{}", "why"),
@@ -229,15 +233,15 @@ TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
         ("/outbox/destinations/nowhere/probe", '{"why": "w"}', "name"),
     ],
 )
-def test_what_can_not_be_is_refused_by_the_name_of_the_field(house: House, path: str, body: str, field: str) -> None:
-    assert house.refuses_body(body, path)["field"] == field
+def test_a_refusal_names_the_field_that_is_wrong(environment: Environment, path: str, body: str, field: str) -> None:
+    assert environment.refuses_body(body, path)["field"] == field
 
 
 @pytest.mark.parametrize(
     ("path", "field"),
     [
         ("/outbox/why/no-id", "subject_id"),
-        (f"/outbox/why/{uuid4()}", "subject_id"),
+        ("/outbox/why/01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21", "subject_id"),
         ("/outbox/dead-letters?cursor=-1", "cursor"),
         ("/outbox/dead-letters?limit=1001", "limit"),
         ("/outbox/dead-letters?group=x", "group"),
@@ -245,14 +249,14 @@ def test_what_can_not_be_is_refused_by_the_name_of_the_field(house: House, path:
         ("/outbox/dead-letters/groups?type=%00", "type"),
     ],
 )
-def test_a_parameter_that_can_not_be_is_refused_by_its_name(house: House, path: str, field: str) -> None:
-    assert house.refuses("GET", path)["field"] == field
+def test_a_refusal_names_the_parameter_that_is_wrong(environment: Environment, path: str, field: str) -> None:
+    assert environment.refuses("GET", path)["field"] == field
 
 
-def test_a_destination_that_is_not_there_is_told_with_those_that_are(house: House) -> None:
-    problem = house.refuses_body('{"why": "w"}', "/outbox/destinations/nowhere/pause")
+def test_a_refusal_of_an_unknown_destination_lists_the_known_ones(environment: Environment) -> None:
+    problem = environment.refuses_body('{"why": "w"}', "/outbox/destinations/nowhere/pause")
 
-    assert problem["there_are"] == "confirmation, events"
+    assert problem["known"] == "confirmation, events"
 
 
 def test_no_more_rows_change_than_the_limit(api: httpx.Client, db: Db) -> None:

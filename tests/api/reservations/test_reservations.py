@@ -1,4 +1,4 @@
-"""Reservations over HTTP: made, looked up, confirmed and cancelled."""
+"""Reservations over HTTP: making, finding, confirming and cancelling them."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -40,19 +40,19 @@ def test_an_item_can_be_named_by_its_sku(api: httpx.Client, db: Db, sku: str) ->
     assert available(db, item) == 0
 
 
-@pytest.mark.parametrize(("asked", "lasts"), [({}, 900), ({"ttl_seconds": 1}, 1), ({"ttl_seconds": 604_800}, 604_800)])
-def test_a_hold_lasts_a_quarter_of_an_hour_or_as_long_as_was_asked(
-    api: httpx.Client, db: Db, asked: dict[str, int], lasts: int
+@pytest.mark.parametrize(("body", "lasts"), [({}, 900), ({"ttl_seconds": 1}, 1), ({"ttl_seconds": 604_800}, 604_800)])
+def test_a_hold_lasts_a_quarter_of_an_hour_or_as_long_as_requested(
+    api: httpx.Client, db: Db, body: dict[str, int], lasts: int
 ) -> None:
     item = an_item(db)
 
-    made = api.post("/reservations", json={"item_id": item.id, "quantity": 1} | asked).json()
+    made = api.post("/reservations", json={"item_id": item.id, "quantity": 1} | body).json()
 
     assert _instant(made["expires_at"]) - _instant(made["created_at"]) == timedelta(seconds=lasts)
     assert made["created_at"].endswith("Z")
 
 
-def test_no_more_is_held_than_there_is(api: httpx.Client, db: Db) -> None:
+def test_no_more_is_held_than_is_available(api: httpx.Client, db: Db) -> None:
     item = an_item(db, quantity=3)
 
     refused = api.post("/reservations", json={"item_id": item.id, "quantity": 4})
@@ -60,6 +60,7 @@ def test_no_more_is_held_than_there_is(api: httpx.Client, db: Db) -> None:
     assert refused.status_code == 409
     facts = {"type": "urn:holdfast:problem:sold-out", "sku": item.sku, "asked": 4, "available_quantity": 3}
     assert facts.items() <= refused.json().items()
+    assert refused.json()["detail"].startswith(f"Requested 4 of {item.sku}; 3 available. Nothing was reserved.")
     assert available(db, item) == 3
 
 
@@ -74,11 +75,11 @@ def test_events_carry_the_trace_of_their_request(api: httpx.Client, db: Db) -> N
     assert headers == {"traceparent": trace["traceparent"], "correlation_id": "r-1"}
 
 
-@pytest.mark.parametrize(("method", "door"), [("GET", ""), ("POST", "/confirm"), ("POST", "/cancel")])
-def test_a_reservation_that_there_is_not_is_not_found(api: httpx.Client, method: str, door: str) -> None:
+@pytest.mark.parametrize(("method", "operation"), [("GET", ""), ("POST", "/confirm"), ("POST", "/cancel")])
+def test_an_unknown_reservation_is_not_found(api: httpx.Client, method: str, operation: str) -> None:
     unknown = str(uuid4())
 
-    answer = api.request(method, f"/reservations/{unknown}{door}")
+    answer = api.request(method, f"/reservations/{unknown}{operation}")
 
     assert answer.status_code == 404
     facts = {"type": "urn:holdfast:problem:unknown-reservation", "reservation_id": unknown, "field": "reservation_id"}
@@ -97,7 +98,7 @@ def test_reservations_are_listed_page_by_page_the_newest_first(api: httpx.Client
     assert second["next_cursor"] is None
 
 
-def test_a_list_is_narrowed_to_what_is_asked_for(api: httpx.Client, db: Db) -> None:
+def test_a_list_is_filtered_as_requested(api: httpx.Client, db: Db) -> None:
     item, other = an_item(db, sku="4006381333931"), an_item(db)
     others = [a_hold(db, other), a_hold(db, other)]
     (_,) = reserve(db, a_request(item, guest_id="guest-42", source="import"))
@@ -161,29 +162,30 @@ def test_no_reason_is_needed_to_cancel(api: httpx.Client, db: Db) -> None:
     assert (cancelled.status_code, cancelled.json()["cancellation_reason"]) == (200, None)
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
-def test_what_is_cancelled_stays_cancelled(api: httpx.Client, db: Db, door: str) -> None:
+@pytest.mark.parametrize("operation", ["confirm", "cancel"])
+def test_what_is_cancelled_stays_cancelled(api: httpx.Client, db: Db, operation: str) -> None:
     item = an_item(db, quantity=5)
     hold = a_hold(db, item, quantity=2)
     api.post(f"/reservations/{hold.id}/cancel")
 
-    refused = api.post(f"/reservations/{hold.id}/{door}")
+    refused = api.post(f"/reservations/{hold.id}/{operation}")
 
     assert refused.status_code == 409
     facts = {"type": "urn:holdfast:problem:wrong-status", "status": 409, "current_status": "CANCELLED"}
     assert facts.items() <= refused.json().items()
+    assert "cannot change from CANCELLED to " in refused.json()["detail"]
     assert api.get(f"/reservations/{hold.id}").json()["version"] == 2
     assert available(db, item) == 5
 
 
-def test_a_hold_that_has_lapsed_is_gone_then_and_there(api: httpx.Client, db: Db) -> None:
+def test_an_overdue_hold_can_not_be_confirmed_and_expires_at_once(api: httpx.Client, db: Db) -> None:
     item = an_item(db, quantity=5)
     hold = an_overdue_hold(db, item, quantity=2)
 
     refused = api.post(f"/reservations/{hold.id}/confirm")
 
     assert refused.status_code == 409
-    assert refused.json()["type"] == "urn:holdfast:problem:hold-lapsed"
+    assert refused.json()["type"] == "urn:holdfast:problem:hold-expired"
     assert _instant(refused.json()["expired_at"]) == hold.expires_at
     assert api.get(f"/reservations/{hold.id}").json()["status"] == "EXPIRED"
     assert available(db, item) == 5
@@ -198,22 +200,22 @@ def test_a_version_that_if_match_names_is_changed(api: httpx.Client, db: Db, wri
     assert confirmed.status_code == 200
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
-def test_another_version_than_if_match_names_is_left_alone(api: httpx.Client, db: Db, door: str) -> None:
+@pytest.mark.parametrize("operation", ["confirm", "cancel"])
+def test_another_version_than_if_match_names_is_not_changed(api: httpx.Client, db: Db, operation: str) -> None:
     hold = a_hold(db, an_item(db))
 
-    refused = api.post(f"/reservations/{hold.id}/{door}", headers={"If-Match": '"7"'})
+    refused = api.post(f"/reservations/{hold.id}/{operation}", headers={"If-Match": '"7"'})
 
     assert refused.status_code == 412
     assert (refused.json()["expected_version"], refused.json()["current_version"]) == (7, 1)
     assert api.get(f"/reservations/{hold.id}").json()["status"] == "PENDING"
 
 
-@pytest.mark.parametrize("door", ["confirm", "cancel"])
-def test_another_version_than_was_expected_is_left_alone(api: httpx.Client, db: Db, door: str) -> None:
+@pytest.mark.parametrize("operation", ["confirm", "cancel"])
+def test_another_version_than_was_expected_is_not_changed(api: httpx.Client, db: Db, operation: str) -> None:
     hold = a_hold(db, an_item(db))
 
-    refused = api.post(f"/reservations/{hold.id}/{door}", json={"expected_version": 7})
+    refused = api.post(f"/reservations/{hold.id}/{operation}", json={"expected_version": 7})
 
     assert refused.status_code == 409
     facts = {"type": "urn:holdfast:problem:stale-version", "expected_version": 7, "current_version": 1}
@@ -221,7 +223,7 @@ def test_another_version_than_was_expected_is_left_alone(api: httpx.Client, db: 
     assert api.get(f"/reservations/{hold.id}").json()["status"] == "PENDING"
 
 
-def test_an_unknown_address_and_a_wrong_method_are_told_apart(api: httpx.Client) -> None:
+def test_an_unknown_address_and_a_wrong_method_are_have_different_problems(api: httpx.Client) -> None:
     nowhere, wrong = api.get("/nowhere"), api.delete("/reservations")
 
     assert (nowhere.status_code, nowhere.json()["title"]) == (404, "No such resource")
@@ -242,7 +244,7 @@ def _instant(written: str) -> datetime:
 
 
 @pytest.mark.parametrize("operation", ["confirm", "cancel"])
-def test_a_worker_is_rung_for_when_a_reservation_has_changed(
+def test_a_worker_is_woken_when_a_reservation_has_changed(
     api: httpx.Client, db: Db, redis: RedisServer, operation: str
 ) -> None:
     hold = a_hold(db, an_item(db))
