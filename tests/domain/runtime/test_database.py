@@ -1,25 +1,25 @@
-"""PostgreSQL's errors: which of them pass, and which are ours."""
+"""PostgreSQL: errors that pass and errors that do not, limits on waiting, bulk writing and tables from arrays."""
 
-from uuid import uuid4
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import BigInteger, Boolean, DateTime, Text, Uuid, func, select, text
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
-from domain import outbox
-from domain import items
+from domain import items, outbox
 from domain.outbox.table import outbox as outbox_table
 from domain.runtime import database
-from domain.runtime.database import SCHEMA_VERSION, is_migrated, trouble
+from domain.runtime.database import SCHEMA_VERSION, arrays, is_migrated, lists, trouble
 from domain.runtime.errors import Busy, DatabaseUnavailable, Unavailable
 from domain.runtime.settings import Settings
-from tests.support.builders import Db, an_event, an_item, recorded
+from tests.support.builders import Db, an_event, an_item, recorded, routes_of
 
 
 @pytest.mark.parametrize(
     ("code", "meaning"),
     [
-        ("55P03", Busy),  # a lock was not to be had
+        ("55P03", Busy),  # a lock could not be had
         ("40P01", Busy),  # a deadlock
         ("40001", Busy),  # a serialization failure
         ("53100", DatabaseUnavailable),  # a full disk
@@ -33,7 +33,7 @@ from tests.support.builders import Db, an_event, an_item, recorded
         ("42P01", None),
     ],
 )
-def test_an_error_that_passes_is_told_from_one_that_does_not(
+def test_an_error_that_passes_differs_from_one_that_does_not(
     db: Db, code: str, meaning: type[Unavailable] | None
 ) -> None:
     with pytest.raises(SQLAlchemyError) as caught, db.begin() as session:
@@ -43,11 +43,11 @@ def test_an_error_that_passes_is_told_from_one_that_does_not(
     assert found is None if meaning is None else isinstance(found, meaning)
 
 
-def test_an_error_of_ours_is_no_trouble_of_the_database() -> None:
+def test_an_error_of_the_program_is_no_trouble_of_the_database() -> None:
     assert trouble(ValueError("x")) is None
 
 
-def test_a_lock_that_is_not_to_be_had_means_busy(db: Db) -> None:
+def test_a_lock_that_can_not_be_had_in_time_means_busy(db: Db) -> None:
     item = an_item(db)
     with db.begin() as holder:
         items.lock(holder, [item.id])
@@ -68,7 +68,7 @@ def test_no_free_connection_means_busy(settings: Settings, monkeypatch: pytest.M
     assert isinstance(trouble(caught.value), Busy)
 
 
-def test_a_server_that_is_not_there_is_unavailable(settings: Settings) -> None:
+def test_a_server_that_does_not_run_is_unavailable(settings: Settings) -> None:
     elsewhere = settings.model_copy(update={"database_url": "postgresql://nobody@127.0.0.1:1/nothing"})
     engine = database.connect(elsewhere, connections=1)
 
@@ -83,14 +83,14 @@ def test_a_connection_that_is_cut_is_unavailable_and_the_next_one_works(db: Db) 
         own = session.execute(select(func.pg_backend_pid())).scalar_one()
         with db.begin() as other:
             other.execute(select(func.pg_terminate_backend(own, 5_000)))
-        outbox.record(session, [an_event()])
+        outbox.record(session, [an_event()], routes_of(db))
 
     assert isinstance(trouble(caught.value), DatabaseUnavailable)
     recorded(db, an_event())
 
 
 @pytest.mark.parametrize(("column", "value"), [("type", "x" * 51), ("payload", "no JSON")])
-def test_what_copy_stumbles_over_is_an_error_that_the_callers_know(db: Db, column: str, value: str) -> None:
+def test_a_value_that_copy_can_not_store_raises_an_error_of_sqlalchemy(db: Db, column: str, value: str) -> None:
     row = {"event_id": uuid4(), "destination": "events", "lane": 0, "aggregate_id": uuid4()}
     row |= {"type": "booking.created", "payload": "{}", column: value}
 
@@ -98,17 +98,17 @@ def test_what_copy_stumbles_over_is_an_error_that_the_callers_know(db: Db, colum
         database.copy(session, outbox_table, list(row), [list(row.values())])
 
 
-def test_a_lock_that_copy_waits_for_in_vain_means_busy(db: Db) -> None:
+def test_a_lock_that_copy_can_not_have_in_time_means_busy(db: Db) -> None:
     with db.begin() as holder:
         holder.execute(text("LOCK TABLE outbox IN SHARE MODE"))
         with pytest.raises(SQLAlchemyError) as caught, db.begin() as session:
             session.execute(text("SET LOCAL lock_timeout = '50ms'"))
-            outbox.record(session, [an_event()])
+            outbox.record(session, [an_event()], routes_of(db))
 
     assert isinstance(trouble(caught.value), Busy)
 
 
-def test_nobody_waits_for_a_lock_or_idles_in_a_transaction_for_ever(db: Db) -> None:
+def test_waiting_for_a_lock_and_idling_in_a_transaction_have_limits(db: Db) -> None:
     with db.begin() as session:
         shown = [session.execute(text(f"SHOW {name}")).scalar_one() for name in LIMITS]
 
@@ -118,7 +118,7 @@ def test_nobody_waits_for_a_lock_or_idles_in_a_transaction_for_ever(db: Db) -> N
 LIMITS = {"lock_timeout": "5s", "idle_in_transaction_session_timeout": "5s", "timezone": "UTC"}
 
 
-def test_the_clock_goes_on_within_a_transaction(db: Db) -> None:
+def test_the_clock_advances_within_a_transaction(db: Db) -> None:
     with db.begin() as session:
         assert database.now(session) < database.now(session)
 
@@ -132,3 +132,54 @@ def test_a_database_is_migrated_when_its_version_is_the_one_that_this_code_needs
         assert not is_migrated(session)
         session.rollback()
         assert SCHEMA_VERSION
+
+
+GIVEN = arrays("given", id=Uuid, quantity=BigInteger, note=Text, is_new=Boolean, since=DateTime(timezone=True))
+
+
+def test_arrays_make_a_table_whose_rows_come_from_lists(db: Db) -> None:
+    ids: list[UUID] = [uuid4(), uuid4(), uuid4()]
+    noon = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    parameters = lists(
+        GIVEN,
+        id=ids,
+        quantity=[1, 2**62, -3],
+        note=['NULL, "quoted", {braces}, back\\slash', None, ""],
+        is_new=[True, False, None],
+        since=[noon, None, noon],
+    )
+
+    with db.begin() as session:
+        found = session.execute(select(GIVEN), parameters).all()
+
+    assert found == [
+        (ids[0], 1, 'NULL, "quoted", {braces}, back\\slash', True, noon),
+        (ids[1], 2**62, None, False, None),
+        (ids[2], -3, "", None, noon),
+    ]
+
+
+def test_a_table_of_empty_lists_has_no_rows(db: Db) -> None:
+    with db.begin() as session:
+        empty = lists(GIVEN, id=[], quantity=[], note=[], is_new=[], since=[])
+        assert session.execute(select(GIVEN), empty).all() == []
+
+
+def test_a_statement_has_one_parameter_for_each_column_however_many_rows_there_are() -> None:
+    parameters = lists(GIVEN, id=[], quantity=[], note=[], is_new=[], since=[])
+
+    assert select(GIVEN).compile().params.keys() == parameters.keys()
+    assert parameters.keys() == {"given_id", "given_quantity", "given_note", "given_is_new", "given_since"}
+
+
+def test_two_tables_of_arrays_may_be_in_one_statement(db: Db) -> None:
+    other = arrays("other", quantity=BigInteger, note=Text)
+    joined = select(GIVEN.c.note, other.c.note).join_from(GIVEN, other, GIVEN.c.quantity == other.c.quantity)
+    nothing = [None, None]
+    first = lists(GIVEN, id=nothing, quantity=[1, 2], note=["one", "two"], is_new=nothing, since=nothing)
+    second = lists(other, quantity=[2], note=["zwei"])
+
+    with db.begin() as session:
+        found = session.execute(joined, first | second).all()
+
+    assert found == [("two", "zwei")]
