@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from domain.outbox import Route
 from domain.runtime.errors import ConfigurationError
-from domain.runtime.settings import Settings
+from domain.runtime.settings import Settings, require_readable_port
 
 
 def timeout_of(route: Route, settings: Settings) -> float:
@@ -26,20 +26,12 @@ def options_of(route: Route) -> Mapping[str, str]:
     return options
 
 
-#: Python's own message would quote what it took for the port: a part of the password, if a slash in it is not encoded.
-WRONG_PORT = (
-    "its address can't be read: between the colon after the host and the path there must be the number of a port. In"
-    " a user's name and password, write %2F, %3F, %23 and %40 for a slash, a question mark, a hash and an @"
-)
-
-
-def has_readable_port(parts: SplitResult) -> bool:
-    """Return whether a URL has either no port or one that is a number; otherwise WRONG_PORT says what is wrong."""
+def require_port(route: Route) -> None:
+    """Raise ConfigurationError if the port of the URL can't be read."""
     try:
-        _ = parts.port
-    except ValueError:
-        return False
-    return True
+        require_readable_port(route.url)
+    except ValueError as error:
+        raise wrong_route(route, str(error)) from None
 
 
 def quoted(text: str) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from domain.outbox.delivery.outcomes import Retries
+from domain.runtime.settings import require_readable_port
 
 #: How a URL begins, by RFC 3986. Which schemes there are is for the workers to say.
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
@@ -46,7 +47,7 @@ class Route(BaseModel):
             raise ValueError("it must begin with a scheme, such as https:// or log:")
         parts = urlsplit(url)
         if parts.scheme in {"http", "https"}:
-            _ = parts.port  # raises ValueError if it is no number
+            require_readable_port(url)
             if not parts.hostname:
                 raise ValueError("it must name a host")
         return url

@@ -127,7 +127,21 @@ def complaint(fault: ErrorDetails) -> str:
 
 
 def _scheme(url: str) -> str:
-    """Return the scheme of a URL that can be read to its port. Raises ValueError."""
-    parts = urlsplit(url)
-    _ = parts.port
-    return parts.scheme
+    """Return the scheme of a URL whose port can be read. Raises ValueError."""
+    require_readable_port(url)
+    return urlsplit(url).scheme
+
+
+def require_readable_port(url: str) -> None:
+    """Raise ValueError if the port of a URL can't be read, without quoting the URL: it may hold a password."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError(UNREADABLE_PORT) from None
+
+
+#: A slash or a question mark in a password ends the host, and the rest is then taken for a port.
+UNREADABLE_PORT = (
+    "its port can't be read. It must be a number from 0 to 65535; in a user or a password write / as %2F, ? as %3F,"
+    " # as %23 and @ as %40"
+)

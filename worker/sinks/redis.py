@@ -27,11 +27,11 @@ from redis.retry import Retry
 
 from domain.outbox import DELIVERED, NOT_SENT, Failed, Outcome, Route, Row, Unreachable
 from domain.runtime.errors import ConfigurationError
-from domain.runtime.settings import Settings
+from domain.runtime.settings import Settings, require_readable_port
 from worker.formats import format_of
 from worker.relay.ordered_batches import deliver_in_batches, encode
 from worker.relay.ordering import BATCH_SECONDS
-from worker.route_options import WRONG_PORT, has_readable_port, quoted, timeout_of, wrong_route
+from worker.route_options import quoted, timeout_of, wrong_route
 
 #: The entries that are sent before the first answer is read. Sending more at once is no faster, and all of them are
 #: sent again if the connection breaks.
@@ -143,8 +143,10 @@ class Target:
         parts = urlsplit(route.url)
         is_socket = parts.scheme == "unix"
         known = OPTIONS | ({"db": "the number of the database"} if is_socket else {})
-        if not has_readable_port(parts):
-            raise _wrong_url(route, WRONG_PORT, known)
+        try:
+            require_readable_port(route.url)
+        except ValueError as error:
+            raise _wrong_url(route, str(error), known) from None
         options = _options(route, parts.query, known)
         if "ssl_ca_certs" in options and parts.scheme != "rediss":
             raise _wrong_url(route, "ssl_ca_certs can be used with rediss:// only", known)

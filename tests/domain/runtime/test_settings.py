@@ -142,6 +142,25 @@ def test_settings_do_not_change() -> None:
         settings.port = 1
 
 
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("DATABASE_URL", "postgresql://ann:se/cret@db.example/holdfast"),
+        ("REDIS_URL", "redis://ann:se/cret@redis.example/0"),
+        ("BROKER_URL", "amqp://ann:se?cret@rabbitmq.example/"),
+        ("CONFIRMATION_URL", "https://ann:se/cret@confirm.example/"),
+    ],
+)
+def test_a_password_that_was_not_encoded_is_not_quoted(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    monkeypatch.setenv(name, url)
+
+    with pytest.raises(ConfigurationError) as error:
+        Settings.load()
+
+    assert f"{name}: " in str(error.value) and "%2F" in str(error.value)
+    assert "'se'" not in str(error.value) and "cret" not in str(error.value)
+
+
 #: Loads the settings in a process of its own: which file it reads is decided when the module is imported.
 SHOW = "from domain.runtime.settings import Settings; s = Settings.load(); print(s.database_url, s.port)"
 

@@ -9,6 +9,7 @@ from redis import Redis
 from api.doorbell import Doorbell
 from domain.runtime.settings import Settings
 from domain.runtime.wakeups import DRAINING, ENOUGH_WAITING, PROCESS_OUTBOX, QUEUES
+from tests.support.serving import wait_until
 from worker import broker, scheduler
 
 #: How long a consumer waits for a message.
@@ -29,8 +30,8 @@ def received(redis_url: str, queue: str) -> str:
     """Wait for a wake-up in a queue. Return the name of its actor."""
     consumer = RedisBroker(url=redis_url, middleware=[]).consume(queue, timeout=TIMEOUT_MILLISECONDS)
     try:
-        message = next(consumer)
-        assert message is not None, f"no wake-up came into the queue {queue!r}"
+        # The consumer returns None each time that it finds the queue empty.
+        message = wait_until(f"a wake-up is in the queue {queue!r}", lambda: next(consumer))
         consumer.ack(message)
         return str(message.actor_name)
     finally:

@@ -271,7 +271,7 @@ def test_a_sink_that_was_never_used_can_be_closed(open_amqp: Open) -> None:
         ("amqp://127.0.0.1/", "needs the exchange"),
         ("amqp://127.0.0.1/?exchange=", "needs the exchange"),
         ("amqp:///?exchange=bookings", "must name a host"),
-        ("amqp://127.0.0.1:port/?exchange=bookings", "address can't be read"),
+        ("amqp://127.0.0.1:port/?exchange=bookings", "port can't be read"),
         ("amqp://127.0.0.1/?exchange=bookings&queue=x", "'queue' is no option"),
         ("amqp://127.0.0.1/?exchange=bookings&exchange=x", "given twice"),
         ("amqp://127.0.0.1/a/b?exchange=bookings", "a%2Fb"),

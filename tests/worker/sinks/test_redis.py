@@ -284,7 +284,7 @@ def test_the_url_gives_the_user_the_password_and_the_database(
         ("redis://127.0.0.1:6379/0?stream=bookings&stream=others", "twice"),
         ("redis://127.0.0.1:6379/0?stream=bookings&socket_timeout=1", "unknown option 'socket_timeout'"),
         ("redis://127.0.0.1:6379/first?stream=bookings", "'first'"),
-        ("redis://127.0.0.1:port/0?stream=bookings", "the number of a port"),
+        ("redis://127.0.0.1:port/0?stream=bookings", "port can't be read"),
         (
             "redis://127.0.0.1:6379/0?stream=bookings&ssl_ca_certs=ca.pem",
             "ssl_ca_certs can be used with rediss:// ",

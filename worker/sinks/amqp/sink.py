@@ -13,7 +13,7 @@ from domain.outbox import Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.relay.ordered_batches import deliver_in_batches, encode
-from worker.route_options import WRONG_PORT, has_readable_port, options_of, quoted, timeout_of, wrong_route
+from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
 from worker.sinks.amqp.connection import Connection, Publication
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
@@ -121,9 +121,8 @@ def _options(route: Route) -> Mapping[str, str]:
 
 
 def _parameters(route: Route, options: Mapping[str, str], timeout_seconds: float) -> ConnectionParameters:
+    require_port(route)
     parts = urlsplit(route.url)
-    if not has_readable_port(parts):
-        raise wrong_route(route, WRONG_PORT)
     if not parts.hostname:
         raise wrong_route(route, "it must name a host: amqp://user:password@host/vhost?exchange=bookings")
     return ConnectionParameters(
