@@ -1,1 +1,1 @@
-"""Running Holdfast on one machine, with servers that come along."""
+"""Running Holdfast on one machine, with servers that are installed together with it."""

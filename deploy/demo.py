@@ -2,7 +2,7 @@
 
 from sqlalchemy.orm import Session
 
-from domain.items.table import table
+from domain import items
 from domain.runtime import database
 from domain.runtime.settings import Settings
 from migrations.main import migrate
@@ -19,11 +19,11 @@ def seed() -> None:
     migrate()
     engine = database.connect(Settings.load(), connections=1)
     with database.sessions(engine).begin() as session:
-        if not table.find(session, limit=1):
+        if not items.find(session, limit=1):
             _create(session)
     engine.dispose()
 
 
 def _create(session: Session) -> None:
     for sku, (name, quantity) in DEMO.items():
-        table.create(session, sku=sku, name=name, available_quantity=quantity)
+        items.create(session, sku=sku, name=name, available_quantity=quantity)

