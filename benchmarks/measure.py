@@ -1,70 +1,58 @@
-"""A measured figure beside its baseline and its budget."""
+"""One line of the table: a figure, its baseline from the same run, and its budget."""
 
-import re
-import shutil
 import statistics
-import subprocess
-import sys
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from domain.runtime.settings import ROOT
+#: What one process may occupy: an API process under load, and a worker process under load.
+MEMORY_BUDGET_MEGABYTES = 150
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """One line of the table. `met` is None for a figure that is only reported."""
+    """One line of the table. `met` is None for a figure that is only reported.
+
+    `measured`, `baseline` and `budget` are text for readers. `numbers` has the same figures for programs.
+    """
 
     what: str
-    figure: str
+    measured: str
     baseline: str = ""
     budget: str = ""
     met: bool | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Load:
-    """What wrk saw: answers a second, the median and the 99th percentile in milliseconds, answers that were not 2xx."""
+def compare(
+    what: str, ours: float, baseline: float, *, named: str, at_least: float, ratio: float | None = None
+) -> Measure:
+    """Compare two rates. Ours must be at least `at_least` times the baseline; `named` says what the baseline is.
 
-    rate: float
-    p50: float
-    p99: float
-    refused: int
-
-
-def insist_on_wrk() -> None:
-    if shutil.which("wrk") is None:
-        sys.exit(
-            "The load comes from wrk, which is not installed. On Debian: apt-get install wrk. Then run this again."
-        )
-
-
-_UNITS = {"us": 0.001, "ms": 1.0, "s": 1_000.0}
-
-
-def load(port: int, *, connections: int, seconds: int, items: int, run: str) -> Load:
-    """Reserve over HTTP as fast as that many connections can."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency", "-s", "benchmarks/reserve.lua"]
-    environment = {"ITEMS": str(items), "RUN": run, "PATH": "/usr/local/bin:/usr/bin:/bin"}
-    said = subprocess.run(
-        [*command, f"http://127.0.0.1:{port}"], env=environment, cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    rate = float(_find(r"Requests/sec:\s+([\d.]+)", said)[0])
-    p50, p99 = (_milliseconds(said, percentile) for percentile in ("50", "99"))
-    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", said)
-    return Load(rate, p50, p99, int(refused[1]) if refused else 0)
+    `ratio` is given where it is not simply the quotient of the two.
+    """
+    ratio = ours / baseline if ratio is None else ratio
+    in_percent = at_least <= 1
+    return Measure(
+        what=what,
+        measured=f"{ours:,.0f}",
+        baseline=f"{named} {baseline:,.0f}: " + (f"{ratio:.0%}" if in_percent else f"{ratio:.1f} ×"),
+        budget=f"≥ {at_least:.0%}" if in_percent else f"≥ {at_least:g} ×",
+        met=ratio >= at_least,
+        numbers={"measured": ours, "baseline": baseline, "ratio": ratio, "budget": at_least},
+    )
 
 
-def _milliseconds(said: str, percentile: str) -> float:
-    value, unit = _find(rf"{percentile}%\s+([\d.]+)(us|ms|s)\b", said)
-    return float(value) * _UNITS[unit]
+def resident_memory(of: str, size: int) -> Measure:
+    """Compare the resident memory of a process, in bytes, with its budget."""
+    megabytes = size / 2**20
+    return Measure(
+        what=f"resident memory of {of}, after that load",
+        measured=f"{megabytes:.0f} MB",
+        budget=f"≤ {MEMORY_BUDGET_MEGABYTES} MB",
+        met=megabytes <= MEMORY_BUDGET_MEGABYTES,
+        numbers={"measured": megabytes, "budget": MEMORY_BUDGET_MEGABYTES},
+    )
 
 
-def _find(pattern: str, said: str) -> tuple[str, ...]:
-    found = re.search(pattern, said)
-    if found is None:
-        raise RuntimeError(f"wrk said something unexpected:\n{said}")
-    return found.groups()
-
-
-def median(figures: list[float]) -> float:
+def median(figures: Sequence[float]) -> float:
     return statistics.median(figures)

@@ -1,8 +1,8 @@
 """PgQueuer at its best: enqueue no-op jobs in bulk, then drain them in this process. Run by benchmarks.rivals.
 
-As its own benchmark's strategy "drain" does it, with the autovacuum settings that its guide
-recommends and uvloop. By asyncpg, which its documents call the faster driver, if that is
-installed, else by psycopg.
+It drains as the strategy "drain" of PgQueuer's own benchmark does, with uvloop and with the
+autovacuum settings that its guide recommends. The driver is asyncpg, which its documents call
+the faster one, if that is installed; otherwise it is psycopg.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Procrastinate at its best: defer no-op jobs in bulk, then work them off in this process. Run by benchmarks.rivals."""
+"""Procrastinate at its best: defer no-op jobs in bulk, then run them in this process. Run by benchmarks.rivals."""
 
 import argparse
 import logging
@@ -9,7 +9,7 @@ from procrastinate import App, PsycopgConnector
 
 DEFERRED_AT_ONCE = 1_000
 
-#: Connections beyond one for each job that runs: to listen, and for the heartbeat.
+#: Connections that run no job: one listens, and one sends the heartbeat.
 SPARE_CONNECTIONS = 2
 
 

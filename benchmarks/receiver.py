@@ -1,6 +1,6 @@
-"""A webhook receiver with two knobs in its environment: it takes its time, and one aggregate it never accepts.
+"""A webhook receiver with two settings in its environment: how long it takes, and which aggregate it never accepts.
 
-A GET is answered with how many it has accepted.
+A GET is answered with the number of events that it has accepted.
 """
 
 import asyncio
@@ -8,7 +8,9 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-Application = Callable[[Any, Callable[[], Awaitable[Any]], Callable[[Any], Awaitable[None]]], Awaitable[None]]
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+Application = Callable[[Any, Receive, Send], Awaitable[None]]
 
 
 def create_app() -> Application:
@@ -17,24 +19,32 @@ def create_app() -> Application:
     seconds = float(os.environ.get("RECEIVER_SECONDS", "0"))
     refuses = os.environ.get("RECEIVER_REFUSES", "").encode()
 
-    async def application(
-        scope: Any, receive: Callable[[], Awaitable[Any]], send: Callable[[Any], Awaitable[None]]
-    ) -> None:
+    async def application(scope: Any, receive: Receive, send: Send) -> None:
         nonlocal accepted
         assert scope["type"] == "http"
-        body, more = b"", True
-        while more:
-            message = await receive()
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
+        event = await _read(receive)
         if seconds:
             await asyncio.sleep(seconds)
-        status, told = 408 if refuses and refuses in body else 204, b""
         if scope["method"] == "GET":
-            status, told = 200, str(accepted).encode()
+            await _answer(send, 200, str(accepted).encode())
+        elif refuses and refuses in event:
+            await _answer(send, 408)
         else:
-            accepted += status == 204
-        await send({"type": "http.response.start", "status": status, "headers": []})
-        await send({"type": "http.response.body", "body": told})
+            accepted += 1
+            await _answer(send, 204)
 
     return application
+
+
+async def _read(receive: Receive) -> bytes:
+    body, more = b"", True
+    while more:
+        message = await receive()
+        body += message.get("body", b"")
+        more = message.get("more_body", False)
+    return body
+
+
+async def _answer(send: Send, status: int, body: bytes = b"") -> None:
+    await send({"type": "http.response.start", "status": status, "headers": []})
+    await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""Events recorded at a steady rate, as the API records them: some at a time, and a ring after each commit."""
+"""Events recorded at a steady rate, as the API records them: several in a commit, and a wake-up after each commit."""
 
 import threading
 import time
@@ -6,15 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from uuid import UUID
 
-from benchmarks.environment import Stage
+from benchmarks.environment import Environment
+from domain.fulfilment import load_routes
 from domain.outbox import Event, record
-from domain.outbox.routes_file import load
 from domain.runtime import database
 from domain.runtime.settings import Settings
+from domain.runtime.wakeups import PROCESS_OUTBOX
 from worker.broker import connect
-from worker.scheduler import ring
+from worker.scheduler import wake
 
-#: An API rings at most once in that time, and commits together what came meanwhile.
+#: An API process sends at most one wake-up in this time, and commits together what came meanwhile.
 PAUSE_SECONDS = 0.02
 
 PAYLOAD = {
@@ -29,32 +30,33 @@ PAYLOAD = {
 
 
 class Recorder:
-    """What records. `recorded` counts events; while it is paused nothing is recorded and nobody rings."""
+    """A thread that records events. `recorded` counts them. While it is paused it sends no wake-ups either."""
 
-    def __init__(self, stage: Stage, aggregates: Sequence[UUID], rate: int) -> None:
-        settings = Settings.model_validate(stage.environment)
+    def __init__(self, environment: Environment, aggregates: Sequence[UUID], rate: int) -> None:
+        settings = Settings.model_validate(environment.variables)
         self.recorded = 0
-        self._db = database.sessions(database.connect(settings, connections=1), routes=load(settings))
+        self._db = database.sessions(database.connect(settings, connections=1))
+        self._routes = load_routes(settings)
         self._broker, self._waiting = connect(settings.broker(), [])
         self._aggregates = aggregates
         self._rate = rate
         self._stopped = threading.Event()
-        self._goes = threading.Event()
-        self._goes.set()
+        self._may_record = threading.Event()
+        self._may_record.set()
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
     def pause(self) -> None:
-        self._goes.clear()
+        self._may_record.clear()
 
-    def go_on(self) -> None:
-        self._goes.set()
+    def resume(self) -> None:
+        self._may_record.set()
 
     def stop(self) -> None:
         self._stopped.set()
-        self._goes.set()
+        self._may_record.set()
         self._thread.join()
         self._db.kw["bind"].dispose()
         self._broker.close()
@@ -62,10 +64,10 @@ class Recorder:
     def _run(self) -> None:
         last, due = time.monotonic(), 0.0
         while not self._stopped.wait(PAUSE_SECONDS):
-            if not self._goes.is_set():
-                self._goes.wait()
+            if not self._may_record.is_set():
+                self._may_record.wait()
                 last = time.monotonic()
-            # What a slow commit has kept from being recorded is recorded with the next.
+            # After a slow commit, the next one records what became due meanwhile.
             now = time.monotonic()
             due += (now - last) * self._rate
             last = now
@@ -76,9 +78,9 @@ class Recorder:
     def _record(self, count: int) -> None:
         events = [self._event(n) for n in range(self.recorded, self.recorded + count)]
         with self._db.begin() as session:
-            record(session, events)
+            record(session, events, self._routes)
         self.recorded += count
-        ring(self._broker, self._waiting, "process_outbox")
+        wake(self._broker, self._waiting, PROCESS_OUTBOX)
 
     def _event(self, number: int) -> Event:
         aggregate = self._aggregates[number % len(self._aggregates)]
@@ -86,9 +88,9 @@ class Recorder:
 
 
 @contextmanager
-def recording(stage: Stage, aggregates: Sequence[UUID], *, rate: int) -> Iterator[Recorder]:
-    """Record so many events a second, of these aggregates in turn, while the block runs."""
-    recorder = Recorder(stage, aggregates, rate)
+def recording(environment: Environment, aggregates: Sequence[UUID], *, rate: int) -> Iterator[Recorder]:
+    """Record that many events a second, of these aggregates in turn, while the block runs."""
+    recorder = Recorder(environment, aggregates, rate)
     recorder.start()
     try:
         yield recorder

@@ -1,31 +1,32 @@
-"""Workers that are killed with their hands full: how soon others have delivered what they held."""
+"""Workers that are killed while they deliver: how soon other workers have delivered the rows that were leased."""
 
 import math
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from functools import partial
 from subprocess import Popen
 from uuid import uuid4
 
 import psutil
-import psycopg
 
-from benchmarks.environment import Stage, wait_until
+from benchmarks.environment import Connection, Environment, wait_until
 from benchmarks.measure import Measure, median
 from benchmarks.recording import recording
 
 KILLS = 50
 
-BUDGET_SECONDS = 6.0
+#: A time, not a ratio: the protocol bounds it, on every machine.
+BUDGET_SECONDS = 1.0
 
-#: What one worker can deliver, so that the survivor is not behind when the next one dies.
+#: Events a second. One worker alone can deliver them, so the survivor has no backlog when the other one is killed.
 RATE = 60
 
 AGGREGATES = 1_000
 
 PORT = 8103
 
-#: Each delivery takes so long that a worker nearly always has some in hand.
+#: Each delivery takes so long that a worker nearly always has rows in flight.
 DELIVERY_SECONDS = 0.1
 
 ROUTES = f"""
@@ -37,71 +38,76 @@ batch_size = 20
 concurrency = 16
 """
 
-Connection = psycopg.Connection[tuple[object, ...]]
 
-
-def recovering(stage: Stage) -> Iterator[Measure]:
-    """Kill one of two workers, and when what it held is delivered the other one, and so on.
-
-    The time is the database's, from just before the kill until the last row was settled
-    that was pending in a lane that the killed process held. Meanwhile nothing is recorded,
-    so the scheduler alone rings; the killed worker is started again at once.
-    """
-    stage = stage.routing("recovering", ROUTES)
-    stage.clear()
-    receiver = stage.serving("benchmarks.receiver:create_app", PORT, RECEIVER_SECONDS=str(DELIVERY_SECONDS))
-    with receiver, stage.running("bin/scheduler"), ExitStack() as workers:
-        times = sorted(_times(stage, workers))
-    # Of fifty the nearest rank of the 99th percentile is the slowest.
+def recovering(environment: Environment) -> Iterator[Measure]:
+    """The time from kill -9 of a worker until all that it had leased is delivered."""
+    environment = environment.with_routes("recovering", ROUTES)
+    environment.clear()
+    receiver = environment.serving("benchmarks.receiver:create_app", PORT, RECEIVER_SECONDS=str(DELIVERY_SECONDS))
+    with receiver, environment.running("bin/scheduler"), ExitStack() as workers:
+        times = sorted(_times(environment, workers))
+    p50 = median(times)
+    # With fifty kills, the nearest rank of the 99th percentile is the slowest one.
     p99 = times[math.ceil(0.99 * len(times)) - 1]
     yield Measure(
-        what=f"from kill -9 of a worker until all that it held is delivered, {len(times)} kills",
-        figure=f"p50 {median(times):.2f} s, p99 {p99:.2f} s",
-        budget=f"p99 ≤ {BUDGET_SECONDS:.0f} s",
+        what=f"from kill -9 of a worker until all that it had leased is delivered, {len(times)} kills",
+        measured=f"p50 {p50:.2f} s, p99 {p99:.2f} s",
+        budget=f"p99 ≤ {BUDGET_SECONDS:g} s",
         met=p99 <= BUDGET_SECONDS,
+        numbers={"p50_seconds": p50, "p99_seconds": p99, "budget": BUDGET_SECONDS},
     )
 
 
-def _times(stage: Stage, workers: ExitStack) -> Sequence[float]:
-    """Return how many seconds each recovery took."""
+def _times(environment: Environment, workers: ExitStack) -> Sequence[float]:
+    """Kill one of two workers; when its rows are delivered, kill the other one; and so on. Return each time in seconds.
+
+    A time is the database's: from just before the kill until the last row was settled that was pending in a lane
+    which the killed process had leased. Nothing is recorded meanwhile, so only the scheduler sends wake-ups. Another
+    worker is started at once in place of the killed one.
+    """
 
     def start() -> Popen[bytes]:
-        return workers.enter_context(stage.running("bin/worker", "--processes", "1", "--threads", "4"))
+        return workers.enter_context(environment.running("bin/worker", "--processes", "1", "--threads", "4"))
 
     running = [start(), start()]
     times: list[float] = []
     aggregates = [uuid4() for _ in range(AGGREGATES)]
-    with recording(stage, aggregates, rate=RATE) as recorder, stage.connect() as connection:
+    with recording(environment, aggregates, rate=RATE) as recorder, environment.connect() as connection:
         while len(times) < KILLS:
-            recorder.go_on()
-            victim, survivor = running
-            wait_until(lambda pair=(victim, survivor): all(_in_hand(connection, _pids(one)) for one in pair))
-            moment, in_hand = _kill(connection, victim)
+            recorder.resume()
+            wait_until(partial(_have_rows, connection, running))
+            target, survivor = running
+            moment, rows = _kill(connection, target)
             recorder.pause()
             running = [survivor, start()]
-            if in_hand:  # and it was not between two lanes at that moment
-                times.append(_settled_after(connection, in_hand, moment))
+            if rows:  # without rows, the kill came between two lanes and shows nothing
+                times.append(_settled_after(connection, rows, moment))
     return times
 
 
+def _have_rows(connection: Connection, workers: Sequence[Popen[bytes]]) -> bool:
+    """Return whether each of these workers has pending rows in its lanes."""
+    return all(_leased_rows(connection, _pids(worker)) for worker in workers)
+
+
 def _kill(connection: Connection, worker: Popen[bytes]) -> tuple[datetime, Sequence[int]]:
-    """Kill a worker with all its processes. Return when, by the database's clock, and the rows that it held."""
+    """Kill a worker with all its processes. Return when, by the database's clock, and the rows that it had leased."""
     pids = _pids(worker)
     found = connection.execute("SELECT clock_timestamp()").fetchone()
     assert found is not None and isinstance(found[0], datetime)
     for pid in pids:
         psutil.Process(pid).kill()
     worker.wait()
-    # Nobody can have claimed its lanes yet: their leases last for seconds.
-    return found[0], _in_hand(connection, pids)
+    # No other worker can have claimed its lanes yet: their leases last for seconds.
+    return found[0], _leased_rows(connection, pids)
 
 
 def _pids(worker: Popen[bytes]) -> Sequence[int]:
     return [worker.pid, *(child.pid for child in psutil.Process(worker.pid).children(recursive=True))]
 
 
-def _in_hand(connection: Connection, pids: Collection[int]) -> Sequence[int]:
-    """Return the rows that are pending in the lanes that these processes hold."""
+def _leased_rows(connection: Connection, pids: Collection[int]) -> Sequence[int]:
+    """Return the rows that are pending in the lanes which these processes have leased."""
     found = connection.execute(
         "SELECT outbox.id FROM outbox JOIN outbox_lanes USING (destination, lane)"
         " WHERE processed_at IS NULL AND dead_at IS NULL AND leased_until > clock_timestamp()"

@@ -1,109 +1,97 @@
-"""Reservations over HTTP, ours and the textbook's in turn."""
+"""Reservations over HTTP: ours and the textbook's, measured in turn."""
 
-import secrets
 from collections import defaultdict
 from collections.abc import Iterator
 
 import psutil
 
-from benchmarks.environment import ITEMS, Stage
-from benchmarks.measure import Load, Measure, load, median
+from benchmarks import load
+from benchmarks.environment import ITEMS, Environment
+from benchmarks.load import Load
+from benchmarks.measure import Measure, compare, median, resident_memory
 
-#: Each of the two is measured so often, in turn, so that a noisy moment hits both.
+#: Ours and the textbook's are measured this many times, in turn, so that a noisy moment affects both.
 ROUNDS = 3
-
-SECONDS = 6
 
 CONNECTIONS = 64
 
 OURS, TEXTBOOK = 8100, 8101
 
-#: What one API process may occupy, in bytes.
-MEMORY_BUDGET = 150 * 2**20
+#: What is measured: the number of connections, and the number of items that they reserve.
+LOADS = {"hot": (CONNECTIONS, 1), "cold": (CONNECTIONS, ITEMS), "lone": (1, 1)}
 
 
-def reserving(stage: Stage) -> Iterator[Measure]:
-    """One hot item, many cold ones, a lone client, and the memory that it takes."""
-    stage.clear()
-    seen: dict[tuple[str, int], list[Load]] = defaultdict(list)
+def reserving(environment: Environment) -> Iterator[Measure]:
+    """Reservations over HTTP, against the ORM textbook: one hot item, 10,000 items, a lone client."""
+    environment.clear()
+    loads: dict[tuple[str, int], list[Load]] = defaultdict(list)
     with (
-        stage.serving("api.app:create_app", OURS) as process,
-        stage.serving("benchmarks.textbook:create_app", TEXTBOOK),
+        environment.serving("api.app:create_app", OURS) as process,
+        environment.serving("benchmarks.textbook:create_app", TEXTBOOK),
     ):
         for _ in range(ROUNDS):
             for port in (TEXTBOOK, OURS):
-                for what, connections, items in (("hot", 64, 1), ("cold", 64, ITEMS), ("lone", 1, 1)):
-                    seen[what, port].append(_sold(port, connections, items))
+                for name, (connections, items) in LOADS.items():
+                    loads[name, port].append(load.reserve(port, connections=connections, items=items))
         memory = max(child.memory_info().rss for child in psutil.Process(process.pid).children(recursive=True))
-    yield from _rates(seen)
-    yield from _lone(seen)
-    yield Measure(
-        what="resident memory of the api, after that load",
-        figure=f"{memory / 2**20:.0f} MB",
-        budget="≤ 150 MB",
-        met=memory <= MEMORY_BUDGET,
-    )
+    yield from _rates(loads)
+    yield _lone(loads)
+    yield resident_memory("the api", memory)
 
 
-def _sold(port: int, connections: int, items: int) -> Load:
-    """Measure what is really reserved: fast refusals and errors are no figure."""
-    seen = _load(port, connections, items)
-    assert seen.refused == 0, f"{seen.refused} answers were not 201"
-    return seen
-
-
-def _load(port: int, connections: int, items: int) -> Load:
-    return load(port, connections=connections, seconds=SECONDS, items=items, run=secrets.token_hex(4))
-
-
-def _rates(seen: dict[tuple[str, int], list[Load]]) -> Iterator[Measure]:
-    rate = {key: median([one.rate for one in loads]) for key, loads in seen.items()}
-    for what, name, budget in (("hot", "one hot item", 10), ("cold", "10,000 items", 6)):
-        ratio = rate[what, OURS] / rate[what, TEXTBOOK]
-        yield Measure(
-            what=f"reservations/s over HTTP, {name}, 64 connections",
-            figure=f"{rate[what, OURS]:,.0f}",
-            baseline=f"textbook {rate[what, TEXTBOOK]:,.0f}: {ratio:.1f} ×",
-            budget=f"≥ {budget} ×",
-            met=ratio >= budget,
+def _rates(loads: dict[tuple[str, int], list[Load]]) -> Iterator[Measure]:
+    rate = {key: median([one.rate for one in several]) for key, several in loads.items()}
+    for load_name, items, budget in (("hot", "one hot item", 15), ("cold", "10,000 items", 8)):
+        yield compare(
+            f"reservations/s over HTTP, {items}, {CONNECTIONS} connections",
+            rate[load_name, OURS],
+            rate[load_name, TEXTBOOK],
+            named="ORM textbook",
+            at_least=budget,
         )
-    ratio = rate["hot", OURS] / rate["cold", OURS]
-    yield Measure(what="hot ÷ cold", figure=f"{ratio:.2f}", budget="≥ 0.9", met=ratio >= 0.9)
+    yield compare(
+        "reservations/s over HTTP, hot ÷ cold", rate["hot", OURS], rate["cold", OURS], named="cold", at_least=0.9
+    )
 
 
-def _lone(seen: dict[tuple[str, int], list[Load]]) -> Iterator[Measure]:
-    ours, textbook = (median([one.p50 for one in seen["lone", port]]) for port in (OURS, TEXTBOOK))
-    yield Measure(
+def _lone(loads: dict[tuple[str, int], list[Load]]) -> Measure:
+    ours, textbook = (median([one.p50 for one in loads["lone", port]]) for port in (OURS, TEXTBOOK))
+    return Measure(
         what="a lone request, p50",
-        figure=f"{ours:.1f} ms",
-        baseline=f"textbook {textbook:.1f} ms",
-        budget="≤ textbook",
+        measured=f"{ours:.1f} ms",
+        baseline=f"ORM textbook {textbook:.1f} ms: {ours / textbook:.0%}",
+        budget="≤ 100%",
         met=ours <= textbook,
+        numbers={"measured": ours, "baseline": textbook, "ratio": ours / textbook, "budget": 1},
     )
 
 
-def selling_out(stage: Stage) -> Iterator[Measure]:
-    """A sold-out item refuses at least as fast as it sold."""
-    stage.clear()
+def selling_out(environment: Environment) -> Iterator[Measure]:
+    """Refusals of a sold-out item, against its reservations before."""
+    environment.clear()
     sold, refused = [], []
-    with stage.serving("api.app:create_app", OURS):
+    with environment.serving("api.app:create_app", OURS):
         for _ in range(ROUNDS):
-            sold.append(_sold(OURS, CONNECTIONS, 1).rate)
-            _set_available(stage, 0)
-            turned_away = _load(OURS, CONNECTIONS, 1)
-            assert turned_away.refused > 0.99 * turned_away.rate * SECONDS, "a sold-out item was sold"
-            refused.append(turned_away.rate)
-            _set_available(stage, 1_000_000_000)
-    ratio = median(refused) / median(sold)
-    yield Measure(
-        what="refusals/s of a sold-out item, 64 connections",
-        figure=f"{median(refused):,.0f}",
-        baseline=f"sold {median(sold):,.0f}: {ratio:.1f} ×",
-        budget="≥ 1 ×",
-        met=ratio >= 1,
+            sold.append(load.reserve(OURS, connections=CONNECTIONS, items=1).rate)
+            _set_available(environment, 0)
+            refused.append(_refuse())
+            _set_available(environment, 1_000_000_000)
+    yield compare(
+        f"refusals/s of a sold-out item, {CONNECTIONS} connections",
+        median(refused),
+        median(sold),
+        named="sold",
+        at_least=1,
     )
 
 
-def _set_available(stage: Stage, quantity: int) -> None:
-    with stage.connect() as connection:
+def _refuse() -> float:
+    """Return the rate at which a sold-out item is refused."""
+    refusals = load.send(OURS, connections=CONNECTIONS, items=1)
+    assert refusals.refused > 0.99 * refusals.rate * load.SECONDS, "a sold-out item was sold"
+    return refusals.rate
+
+
+def _set_available(environment: Environment, quantity: int) -> None:
+    with environment.connect() as connection:
         connection.execute("UPDATE items SET available_quantity = %s WHERE id = 1", [quantity])

@@ -1,9 +1,9 @@
 """The same no-op work by other queues on the same PostgreSQL, each used as its own documents recommend.
 
-Every one of them, ours included, drains in one process what was enqueued before, with
-the durability that it has by default, and is measured by what it wrote: from the first
-event that it settled to the last one, by the database's clock. Ours keeps the order of
-each aggregate and fences every settling; of theirs no order is asked.
+Each of them, ours included, drains in one process what was enqueued before, with the
+durability that it has by default. The rows that it writes show how long it took: from the
+first event that it settled to the last one, by the database's clock. Ours keeps the order
+of each aggregate and fences every settlement; the others need keep no order.
 """
 
 import subprocess
@@ -15,8 +15,8 @@ from importlib.util import find_spec
 import psycopg
 
 from benchmarks.draining import drain, fill
-from benchmarks.environment import Stage
-from benchmarks.measure import Measure, median
+from benchmarks.environment import Environment
+from benchmarks.measure import Measure, compare, median
 from domain.runtime.settings import ROOT
 
 ROUNDS = 3
@@ -24,10 +24,10 @@ ROUNDS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Rival:
-    """Another queue: how often we are to be faster, and the settings of which its best one counts.
+    """Another queue, with the settings that are tried: it is compared at its best one.
 
-    `jobs` keep it busy for some seconds, `trial` for long enough to tell the settings apart.
-    `settled` is the SQL for when each job was settled.
+    Ours must be `budget` times as fast. `jobs` keep the rival busy for some seconds, `trial` jobs for long enough to
+    show which setting is best. `settled` is the SQL for the time at which each job was settled.
     """
 
     name: str
@@ -44,13 +44,12 @@ RIVALS = (
     Rival(
         name="PgQueuer",
         package="pgqueuer",
-        # Its documents call asyncpg the faster one; it is used where it is installed.
+        # Its documents call asyncpg the faster driver. It is used where it is installed.
         driver="asyncpg" if find_spec("asyncpg") else "psycopg",
         budget=3,
         jobs=80_000,
         trial=30_000,
-        # Five consumers and batches of 10 are what its own benchmark takes; for short jobs its
-        # guide says to enlarge the batch.
+        # Its own benchmark has five consumers and batches of 10. For short jobs, its guide advises larger batches.
         settings=[{"consumers": 5, "batch": batch} for batch in (10, 100, 1_000)] + [{"consumers": 1, "batch": 1_000}],
         settled="SELECT created AS at FROM pgqueuer_log WHERE status = 'successful'",
     ),
@@ -66,7 +65,7 @@ RIVALS = (
     ),
 )
 
-#: What was settled at the first moment was begun before it.
+#: The jobs that were settled at the first moment are not counted: they had begun before it.
 RATE = """
     WITH settled AS ({settled}), first AS (SELECT min(at) AS at FROM settled)
     SELECT count(*), count(*) FILTER (WHERE settled.at > first.at)
@@ -75,41 +74,40 @@ RATE = """
 """
 
 
-def rivals(stage: Stage) -> Iterator[Measure]:
-    """Our drain against each rival in turn."""
+def rivals(environment: Environment) -> Iterator[Measure]:
+    """The drain of no-op work, against PgQueuer and Procrastinate."""
     for rival in RIVALS:
         if find_spec(rival.package):
-            yield _compare(stage, rival)
+            yield _compare(environment, rival)
         else:
             yield Measure(
                 what=f"events/s drained, against {rival.name}",
-                figure="not measured",
+                measured="not measured",
                 baseline=f"{rival.name} is not installed: bin/install rivals",
                 budget=f"≥ {rival.budget} ×",
             )
 
 
-def _compare(stage: Stage, rival: Rival) -> Measure:
-    best = max(rival.settings, key=lambda setting: _drained(stage, rival, setting, rival.trial))
+def _compare(environment: Environment, rival: Rival) -> Measure:
+    best = max(rival.settings, key=lambda setting: _drained(environment, rival, setting, rival.trial))
     ours, theirs = [], []
     for _ in range(ROUNDS):
-        theirs.append(_drained(stage, rival, best, rival.jobs))
-        fill(stage)
-        ours.append(drain(stage)[0])
-    ratio = median(ours) / median(theirs)
+        theirs.append(_drained(environment, rival, best, rival.jobs))
+        fill(environment)
+        ours.append(drain(environment)[0])
     chosen = ", ".join(f"{name} {value}" for name, value in best.items())
-    return Measure(
-        what=f"events/s drained of no-op work, one process, against {rival.name}",
-        figure=f"{median(ours):,.0f}",
-        baseline=f"{rival.name} ({rival.driver}, {chosen}) {median(theirs):,.0f}: {ratio:.1f} ×",
-        budget=f"≥ {rival.budget} ×",
-        met=ratio >= rival.budget,
+    return compare(
+        f"events/s drained of no-op work, one process, against {rival.name}",
+        median(ours),
+        median(theirs),
+        named=f"{rival.name} ({rival.driver}, {chosen})",
+        at_least=rival.budget,
     )
 
 
-def _drained(stage: Stage, rival: Rival, setting: Mapping[str, int], jobs: int) -> float:
-    """Have a process of the rival's enqueue jobs in a new database and drain them. Return jobs/s."""
-    url = stage.anew(rival.package)
+def _drained(environment: Environment, rival: Rival, setting: Mapping[str, int], jobs: int) -> float:
+    """Let a process of the rival enqueue jobs in a new database and drain them. Return jobs/s."""
+    url = environment.empty_database(rival.package)
     arguments = [f"--{name}={value}" for name, value in setting.items()]
     command = [sys.executable, "-m", f"benchmarks.{rival.package}_drain", url, f"--jobs={jobs}", *arguments]
     subprocess.run(command, cwd=ROOT, check=True)

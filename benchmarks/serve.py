@@ -1,4 +1,4 @@
-"""One process of granian for any application: ours and the textbook's are served alike."""
+"""Serve an application by one process of granian: the product's and the textbook's in the same way."""
 
 import sys
 

@@ -1,8 +1,8 @@
 """The baseline: the same reservation written the usual way.
 
-One async SQLAlchemy transaction a request, ORM objects, `SELECT … FOR UPDATE`; the same
-tables, the same rows, the same answer, the same server. Written as a careful team would,
-only without Holdfast's ideas. Not part of the product.
+Each request is one async SQLAlchemy transaction with ORM objects and `SELECT … FOR UPDATE`. The
+tables, the rows, the answer and the server are the same. It is what a careful team would write
+without Holdfast's ideas, and it is not part of the product.
 """
 
 from collections.abc import AsyncIterator
@@ -21,10 +21,9 @@ from sqlalchemy.orm import DeclarativeBase
 
 from api.http.headers import hash_of
 from api.reservations.schemas import NewReservation, ReservationView
-from domain.idempotency.stored_answers import stored_answers
-from domain.items.table import table
-from domain.outbox import routes_file
-from domain.outbox.routes import Routes
+from domain import idempotency, items
+from domain.fulfilment import load_routes
+from domain.outbox import Routes
 from domain.outbox.table import lane_of, outbox
 from domain.reservations import table
 from domain.reservations.lifecycle import Status
@@ -32,7 +31,7 @@ from domain.runtime import database
 from domain.runtime.identity import new_id
 from domain.runtime.settings import Settings
 
-#: As many as gave the best figure on the hot item; more only queue on the lock.
+#: This number gave the best figure on the hot item. More connections would only wait for the lock.
 CONNECTIONS = 16
 
 CLIENT, OPERATION = "anonymous", "reservations.make"
@@ -43,7 +42,7 @@ class Base(DeclarativeBase):
 
 
 class Item(Base):
-    __table__ = table.items
+    __table__ = items.items
 
 
 class Reservation(Base):
@@ -60,7 +59,7 @@ class Outbox(Base):
 
 
 class IdempotencyRequest(Base):
-    __table__ = stored_answers.requests
+    __table__ = idempotency.requests
 
 
 def create_app() -> Litestar:
@@ -71,7 +70,7 @@ def create_app() -> Litestar:
     async def running(app: Litestar) -> AsyncIterator[None]:
         engine = create_async_engine(url, pool_size=CONNECTIONS, max_overflow=0)
         app.state.sessions = async_sessionmaker(engine, expire_on_commit=False)
-        app.state.routes = routes_file.load(settings)
+        app.state.routes = load_routes(settings)
         yield
         await engine.dispose()
 
@@ -84,19 +83,19 @@ async def reserve(request: Request[Any, Any, Any], data: NewReservation, state: 
     try:
         async with state.sessions.begin() as session:
             answer = await _reserve(session, state.routes, data, key)
-    except IntegrityError:  # the same key at once: the other one has answered
+    except IntegrityError:  # another request with the same key was faster: its answer is stored
         async with state.sessions.begin() as session:
             answer = await _reserve(session, state.routes, data, key)
     return Response(answer, status_code=201, media_type="application/json")
 
 
-async def _reserve(session: AsyncSession, wanted: Routes, data: NewReservation, key: str) -> bytes:
+async def _reserve(session: AsyncSession, routes: Routes, data: NewReservation, key: str) -> bytes:
     payload_hash = hash_of(data)
-    seen = await session.get(IdempotencyRequest, (CLIENT, OPERATION, key))
-    if seen and seen.payload_hash != payload_hash:
+    stored = await session.get(IdempotencyRequest, (CLIENT, OPERATION, key))
+    if stored and stored.payload_hash != payload_hash:
         raise HTTPException(status_code=409, detail="key reused")
-    if seen:
-        return bytes(seen.answer, "utf-8")
+    if stored:
+        return bytes(stored.answer, "utf-8")
     item = (await session.execute(select(Item).where(Item.id == data.item_id).with_for_update())).scalar_one_or_none()
     if item is None:
         raise HTTPException(status_code=404, detail="unknown item")
@@ -104,17 +103,17 @@ async def _reserve(session: AsyncSession, wanted: Routes, data: NewReservation, 
         raise HTTPException(status_code=409, detail="sold out")
     item.available_quantity -= data.quantity
     moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    reservation = _held(data, key, moment)
+    reservation = _hold(data, key, moment)
     session.add(reservation)
     await session.flush()
     answer = _answer(reservation, item.sku)
     session.add(History(reservation_id=reservation.id, to_status=Status.PENDING, changed_by=CLIENT))
-    session.add_all(_promises(reservation, item.sku, wanted))
-    session.add(_answered(key, payload_hash, reservation, answer))
+    session.add_all(_events(reservation, item.sku, routes))
+    session.add(_stored_answer(key, payload_hash, reservation, answer))
     return answer
 
 
-def _held(data: NewReservation, key: str, moment: datetime) -> Reservation:
+def _hold(data: NewReservation, key: str, moment: datetime) -> Reservation:
     return Reservation(
         id=new_id(),
         item_id=data.item_id,
@@ -129,7 +128,7 @@ def _held(data: NewReservation, key: str, moment: datetime) -> Reservation:
     )
 
 
-def _promises(reservation: Reservation, sku: str, wanted: Routes) -> list[Outbox]:
+def _events(reservation: Reservation, sku: str, routes: Routes) -> list[Outbox]:
     payload = {
         "booking_id": str(reservation.id),
         "item_id": reservation.item_id,
@@ -151,11 +150,11 @@ def _promises(reservation: Reservation, sku: str, wanted: Routes) -> list[Outbox
             headers={},
         )
         for event_type in ("booking.created", "reservation_confirm")
-        for name in wanted.wanting(event_type)
+        for name in routes.wanting(event_type)
     ]
 
 
-def _answered(key: str, payload_hash: str, reservation: Reservation, answer: bytes) -> IdempotencyRequest:
+def _stored_answer(key: str, payload_hash: str, reservation: Reservation, answer: bytes) -> IdempotencyRequest:
     return IdempotencyRequest(
         client_id=CLIENT,
         operation=OPERATION,

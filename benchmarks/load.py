@@ -1,0 +1,75 @@
+"""The load: reservations over HTTP, sent by wrk as fast as they are answered."""
+
+import re
+import secrets
+import shutil
+import subprocess
+from dataclasses import dataclass
+
+import rich_click as click
+
+from domain.runtime.settings import ROOT
+
+#: The length of one measurement.
+SECONDS = 6
+
+
+@dataclass(frozen=True)
+class Load:
+    """What wrk measured: answers a second, the median and the 99th percentile in milliseconds, answers not 2xx."""
+
+    rate: float
+    p50: float
+    p99: float
+    refused: int
+
+
+class MissingProgram(click.ClickException):
+    """Raised when a benchmark needs a program that is not installed."""
+
+    exit_code = 2
+
+
+def require_wrk() -> None:
+    """Raises MissingProgram if wrk is not installed."""
+    if shutil.which("wrk") is None:
+        raise MissingProgram(
+            "wrk is not installed, and these benchmarks use it to send requests."
+            " On Debian: apt-get install wrk. Then run this again."
+        )
+
+
+def reserve(port: int, *, connections: int, items: int) -> Load:
+    """Reserve units of that many items, and require that every request is answered with success."""
+    load = send(port, connections=connections, items=items)
+    # Errors and refusals are fast, and would look like a good figure.
+    assert load.refused == 0, f"{load.refused} answers were not 201"
+    return load
+
+
+def send(port: int, *, connections: int, items: int) -> Load:
+    """Send reservations as fast as that many connections can, whatever is answered."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", "benchmarks/reserve.lua"]
+    variables = {"ITEMS": str(items), "RUN": secrets.token_hex(4), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    report = subprocess.run(
+        [*command, f"http://127.0.0.1:{port}"], env=variables, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    rate = float(_find(r"Requests/sec:\s+([\d.]+)", report)[0])
+    p50, p99 = (_milliseconds(report, percentile) for percentile in ("50", "99"))
+    refused = re.search(r"Non-2xx or 3xx responses: (\d+)", report)
+    return Load(rate, p50, p99, int(refused[1]) if refused else 0)
+
+
+_UNITS = {"us": 0.001, "ms": 1.0, "s": 1_000.0}
+
+
+def _milliseconds(report: str, percentile: str) -> float:
+    value, unit = _find(rf"{percentile}%\s+([\d.]+)(us|ms|s)\b", report)
+    return float(value) * _UNITS[unit]
+
+
+def _find(pattern: str, report: str) -> tuple[str, ...]:
+    found = re.search(pattern, report)
+    if found is None:
+        raise RuntimeError(f"The report of wrk has no {pattern}:\n{report}")
+    return found.groups()
