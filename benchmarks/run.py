@@ -1,17 +1,21 @@
-"""`bin/bench`: measure the budgets and print them as a table, in Markdown."""
+"""`bin/bench`: measure the budgets, each against its baseline, and print a table."""
 
-import argparse
 import os
 import platform
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
 
-from benchmarks.draining import draining, leaving
-from benchmarks.environment import Stage, stage
+import rich_click as click
+
+from benchmarks.draining import draining
+from benchmarks.environment import Environment, environment
 from benchmarks.expiring import expiring
 from benchmarks.failing import failing
 from benchmarks.history import history
-from benchmarks.measure import Measure, insist_on_wrk
+from benchmarks.latency import latency
+from benchmarks.load import require_wrk
+from benchmarks.measure import Measure
 from benchmarks.recovering import recovering
 from benchmarks.reserving import reserving, selling_out
 from benchmarks.rivals import rivals
@@ -19,12 +23,16 @@ from benchmarks.scaling import idling, scaling
 from benchmarks.sinks import sinks
 from benchmarks.snapshot import snapshot
 from benchmarks.waiting import waiting
+from domain.runtime import logs, startup
+from worker.commands import command_line, options
+from worker.commands.command_line import DONE, TROUBLE, Command
+from worker.commands.output import print_json, progress
 
-BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {
+BENCHMARKS: Mapping[str, Callable[[Environment], Iterator[Measure]]] = {
     "reserving": reserving,
     "selling-out": selling_out,
     "draining": draining,
-    "leaving": leaving,
+    "latency": latency,
     "rivals": rivals,
     "waiting": waiting,
     "snapshot": snapshot,
@@ -37,42 +45,98 @@ BENCHMARKS: Mapping[str, Callable[[Stage], Iterator[Measure]]] = {
     "sinks": sinks,
 }
 
+#: The benchmarks whose load comes from wrk.
+WITH_WRK = frozenset({"reserving", "selling-out", "history"})
 
-def main() -> int:
-    """Return 0 if every budget that was measured is met."""
-    parser = argparse.ArgumentParser(prog="bin/bench", description=__doc__)
-    parser.add_argument(
-        "names", nargs="*", metavar="NAME", help=f"some of: {', '.join(BENCHMARKS)}; all if none is given"
-    )
-    names = parser.parse_args().names or list(BENCHMARKS)
-    unknown = set(names) - BENCHMARKS.keys()
-    if unknown:
-        parser.error(f"there is no benchmark {min(unknown)!r}; there are {', '.join(BENCHMARKS)}")
-    insist_on_wrk()
-    with stage() as ready:
-        print(
-            f"\n{_machine(ready)}\n\n| what | measured | baseline, same run | budget | |\n|---|---|---|---|---|",
-            flush=True,
-        )
-        measures = [_shown(measure) for name in names for measure in BENCHMARKS[name](ready)]
-    return 1 if any(measure.met is False for measure in measures) else 0
+MEMBERS = (
+    "machine, and measures, a list of benchmark, what, measured, baseline, budget, met (null without a budget) and"
+    " numbers (the same figures without their formats)."
+)
 
+_BENCHMARKS = "\n".join(f"  {name:11}  {benchmark.__doc__}" for name, benchmark in BENCHMARKS.items())
 
-def _shown(measure: Measure) -> Measure:
-    verdict = {True: "met", False: "**not met**", None: ""}[measure.met]
-    print(f"| {measure.what} | {measure.figure} | {measure.baseline} | {measure.budget} | {verdict} |", flush=True)
-    return measure
+HELP = f"""Measure the budgets, and print them as a table in Markdown.
+
+A figure is judged by its ratio to a baseline that is measured in the same run, or is only reported: figures of two
+runs, or of two machines, can't be compared. A PostgreSQL and a Redis are started for the run. A benchmark takes
+minutes, and all of them take hours. These are the benchmarks:
+
+\b
+{_BENCHMARKS}
+"""
 
 
-def _machine(ready: Stage) -> str:
+@click.command(
+    "bin/bench",
+    cls=Command,
+    help=HELP,
+    examples=["bin/bench", "bin/bench draining expiring", "bin/bench draining --json"],
+    exit_codes={
+        0: "all measured budgets are met",
+        1: "a budget is not met, or a benchmark failed",
+        2: "wrong usage, or a program is missing; nothing was measured",
+    },
+)
+@click.argument(
+    "names", nargs=-1, metavar="[NAME]...", type=click.Choice(list(BENCHMARKS)), help="The benchmarks to run, or all."
+)
+@options.as_json(MEMBERS)
+def main(names: Sequence[str], as_json: bool) -> int:
+    names = names or list(BENCHMARKS)
+    if WITH_WRK & set(names):
+        require_wrk()
+    logs.configure("ERROR")
+    with environment() as ready:
+        machine = _machine(ready)
+        if not as_json:
+            _print_head(machine)
+        measured = []
+        for name, measure in _measures(ready, names):
+            measured.append({"benchmark": name, **asdict(measure)})
+            if not as_json:
+                _print_line(measure)
+    if as_json:
+        print_json(machine=machine, measures=measured)
+    return TROUBLE if any(one["met"] is False for one in measured) else DONE
+
+
+def _measures(ready: Environment, names: Sequence[str]) -> Iterator[tuple[str, Measure]]:
+    """Run the benchmarks one after the other. On a terminal, standard error shows which one is running."""
+    for name in names:
+        measures = BENCHMARKS[name](ready)
+        while True:
+            # A line of the table is printed outside this block, which would take it to standard error.
+            with progress(f"Measuring {name}"):
+                measure = next(measures, None)
+            if measure is None:
+                break
+            yield name, measure
+
+
+def _machine(ready: Environment) -> Mapping[str, str | int | float]:
     with ready.connect() as connection:
         version = connection.execute("SHOW server_version").fetchone()
-    gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    return (
-        f"{os.cpu_count()} cores and {gibibytes:.0f} GiB, shared by the load, the servers and PostgreSQL"
-        f" {version[0] if version else ''} with its defaults; Python {platform.python_version()}."
+    return {
+        "cores": os.cpu_count() or 0,
+        "memory_gibibytes": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "postgresql": str(version[0]) if version else "",
+        "python": platform.python_version(),
+    }
+
+
+def _print_head(machine: Mapping[str, str | int | float]) -> None:
+    print(
+        f"\n{machine['cores']} cores and {machine['memory_gibibytes']:.0f} GiB, shared by the load, the servers and"
+        f" PostgreSQL {machine['postgresql']} with its defaults; Python {machine['python']}."
+        "\n\n| what | measured | baseline, same run | budget | |\n|---|---|---|---|---|",
+        flush=True,
     )
+
+
+def _print_line(measure: Measure) -> None:
+    verdict = {True: "met", False: "**not met**", None: ""}[measure.met]
+    print(f"| {measure.what} | {measure.measured} | {measure.baseline} | {measure.budget} | {verdict} |", flush=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    startup.run(partial(command_line.run, main))
