@@ -12,8 +12,8 @@ from domain.runtime.wakeups import DRAINING, ENOUGH_WAITING, PROCESS_OUTBOX, QUE
 from tests.support.serving import wait_until
 from worker import broker, scheduler
 
-#: How long a consumer waits for a message.
-TIMEOUT_MILLISECONDS = 10_000
+#: The longest pause after which a consumer looks into an empty queue again.
+PAUSE_MILLISECONDS = 50
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def redis_url(settings: Settings) -> Iterator[str]:
 
 def received(redis_url: str, queue: str) -> str:
     """Wait for a wake-up in a queue. Return the name of its actor."""
-    consumer = RedisBroker(url=redis_url, middleware=[]).consume(queue, timeout=TIMEOUT_MILLISECONDS)
+    consumer = RedisBroker(url=redis_url, middleware=[]).consume(queue, timeout=PAUSE_MILLISECONDS)
     try:
         # The consumer returns None each time that it finds the queue empty.
         message = wait_until(f"a wake-up is in the queue {queue!r}", lambda: next(consumer))
