@@ -76,7 +76,7 @@ SINKS: Mapping[str, Kind] = {
 
 #: All steps, by the name of their route. Each class is called with the arguments of `open_step`.
 STEPS: Mapping[str, Kind] = {
-    CONFIRMATION: Kind("worker.steps.confirmation", "Confirmation"),
+    CONFIRMATION: Kind("worker.steps.confirmation", "ConfirmationStep"),
 }
 
 

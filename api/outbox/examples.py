@@ -15,7 +15,7 @@ from api.outbox.schemas import (
     DeliveryState,
     DeliveryView,
     DestinationList,
-    DestinationState,
+    DestinationStateView,
     DestinationView,
     GroupList,
     GroupView,
@@ -30,7 +30,7 @@ from api.reservations.examples import HOLD
 from domain.outbox.operations.destinations import State
 from domain.outbox.operations.status import MAX_COUNTED
 
-_DOWN = DestinationState(
+_DOWN = DestinationStateView(
     name="shop",
     state=State.DOWN,
     routed=True,

@@ -24,7 +24,7 @@ from api.outbox.schemas import (
     DeliveryList,
     DeliveryView,
     DestinationList,
-    DestinationState,
+    DestinationStateView,
     DestinationView,
     GroupList,
     GroupView,
@@ -69,7 +69,7 @@ def list_destinations(db: Db, routes: Routes) -> DestinationList:
 )
 def pause_destination(
     request: AnyRequest, name: Name, data: ActionRequest, db: Db, routes: Routes
-) -> Response[DestinationState]:
+) -> Response[DestinationStateView]:
     """Send nothing to a destination until it is resumed. Its rows stay pending."""
     return _change(request, name, data, db, routes, "pause", destinations.pause)
 
@@ -84,7 +84,7 @@ def pause_destination(
 )
 def resume_destination(
     request: AnyRequest, name: Name, data: ActionRequest, db: Db, routes: Routes
-) -> Response[DestinationState]:
+) -> Response[DestinationStateView]:
     """Send again to a destination that is paused."""
     return _change(request, name, data, db, routes, "resume", destinations.resume)
 
@@ -99,7 +99,7 @@ def resume_destination(
 )
 def probe_destination(
     request: AnyRequest, name: Name, data: ActionRequest, db: Db, routes: Routes
-) -> Response[DestinationState]:
+) -> Response[DestinationStateView]:
     """Probe a destination that is down now, instead of at the time of its next probe."""
     return _change(request, name, data, db, routes, "probe", destinations.probe)
 
@@ -112,13 +112,13 @@ def _change(
     routes: Routes,
     action: str,
     verb: Callable[[Session, str, AuditEntry], bool],
-) -> Response[DestinationState]:
+) -> Response[DestinationStateView]:
     key, entry = key_of(request, f"outbox.{action}"), AuditEntry(who=client_of(request), why=data.why)
 
-    def change() -> DestinationState:
+    def change() -> DestinationStateView:
         verb(session, name, entry)
         # No rows are counted: a backlog, which takes long to count, must not delay a pause or make it fail.
-        return DestinationState.of(destinations.lock(session, name), routes.names)
+        return DestinationStateView.of(destinations.lock(session, name), routes.names)
 
     with db.begin() as session:
         outcome = idempotency.once(session, key, hash_of(name, data), change, _rendered)

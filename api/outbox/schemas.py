@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from domain.outbox.operations.audit import WHY_LENGTH
 from domain.outbox.operations.dead_letters import Group, Letter
-from domain.outbox.operations.destinations import Destination, State
+from domain.outbox.operations.destinations import DestinationState, State
 from domain.outbox.operations.explain import End, Explanation, Obstacle
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.operations.status import MAX_COUNTED, CountName, DestinationStatus
@@ -97,7 +97,7 @@ class Progress(msgspec.Struct):
     next_cursor: str | None
 
 
-class DestinationState(msgspec.Struct):
+class DestinationStateView(msgspec.Struct):
     """The state of a destination. `routed` is whether the present routes have it: workers deliver to no other."""
 
     name: str
@@ -109,7 +109,7 @@ class DestinationState(msgspec.Struct):
     next_probe_at: datetime | None
 
     @classmethod
-    def of(cls, one: Destination, routed: Collection[str]) -> Self:
+    def of(cls, one: DestinationState, routed: Collection[str]) -> Self:
         return cls(
             name=one.name,
             state=one.state,
@@ -127,7 +127,7 @@ LowerBounds = Annotated[
 ]
 
 
-class DestinationView(DestinationState):
+class DestinationView(DestinationStateView):
     """The state of a destination, with its rows. `pending` rows are neither delivered nor dead.
 
     `waiting` counts the pending rows that wait for their next attempt, or for an earlier row that does.
@@ -143,7 +143,7 @@ class DestinationView(DestinationState):
     @classmethod
     def of_status(cls, one: DestinationStatus, routed: Collection[str]) -> Self:
         return cls(
-            **msgspec.structs.asdict(DestinationState.of(one, routed)),
+            **msgspec.structs.asdict(DestinationStateView.of(one, routed)),
             pending=one.pending,
             waiting=one.waiting,
             dead=one.dead,

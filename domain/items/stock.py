@@ -65,10 +65,10 @@ _MOVE = (
 
 def amend(session: Session, item_id: int, *, name: str | None = None, adjust_quantity_by: int = 0) -> Item:
     """Rename an item or change its stock. Raises UnknownItem, InsufficientAvailableStock, Invalid."""
-    held = lock(session, [item_id])
-    if not held:
+    locked = lock(session, [item_id])
+    if not locked:
         raise UnknownItem(item_id)
-    (item,) = held
+    (item,) = locked
     if item.stock_quantity + adjust_quantity_by > MAX_QUANTITY:
         raise Invalid("adjust_quantity_by", f"there would be more than {MAX_QUANTITY} in stock")
     if item.available_quantity + adjust_quantity_by < 0:

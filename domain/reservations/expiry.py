@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.outbox import Routes
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation, is_hold, read, reservations
-from domain.reservations.transition import LAPSED, Change, transition
+from domain.reservations.transition import NOT_CONFIRMED, Change, transition
 from domain.runtime.database import CLOCK
 
 #: Holds that are expired in one statement when an item runs short. It is repeated while there are more.
@@ -39,7 +39,9 @@ def take_back(session: Session, item_ids: Collection[int], routes: Routes) -> in
 
 def _expire(session: Session, overdue: list[Reservation], routes: Routes) -> int:
     if overdue:
-        transition(session, [Change(of=one, to=Status.EXPIRED, reason=LAPSED) for one in overdue], routes)
+        transition(
+            session, [Change(of=one, to=Status.EXPIRED, reason=NOT_CONFIRMED) for one in overdue], routes
+        )
     return len(overdue)
 
 

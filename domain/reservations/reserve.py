@@ -92,15 +92,15 @@ def decide(
     requests: Sequence[Reserve], stock: Mapping[int | str, Item], answered: Mapping[Key, StoredAnswer]
 ) -> Sequence[Decision]:
     """Decide requests in order of arrival on the locked numbers. Pure."""
-    left = {item.id: item.available_quantity for item in stock.values()}
+    remaining = {item.id: item.available_quantity for item in stock.values()}
     first: dict[Key, int] = {}
     decisions: list[Decision] = []
     for place, request in enumerate(requests):
-        decision = _repeated(request, requests, answered, first) or _fits(request, stock, left)
+        decision = _repeated(request, requests, answered, first) or _fits(request, stock, remaining)
         if request.key and not isinstance(decision, Refusal):
             first.setdefault(request.key, place)
         if isinstance(decision, Accepted):
-            left[decision.item.id] -= request.quantity
+            remaining[decision.item.id] -= request.quantity
         decisions.append(decision)
     return decisions
 
@@ -120,12 +120,12 @@ def _repeated(
     return None
 
 
-def _fits(request: Reserve, stock: Mapping[int | str, Item], left: Mapping[int, int]) -> Decision:
+def _fits(request: Reserve, stock: Mapping[int | str, Item], remaining: Mapping[int, int]) -> Decision:
     item = stock.get(request.item)
     if item is None:
         return UnknownItem(request.item)
-    if request.quantity > left[item.id]:
-        return SoldOut(item.sku, request.quantity, left[item.id])
+    if request.quantity > remaining[item.id]:
+        return SoldOut(item.sku, request.quantity, remaining[item.id])
     return Accepted(item)
 
 

@@ -22,7 +22,7 @@ from domain.runtime.errors import HoldExpired, Refusal, StalePrecondition, Stale
 #: Who changes a status when nobody asked for it.
 SYSTEM = "system"
 
-LAPSED = "the hold was not confirmed in time"
+NOT_CONFIRMED = "the hold was not confirmed in time"
 
 #: The column that notes when a status was reached.
 REACHED = {
@@ -108,7 +108,7 @@ class _Move:
 def _decide(asked: Change, moment: datetime) -> _Move | None:
     """Return the move that a change leads to, or None if the lifecycle does not allow it."""
     if asked.to is not Status.EXPIRED and _is_overdue(asked.of, moment):
-        asked = Change(of=asked.of, to=Status.EXPIRED, reason=LAPSED, headers=asked.headers)
+        asked = Change(of=asked.of, to=Status.EXPIRED, reason=NOT_CONFIRMED, headers=asked.headers)
     if asked.to not in TRANSITIONS.get(asked.of.status, ()):
         return None
     after = replace(asked.of, status=asked.to, version=asked.of.version + 1, updated_at=moment)

@@ -16,7 +16,7 @@ from worker.http.client import Http
 from worker.relay.ordered_calls import OrderedCalls
 
 
-class Confirmation:
+class ConfirmationStep:
     """A step. The answer 2xx confirms a hold, and 4xx cancels it and gives the stock back. After any other answer the
     service is asked again.
     """

@@ -28,7 +28,7 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class DestinationState:
     """The state of a destination. `failures` counts consecutive failures, probes included: above 0 it is down."""
 
     name: str
@@ -57,7 +57,7 @@ _paused_at = (
     .scalar_subquery()
 )
 
-#: The columns of a Destination without its name. A destination that only rows name is taken to be up.
+#: The columns of a DestinationState without its name. A destination that only rows name is taken to be up.
 FACTS: Sequence[ColumnElement[Any]] = (
     func.coalesce(destinations.c.paused, False).label("paused"),
     _paused_at.label("paused_at"),
@@ -68,14 +68,14 @@ FACTS: Sequence[ColumnElement[Any]] = (
 )
 
 
-def lock(session: Session, name: str) -> Destination:
+def lock(session: Session, name: str) -> DestinationState:
     """Lock a destination until the transaction ends. Raises UnknownDestination."""
     known = select(destinations.c.name, *FACTS).where(destinations.c.name == name).with_for_update(of=destinations)
     found = session.execute(known).one_or_none()
     if found is None:
         names = session.execute(select(destinations.c.name).order_by(destinations.c.name)).scalars()
         raise UnknownDestination(name, ", ".join(names) or "none yet")
-    return Destination(**found._mapping)
+    return DestinationState(**found._mapping)
 
 
 def pause(session: Session, name: str, entry: AuditEntry) -> bool:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.outbox.operations.destinations import FACTS, Destination
+from domain.outbox.operations.destinations import FACTS, DestinationState
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 from domain.runtime.database import CLOCK
 
@@ -41,7 +41,7 @@ CountName = Literal["pending", "waiting", "dead"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DestinationStatus(Destination):
+class DestinationStatus(DestinationState):
     """The status of a destination, which this release may not know: an older release may meet rows of a newer one.
 
     `ready` rows can be delivered now, `waiting` ones later, and `dead` excludes discarded ones: each is counted up to

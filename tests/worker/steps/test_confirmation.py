@@ -30,7 +30,7 @@ from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.relay.settling import Tally
-from worker.steps.confirmation import Confirmation
+from worker.steps.confirmation import ConfirmationStep
 
 TIMEOUT_SECONDS = 0.3
 MAX_ATTEMPTS = 2
@@ -61,9 +61,9 @@ def relay(db: Db, service: Server) -> Iterator[Relay]:
     step.close()
 
 
-def a_step(route: Route, db: Db) -> Confirmation:
+def a_step(route: Route, db: Db) -> ConfirmationStep:
     settings = some_settings(confirmation_timeout_seconds=TIMEOUT_SECONDS)
-    return Confirmation(route, settings, db, routes_of(db), Event())
+    return ConfirmationStep(route, settings, db, routes_of(db), Event())
 
 
 def current(relay: Relay, hold: Reservation) -> Reservation:

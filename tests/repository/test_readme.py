@@ -1,0 +1,267 @@
+"""The README and the pages of docs/: what they show happens, and what they list is complete and exists."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from api.app import ROUTES
+from api.http.problems import BUG, EARLY_WORDINGS, WORDINGS
+from domain.events.validation import SCHEMAS
+from domain.outbox.operations.status_cache import FIGURES
+from domain.runtime.metrics import registry_of, render
+from domain.runtime.settings import ROOT, Settings
+from tests.proofs.processes import free_port
+from tests.support.serving import wait_until
+from worker.destinations import SINKS
+from worker.formats import FORMATS
+
+README = ROOT / "README.md"
+DOCS = ROOT / "docs"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
+
+#: `bin/up` has started, and after Ctrl-C has ended, well within these times, or something hangs.
+START_SECONDS, STOP_SECONDS = 90.0, 40.0
+
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?P<path>[^)#\s]*)(?:#(?P<anchor>[^)\s]*))?\)")
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return FENCED.sub("", page.read_text())
+
+
+def rows(page: str, head: str) -> Sequence[Sequence[str]]:
+    """Return the cells of a table in docs/, row by row and without its head, which begins with that text."""
+    lines = (DOCS / page).read_text().splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith(head))
+    table = []
+    for line in lines[first + 2 :]:
+        if not line.startswith("|"):
+            break
+        table.append([cell.strip() for cell in line.strip("|").split("|")])
+    return table
+
+
+def quoted(cell: str) -> str:
+    """Return what is between the first backticks of a cell."""
+    return cell.split("`")[1]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes from the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_can_be_read_in_a_few_minutes() -> None:
+    assert 120 <= len(README.read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_to_a_file_and_to_a_heading_in_it(page: Path) -> None:
+    links = [link for link in LINK.finditer(prose(page)) if "://" not in link["path"]]
+
+    assert links
+    for link in links:
+        target = (page.parent / link["path"]).resolve() if link["path"] else page
+        assert target.exists(), link["path"]
+        assert not link["anchor"] or link["anchor"] in anchors(target), link[0]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_that_a_page_mentions_exists(page: Path) -> None:
+    mentioned = re.findall(r"(?<!\.venv/)\bbin/([a-z][a-z-]*)", page.read_text())
+
+    assert [name for name in mentioned if not os.access(ROOT / "bin" / name, os.X_OK)] == []
+
+
+def test_every_setting_is_documented_with_its_default_and_nothing_else_is() -> None:
+    variables = rows("configuration.md", "| variable | default | values |")
+    documented = {quoted(name): default.strip("`") for name, default, *_ in variables}
+
+    assert documented == {str(field.alias): _default(name) for name, field in Settings.model_fields.items()}
+
+
+def _default(name: str) -> str:
+    field = Settings.model_fields[name]
+    if field.is_required():
+        return "required"
+    return f"{field.default:g}" if isinstance(field.default, float) else str(field.default or "none")
+
+
+def test_every_problem_is_documented_with_its_status() -> None:
+    documented = {(int(row[0]), quoted(row[1])) for row in rows("api.md", "| status | `type`")}
+    wordings = [*WORDINGS.values(), *EARLY_WORDINGS.values(), BUG]
+
+    assert documented == {(wording.status, wording.slug().rpartition(":")[2]) for wording in wordings}
+
+
+def test_every_operation_is_documented() -> None:
+    documented = re.findall(r"^\| `([A-Z]+) (/\S*?(?:\{[^}]*\}\S*?)*)`", (DOCS / "api.md").read_text(), re.MULTILINE)
+    operations = {(method, path) for handler in ROUTES for method in handler.http_methods for path in handler.paths}
+
+    assert set(map(_without_names, documented)) == set(map(_without_names, operations))
+
+
+def _without_names(operation: tuple[str, str]) -> tuple[str, str]:
+    method, path = operation
+    return method, re.sub(r"\{[^}]*\}", "{}", path)
+
+
+def test_every_metric_is_documented() -> None:
+    from api.health import metrics  # noqa: F401  # importing them registers them
+    from worker.telemetry import metrics as worker_metrics  # noqa: F401
+
+    counted = re.findall(r"^# TYPE (holdfast_\w+)", render(registry_of()).decode(), re.MULTILINE)
+    read = [f"holdfast_outbox_{figure}" for figure in [*FIGURES, "up"]]
+
+    assert sorted(quoted(row[0]) for row in rows("operating.md", "| metric |")) == sorted([*counted, *read])
+
+
+def test_every_event_type_is_documented_with_its_schema() -> None:
+    types = rows("destinations.md", "| type | when | schema |")
+    documented = {(quoted(name), LINK.findall(schema)[0][0]) for name, _, schema in types}
+
+    assert documented == {
+        (schema.name.removesuffix(".v1.json"), f"../{schema.relative_to(ROOT)}") for schema in SCHEMAS.glob("*.json")
+    }
+
+
+def test_every_kind_of_destination_and_every_format_is_documented() -> None:
+    kinds = " ".join(row[0] + row[1] for row in rows("destinations.md", "| URL |"))
+
+    assert set(re.findall(r"`(\w+):", kinds)) == {*SINKS}
+    assert {quoted(row[0]) for row in rows("destinations.md", "| `format` |")} == {*FORMATS}
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("readme")
+def test_the_lines_of_the_readme_do_what_it_shows(tmp_path: Path) -> None:
+    """Runs `bin/up` and every curl line of the README, and compares the answers with those that it shows."""
+    reserve, read, again, too_many, received = _shown()
+
+    with _up(tmp_path) as run:
+        made = json.loads(run(reserve.line))
+        assert made["status"] == "PENDING"
+        reserve.compare(json.dumps(made, separators=(",", ":")))
+        confirmed = wait_until("it is confirmed", lambda: _if_it_has('"CONFIRMED"', run(read.line)))
+        assert json.loads(confirmed)["reservations"][0]["id"] == made["id"]
+        read.compare(confirmed)
+
+        repeated = run(again.line)
+        assert "idempotency-replayed: true" in repeated.lower()
+        assert made["id"] in repeated
+        again.compare(repeated)
+        assert len(json.loads(run(read.line.replace("limit=1", "limit=10")))["reservations"]) == 1
+
+        refused = run(too_many.line)
+        assert json.loads(refused)["type"] == "urn:holdfast:problem:sold-out"
+        too_many.compare(refused)
+        received.compare(wait_until("all events are received", lambda: _if_it_has("confirmed", run(received.line))))
+
+
+def _if_it_has(word: str, answer: str) -> str | None:
+    return answer if word in answer else None
+
+
+class Shown:
+    """A line of the README, and what it prints there."""
+
+    def __init__(self, line: str, output: str) -> None:
+        self.line = line
+        self._output = output
+
+    def compare(self, real: str) -> None:
+        """Require that the real output is the one that the README shows, but for ids, numbers and what is cut off."""
+        real_lines = _alike(real).splitlines()
+        shown_lines = [_alike(line.partition(" …")[0]) for line in self._output.splitlines()]
+        assert len(real_lines) == len(shown_lines), real
+        for shown, line in zip(shown_lines, real_lines, strict=True):
+            assert line.startswith(shown)
+
+
+def _alike(text: str) -> str:
+    """Return a text with `#` for each id and each number."""
+    return re.sub("[0-9a-f-]*[0-9][0-9a-f-]*", "#", text.strip())
+
+
+def _shown() -> Sequence[Shown]:
+    blocks = re.findall(r"```sh\n(.*?)```\n(?:\n```text\n(.*?)```)?", README.read_text(), re.DOTALL)
+    assert [line.strip() for line, _ in blocks[:2]] == ["bin/up", "bin/test"]
+    assert all(line.startswith("curl ") and output for line, output in blocks[2:])
+    return [Shown(line, output) for line, output in blocks[2:]]
+
+
+@contextmanager
+def _up(home: Path) -> Iterator[Callable[[str], str]]:
+    """Run `bin/up` on servers of its own. Yields a function that runs a line of the README and returns its output."""
+    _skip_installing()
+    ports = {"8000": str(free_port()), "8001": str(free_port())}
+    variables = {
+        "HOLDFAST_HOME": str(home),
+        "PORT": ports["8000"],
+        "PARTNERS_PORT": ports["8001"],
+        "WORKER_METRICS_PORT": "0",
+        "SCHEDULER_METRICS_PORT": "0",
+    }
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [ROOT / "bin" / "up"], env=_bare() | variables, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
+    try:
+        _wait_until_ready(process, f"http://127.0.0.1:{ports['8000']}/health/ready", home / "log")
+        yield lambda line: _run(re.sub(r"127\.0\.0\.1:(\d+)", lambda found: f"127.0.0.1:{ports[found[1]]}", line))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STOP_SECONDS) == 0
+    finally:
+        _kill(process)
+
+
+def _bare() -> dict[str, str]:
+    """Return the environment of a stranger, which names no servers."""
+    return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+
+
+def _skip_installing() -> None:
+    """Note that `bin/test` has installed all that `bin/up` needs, so that it installs nothing while tests run."""
+    installed = ROOT / ".venv" / "installed-dev"
+    if installed.exists():
+        installed.with_name("installed-embedded").write_text(installed.read_text().replace("dev", "embedded", 1))
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not _is_ready(url):
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def _is_ready(url: str) -> bool:
+    try:
+        return httpx.get(url, trust_env=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+def _run(line: str) -> str:
+    return subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+
+def _kill(process: "subprocess.Popen[bytes]") -> None:
+    """End what has not ended by itself."""
+    if process.poll() is None:
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.kill()
+        process.wait()
