@@ -1,4 +1,4 @@
-"""Migrations: there and back again, to the schema that the code believes in."""
+"""bin/migrate: to the schema that the code needs and back, one at a time, and to an empty one only on purpose."""
 
 import os
 import subprocess
@@ -9,7 +9,6 @@ from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, func, inspect, make_url, select, text
@@ -17,9 +16,7 @@ from sqlalchemy.orm import sessionmaker
 from sqlalchemy.pool import NullPool
 
 from deploy.embedded import PostgreSQL
-from domain import outbox, reservations
-from domain.idempotency.stored_answers import stored_answers
-from domain.items.table import table  # noqa: F401 - they fill the metadata
+from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
 from domain.runtime.database import SCHEMA_VERSION, metadata
 from domain.runtime.settings import ROOT
 from tests.support.serving import wait_until_blocked
@@ -43,6 +40,14 @@ CATALOGUE = {
     """,
 }
 
+SCRIPTS = ScriptDirectory(str(ROOT / "migrations"))
+
+#: All revisions, the newest first.
+REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()]
+
+#: The tables of this release.
+OURS = {table.name for table in metadata.sorted_tables}
+
 
 @pytest.fixture
 def url(postgresql: PostgreSQL) -> Iterator[str]:
@@ -57,35 +62,60 @@ def _driver(url: str) -> str:
     return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
-def migrate(url: str, *revision: str) -> subprocess.CompletedProcess[str]:
+def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
     return subprocess.run(
-        [MIGRATE, *revision], cwd="/", env=environment, capture_output=True, text=True, check=False, timeout=60
+        [MIGRATE, *arguments], cwd="/", env=environment, capture_output=True, text=True, check=False, timeout=60
     )
+
+
+def erase(url: str, revision: str = "base") -> subprocess.CompletedProcess[str]:
+    """Go back to an empty database, on purpose."""
+    return migrate(url, revision, "--erase", _name(url))
+
+
+def _name(url: str) -> str:
+    name = make_url(url).database
+    assert name
+    return name
 
 
 def tables(url: str) -> set[str]:
     return set(inspect(create_engine(_driver(url), poolclass=NullPool)).get_table_names())
 
 
-def test_there_and_back_and_there_again(url: str) -> None:
-    ours = {table.name for table in metadata.sorted_tables}
-
-    assert (migrate(url).returncode, tables(url)) == (0, ours | {"alembic_version"})
-    assert (migrate(url, "base").returncode, tables(url)) == (0, {"alembic_version"})
-    assert (migrate(url).returncode, tables(url)) == (0, ours | {"alembic_version"})
-    assert (migrate(url, "base").returncode, tables(url)) == (0, {"alembic_version"})
+def test_the_schema_can_be_made_and_erased_and_made_again(url: str) -> None:
+    assert (migrate(url).returncode, tables(url)) == (0, OURS | {"alembic_version"})
+    assert (erase(url).returncode, tables(url)) == (0, {"alembic_version"})
+    assert (migrate(url).returncode, tables(url)) == (0, OURS | {"alembic_version"})
+    assert (erase(url).returncode, tables(url)) == (0, {"alembic_version"})
 
 
-def test_every_step_can_be_taken_back_alone(url: str) -> None:
+def test_every_migration_can_be_taken_back_alone(url: str) -> None:
     migrate(url)
-    for _ in ScriptDirectory.from_config(_config()).walk_revisions():
-        assert migrate(url, "-1").returncode == 0
+    newest, *earlier = REVISIONS
+    assert newest == SCHEMA_VERSION
 
-    assert tables(url) == {"alembic_version"}
+    for revision in earlier:
+        run = migrate(url, "-1")
+        assert (run.returncode, run.stdout) == (0, f"The schema is at {revision}.\n")
+
+    assert (erase(url, "-1").stdout, tables(url)) == ("The schema is at base.\n", {"alembic_version"})
 
 
-def test_migrating_what_is_migrated_changes_nothing(url: str) -> None:
+def test_an_earlier_revision_can_be_gone_back_to_by_its_name(url: str) -> None:
+    migrate(url)
+
+    back = migrate(url, REVISIONS[-1])
+    again = migrate(url, REVISIONS[-1])
+    forth = migrate(url, "+1")
+
+    for run in (back, again):
+        assert (run.returncode, run.stdout) == (0, f"The schema is at {REVISIONS[-1]}.\n")
+    assert (forth.returncode, forth.stdout) == (0, f"The schema is at {REVISIONS[-2]}.\n")
+
+
+def test_migrating_a_migrated_database_changes_nothing(url: str) -> None:
     first, again = migrate(url), migrate(url)
 
     assert (first.returncode, again.returncode) == (0, 0)
@@ -93,7 +123,38 @@ def test_migrating_what_is_migrated_changes_nothing(url: str) -> None:
     assert again.stderr == ""
 
 
-def test_the_schema_is_the_one_that_the_code_believes_in(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["base"], ["base", "--erase", "holdfast"], ["base", "--erase="], [f"-{len(REVISIONS)}"]]
+)
+def test_without_the_name_of_the_database_nothing_is_deleted(url: str, arguments: list[str]) -> None:
+    migrate(url)
+    with create_engine(_driver(url), poolclass=NullPool).begin() as connection:
+        connection.execute(text("INSERT INTO items (sku, name) VALUES ('MUG-BLUE', 'Mug'), ('MUG-RED', 'Mug')"))
+
+    run = migrate(url, *arguments)
+
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("Nothing was changed. ") and f"the database {_name(url)!r}" in run.stderr
+    assert "  items: 2 rows\n" in run.stderr and "  outbox: 0 rows\n" in run.stderr
+    assert run.stderr.endswith(f"To delete all of that: bin/migrate {arguments[0]} --erase {_name(url)}\n")
+    assert ("'holdfast'" in run.stderr) == ("holdfast" in arguments)
+    assert tables(url) == OURS | {"alembic_version"}
+    with create_engine(_driver(url), poolclass=NullPool).connect() as connection:
+        assert connection.execute(text("SELECT count(*) FROM items")).scalar_one() == 2
+
+
+@pytest.mark.parametrize("revision", ["head", "-1", SCHEMA_VERSION])
+def test_a_migration_that_deletes_nothing_does_not_take_the_name(url: str, revision: str) -> None:
+    migrate(url)
+
+    run = migrate(url, revision, "--erase", _name(url))
+
+    assert (run.returncode, run.stdout) == (2, "")
+    assert "--erase is only for" in run.stderr
+    assert f'"revision_before": "{SCHEMA_VERSION}"' in migrate(url, "--json").stdout
+
+
+def test_the_migrated_schema_is_that_of_the_code(engine: Engine) -> None:
     with engine.connect() as connection:
         context = MigrationContext.configure(
             connection, opts={"compare_type": True, "compare_server_default": True, "target_metadata": metadata}
@@ -102,8 +163,8 @@ def test_the_schema_is_the_one_that_the_code_believes_in(engine: Engine) -> None
 
 
 @pytest.mark.parametrize("what", CATALOGUE)
-def test_the_schema_is_the_same_to_the_last_word(url: str, engine: Engine, what: str) -> None:
-    """Alembic compares no checks, no conditions of indexes and no options: the catalogue of PostgreSQL has them all."""
+def test_the_migrated_schema_is_that_of_the_code_in_every_detail(url: str, engine: Engine, what: str) -> None:
+    """Alembic compares no checks, no conditions of indexes and no options; PostgreSQL's catalogue has all of them."""
     code = create_engine(_driver(url), poolclass=NullPool)
     metadata.create_all(code)
     with engine.connect() as migrated, code.connect() as wanted:
@@ -124,19 +185,13 @@ def test_every_constraint_has_a_name_of_ours(engine: Engine) -> None:
     assert all(name.split("_")[0] in {"pk", "uq", "ck", "fk"} for name in names)
 
 
-def test_the_version_that_the_code_needs_is_the_newest(engine: Engine) -> None:
-    assert ScriptDirectory.from_config(_config()).get_heads() == [SCHEMA_VERSION]
+def test_the_revision_that_the_code_needs_is_the_newest(engine: Engine) -> None:
+    assert SCRIPTS.get_heads() == [SCHEMA_VERSION]
     with engine.connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == SCHEMA_VERSION
 
 
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(ROOT / "migrations"))
-    return config
-
-
-def test_two_migrations_at_once_go_one_after_the_other(url: str) -> None:
+def test_two_migrations_at_once_are_applied_one_after_the_other(url: str) -> None:
     db = sessionmaker(create_engine(_driver(url)))
     with ThreadPoolExecutor(2) as elsewhere, db.begin() as session:
         session.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
@@ -149,7 +204,7 @@ def test_two_migrations_at_once_go_one_after_the_other(url: str) -> None:
     assert "reservations" in tables(url)
 
 
-#: Who holds it, migrates: it is written down in migrations/env.py, which can't be imported.
+#: The lock that a migration holds, as migrations/env.py has it, which can't be imported.
 ADVISORY_LOCK = 6_011_996
 
 
@@ -159,26 +214,27 @@ def test_a_migration_does_not_wait_long_for_a_lock_and_changes_nothing(url: str)
     with create_engine(_driver(url), poolclass=NullPool).begin() as busy:
         busy.execute(text("LOCK TABLE outbox IN ACCESS SHARE MODE"))
         began = time.monotonic()
-        run = migrate(url, "base")
+        run = erase(url)
 
     assert run.returncode == 1
     assert time.monotonic() - began < 30
     assert "lock timeout" in run.stderr and "run it again" in run.stderr
+    assert "The migration that failed was undone" in run.stderr and len(run.stderr.splitlines()) == 1
     assert "outbox" in tables(url)
-    assert migrate(url, "base").returncode == 0
+    assert erase(url).returncode == 0
 
 
 @pytest.mark.parametrize("revision", ["nonsense", "-7"])
-def test_a_revision_that_is_not_there_is_refused(url: str, revision: str) -> None:
+def test_an_unknown_revision_is_refused(url: str, revision: str) -> None:
     run = migrate(url, revision)
 
-    assert run.returncode == 1
+    assert (run.returncode, run.stdout, tables(url)) == (1, "", set())
+    assert run.stderr.startswith(f"The schema can't be taken to {revision}: ")
     assert "Traceback" not in run.stderr
-    assert run.stderr
 
 
-def test_a_database_that_is_not_there_is_said_so() -> None:
+def test_a_database_that_can_not_be_reached_is_reported() -> None:
     run = migrate("postgresql://nobody@127.0.0.1:1/nothing")
 
     assert run.returncode == 1
-    assert "Traceback" not in run.stderr
+    assert "can't be reached" in run.stderr and "Traceback" not in run.stderr

@@ -1,4 +1,4 @@
-"""The keys of bin/, turned as cron does: from another directory, with a bare PATH and little else."""
+"""Running the commands of bin/ as cron does: from another directory, with a bare PATH and little else."""
 
 import os
 import subprocess
@@ -8,14 +8,19 @@ from typing import IO
 
 from domain.runtime.settings import HOME, ROOT
 
-#: No key takes as long.
+#: No command of these tests takes as long.
 PATIENCE_SECONDS = 60
 
 
-def turned(key: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Turn a key on the database of this test run, unless `DATABASE_URL` says otherwise, and wait for what it does."""
+def run_command(command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command on the database of this test run, unless `DATABASE_URL` names another, and wait for its end."""
+    return run_bare(command, *arguments, **(_settings() | environment))
+
+
+def run_bare(command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a command without any settings but these, and wait for its end."""
     return subprocess.run(
-        [ROOT / "bin" / key, *arguments],
+        [ROOT / "bin" / command, *arguments],
         cwd="/",
         env=bare(environment),
         capture_output=True,
@@ -25,24 +30,35 @@ def turned(key: str, *arguments: str, **environment: str) -> subprocess.Complete
     )
 
 
-def turning(
-    key: str, *arguments: str, stderr: IO[bytes] | int | None = None, **environment: str
+def start_command(
+    command: str, *arguments: str, stderr: IO[bytes] | int | None = None, **environment: str
 ) -> subprocess.Popen[bytes]:
-    """Turn a key and do not wait."""
+    """Start a command on the database of this test run, and do not wait for its end."""
     return subprocess.Popen(
-        [ROOT / "bin" / key, *arguments], cwd="/", env=bare(environment), stdout=subprocess.PIPE, stderr=stderr
+        [ROOT / "bin" / command, *arguments],
+        cwd="/",
+        env=bare(_settings() | environment),
+        stdout=subprocess.PIPE,
+        stderr=stderr,
     )
 
 
+def on_one_line(text: str) -> str:
+    """Return what a command printed with its lines joined, for sentences that may be wrapped."""
+    return " ".join(text.split())
+
+
 def routed(directory: Path, *names: str, url: str = "null:") -> str:
-    """Write a routes file with these destinations. Return where it is."""
+    """Write a routes file with these destinations. Return its path."""
     path = directory / "routes.toml"
     path.write_text("".join(f'[[destination]]\nname = "{name}"\nurl = "{url}"\n' for name in names))
     return str(path)
 
 
 def bare(environment: Mapping[str, str]) -> dict[str, str]:
-    """All that a key finds in its environment."""
-    home = {"PATH": "/usr/bin:/bin", "HOLDFAST_HOME": str(HOME)}
-    ours = {name: os.environ[name] for name in ("DATABASE_URL", "WEBHOOK_PRIVATE_NETWORKS")}
-    return home | ours | dict(environment)
+    """Return an environment with no more than a command needs to start, and these variables."""
+    return {"PATH": "/usr/bin:/bin", "HOLDFAST_HOME": str(HOME)} | dict(environment)
+
+
+def _settings() -> dict[str, str]:
+    return {name: os.environ[name] for name in ("DATABASE_URL", "WEBHOOK_PRIVATE_NETWORKS") if name in os.environ}

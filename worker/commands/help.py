@@ -11,7 +11,7 @@ from worker.commands.output import print_json, table
 #: Every file of bin/, and what it does. A command's own help begins with the same sentence.
 COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Run Holdfast": {
-        "up": "Run everything on this machine.",
+        "up": "Run everything on this machine, until Ctrl-C.",
         "migrate": "Take the schema to the newest revision, or to another one.",
         "api": "Serve the HTTP API.",
         "worker": "Run the workers, which deliver events and do the maintenance.",
@@ -32,14 +32,14 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "install": "Install Holdfast into .venv; most commands need that first.",
         "check": "Check style, types and the directions of imports.",
         "test": "Run the tests. Arguments go to pytest.",
-        "bench": "Run the benchmarks, or those that are named, and compare them with their budgets.",
+        "bench": "Run the benchmarks and compare them with their budgets.",
         "python": "Run the Python that has Holdfast installed.",
         "help": "List all commands.",
     },
 }
 
 
-@click.command("bin/help", cls=Command, examples=["bin/help", "bin/doctor --help"])
+@click.command("bin/help", cls=Command, examples=["bin/help", "bin/help --json", "bin/doctor --help"])
 @options.as_json("commands, a list of name, topic and summary.")
 def list_commands(as_json: bool) -> int:
     """List all commands."""
@@ -54,7 +54,7 @@ def list_commands(as_json: bool) -> int:
         for _ in names:
             click.echo(next(aligned))
         click.echo()
-    click.echo("Each of them has --help, except install, check, test, bench and python.")
+    click.echo("Each of them has --help, except install, check, test and python.")
     return DONE
 
 

@@ -1,4 +1,4 @@
-"""bin/destinations: how each fares, and what an operator can do about it, with who and why."""
+"""bin/destinations: the status of each destination, and how an operator pauses, resumes or probes it."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -8,12 +8,12 @@ from sqlalchemy import select, text, update
 
 from domain.outbox import Unreachable
 from domain.outbox.operations.destinations import State
-from domain.outbox.operations.status import MOST, Standing, look
+from domain.outbox.operations.status import MAX_COUNTED, DestinationStatus, read_statuses
 from domain.outbox.table import outbox
-from tests.conftest import OpenDrain
+from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded
-from tests.support.commands import routed, turned
-from tests.support.operations import a_backlog, audited, died, left
+from tests.support.commands import on_one_line, routed, run_command
+from tests.support.operations import a_backlog, audited, delivered, died
 from tests.support.outbox import (
     NOT_NOW,
     SHOP,
@@ -23,18 +23,18 @@ from tests.support.outbox import (
     an_aggregate,
     claimed,
     destination,
-    promised,
+    recorded_for,
     row,
     rows,
-    standing,
+    states,
     with_shop,
 )
 from tests.support.refusals import everything
-from worker.relay.relay import Tally
+from worker.relay.settling import Tally
 
 WHY = "--why=stocktaking (OPS-7)"
 
-#: It asks to be left alone for longer than any test takes.
+#: Its destination stays down for longer than any test takes.
 BUSY = Unreachable("503 busy", retry_after=timedelta(minutes=30))
 
 
@@ -43,251 +43,245 @@ def shop(db: Db) -> Db:
     return with_shop(db)
 
 
-def fares(db: Db, name: str = SHOP) -> Standing:
+def status(db: Db, name: str = SHOP) -> DestinationStatus:
     with db.begin() as session:
-        (found,) = [one for one in look(session) if one.name == name]
+        (found,) = [one for one in read_statuses(session) if one.name == name]
     return found
 
 
 def listed(tmp_path: Path, *routes: str) -> str:
-    run = turned("destinations", "list", HOLDFAST_ROUTES=routed(tmp_path, *(routes or (SHOP,))))
+    run = run_command("destinations", "list", HOLDFAST_ROUTES=routed(tmp_path, *(routes or (SHOP,))))
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout
 
 
-def test_with_nothing_to_deliver_all_are_up(db: Db, tmp_path: Path) -> None:
+def test_destinations_with_nothing_to_deliver_are_up(db: Db, tmp_path: Path) -> None:
     lines = listed(tmp_path, "confirmation", "events").splitlines()
 
-    assert lines[0].split() == [
-        "NAME",
-        "STATE",
-        "PENDING",
-        "WAITING",
-        "DEAD",
-        "OLDEST",
-        "PENDING",
-        "LANES",
-        "IN",
-        "HAND",
-    ]
+    assert lines[0].split() == ["NAME", "STATE", "PENDING", "RETRYING", "DEAD", "OLDEST", "PENDING", "LANES", "LEASED"]
     assert [line.split() for line in lines[1:]] == [
         [name, "up", "0", "0", "0", "-", "0"] for name in ("confirmation", "events")
     ]
 
 
-def test_what_is_pending_waiting_and_dead_is_counted_and_the_oldest_told(drain_of: OpenDrain, tmp_path: Path) -> None:
-    world = Troubled()
-    drain = drain_of(world)
-    ids = promised(drain.db, *(an_aggregate(lane) for lane in range(6)))
-    world.trouble[ids[0]] = NOT_NOW
-    drain.run(limit=1)
-    left(drain.db, ids[1])
-    died(drain.db, ids[2])
+def test_pending_retrying_and_dead_rows_are_counted_and_the_oldest_is_shown(
+    relay_to: OpenRelay, tmp_path: Path
+) -> None:
+    server = Troubled()
+    relay = relay_to(server)
+    ids = recorded_for(relay.db, *(an_aggregate(lane) for lane in range(6)))
+    server.trouble[ids[0]] = NOT_NOW
+    relay.run(limit=1)
+    delivered(relay.db, ids[1])
+    died(relay.db, ids[2])
 
-    found = fares(drain.db)
+    found = status(relay.db)
 
     assert (found.pending, found.waiting, found.dead) == (4, 1, 1)
-    assert found.oldest_pending_at == row(drain.db, ids[0]).created_at
-    said = listed(tmp_path)
-    assert (
-        "shop          up           4        1     1  2" in said
-        and "dead letters: bin/dead-letters list --destination shop" in said
-    )
+    assert found.oldest_pending_at == row(relay.db, ids[0]).created_at
+    text = listed(tmp_path)
+    assert "shop          up           4         1     1  2" in text
+    assert "dead letters: bin/dead-letters list --destination shop" in text
 
 
-def test_a_backlog_is_counted_to_a_bound_and_said_to_be_more(shop: Db, tmp_path: Path) -> None:
-    a_backlog(shop, MOST)
+def test_a_backlog_is_counted_up_to_a_bound_and_marked_as_more(shop: Db, tmp_path: Path) -> None:
+    a_backlog(shop, MAX_COUNTED)
     recorded(shop, an_event(), an_event())
-    died(shop, MOST + 1)
+    died(shop, MAX_COUNTED + 1)
 
-    found = fares(shop)
+    found = status(shop)
 
-    assert (found.pending, found.waiting, found.dead, found.lower_bounds) == (MOST, 0, 1, ["pending"])
-    assert "shop          up     20,000+        0     1  2" in listed(tmp_path)
-    assert "nobody delivers at least 20,000 rows." in " ".join(listed(tmp_path, "events").split())
+    assert (found.pending, found.waiting, found.dead, found.lower_bounds) == (MAX_COUNTED, 0, 1, ["pending"])
+    assert "shop          up     20,000+         0     1  2" in listed(tmp_path)
+    assert "no worker delivers at least 20,000 rows." in on_one_line(listed(tmp_path, "events"))
 
 
-def test_a_count_that_takes_too_long_is_given_up_and_said_so(shop: Db) -> None:
+def test_a_list_that_takes_too_long_is_given_up_with_a_message_that_fits_a_list(shop: Db) -> None:
     with shop.begin() as session:
         session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
         session.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
-        run = turned("destinations", "list")
+        run = run_command("destinations", "list")
 
     assert (run.returncode, run.stdout) == (1, "")
-    assert run.stderr.startswith("The database is too busy (") and "Run it again" in run.stderr
+    assert run.stderr.startswith("The database is too busy (")
+    assert run.stderr.endswith("). No status was read. Wait a little and run it again.\n")
 
 
-def test_who_has_lanes_in_hand_is_told(shop: Db, tmp_path: Path) -> None:
-    promised(shop, an_aggregate())
+def test_the_holders_of_leased_lanes_are_shown(shop: Db, tmp_path: Path) -> None:
+    recorded_for(shop, an_aggregate())
     lane = a_lane(shop)
-    assert fares(shop).holders == [lane.holder]
+    assert status(shop).holders == [lane.holder]
 
-    held = claimed(shop, holder="host:17:0123456789abcdef")
+    second = claimed(shop, holder="host:17:0123456789abcdef")
 
-    assert held is None, "there is one lane with something to do"
-    assert f"lanes in hand of {lane.holder}" in listed(tmp_path)
+    assert second is None, "only one lane has something to do"
+    assert f"lanes leased by {lane.holder}" in listed(tmp_path)
 
 
-def test_one_that_is_down_tells_since_when_why_and_when_it_is_tried(drain_of: OpenDrain, tmp_path: Path) -> None:
-    drain = drain_of(Outside(lambda _: BUSY))
-    promised(drain.db, an_aggregate())
-    drain.run()
+def test_a_destination_that_is_down_is_listed_with_since_when_why_and_its_next_probe(
+    relay_to: OpenRelay, tmp_path: Path
+) -> None:
+    relay = relay_to(Outside(lambda _: BUSY))
+    recorded_for(relay.db, an_aggregate())
+    relay.run()
 
-    found, state = fares(drain.db), destination(drain.db)
+    found, state = status(relay.db), destination(relay.db)
 
     assert (found.state, found.opened_at, found.next_probe_at) == (State.DOWN, state.opened_at, state.open_until)
-    said = " ".join(listed(tmp_path).split())
-    assert "down since " in said and "next probe at " in said and "503 busy" in said
+    text = on_one_line(listed(tmp_path))
+    assert "down since " in text and "next probe at " in text and "503 busy" in text
 
 
-def test_one_that_left_the_routes_is_told_with_what_is_pending_and_nothing_is_dropped(shop: Db, tmp_path: Path) -> None:
-    promised(shop, an_aggregate(), an_aggregate())
+def test_a_destination_that_left_the_routes_is_listed_with_its_pending_rows_and_none_is_dropped(
+    shop: Db, tmp_path: Path
+) -> None:
+    recorded_for(shop, an_aggregate(), an_aggregate())
     with shop.begin() as session:
         session.execute(update(outbox).where(outbox.c.id == 2).values(destination="rolled-back"))
     before = rows(shop)
 
-    said = " ".join(listed(tmp_path, "events").split())
+    text = on_one_line(listed(tmp_path, "events"))
 
-    assert said.count("not in the routes: nobody delivers 1 row.") == 2
-    assert fares(shop, "rolled-back").pending == 1
-    assert turned("process-outbox", HOLDFAST_ROUTES=routed(tmp_path, "events")).returncode == 0
+    assert text.count("not in the routes: no worker delivers 1 row.") == 2
+    assert status(shop, "rolled-back").pending == 1
+    assert run_command("process-outbox", HOLDFAST_ROUTES=routed(tmp_path, "events")).returncode == 0
     assert rows(shop) == before
 
 
-def test_one_that_no_worker_has_served_yet_is_told(db: Db, tmp_path: Path) -> None:
-    assert "not served yet by any worker: brand-new." in listed(tmp_path, "brand-new", "events")
+def test_a_destination_that_no_worker_has_served_yet_is_listed(db: Db, tmp_path: Path) -> None:
+    assert "no worker has served them yet: brand-new." in listed(tmp_path, "brand-new", "events")
 
 
-def test_a_paused_one_gets_nothing_until_it_is_resumed(drain_of: OpenDrain, tmp_path: Path) -> None:
-    drain = drain_of(Outside())
-    promised(drain.db, an_aggregate())
+def test_a_paused_destination_gets_nothing_until_it_is_resumed(relay_to: OpenRelay, tmp_path: Path) -> None:
+    relay = relay_to(Outside())
+    recorded_for(relay.db, an_aggregate())
 
-    paused = turned("destinations", "pause", SHOP, WHY, "--who=ann@ops")
+    paused = run_command("destinations", "pause", SHOP, WHY, "--who=ann@ops")
     assert paused.returncode == 0 and paused.stdout.startswith("shop is paused: ")
-    assert drain.run() == Tally()
-    found = fares(drain.db)
+    assert relay.run() == Tally()
+    found = status(relay.db)
     assert (found.state, found.reason) == (State.PAUSED, "stocktaking (OPS-7) (ann@ops)")
-    said = listed(tmp_path)
-    assert "stocktaking (OPS-7)" in said and "bin/destinations resume shop" in said
-    resumed = turned("destinations", "resume", SHOP, "--why=done", "--who=bob@ops")
+    text = listed(tmp_path)
+    assert "stocktaking (OPS-7)" in text and "bin/destinations resume shop" in text
+    resumed = run_command("destinations", "resume", SHOP, "--why=done", "--who=bob@ops")
 
-    assert resumed.returncode == 0 and drain.run() == Tally(delivered=1)
-    done = [(one.action, one.who, one.why, one.selection["destination"]) for one in audited(drain.db)]
+    assert resumed.returncode == 0 and relay.run() == Tally(delivered=1)
+    done = [(one.action, one.who, one.why, one.selection["destination"]) for one in audited(relay.db)]
     assert done == [("pause", "ann@ops", "stocktaking (OPS-7)", SHOP), ("resume", "bob@ops", "done", SHOP)]
-    assert found.paused_at == audited(drain.db)[0].happened_at
+    assert found.paused_at == audited(relay.db)[0].happened_at
 
 
-def test_one_that_paused_itself_says_what_it_said(drain_of: OpenDrain, tmp_path: Path) -> None:
-    drain = drain_of(Outside(lambda _: Unreachable("410 Gone", gone=True)))
-    promised(drain.db, an_aggregate())
-    drain.run()
+def test_a_destination_that_paused_itself_is_listed_with_its_answer(relay_to: OpenRelay, tmp_path: Path) -> None:
+    relay = relay_to(Outside(lambda _: Unreachable("410 Gone", gone=True)))
+    recorded_for(relay.db, an_aggregate())
+    relay.run()
 
-    assert (fares(drain.db).state, fares(drain.db).paused_at) == (State.PAUSED, None)
+    assert (status(relay.db).state, status(relay.db).paused_at) == (State.PAUSED, None)
     assert "paused: 410 Gone" in listed(tmp_path)
 
 
-def test_one_that_paused_itself_was_not_paused_by_who_did_it_before(drain_of: OpenDrain) -> None:
-    drain = drain_of(Outside(lambda _: Unreachable("410 Gone", gone=True)))
-    turned("destinations", "pause", SHOP, WHY)
-    turned("destinations", "resume", SHOP, WHY)
-    promised(drain.db, an_aggregate())
-    drain.run()
+def test_a_destination_that_paused_itself_was_not_paused_by_an_earlier_operator(relay_to: OpenRelay) -> None:
+    relay = relay_to(Outside(lambda _: Unreachable("410 Gone", gone=True)))
+    run_command("destinations", "pause", SHOP, WHY)
+    run_command("destinations", "resume", SHOP, WHY)
+    recorded_for(relay.db, an_aggregate())
+    relay.run()
 
-    assert (fares(drain.db).state, fares(drain.db).paused_at) == (State.PAUSED, None)
+    assert (status(relay.db).state, status(relay.db).paused_at) == (State.PAUSED, None)
 
 
-def test_a_probe_tries_at_once_and_when_it_is_up_everything_leaves(drain_of: OpenDrain) -> None:
-    world = Outside(lambda _: BUSY)
-    drain = drain_of(world)
+def test_a_probe_is_made_at_once_and_if_it_succeeds_everything_is_delivered(relay_to: OpenRelay) -> None:
+    server = Outside(lambda _: BUSY)
+    relay = relay_to(server)
     aggregate = an_aggregate()
-    ids = promised(drain.db, aggregate, aggregate, *(an_aggregate(lane) for lane in range(5)))
-    drain.run()
-    world.called.clear()
-    world.answer = Outside().answer
-    assert drain.run() == Tally()
+    ids = recorded_for(relay.db, aggregate, aggregate, *(an_aggregate(lane) for lane in range(5)))
+    relay.run()
+    server.called.clear()
+    server.answer = Outside().answer
+    assert relay.run() == Tally()
 
-    run = turned("destinations", "probe", SHOP, WHY)
+    run = run_command("destinations", "probe", SHOP, WHY)
 
-    assert run.returncode == 0 and "tried at once" in run.stdout
-    assert drain.run() == Tally(delivered=7)
-    assert sorted(world.called) == ids and world.called.index(ids[0]) < world.called.index(ids[1])
-    assert fares(drain.db).state is State.UP
-    assert [(one.action, one.rows > 0) for one in audited(drain.db)] == [("probe", True)]
+    assert run.returncode == 0 and "probed at once" in run.stdout
+    assert relay.run() == Tally(delivered=7)
+    assert sorted(server.called) == ids and server.called.index(ids[0]) < server.called.index(ids[1])
+    assert status(relay.db).state is State.UP
+    assert [(one.action, one.rows > 0) for one in audited(relay.db)] == [("probe", True)]
 
 
-def test_a_probe_of_one_that_is_still_down_costs_one_call(drain_of: OpenDrain) -> None:
-    world = Outside(lambda _: BUSY)
-    drain = drain_of(world)
-    promised(drain.db, *(an_aggregate(lane) for lane in range(5)))
-    drain.run()
-    world.called.clear()
+def test_a_probe_of_a_destination_that_is_still_down_costs_one_call(relay_to: OpenRelay) -> None:
+    server = Outside(lambda _: BUSY)
+    relay = relay_to(server)
+    recorded_for(relay.db, *(an_aggregate(lane) for lane in range(5)))
+    relay.run()
+    server.called.clear()
 
-    turned("destinations", "probe", SHOP, WHY)
-    drain.run()
+    run_command("destinations", "probe", SHOP, WHY)
+    relay.run()
 
-    assert len(world.called) == 1
-    assert fares(drain.db).state is State.DOWN
-    with drain.db.begin() as session:
+    assert len(server.called) == 1
+    assert status(relay.db).state is State.DOWN
+    with relay.db.begin() as session:
         assert set(session.execute(select(outbox.c.attempts)).scalars()) == {0}
 
 
-@pytest.mark.parametrize(("work", "said"), [("resume", "is not paused"), ("probe", "not known to be down")])
-def test_where_there_is_nothing_to_change_nothing_is_changed_and_it_is_said(shop: Db, work: str, said: str) -> None:
+@pytest.mark.parametrize(("action", "message"), [("resume", "is not paused"), ("probe", "not known to be down")])
+def test_a_change_that_changes_nothing_says_so(shop: Db, action: str, message: str) -> None:
     before = everything(shop)
 
-    run = turned("destinations", work, SHOP, WHY)
+    run = run_command("destinations", action, SHOP, WHY)
 
-    assert run.returncode == 0 and said in run.stdout
+    assert run.returncode == 0 and message in on_one_line(run.stdout)
     assert everything(shop) == before
 
 
-def test_one_that_is_down_and_paused_is_not_probed(drain_of: OpenDrain) -> None:
-    drain = drain_of(Outside(lambda _: BUSY))
-    promised(drain.db, an_aggregate())
-    drain.run()
-    turned("destinations", "pause", SHOP, WHY)
-    before = everything(drain.db)
+def test_a_destination_that_is_down_and_paused_is_not_probed(relay_to: OpenRelay) -> None:
+    relay = relay_to(Outside(lambda _: BUSY))
+    recorded_for(relay.db, an_aggregate())
+    relay.run()
+    run_command("destinations", "pause", SHOP, WHY)
+    before = everything(relay.db)
 
-    run = turned("destinations", "probe", SHOP, WHY)
+    run = run_command("destinations", "probe", SHOP, WHY)
 
     assert run.returncode == 0 and "it is paused (bin/destinations resume shop" in run.stdout
-    assert everything(drain.db) == before
+    assert everything(relay.db) == before
 
 
-def test_who_pauses_again_is_told_that_it_is_paused(shop: Db) -> None:
-    turned("destinations", "pause", SHOP, WHY)
+def test_pausing_a_paused_destination_changes_nothing(shop: Db) -> None:
+    run_command("destinations", "pause", SHOP, WHY)
     before = everything(shop)
 
-    assert "paused already" in turned("destinations", "pause", SHOP, "--why=other").stdout
+    assert "paused already" in run_command("destinations", "pause", SHOP, "--why=other").stdout
     assert everything(shop) == before
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["pause", "nowhere", WHY], "'nowhere'; those that there are: confirmation, events, shop"),
+        (["pause", "nowhere", WHY], "'nowhere'. The destinations are: confirmation, events, shop"),
         (["resume", "nowhere", WHY], "'nowhere'"),
         (["probe", "nowhere", WHY], "'nowhere'"),
         (["pause", SHOP], "--why is required"),
         (["pause", SHOP, "--why="], "why: say why"),
-        (["stop", SHOP, WHY], "invalid choice"),
+        (["stop", SHOP, WHY], "No such command 'stop'"),
         ([], "list"),
     ],
 )
-def test_what_can_not_be_meant_is_refused_and_changes_nothing(shop: Db, arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_refused_and_changes_nothing(shop: Db, arguments: list[str], message: str) -> None:
     before = everything(shop)
 
-    run = turned("destinations", *arguments)
+    run = run_command("destinations", *arguments)
 
     assert (run.returncode, run.stdout) == (2, "")
-    assert said in run.stderr and "Traceback" not in run.stderr
+    assert message in on_one_line(run.stderr) and "Traceback" not in run.stderr
     assert everything(shop) == before
 
 
-def test_the_time_that_is_told_is_utc(shop: Db, tmp_path: Path) -> None:
-    promised(shop, an_aggregate())
+def test_times_are_shown_in_utc(shop: Db, tmp_path: Path) -> None:
+    recorded_for(shop, an_aggregate())
 
-    told = next(word for word in listed(tmp_path).split() if word.endswith("Z") and word[:4].isdigit())
+    shown = next(word for word in listed(tmp_path).split() if word.endswith("Z") and word[:4].isdigit())
 
-    assert abs(datetime.fromisoformat(told) - datetime.now(UTC)) < timedelta(minutes=1)
-    assert standing(shop) == ["ready"]
+    assert abs(datetime.fromisoformat(shown) - datetime.now(UTC)) < timedelta(minutes=1)
+    assert states(shop) == ["ready"]

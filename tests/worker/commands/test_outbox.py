@@ -1,0 +1,170 @@
+"""bin/process-outbox: it works from anywhere, with PostgreSQL alone, and reports what it delivered."""
+
+import json
+import os
+import pty
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from domain.outbox.table import lanes
+from tests.support.builders import Db
+from tests.support.commands import PATIENCE_SECONDS, run_command, start_command
+from tests.support.outbox import an_aggregate, recorded_for, states, with_shop
+from tests.support.servers import a_server, saying
+from tests.support.serving import wait_until
+
+NOTHING = "0 delivered, 0 retrying, 0 dead\n"
+
+
+@pytest.fixture
+def routes(tmp_path: Path) -> Callable[..., str]:
+    """Write a routes file with these destinations, and return its path."""
+
+    def written(**urls: str) -> str:
+        path = tmp_path / "routes.toml"
+        path.write_text(
+            "".join(
+                f'[[destination]]\nname = "{name}"\nurl = "{url}"\nmax_attempts = 2\n' for name, url in urls.items()
+            )
+        )
+        return str(path)
+
+    return written
+
+
+def test_an_empty_outbox_is_processed_at_once(db: Db) -> None:
+    run = run_command("process-outbox")
+
+    assert (run.returncode, run.stdout, run.stderr) == (0, NOTHING, "")
+
+
+def test_the_outbox_is_delivered_to_where_the_routes_lead(db: Db, routes: Callable[..., str], tmp_path: Path) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, *(an_aggregate(number % 32) for number in range(40)))
+
+    run = run_command("process-outbox", HOLDFAST_ROUTES=routes(shop=f"log:{tmp_path}/events"))
+
+    assert (run.returncode, run.stdout) == (0, "40 delivered, 0 retrying, 0 dead\n")
+    assert len((tmp_path / "events").read_text().splitlines()) == 40
+    assert set(states(shop)) == {"processed"}
+
+
+def test_the_default_destination_is_standard_output(db: Db) -> None:
+    shop = with_shop(db, name="log")
+    recorded_for(shop, an_aggregate())
+
+    run = run_command("process-outbox")
+
+    event, summary = run.stdout.splitlines()
+    assert json.loads(event)["event_type"] == "booking.created"
+    assert summary.startswith("1 delivered")
+
+
+def test_no_more_rows_are_tried_than_the_limit(db: Db, routes: Callable[..., str]) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, *(an_aggregate(number) for number in range(10)))
+
+    run = run_command("process-outbox", "--limit", "4", HOLDFAST_ROUTES=routes(shop="null:"))
+
+    assert run.stdout.startswith("4 delivered")
+    assert states(shop).count("ready") == 6
+
+
+def test_only_the_destination_that_is_named_is_served(db: Db, routes: Callable[..., str]) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, an_aggregate())
+
+    other = run_command("process-outbox", "--destination", "other", HOLDFAST_ROUTES=routes(shop="null:", other="null:"))
+    assert (other.returncode, other.stdout, states(shop)) == (0, NOTHING, ["ready"])
+    named = run_command("process-outbox", "--destination", "shop", HOLDFAST_ROUTES=routes(shop="null:", other="null:"))
+    assert named.stdout.startswith("1 delivered")
+
+
+def test_an_unknown_destination_is_wrong_usage_and_the_known_ones_are_listed(
+    db: Db, routes: Callable[..., str]
+) -> None:
+    run = run_command("process-outbox", "--destination", "nowhere", HOLDFAST_ROUTES=routes(shop="null:", other="null:"))
+
+    assert run.returncode == 2
+    assert "'nowhere'" in run.stderr and "shop, other" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_a_row_that_has_to_be_retried_is_trouble(db: Db, routes: Callable[..., str]) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    with a_server() as server:
+        server.answer = saying(408)
+        run = run_command("process-outbox", "--limit", "2", HOLDFAST_ROUTES=routes(shop=server.url))
+
+    assert (run.returncode, run.stdout) == (1, "0 delivered, 2 retrying, 0 dead\n")
+    assert states(shop) == ["waiting", "waiting"]
+
+
+def test_a_row_that_becomes_a_dead_letter_is_trouble(db: Db, routes: Callable[..., str]) -> None:
+    recorded_for(with_shop(db), an_aggregate())
+    with a_server() as server:
+        server.answer = saying(404)
+        run = run_command("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
+
+    assert (run.returncode, run.stdout) == (1, "0 delivered, 0 retrying, 1 dead\n")
+
+
+def test_processes_beside_each_other_deliver_everything_once(
+    db: Db, routes: Callable[..., str], tmp_path: Path
+) -> None:
+    shop = with_shop(db, batch_size=7)
+    recorded_for(shop, *(an_aggregate(number % 32) for number in range(300)))
+    path = routes(shop=f"log:{tmp_path}/events")
+
+    with ThreadPoolExecutor(3) as elsewhere:
+        runs = list(elsewhere.map(lambda _: run_command("process-outbox", HOLDFAST_ROUTES=path), range(3)))
+
+    assert [run.returncode for run in runs] == [0, 0, 0]
+    sent = [json.loads(line)["event_id"] for line in (tmp_path / "events").read_text().splitlines()]
+    assert len(sent) == len(set(sent)) == 300
+
+
+def test_on_sigterm_a_run_ends_with_its_batch_and_releases_its_lanes(db: Db, routes: Callable[..., str]) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, *(an_aggregate(number % 4) for number in range(200)))
+    with a_server() as server:
+
+        def slowly(handler: BaseHTTPRequestHandler) -> None:
+            time.sleep(0.05)
+            saying(200)(handler)
+
+        server.answer = slowly
+        process = start_command("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
+        wait_until("it has begun", lambda: bool(server.heard))
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=10)
+
+    delivered = len(server.heard)
+    assert 0 < delivered < 200
+    assert printed.startswith(b"%d delivered" % delivered)
+    with shop.begin() as session:
+        leased = select(func.count()).where(lanes.c.leased_until > func.clock_timestamp())
+        assert session.execute(leased).scalar_one() == 0
+    assert states(shop).count("processed") == delivered
+
+
+def test_progress_is_shown_on_a_terminal_only(db: Db, routes: Callable[..., str]) -> None:
+    recorded_for(with_shop(db), an_aggregate())
+    end, terminal = pty.openpty()
+
+    process = start_command("process-outbox", stderr=terminal, TERM="xterm", HOLDFAST_ROUTES=routes(shop="null:"))
+    printed, _ = process.communicate(timeout=PATIENCE_SECONDS)
+    os.close(terminal)
+    shown = os.read(end, 10_000)
+    os.close(end)
+
+    assert b"deliver" in shown.lower()
+    assert printed.startswith(b"1 delivered")

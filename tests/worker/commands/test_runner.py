@@ -1,0 +1,55 @@
+"""Expected errors are reported in one line: what happened, what it means for this command, and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from deploy.embedded import PostgreSQL
+from tests.support.commands import run_bare, run_command
+from tests.worker.commands.every_command import ACCEPTED
+
+#: Nothing listens there.
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+
+#: Commands that only read: an error leaves nothing behind, so nothing is said of changes.
+READING = {("doctor",), ("why",), ("dead-letters", "list"), ("dead-letters", "show"), ("destinations", "list")}
+
+
+@pytest.mark.parametrize("words", ACCEPTED, ids=" ".join)
+def test_a_database_that_can_not_be_reached_is_reported_in_one_line(words: tuple[str, ...]) -> None:
+    run = run_command(*words, *ACCEPTED[words], DATABASE_URL=NOWHERE)
+
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("The database can't be reached (") and len(run.stderr.splitlines()) == 1
+    assert run.stderr.endswith(" Check DATABASE_URL and that PostgreSQL runs, and run it again.\n")
+    assert words not in READING or "change" not in run.stderr
+
+
+@pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "doctor"])
+def test_a_database_that_is_not_migrated_is_reported_in_one_line(postgresql: PostgreSQL, script: str) -> None:
+    run = run_command(script, DATABASE_URL=postgresql.create("bare"))
+
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("The database refused a statement (") and len(run.stderr.splitlines()) == 1
+    assert "does not exist" in run.stderr and "bin/migrate" in run.stderr
+
+
+@pytest.mark.parametrize("words", [("doctor",), ("process-outbox",), ("migrate",)], ids=" ".join)
+def test_a_missing_setting_is_wrong_configuration_and_is_named(words: tuple[str, ...]) -> None:
+    run = run_bare(*words)
+
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith("DATABASE_URL: ") and "Nothing was done." in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("script", ["doctor", "process-outbox"])
+def test_a_wrong_routes_file_is_wrong_configuration_and_its_line_is_named(script: str, tmp_path: Path) -> None:
+    path = tmp_path / "routes.toml"
+    path.write_text('[[destination]]\nname = "shop"\n')
+
+    run = run_command(script, DATABASE_URL=NOWHERE, HOLDFAST_ROUTES=str(path))
+
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr.startswith(f"HOLDFAST_ROUTES: {path}, line 1: url")
+    assert "Nothing was done." in run.stderr and "Traceback" not in run.stderr
