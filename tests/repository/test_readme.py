@@ -222,10 +222,9 @@ def _up(home: Path) -> Iterator[Callable[[str], str]]:
     try:
         _wait_until_ready(process, f"http://127.0.0.1:{ports['8000']}/health/ready", home / "log")
         yield lambda line: _run(re.sub(r"127\.0\.0\.1:(\d+)", lambda found: f"127.0.0.1:{ports[found[1]]}", line))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(STOP_SECONDS) == 0
     finally:
-        _kill(process)
+        exit_code = _interrupt(process)
+    assert exit_code == 0
 
 
 def _bare() -> dict[str, str]:
@@ -258,10 +257,13 @@ def _run(line: str) -> str:
     return subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False).stdout
 
 
-def _kill(process: "subprocess.Popen[bytes]") -> None:
-    """End what has not ended by itself."""
-    if process.poll() is None:
+def _interrupt(process: "subprocess.Popen[bytes]") -> int:
+    """Press Ctrl-C, and return the exit code. What does not end then is killed."""
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
         for child in psutil.Process(process.pid).children(recursive=True):
             child.kill()
         process.kill()
-        process.wait()
+        return process.wait()
