@@ -1,6 +1,5 @@
-"""The fault matrix: each fault strikes at each point of an outbox's work, and nothing is lost or overtaken.
+"""The fault matrix: each fault at each checkpoint of the outbox's work, and no event is lost or overtaken.
 
-`victim` is the process that is struck, `points` say where it stops for that, `strikes` what
-happens to it there, `stage` is what goes on around it. `mutants` is the reverse: each guard
-is taken away in turn, and the suite must turn red.
+`target` is the process that a fault hits, `checkpoints` says where, `fault_injections` what happens to it there, and
+`environment` what goes on around it. `mutants` is the reverse: each guard is taken away in turn, and a test must fail.
 """

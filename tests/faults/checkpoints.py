@@ -1,12 +1,12 @@
-"""Where a victim stops to be struck: a gate around the product's own function at that point.
+"""Checkpoints: where a target pauses for the fault. A checkpoint wraps the function of the product that works there.
 
-The product is not changed and nothing is faked. A gate tells what the victim has in hand
-and waits to be let go, once; from then on it stands open.
+The product is not changed and nothing is faked. At its checkpoint the target reports what it has in flight and waits
+until it may continue. It does so once, and passes the checkpoint from then on.
 """
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -22,115 +22,106 @@ from domain.outbox.operations import replay
 from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox as table
-from tests.support.operations import DEED
+from tests.support.operations import ENTRY
 from worker import maintenance
 from worker.app import App
-from worker.relay.relay import Hold
+from worker.relay.lane_run import LaneBatch, LaneRun
+from worker.relay.relay import Relay
 from worker.sinks.log import Log
 from worker.sinks.webhook import Webhook
-from worker.steps.confirmation import Confirmation
+from worker.steps.confirmation import ConfirmationStep
 
-#: A delivery of one row has no middle, and no order.
+#: The delivery of a single row has no middle, and no order.
 ENOUGH_ROWS = 2
 
-#: Older rows are pruned, as long as they have left.
+#: Rows that were delivered longer ago than this are pruned.
 RETENTION = timedelta(days=7)
 
 #: How many rows are replayed.
 REPLAYED = 5
 
-#: How each destination sends one row.
-SENDS = {Log: "_write", Webhook: "_post", Confirmation: "_call"}
+#: The method with which each destination sends one row.
+SENDS = {Log: "_write", Webhook: "_post", ConfirmationStep: "_call"}
 
 log = structlog.get_logger()
 
 
 @dataclass
-class Gate:
-    """Stands open once `go` exists. `backends` are the victim's connections, by PostgreSQL's process ids."""
+class Pause:
+    """The pause of a target at its checkpoint, until the file `may_continue` exists.
 
-    go: Path
+    `backends` are the connections of the target, by PostgreSQL's process ids.
+    """
+
+    may_continue: Path
     backends: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    is_passed: bool = False
+    is_over: bool = False
 
-    def stop_with(self, rows: Sequence[Row]) -> None:
-        """Stop, if these rows in hand are enough to show something."""
+    def at_rows(self, rows: Sequence[Row]) -> None:
+        """Pause, if enough rows are in flight for the fault to show something."""
         if len(rows) >= ENOUGH_ROWS:
-            self.stop([row.id for row in rows])
+            self.at([row.id for row in rows])
 
-    def stop(self, ids: Sequence[int] = ()) -> None:
-        """Tell which rows are in hand, and wait to be let go."""
+    def at(self, ids: Sequence[int] = ()) -> None:
+        """Report the rows in flight, and wait."""
         with self._lock:
-            if self.is_passed:
+            if self.is_over:
                 return
-            self.is_passed = True
-        log.info("gate.reached", rows=ids, backends=sorted(self.backends), clock=time.time())
-        # Not `time.sleep`, which libfaketime breaks when it leaves the monotonic clock alone
+            self.is_over = True
+        log.info("checkpoint.reached", rows=ids, backends=sorted(self.backends), clock=time.time())
+        # `time.sleep` would not do: libfaketime breaks it when it leaves the monotonic clock alone
         # (wolfcw/libfaketime#426).
-        while not self.go.exists():
+        while not self.may_continue.exists():
             threading.Event().wait(0.01)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
-    """`put` puts the gate there, `work` is what the victim does again and again.
+class Checkpoint:
+    """`install` puts the pause into the product's code, and `work` is what the target does again and again.
 
-    `holds_lane` says that the victim holds a lane there and is in no transaction, so that
-    others take the lane over when its lease is out; `has_sent`, that all it has in hand has
-    left, so that what is undone there goes out again.
+    With `has_lane` the target has leased a lane there and is in no transaction, so others take the lane over when its
+    lease ends. With `has_sent` all that it has in flight was sent, so what is undone there is sent again.
     """
 
-    put: Callable[[Gate], None]
+    install: Callable[[Pause], None]
     work: Callable[[App], None]
-    holds_lane: bool = False
+    has_lane: bool = False
     has_sent: bool = False
 
 
 def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
-    """Call `around` with the function that is there, and with what it is called with, in its place."""
+    """Replace a function by one that calls `around` with the function itself and its arguments."""
     inner = getattr(owner, name)
     setattr(owner, name, lambda *args, **options: around(inner, *args, **options))
 
 
-def before_claim_commits(gate: Gate) -> None:
-    """It has a lane and has read its rows, and nobody else can see that yet."""
-    claimed: list[outbox.Lane] = []
+def before_claim_commits(pause: Pause) -> None:
+    """It has claimed a lane and fetched its rows, and nobody else can see that yet."""
 
-    def claim(inner: Callable[..., outbox.Lane | None], *args: Any) -> outbox.Lane | None:
-        lane = inner(*args)
-        claimed[:] = [lane] if lane else []
-        return lane
+    def first_batch(inner: Callable[..., LaneBatch], *args: Any) -> LaneBatch:
+        batch = inner(*args)
+        pause.at_rows(batch.rows)
+        return batch
 
-    def fetch(inner: Callable[..., Sequence[Row]], *args: Any, **options: Any) -> Sequence[Row]:
-        rows = inner(*args, **options)
+    _wrap(LaneRun, "first_batch", first_batch)
+
+
+def after_claim(pause: Pause) -> None:
+    """Its claim is committed, and nothing is sent."""
+    Claimed = tuple[LaneRun, LaneBatch] | None  # noqa: N806
+
+    def claim(inner: Callable[[Relay, float], Claimed], relay: Relay, limit: float) -> Claimed:
+        claimed = inner(relay, limit)
         if claimed:
-            gate.stop_with(rows)
-        return rows
+            pause.at_rows(claimed[1].rows)
+        return claimed
 
-    def begin(inner: Callable[[Hold], bool], hold: Hold) -> bool:
-        has_begun = inner(hold)
-        claimed.clear()
-        return has_begun
-
-    _wrap(outbox, "claim", claim)
-    _wrap(outbox, "fetch", fetch)
-    _wrap(Hold, "begin", begin)
+    _wrap(Relay, "_claim", claim)
 
 
-def after_claim(gate: Gate) -> None:
-    """Its claim has committed, and nothing is sent."""
-
-    def begin(inner: Callable[[Hold], bool], hold: Hold) -> bool:
-        has_begun = inner(hold)
-        gate.stop_with(hold._rows)
-        return has_begun
-
-    _wrap(Hold, "begin", begin)
-
-
-def in_mid_delivery(gate: Gate) -> None:
-    """The first row of its batch has left, the last one has not."""
+def in_mid_delivery(pause: Pause) -> None:
+    """The first row of its batch is sent, the last one is not."""
     batch: list[Row] = []
 
     def deliver(inner: Callable[..., Any], destination: Any, rows: Sequence[Row]) -> Any:
@@ -139,7 +130,7 @@ def in_mid_delivery(gate: Gate) -> None:
 
     def send(inner: Callable[..., Any], *args: Any) -> Any:
         outcome = inner(*args)
-        gate.stop_with(batch)
+        pause.at_rows(batch)
         return outcome
 
     for kind, name in SENDS.items():
@@ -147,25 +138,25 @@ def in_mid_delivery(gate: Gate) -> None:
         _wrap(kind, name, send)
 
 
-def before_settle(gate: Gate) -> None:
-    """Its batch has left, and nothing of that is written down."""
+def before_settle(pause: Pause) -> None:
+    """Its batch is sent, and nothing of that is written."""
 
     def deliver(inner: Callable[..., Any], destination: Any, rows: Sequence[Row]) -> Any:
         outcomes = inner(destination, rows)
-        gate.stop_with(rows)
+        pause.at_rows(rows)
         return outcomes
 
     for kind in SENDS:
         _wrap(kind, "deliver", deliver)
 
 
-def in_mid_settle(gate: Gate) -> None:
-    """All is written down, in a transaction that is still open."""
+def in_mid_settle(pause: Pause) -> None:
+    """Its outcomes are written, in a transaction that is still open."""
 
     def settle(inner: Callable[..., Any], session: Any, lane: Any, deliveries: Any, **options: Any) -> Any:
         settlement = inner(session, lane, deliveries, **options)
         if settlement:
-            gate.stop_with([row for row, _ in deliveries])
+            pause.at_rows([row for row, _ in deliveries])
         return settlement
 
     _wrap(outbox, "settle", settle)
@@ -175,57 +166,59 @@ def in_mid_settle(gate: Gate) -> None:
 Pruned = tuple[int, datetime | None]
 
 
-def in_pruning(gate: Gate) -> None:
-    """One transaction of old rows is gone for good, the next is deleted and has not committed."""
+def in_pruning(pause: Pause) -> None:
+    """One transaction of old rows is deleted and committed, the next one is not committed."""
     pruned: list[int] = []
 
     def prune(inner: Callable[..., Pruned], *args: Any, **options: Any) -> Pruned:
         count, after = inner(*args, **options)
         pruned.append(count)
         if count and len(pruned) > 1 and pruned[-2]:
-            gate.stop()
+            pause.at()
         return count, after
 
     _wrap(outbox, "prune", prune)
 
 
-def in_replay(gate: Gate) -> None:
-    """Rows that had left are pending again, in a transaction that is still open. It replays once."""
+def in_replay(pause: Pause) -> None:
+    """Delivered rows are pending again, in a transaction that is still open. It replays once."""
+    Replay = Callable[[Session, Batch, Collection[str]], Changed]  # noqa: N806
 
-    def send_again(inner: Callable[[Session, Batch], Changed], session: Session, batch: Batch) -> Changed:
-        if gate.is_passed:
+    def once(inner: Replay, session: Session, batch: Batch, step_types: Collection[str]) -> Changed:
+        if pause.is_over:
             return Changed(rows=0, following=None)
-        changed = inner(session, batch)
+        changed = inner(session, batch, step_types)
         again = select(table.c.id).where(table.c.replayed_at == func.now())
-        gate.stop([row.id for row in session.execute(again)])
+        pause.at([row.id for row in session.execute(again)])
         return changed
 
-    _wrap(replay, "send_again", send_again)
+    _wrap(replay, "replay", once)
 
 
-def drains(app: App) -> None:
-    app.drain.run()
+def drain(app: App) -> None:
+    app.relay.run()
 
 
-def prunes(app: App) -> None:
-    maintenance.prune(app.db, app.drain.stopping, outbox_retention=RETENTION)
+def prune(app: App) -> None:
+    maintenance.prune(app.db, app.relay.stopping, outbox_retention=RETENTION)
 
 
-def replays(app: App) -> None:
-    """Replay a few of the rows that have left, as soon as there are as many."""
-    (destination,) = app.drain.routes
+def replay_some(app: App) -> None:
+    """Replay a few delivered rows, as soon as there are as many."""
+    (destination,) = app.relay.routes
     selection = Selection(among=Among.DELIVERED, destination=destination)
     with app.db.begin() as session:
-        if replay.count(session, selection).rows >= REPLAYED:
-            replay.send_again(session, Batch(selection=selection, deed=DEED, limit=REPLAYED))
+        if replay.count(session, selection, app.routes.step_types).rows >= REPLAYED:
+            batch = Batch(selection=selection, entry=ENTRY, limit=REPLAYED)
+            replay.replay(session, batch, app.routes.step_types)
 
 
-POINTS: Mapping[str, Point] = {
-    "before-claim-commits": Point(put=before_claim_commits, work=drains),
-    "after-claim": Point(put=after_claim, work=drains, holds_lane=True),
-    "in-mid-delivery": Point(put=in_mid_delivery, work=drains, holds_lane=True),
-    "before-settle": Point(put=before_settle, work=drains, holds_lane=True, has_sent=True),
-    "in-mid-settle": Point(put=in_mid_settle, work=drains, has_sent=True),
-    "in-pruning": Point(put=in_pruning, work=prunes),
-    "in-replay": Point(put=in_replay, work=replays),
+CHECKPOINTS: Mapping[str, Checkpoint] = {
+    "before-claim-commits": Checkpoint(install=before_claim_commits, work=drain),
+    "after-claim": Checkpoint(install=after_claim, work=drain, has_lane=True),
+    "in-mid-delivery": Checkpoint(install=in_mid_delivery, work=drain, has_lane=True),
+    "before-settle": Checkpoint(install=before_settle, work=drain, has_lane=True, has_sent=True),
+    "in-mid-settle": Checkpoint(install=in_mid_settle, work=drain, has_sent=True),
+    "in-pruning": Checkpoint(install=in_pruning, work=prune),
+    "in-replay": Checkpoint(install=in_replay, work=replay_some),
 }

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.environment import Stages
-from tests.proofs.conftest import a_postgresql, open_house, seed
+from tests.faults.environment import Environments
+from tests.proofs.conftest import a_postgresql, open_cluster, seed
 
-__all__ = ["open_house", "seed"]
+__all__ = ["open_cluster", "seed"]
 
 
 @pytest.fixture(scope="module")
-def stages() -> Iterator[Stages]:
+def environments() -> Iterator[Environments]:
     with a_postgresql() as postgresql:
-        stages = Stages(postgresql)
-        yield stages
-        stages.close()
+        environments = Environments(postgresql)
+        yield environments
+        environments.close()

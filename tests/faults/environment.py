@@ -1,4 +1,4 @@
-"""What goes on around a fault: a house at work under load, and a victim that stops where it is to be struck."""
+"""What goes on around a fault: a cluster under load, and a target that pauses at its checkpoint."""
 
 import itertools
 import time
@@ -12,40 +12,40 @@ from uuid import UUID
 from sqlalchemy import func, select, text
 
 from deploy.embedded import PostgreSQL
-from domain.items.table import Item
+from domain.items import Item
 from domain.outbox.prune import PRUNE_BATCH
 from domain.outbox.table import destinations, lanes, outbox, pending
 from tests.proofs.checker import Count, check, count, received_by_sink, wait_until_drained
-from tests.proofs.cluster import House, a_house
-from tests.proofs.load import Customers
+from tests.proofs.cluster import Cluster, a_cluster
+from tests.proofs.load import Load
 from tests.proofs.processes import Process
 from tests.proofs.receiver import Receiver, a_receiver
 from tests.proofs.waiting import wait_until
 
-#: Rows of one batch to the partner, and calls to it at once: some have left, some have not.
+#: Rows of one batch to the partner, and calls to it at once, so that some rows are sent and others are not.
 BATCH = 5
 CONCURRENCY = 2
 
-#: Holds that are made at once, so that some lane has two, and how long they are left to the victim.
-BAIT = 16
-BAIT_SECONDS = 1.0
+#: How many holds are made at once, so that some lane has two of them, and how long the target may take to claim it.
+HOLDS = 16
+CLAIM_SECONDS = 1.0
 
-#: The checker knows every commit: with more rows than this it takes its time, and a new house is opened.
+#: The checker reads every row: with more rows than this it is slow, and a new cluster is opened.
 MANY_ROWS = 5_000
 
-#: Where rows begin that are not history.
+#: The first id that is not of an old row.
 FIRST_ID = 10_000_000
 
 #: Old rows: one transaction of pruning, and a part of the next.
 OLD_ROWS = PRUNE_BATCH + 200
 
-#: What pruning must leave: it is old as well, and dead, or old and has left lately.
+#: Old rows. Pruning must leave those that are dead, and those that were delivered recently.
 HISTORY = """
     INSERT INTO outbox (id, event_id, destination, lane, aggregate_id, type, payload, created_at, processed_at, dead_at)
     OVERRIDING SYSTEM VALUE
     SELECT :first + n, gen_random_uuid(), 'archive', 0, gen_random_uuid(), 'booking.created', '{}',
            now() - interval '9 days',
-           CASE :state WHEN 'old' THEN now() - interval '8 days' WHEN 'lately' THEN now() - interval '1 day' END,
+           CASE :state WHEN 'old' THEN now() - interval '8 days' WHEN 'recent' THEN now() - interval '1 day' END,
            CASE :state WHEN 'dead' THEN now() - interval '8 days' END
     FROM generate_series(1, :rows) AS n
 """
@@ -54,8 +54,8 @@ _numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
-class InHand:
-    """What the victim has in hand at its gate: rows by id, connections by PostgreSQL's process ids, its clock."""
+class InFlight:
+    """What the target reported at its checkpoint: rows by id, connections by PostgreSQL's process ids, its clock."""
 
     rows: Sequence[int]
     backends: Sequence[int]
@@ -63,30 +63,30 @@ class InHand:
 
 
 @dataclass(frozen=True)
-class Victim:
-    """A process that works until it is struck. It is let go on when the file `go` is there."""
+class Target:
+    """A process that works until the fault hits it. After its pause it continues when `may_continue` exists."""
 
     process: Process
     destination: str
-    go: Path
+    may_continue: Path
 
     def is_ready(self) -> bool:
-        return bool(self.process.events("victim.ready"))
+        return bool(self.process.events("target.ready"))
 
-    def in_hand(self) -> InHand | None:
-        """Return what it has in hand, if it stands at its gate."""
-        reports = self.process.events("gate.reached")
-        return InHand(**{name: reports[0][name] for name in ("rows", "backends", "clock")}) if reports else None
+    def in_flight(self) -> InFlight | None:
+        """Return what it has in flight, if it has reached its checkpoint."""
+        reports = self.process.events("checkpoint.reached")
+        return InFlight(**{name: reports[0][name] for name in ("rows", "backends", "clock")}) if reports else None
 
-    def go_on(self) -> None:
-        self.go.touch()
+    def resume(self) -> None:
+        self.may_continue.touch()
 
 
 @dataclass
-class Stage:
-    """A house at work, and what has come of it up to now."""
+class Environment:
+    """A cluster at work, and all that was answered, repeated and fenced in it up to now."""
 
-    house: House
+    cluster: Cluster
     postgresql: PostgreSQL
     receiver: Receiver
     item: Item
@@ -97,82 +97,84 @@ class Stage:
     _first_free: int = 1
 
     @contextmanager
-    def load(self, seed: int) -> Iterator[Customers]:
-        """Customers come while the block runs. What they were answered is remembered."""
-        (api,) = self.house.apis
-        name = f"customer-{next(_numbers)}"
-        with Customers([api.port], [self.item.id], seed, customers=2, rest_seconds=0.2, name=name) as load:
+    def load(self, seed: int) -> Iterator[Load]:
+        """Clients reserve while the block runs. Their answers are remembered."""
+        (api,) = self.cluster.apis
+        name = f"client-{next(_numbers)}"
+        with Load([api.port], [self.item.id], seed, clients=2, rest_seconds=0.2, name=name) as load:
             yield load
         assert not load.unexpected
         self.answered |= load.answered
 
-    def start_victim(self, point: str, destination: str, **environment: str) -> Victim:
-        go = self.house.home / f"go-{next(_numbers)}"
-        command = ["bin/python", "-m", "tests.faults.target", point, destination, str(go)]
-        return Victim(self.house.start("victim", *command, **environment), destination, go)
+    def start_target(self, checkpoint: str, destination: str, **environment: str) -> Target:
+        may_continue = self.cluster.home / f"may-continue-{next(_numbers)}"
+        command = ["bin/python", "-m", "tests.faults.target", checkpoint, destination, str(may_continue)]
+        return Target(self.cluster.start("target", *command, **environment), destination, may_continue)
 
-    def caught(self, victim: Victim) -> InHand:
-        """Leave some holds to the victim until it stands at its gate. Return what it has in hand."""
-        wait_until("the victim is ready", lambda: victim.is_ready() or not victim.process.is_running())
+    def wait_for_checkpoint(self, target: Target) -> InFlight:
+        """Give work to the target alone, until it has reached its checkpoint. Return what it has in flight."""
+        wait_until("the target is ready", lambda: target.is_ready() or not target.process.is_running())
         self.worker.freeze()
-        in_hand = wait_until("the victim is at its gate", lambda: victim.in_hand() or self._bait(victim))
+        in_flight = wait_until(
+            "the target is at its checkpoint", lambda: target.in_flight() or self._give_work_to(target)
+        )
         self.worker.thaw()
-        assert in_hand is not None
-        return in_hand
+        assert in_flight is not None
+        return in_flight
 
-    def _bait(self, victim: Victim) -> InHand | None:
-        self.house.hold(self.item, BAIT)
-        deadline = time.monotonic() + BAIT_SECONDS
-        wait_until("the bait is old", lambda: victim.in_hand() or time.monotonic() > deadline)
-        assert victim.process.is_running(), victim.process.log.read_text()
-        return victim.in_hand()
+    def _give_work_to(self, target: Target) -> InFlight | None:
+        self.cluster.hold(self.item, HOLDS)
+        deadline = time.monotonic() + CLAIM_SECONDS
+        wait_until("the target had time enough", lambda: target.in_flight() or time.monotonic() > deadline)
+        assert target.process.is_running(), target.process.log.read_text()
+        return target.in_flight()
 
-    def grow_old(self, state: str = "old", rows: int = OLD_ROWS) -> None:
-        """Put history before all rows that are there: it left long ago, left lately, or is dead."""
-        with self.house.db.begin() as session:
+    def add_history(self, state: str = "old", rows: int = OLD_ROWS) -> None:
+        """Add rows before all others. Their `state` is old (delivered long ago), recent (delivered), or dead."""
+        with self.cluster.db.begin() as session:
             session.execute(text(HISTORY), {"first": self._first_free, "state": state, "rows": rows})
         self._first_free += rows + 1
 
-    def old_rows(self) -> int:
-        """Return how much history there is."""
-        with self.house.db.begin() as session:
+    def history(self) -> int:
+        """Return how many such rows there are."""
+        with self.cluster.db.begin() as session:
             return session.execute(select(func.count()).where(outbox.c.id < FIRST_ID)).scalar_one()
 
-    def left_behind(self, ids: Sequence[int]) -> int:
-        """Return how many of these rows have not left."""
-        with self.house.db.begin() as session:
+    def pending_among(self, ids: Sequence[int]) -> int:
+        """Return how many of these rows are pending."""
+        with self.cluster.db.begin() as session:
             return session.execute(select(func.count()).where(pending, outbox.c.id.in_(ids))).scalar_one()
 
-    def in_flight(self) -> Counter[str]:
-        """Return the rows that the other worker may have sent and not settled, by destination. Freeze it before."""
+    def in_flight_elsewhere(self) -> Counter[str]:
+        """Return how many rows the other worker may have sent and not settled, by destination. Freeze it first."""
         pids = self.worker.pids()
         lane = (outbox.c.destination == lanes.c.destination) & (outbox.c.lane == lanes.c.lane)
         statement = select(lanes.c.holder, outbox.c.destination).join(outbox, lane).where(pending)
-        with self.house.db.begin() as session:
-            held = session.execute(statement.where(lanes.c.holder.is_not(None))).all()
-        return Counter(destination for holder, destination in held if int(holder.split(":")[1]) in pids)
+        with self.cluster.db.begin() as session:
+            leased = session.execute(statement.where(lanes.c.holder.is_not(None))).all()
+        return Counter(destination for holder, destination in leased if int(holder.split(":")[1]) in pids)
 
-    def is_known_down(self, destination: str) -> bool:
+    def is_breaker_open(self, destination: str) -> bool:
         failures = select(destinations.c.failures).where(destinations.c.name == destination)
-        with self.house.db.begin() as session:
+        with self.cluster.db.begin() as session:
             return bool(session.execute(failures).scalar_one())
 
-    def check(self, in_hand: Mapping[str, int]) -> tuple[Count, Mapping[str, int]]:
+    def check(self, in_flight: Mapping[str, int]) -> tuple[Count, Mapping[str, int]]:
         """Check all that has happened up to now. Return the count, and the new repeats to each sink.
 
-        `in_hand` are the rows that may have been sent again since the last check. What the other
-        worker was too slow to settle may have been as well: the fence has counted it.
+        `in_flight` are the rows that may have been sent again since the last check. So may the rows that the other
+        worker was too slow to settle, which the fence has counted.
         """
-        wait_until_drained(self.house)
+        wait_until_drained(self.cluster)
         fenced, before = self._fenced(), self.fenced
-        allowed, self.fenced = self.repeats + Counter(in_hand) + (fenced - before), fenced
-        counted = check(self.house, repeats_at_most=allowed, dead=1, answered=self.answered)
-        repeats = Counter({sink: received.repeats for sink, received in received_by_sink(self.house).items()})
+        allowed, self.fenced = self.repeats + Counter(in_flight) + (fenced - before), fenced
+        counted = check(self.cluster, repeats_at_most=allowed, dead=1, answered=self.answered)
+        repeats = Counter({sink: received.repeats for sink, received in received_by_sink(self.cluster).items()})
         new, self.repeats = repeats - self.repeats, repeats
         return counted, new
 
     def _fenced(self) -> Counter[str]:
-        """Return the rows that the fence has kept the other worker from settling, by destination."""
+        """Return how many rows the fence has kept the other worker from settling, by destination."""
         fenced: Counter[str] = Counter()
         for event in self.worker.events("outbox.fenced"):
             fenced[event["destination"]] += event["rows"]
@@ -180,43 +182,43 @@ class Stage:
 
 
 @dataclass
-class Stages:
-    """One stage for all cells of the matrix, and a new one after a cell that failed: the next would fail with it."""
+class Environments:
+    """One environment for all cells of the matrix, and a new one after a cell that failed: it would fail the next."""
 
     postgresql: PostgreSQL
     _open: ExitStack = field(default_factory=ExitStack)
-    _stage: Stage | None = None
+    _environment: Environment | None = None
 
     @contextmanager
-    def cell(self) -> Iterator[Stage]:
-        if self._stage and count(self._stage.house).recorded > MANY_ROWS:
+    def cell(self) -> Iterator[Environment]:
+        if self._environment and count(self._environment.cluster).recorded > MANY_ROWS:
             self.close()
-        if self._stage is None:
-            self._stage = self._open.enter_context(a_stage(self.postgresql))
+        if self._environment is None:
+            self._environment = self._open.enter_context(an_environment(self.postgresql))
         try:
-            yield self._stage
+            yield self._environment
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        self._stage = None
+        self._environment = None
         self._open.close()
 
 
 @contextmanager
-def a_stage(postgresql: PostgreSQL) -> Iterator[Stage]:
-    """Open a house with one API, one worker and a scheduler. It has a history that pruning must leave alone."""
+def an_environment(postgresql: PostgreSQL) -> Iterator[Environment]:
+    """Open a cluster with one API, one worker and a scheduler. It has old rows that pruning must leave."""
     with a_receiver() as receiver:
-        with a_house(postgresql, receiver=receiver, batch_size=BATCH, concurrency=CONCURRENCY) as house:
-            with house.db.begin() as session:
+        with a_cluster(postgresql, receiver=receiver, batch_size=BATCH, concurrency=CONCURRENCY) as cluster:
+            with cluster.db.begin() as session:
                 session.execute(text(f"ALTER TABLE outbox ALTER id RESTART WITH {FIRST_ID}"))
-            house.api()
-            worker = house.worker(threads=2)
-            house.scheduler()
-            house.partners.ready()
-            house.apis[0].ready()
-            stage = Stage(house, postgresql, receiver, house.an_item(10_000_000), worker)
-            stage.grow_old("dead", 1)
-            stage.grow_old("lately", 1)
-            yield stage
+            cluster.api()
+            worker = cluster.worker(threads=2)
+            cluster.scheduler()
+            cluster.partners.ready()
+            cluster.apis[0].ready()
+            environment = Environment(cluster, postgresql, receiver, cluster.an_item(10_000_000), worker)
+            environment.add_history("dead", 1)
+            environment.add_history("recent", 1)
+            yield environment

@@ -1,4 +1,4 @@
-"""The faults: each strikes a victim that stands at its gate, and lets it go on if it can."""
+"""The faults. Each hits a target that pauses at its checkpoint, and lets it continue if it can."""
 
 import time
 from collections import Counter
@@ -12,47 +12,47 @@ from redis import Redis
 from sqlalchemy import text
 
 from domain.outbox.delivery.lanes import LEASE
-from tests.faults.checkpoints import Point
-from tests.faults.environment import InHand, Stage, Victim
+from tests.faults.checkpoints import Checkpoint
+from tests.faults.environment import Environment, InFlight, Target
 from tests.proofs.receiver import healthy
 from tests.proofs.waiting import wait_until
 from tests.support.requirements import required
 
-#: A lease is over by then, whatever the clocks' last digits say.
+#: A lease has ended this long after its time, whatever the last digits of the clocks are.
 MARGIN = timedelta(seconds=0.2)
 
-#: What `faketime` of Debian preloads, in its variant for threads.
+#: The library that `faketime` of Debian preloads, in its variant for threads.
 FAKETIME = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
-#: How far off a clock is, in seconds.
+#: How wrong a clock is, in seconds.
 OFF_SECONDS = 300
 
 
 @dataclass
-class Scene:
-    """Who is struck, where, and in the midst of what. `also` may be sent again as well, by destination."""
+class Cell:
+    """A target at a checkpoint, with its environment. `also` may be sent again as well, by destination."""
 
-    stage: Stage
-    victim: Victim
-    point: Point
-    in_hand: InHand
+    environment: Environment
+    target: Target
+    checkpoint: Checkpoint
+    in_flight: InFlight
     also: Counter[str] = field(default_factory=Counter)
 
 
-#: Strikes at the beginning of the block, in which the victim is let go on, and mends what must be mended at its end.
-Strike = Callable[[Scene], AbstractContextManager[None]]
+#: Injects the fault when the block begins, and ends a lasting fault with the block. The target resumes in the block.
+FaultInjection = Callable[[Cell], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """`clock_off` is by how many seconds the victim's clock is wrong from its start; one that `kills` leaves none."""
+    """`clock_off` is how wrong the target's clock is from its start, in seconds. With `kills` the target ends."""
 
-    strike: Strike
+    inject: FaultInjection
     clock_off: int = 0
     kills: bool = False
 
     def environment(self) -> Mapping[str, str]:
-        """Return what the victim is started with."""
+        """Return the environment variables that the target is started with."""
         if not self.clock_off:
             return {}
         required("libfaketime", FAKETIME.exists(), "faketime")
@@ -61,84 +61,84 @@ class Fault:
 
 
 @contextmanager
-def kill(scene: Scene) -> Iterator[None]:
-    scene.victim.process.kill()
+def kill(cell: Cell) -> Iterator[None]:
+    cell.target.process.kill()
     yield
 
 
 @contextmanager
-def freeze(scene: Scene) -> Iterator[None]:
-    """SIGSTOP until its lease is over, and where others can, until they have done its work; then SIGCONT."""
-    house, thawed_after = scene.stage.house, scene.stage.house.now() + LEASE + MARGIN
-    scene.victim.process.freeze()
-    wait_until("the lease is over", lambda: house.now() > thawed_after)
-    if scene.point.holds_lane:
-        wait_until("others have done its work", lambda: not scene.stage.left_behind(scene.in_hand.rows))
-    scene.victim.process.thaw()
+def freeze(cell: Cell) -> Iterator[None]:
+    """Freeze it until its lease has ended and, where others can do its work, they have done it. Then thaw it."""
+    cluster, thawed_after = cell.environment.cluster, cell.environment.cluster.now() + LEASE + MARGIN
+    cell.target.process.freeze()
+    wait_until("the lease has ended", lambda: cluster.now() > thawed_after)
+    if cell.checkpoint.has_lane:
+        wait_until("others have done its work", lambda: not cell.environment.pending_among(cell.in_flight.rows))
+    cell.target.process.thaw()
     yield
-    if scene.point.holds_lane:
-        wait_until("the fence stops it", lambda: scene.victim.process.events("outbox.fenced"))
+    if cell.checkpoint.has_lane:
+        wait_until("the fence stops it", lambda: cell.target.process.events("outbox.fenced"))
 
 
 @contextmanager
-def terminate(scene: Scene) -> Iterator[None]:
-    """Its connections are cut by the server, that of its heartbeat among them."""
-    cut = text("SELECT count(*) FROM unnest(CAST(:pids AS int[])) AS pid WHERE pg_terminate_backend(pid, 5000)")
-    with scene.stage.house.db.begin() as session:
-        assert session.execute(cut, {"pids": scene.in_hand.backends}).scalar_one() > 0, "It had no connection."
-    yield
-
-
-@contextmanager
-def crash_postgresql(scene: Scene) -> Iterator[None]:
-    """Nobody is told, nobody is restarted. What the other worker has in hand may go out again, too."""
-    scene.stage.worker.freeze()
-    scene.also.update(scene.stage.in_flight())
-    scene.stage.postgresql.stop("immediate")
-    scene.stage.worker.thaw()
-    scene.stage.postgresql.start()
+def terminate_backends(cell: Cell) -> Iterator[None]:
+    """PostgreSQL ends all connections of the target, including the one that renews its leases."""
+    ended = text("SELECT count(*) FROM unnest(CAST(:pids AS int[])) AS pid WHERE pg_terminate_backend(pid, 5000)")
+    with cell.environment.cluster.db.begin() as session:
+        assert session.execute(ended, {"pids": cell.in_flight.backends}).scalar_one() > 0, "It had no connection."
     yield
 
 
 @contextmanager
-def flush_redis(scene: Scene) -> Iterator[None]:
-    with Redis.from_url(scene.stage.house.redis.url) as redis:
+def crash_postgresql(cell: Cell) -> Iterator[None]:
+    """PostgreSQL crashes and no process is restarted. What the other worker has in flight may be sent again, too."""
+    cell.environment.worker.freeze()
+    cell.also.update(cell.environment.in_flight_elsewhere())
+    cell.environment.postgresql.stop("immediate")
+    cell.environment.worker.thaw()
+    cell.environment.postgresql.start()
+    yield
+
+
+@contextmanager
+def flush_redis(cell: Cell) -> Iterator[None]:
+    with Redis.from_url(cell.environment.cluster.redis.url) as redis:
         redis.flushall()
     yield
 
 
 @contextmanager
-def take_down(scene: Scene) -> Iterator[None]:
-    """Partner and confirmation service answer 503 until that is noticed."""
-    stage = scene.stage
-    stage.receiver.rule = lambda _: 503
-    stage.house.partners.turn(outage=True)
+def take_destination_down(cell: Cell) -> Iterator[None]:
+    """The partner and the confirmation service answer 503 until that is noticed."""
+    environment = cell.environment
+    environment.receiver.rule = lambda _: 503
+    environment.cluster.partners.set_knobs(outage=True)
     yield
-    wait_until("the outage is noticed", lambda: stage.is_known_down(scene.victim.destination))
-    stage.receiver.rule = healthy
-    stage.house.partners.turn()
-    wait_until("the return is noticed", lambda: not stage.is_known_down(scene.victim.destination))
+    wait_until("the outage is noticed", lambda: environment.is_breaker_open(cell.target.destination))
+    environment.receiver.rule = healthy
+    environment.cluster.partners.set_knobs()
+    wait_until("the return is noticed", lambda: not environment.is_breaker_open(cell.target.destination))
 
 
 @contextmanager
-def nothing_more(scene: Scene) -> Iterator[None]:
-    """Its clock has been wrong from its start."""
+def nothing_more(cell: Cell) -> Iterator[None]:
+    """The clock of the target was wrong from its start."""
     yield
 
 
 FAULTS: Mapping[str, Fault] = {
-    "killed": Fault(strike=kill, kills=True),
-    "frozen": Fault(strike=freeze),
-    "backend-terminated": Fault(strike=terminate),
-    "postgresql-restarted": Fault(strike=crash_postgresql),
-    "redis-flushed": Fault(strike=flush_redis),
-    "destination-down": Fault(strike=take_down),
-    "clock-ahead": Fault(strike=nothing_more, clock_off=OFF_SECONDS),
-    "clock-behind": Fault(strike=nothing_more, clock_off=-OFF_SECONDS),
+    "killed": Fault(inject=kill, kills=True),
+    "frozen": Fault(inject=freeze),
+    "backends-terminated": Fault(inject=terminate_backends),
+    "postgresql-restarted": Fault(inject=crash_postgresql),
+    "redis-flushed": Fault(inject=flush_redis),
+    "destination-down": Fault(inject=take_destination_down),
+    "clock-ahead": Fault(inject=nothing_more, clock_off=OFF_SECONDS),
+    "clock-behind": Fault(inject=nothing_more, clock_off=-OFF_SECONDS),
 }
 
 
-def check_its_clock(fault: Fault, in_hand: InHand) -> None:
-    """Check that the victim's clock is as wrong as it was meant to be."""
-    off = in_hand.clock - time.time()
+def check_clock(fault: Fault, in_flight: InFlight) -> None:
+    """Check that the target's clock is as wrong as the fault wants it to be."""
+    off = in_flight.clock - time.time()
     assert abs(off - fault.clock_off) < OFF_SECONDS / 2, f"Its clock is {off:.0f} s off, not {fault.clock_off} s."

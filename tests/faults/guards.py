@@ -1,50 +1,54 @@
-"""The guards of the outbox, and what is left of each when it is taken away. For `tests.faults.mutants`."""
+"""The guards of the outbox: how each is taken away, and which tests must notice."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 
-#: The part of the suite that is to notice, by guard.
-SUITES = {
-    "fence": ("test_fence", "test_settle", "test_lanes", "test_leases", "test_outbox_model", "test_drain_model"),
-    "order": (
-        "test_fetch",
-        "test_lanes",
-        "test_outcomes",
-        "test_calls",
-        "test_settle",
-        "test_drain",
-        "test_floor",
-        "test_horizon",
-        "test_outbox_model",
-        "test_drain_model",
+from tests.faults.mutant import Mutant
+
+DELIVERY, RELAY = "tests/domain/outbox/delivery", "tests/worker/relay"
+
+MODELS = ("tests/domain/outbox/test_outbox_model.py", f"{RELAY}/test_relay_model.py")
+
+#: The tests that must notice when a guard is missing. They start no processes.
+SUITES: Mapping[str, Sequence[str]] = {
+    "fence": (
+        f"{DELIVERY}/test_fence.py",
+        f"{DELIVERY}/test_settle.py",
+        f"{DELIVERY}/test_claim.py",
+        f"{DELIVERY}/test_lanes.py",
+        f"{RELAY}/test_leases.py",
+        *MODELS,
     ),
-    "skip-locked": ("test_lanes", "test_leases"),
-    "event-id": ("test_record", "test_log", "test_webhook", "test_confirmation_service"),
+    "order": (
+        f"{DELIVERY}/test_fetch.py",
+        f"{DELIVERY}/test_claim.py",
+        f"{DELIVERY}/test_lanes.py",
+        f"{DELIVERY}/test_outcomes.py",
+        f"{RELAY}/test_ordered_calls.py",
+        f"{DELIVERY}/test_settle.py",
+        f"{RELAY}/test_relay.py",
+        f"{DELIVERY}/test_low_watermark.py",
+        f"{DELIVERY}/test_commit_horizon.py",
+        *MODELS,
+    ),
+    "skip-locked": (f"{DELIVERY}/test_claim.py", f"{DELIVERY}/test_lanes.py", f"{RELAY}/test_leases.py"),
+    "event-id": (
+        "tests/domain/outbox/test_record.py",
+        "tests/worker/sinks/test_log.py",
+        "tests/worker/sinks/test_webhook.py",
+        "tests/worker/steps/test_confirmation.py",
+    ),
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mutant:
-    """One guard less: `text`, which is there exactly once, becomes `without`."""
-
-    guard: str
-    says: str
-    path: str
-    text: str
-    without: str
-
-
-SETTLE, LANES, FETCH = (
-    "domain/outbox/delivery/settle.py",
-    "domain/outbox/delivery/lanes.py",
-    "domain/outbox/delivery/fetch.py",
+SETTLE, CLAIM, LANES, FETCH, COMMIT_HORIZON = (
+    f"domain/outbox/delivery/{name}.py" for name in ("settle", "claim", "lanes", "fetch", "commit_horizon")
 )
-FLOOR = "domain/outbox/delivery/low_watermark.py"
 
-#: How a batch asks whether its lane is still ours.
-ASKED = "release(session, lane, settled_to=settled_to) if is_last else fence(session, lane)"
+#: How the settling of a batch finds out whether its lane is still ours.
+FENCE = "release(session, lane, settled_up_to=settled_up_to) if is_last else fence(session, lane)"
 
-#: What a lane that is ours would say.
-NOW = "__import__('domain.runtime.database').database.now(session)"
+#: What the fence of a lane that is ours would return.
+NOW = "__import__('domain.runtime.database').runtime.database.now(session)"
 
 #: An id that no earlier delivery had.
 ANOTHER_ID = '__import__("uuid").uuid4()'
@@ -52,198 +56,226 @@ ANOTHER_ID = '__import__("uuid").uuid4()'
 MUTANTS = (
     Mutant(
         guard="fence",
-        says="settling a batch does not ask whether the lane is still ours",
+        title="settling a batch ignores whether the lane is still ours",
         path=SETTLE,
-        text=ASKED,
-        without=f"({ASKED}) or {NOW}",
+        text=FENCE,
+        without=f"({FENCE}) or {NOW}",
+        noticed_by=f"{DELIVERY}/test_fence.py::test_a_worker_that_lost_its_lease_can_not_settle",
     ),
     Mutant(
         guard="fence",
-        says="settling the last batch gives back without asking",
+        title="settling the last batch ignores whether the lane is still ours",
         path=SETTLE,
-        text=ASKED,
-        without=ASKED.replace(" if is_last", f" or {NOW} if is_last"),
+        text=FENCE,
+        without=FENCE.replace(" if is_last", f" or {NOW} if is_last"),
+        noticed_by=f"{RELAY}/test_relay.py::test_a_run_that_lost_its_lease_writes_nothing_and_counts_its_rows_as_fenced",
     ),
     Mutant(
         guard="fence",
-        says="fence and release go by the holder alone",
+        title="fence and release compare the holder alone",
         path=LANES,
         text='lanes.c.epoch == bindparam("claimed")',
         without='bindparam("claimed", type_=BigInteger).is_not(None)',
+        noticed_by=f"{DELIVERY}/test_fence.py::test_the_fence_compares_the_epoch",
     ),
     Mutant(
         guard="fence",
-        says="fence and release go by the epoch alone",
+        title="fence and release compare the epoch alone",
         path=LANES,
         text='lanes.c.holder == bindparam("by")',
         without='bindparam("by", type_=String).is_not(None)',
+        noticed_by=f"{DELIVERY}/test_fence.py::test_the_fence_compares_the_holder",
     ),
     Mutant(
         guard="fence",
-        says="fence and release go by neither",
+        title="fence and release compare neither",
         path=LANES,
         text='.where(lanes.c.epoch == bindparam("claimed"), lanes.c.holder == bindparam("by"))',
         without='.where(bindparam("claimed", type_=BigInteger) > 0, bindparam("by", type_=String) > "")',
+        noticed_by=f"{DELIVERY}/test_fence.py::test_a_worker_that_lost_its_lease_can_not_settle",
     ),
     Mutant(
         guard="fence",
-        says="a claim does not raise the epoch",
-        path=LANES,
+        title="a claim does not raise the epoch",
+        path=CLAIM,
         text="epoch=lanes.c.epoch + 1",
         without="epoch=lanes.c.epoch",
+        noticed_by=f"{DELIVERY}/test_fence.py::test_the_fence_compares_the_epoch",
     ),
     Mutant(
         guard="fence",
-        says="a lost lease can be renewed",
+        title="a lost lease can be renewed",
         path=LANES,
-        text="    .where(lanes.c.epoch == _held.c.epoch, lanes.c.holder == _held.c.holder)\n",
+        text="    .where(lanes.c.epoch == _leased.c.epoch, lanes.c.holder == _leased.c.holder)\n",
         without="",
+        noticed_by=f"{DELIVERY}/test_fence.py::test_a_lease_that_was_lost_can_not_be_renewed",
     ),
     Mutant(
         guard="fence",
-        says="a lane can be claimed while it is leased",
-        path=LANES,
+        title="a lane can be claimed while it is leased",
+        path=CLAIM,
         text="    .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))\n",
         without="",
+        noticed_by=f"{DELIVERY}/test_fence.py::test_releasing_a_lane_that_was_lost_has_no_effect",
     ),
     Mutant(
         guard="order",
-        says="nothing is known to wait for an earlier row",
+        title="nothing is known to wait for an earlier row",
         path=FETCH,
         text='_waits_until.label("waits_until")',
         without='cast(None, outbox.c.available_at.type).label("waits_until")',
+        noticed_by=f"{DELIVERY}/test_fetch.py::test_a_later_row_of_an_aggregate_that_waits_comes_with_the_time_of_the_first_one",
     ),
     Mutant(
         guard="order",
-        says="a row waits for later ones, too",
+        title="a row waits for later ones, too",
         path=FETCH,
         text="    .where(_earlier.c.id < outbox.c.id)\n",
         without="",
+        noticed_by=f"{DELIVERY}/test_fetch.py::test_a_row_does_not_wait_for_a_later_one",
     ),
     Mutant(
         guard="order",
-        says="a row waits for other aggregates, too",
+        title="a row waits for other aggregates, too",
         path=FETCH,
         text=", _earlier.c.aggregate_id == outbox.c.aggregate_id",
         without="",
+        noticed_by=f"{DELIVERY}/test_fetch.py::test_a_later_row_of_an_aggregate_that_waits_comes_with_the_time_of_the_first_one",
     ),
     Mutant(
         guard="order",
-        says="a hold reads beyond its claim",
+        title="a run reads rows that are newer than its claim",
         path=FETCH,
         text=', outbox.c.id <= bindparam("newest", type_=BigInteger)',
         without=', bindparam("newest", type_=BigInteger).is_not(None)',
+        noticed_by=f"{RELAY}/test_relay.py::test_a_row_that_commits_late_is_not_overtaken_by_the_next_one_of_its_aggregate",
     ),
     Mutant(
         guard="order",
-        says="a lane is read in any order",
+        title="a lane is read in any order",
         path=FETCH,
         text='    .order_by(outbox.c.id)\n    .limit(bindparam("limit"))',
         without='    .order_by(outbox.c.id.desc())\n    .limit(bindparam("limit"))',
+        noticed_by=f"{DELIVERY}/test_fetch.py::test_a_lane_is_read_in_order_of_id_up_to_the_limit",
     ),
     Mutant(
         guard="order",
-        says="a floor rises above what may commit late",
-        path=FLOOR,
+        title="a low watermark rises above rows that may commit late",
+        path=COMMIT_HORIZON,
         text="return self._ended.newest if self._ended and is_over else 0",
         without="return now.newest",
+        noticed_by=f"{RELAY}/test_relay.py::test_a_row_that_commits_late_is_not_overtaken_by_the_next_one_of_its_aggregate",
     ),
     Mutant(
         guard="order",
-        says="a floor rises by a view that is younger than ours",
-        path=FLOOR,
+        title="a low watermark rises by a view that is younger than the claim",
+        path=COMMIT_HORIZON,
         text="is_over = self._ended is not None and self._ended.begun_below <= now.ended_below",
         without="is_over = True",
+        noticed_by=f"{DELIVERY}/test_commit_horizon.py::test_a_view_that_is_older_than_the_one_another_thread_has_shown_proves_nothing_complete",
     ),
     Mutant(
         guard="order",
-        says="a floor rises above what a batch has left ready",
+        title="a low watermark rises above rows that a batch leaves ready",
         path=SETTLE,
-        text="settled_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0",
-        without="settled_to = deliveries[-1][0].id",
+        text="settled_up_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0",
+        without="settled_up_to = deliveries[-1][0].id",
+        noticed_by=f"{DELIVERY}/test_low_watermark.py::test_the_watermark_stays_below_a_row_of_the_last_batch_that_is_still_ready",
     ),
     Mutant(
         guard="order",
-        says="what is woken below a floor stays there",
+        title="rows that are woken below a low watermark stay there",
         path=FETCH,
-        text="        floor.take_away(session, lane)",
+        text="        low_watermark.reset(session, lane)",
         without="        pass",
+        noticed_by=f"{DELIVERY}/test_low_watermark.py::test_rows_that_were_not_delivered_in_an_outage_are_delivered_after_it",
     ),
     Mutant(
         guard="order",
-        says="what follows a row that waits does not wait",
+        title="rows that follow a waiting row do not wait",
         path="domain/outbox/delivery/outcomes.py",
-        text="waiting[row.aggregate_id] = change",
+        text="waiting[row.aggregate_id] = update",
         without="pass",
+        noticed_by=f"{DELIVERY}/test_fetch.py::test_a_row_does_not_wait_for_a_later_one",
     ),
     Mutant(
         guard="order",
-        says="a hold reads on past a row that was held",
+        title="a run fetches beyond a row that was not sent",
         path=SETTLE,
-        text="    if len(processed) + len(changes) == len(deliveries):\n        return",
+        text="    if len(processed) + len(updates) == len(deliveries):\n        return",
         without="    if deliveries:\n        return",
+        noticed_by=f"{DELIVERY}/test_settle.py::test_the_run_reads_on_before_the_first_row_that_is_still_ready[outcomes2-1]",
     ),
     Mutant(
         guard="order",
-        says="what follows a row that did not leave is sent",
+        title="rows that follow a row that was not delivered are sent",
         path="worker/relay/ordered_calls.py",
-        text="goes_on = goes_on and lets_go_on(outcome)",
-        without="goes_on = True",
+        text="is_next = is_next and allows_next(outcome)",
+        without="is_next = True",
+        noticed_by=f"{RELAY}/test_ordered_calls.py::test_a_row_that_was_not_delivered_stops_its_aggregate_and_no_other[outcome0]",
     ),
     Mutant(
         guard="order",
-        says="what was fetched behind a waiting row is sent",
-        path="worker/relay/relay.py",
-        text="sent = [row for row in self._rows if row.waits_until is None]",
-        without="sent = self._rows",
+        title="rows that were fetched behind a waiting row are sent",
+        path="worker/relay/lane_run.py",
+        text="sent = [row for row in batch.rows if row.waits_until is None]",
+        without="sent = batch.rows",
+        noticed_by=f"{RELAY}/test_relay.py::test_a_failed_event_is_tried_again_later_and_before_the_next_one_of_its_aggregate",
     ),
     Mutant(
         guard="skip-locked",
-        says="a claim waits for one in flight",
-        path=LANES,
+        title="a claim waits for another claim",
+        path=CLAIM,
         text='with_for_update(of=lanes, skip_locked=True)\n    .cte("free")',
         without='with_for_update(of=lanes)\n    .cte("free")',
+        noticed_by=f"{DELIVERY}/test_claim.py::test_two_claims_at_the_same_time_get_two_lanes_and_do_not_wait",
     ),
     Mutant(
         guard="skip-locked",
-        says="a claim locks nothing",
-        path=LANES,
+        title="a claim locks nothing",
+        path=CLAIM,
         text='    .with_for_update(of=lanes, skip_locked=True)\n    .cte("free")',
         without='    .cte("free")',
+        noticed_by=f"{DELIVERY}/test_claim.py::test_two_claims_at_the_same_time_get_two_lanes_and_do_not_wait",
     ),
     Mutant(
         guard="skip-locked",
-        says="a renewal waits for a lane that is being settled",
+        title="a renewal waits for a lane that is being settled",
         path=LANES,
         text='with_for_update(of=lanes, skip_locked=True)\n    .cte("mine")',
         without='with_for_update(of=lanes)\n    .cte("mine")',
+        noticed_by=f"{RELAY}/test_leases.py::test_a_lane_that_is_being_settled_does_not_keep_the_others_from_being_renewed",
     ),
     Mutant(
         guard="event-id",
-        says="each destination gets an id of its own",
+        title="each destination gets an id of its own",
         path="domain/outbox/record.py",
         text="return [(event_id, name,",
         without="return [(new_id(), name,",
+        noticed_by="tests/domain/outbox/test_record.py::test_each_destination_that_wants_an_event_gets_a_row_of_its_own_with_the_same_event_id",
     ),
     Mutant(
         guard="event-id",
-        says="webhook-id is new at each delivery",
+        title="webhook-id is new at each delivery",
         path="worker/sinks/webhook.py",
         text="row.fetched_at, str(row.event_id)",
         without=f"row.fetched_at, str({ANOTHER_ID})",
+        noticed_by="tests/worker/sinks/test_webhook.py::test_the_library_of_the_standard_verifies_the_signature_of_a_webhook",
     ),
     Mutant(
         guard="event-id",
-        says="the Idempotency-Key is new at each call",
+        title="the Idempotency-Key is new at each call",
         path="worker/steps/confirmation.py",
         text='"Idempotency-Key": str(row.event_id)',
         without=f'"Idempotency-Key": str({ANOTHER_ID})',
+        noticed_by="tests/worker/steps/test_confirmation.py::test_every_attempt_has_the_same_idempotency_key",
     ),
     Mutant(
         guard="event-id",
-        says="the envelope's event_id is new at each delivery",
+        title="the envelope's event_id is new at each delivery",
         path="worker/formats/envelope.py",
         text='"event_id":"{row.event_id}"',
         without=f'"event_id":"{{{ANOTHER_ID}}}"',
+        noticed_by="tests/worker/sinks/test_log.py::test_an_event_is_a_line_of_json",
     ),
 )

@@ -1,6 +1,6 @@
-"""The process that is struck: it works as a worker does, and stops once at the gate of its point.
+"""The process that a fault hits: it works as a worker does, and pauses once at its checkpoint.
 
-`bin/python -m tests.faults.target POINT DESTINATION GO`: it goes on as soon as the file GO exists.
+`bin/python -m tests.faults.target CHECKPOINT DESTINATION FILE`: it continues as soon as FILE exists.
 """
 
 import signal
@@ -13,10 +13,10 @@ from sqlalchemy import Engine, event
 from sqlalchemy.exc import SQLAlchemyError
 
 from domain.runtime.settings import Settings
-from tests.faults.checkpoints import POINTS, Gate
+from tests.faults.checkpoints import CHECKPOINTS, Pause
 from worker.app import open_app
 
-#: Between two runs: it competes with the other worker for each lane.
+#: The pause between two runs. It is short because the target competes with another worker for each lane.
 REST_SECONDS = 0.01
 
 log = structlog.get_logger()
@@ -24,20 +24,20 @@ log = structlog.get_logger()
 
 def main() -> None:
     """Work until SIGTERM."""
-    point, destination, go = sys.argv[1:]
-    gate = Gate(Path(go))
-    event.listen(Engine, "connect", lambda connection, _: gate.backends.add(connection.info.backend_pid))
-    POINTS[point].put(gate)
+    name, destination, may_continue = sys.argv[1:]
+    checkpoint, pause = CHECKPOINTS[name], Pause(Path(may_continue))
+    event.listen(Engine, "connect", lambda connection, _: pause.backends.add(connection.info.backend_pid))
+    checkpoint.install(pause)
     app = open_app(Settings.load(), threads=1, only=destination)
-    stopping = app.drain.stopping
+    stopping = app.relay.stopping
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    log.info("victim.ready")
+    log.info("target.ready")
     while not stopping.is_set():
         try:
-            POINTS[point].work(app)
+            checkpoint.work(app)
         except SQLAlchemyError as error:
-            # As a worker's next ring would, the next run tries again.
-            log.warning("victim.broke", error=type(error).__name__)
+            # The next run tries again, as the next wake-up of a worker does.
+            log.warning("target.broke", error=type(error).__name__)
         threading.Event().wait(REST_SECONDS)
     app.close()
 
