@@ -80,7 +80,7 @@ class Intake:
 
 
 class Harness(ABC):
-    """A real server and what stands before it. Both are ready when the harness has been made.
+    """A real server and the proxies before it. They are ready when the harness has been made.
 
     A new destination needs a harness, and a line in `harnesses.HARNESSES`. Its messages must be in the format
     `envelope`, which the suite reads.

@@ -92,13 +92,13 @@ class _Loader(SourceFileLoader):
 
 
 class _GivenPostgreSQL:
-    """Stands for the server of `deploy.embedded`, where the tests have a database already."""
+    """Replaces the server of `deploy.embedded`, because the tests have a database already."""
 
     def __init__(self, home: Path) -> None:
         self.url = os.environ[DATABASE]
 
     def stop(self, mode: str = "fast") -> None:
-        """Leave the server running: it is not ours."""
+        """Do not stop the server: another process has started it."""
 
 
 @pytest.hookimpl(tryfirst=True)

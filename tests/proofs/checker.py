@@ -76,6 +76,16 @@ def wait_until_drained(cluster: Cluster, *, skipping: bool = False, within: floa
     wait_until("everything is delivered", is_drained, within=within)
 
 
+def wait_until_in_mid_delivery(cluster: Cluster, *names: str, lanes: int = 1) -> None:
+    """Wake workers until this many lanes of these destinations are leased."""
+
+    def is_calling() -> bool:
+        cluster.wake()
+        return sum(map(cluster.lanes_leased, names)) >= lanes
+
+    wait_until("lanes are in mid-delivery", is_calling)
+
+
 def check_invariants(cluster: Cluster) -> None:
     """Check what must hold at any moment, whatever is going on."""
     with cluster.db.begin() as session:

@@ -33,7 +33,6 @@ from migrations.main import migrate
 from tests.proofs.partners import Listener, Partners
 from tests.proofs.processes import Api, Process, free_port
 from tests.proofs.receiver import Receiver
-from tests.proofs.waiting import wait_until
 from tests.support.builders import a_request
 from worker.broker import connect
 from worker.scheduler import wake
@@ -105,6 +104,11 @@ class Cluster:
         """Return the database's time."""
         with self.db.begin() as session:
             return database.now(session)
+
+    def pause(self, *names: str) -> None:
+        """Pause these destinations, and resume all others."""
+        with self.db.begin() as session:
+            session.execute(update(destinations).values(paused=destinations.c.name.in_(names)))
 
     def skip_pauses(self) -> None:
         """End the pauses of all retries and circuit breakers, as if their time had passed."""
@@ -205,16 +209,6 @@ class Cluster:
         for process in self.started:
             process.kill()
         self.db.kw["bind"].dispose()
-
-
-def wait_until_in_mid_delivery(cluster: Cluster, *names: str, lanes: int = 1) -> None:
-    """Wake workers until this many lanes of these destinations are leased."""
-
-    def is_calling() -> bool:
-        cluster.wake()
-        return sum(map(cluster.lanes_leased, names)) >= lanes
-
-    wait_until("lanes are in mid-delivery", is_calling)
 
 
 @contextmanager

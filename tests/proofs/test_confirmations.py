@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import func, select
 
+from domain.items import Item
 from domain.outbox.table import outbox
 from domain.reservations.table import reservations
 from tests.proofs.checker import check, count, statuses, wait_until_drained
@@ -47,10 +48,14 @@ def test_a_service_that_is_down_confirms_nothing_afterwards(open_cluster: Open) 
     cluster.scheduler()
     wait_until("the outage is noticed", lambda: _outages_noticed(cluster))
 
-    expiring = [cluster.hold(item, lane=0, lasting=timedelta(seconds=1))[0] for _ in range(5)]
-    wait_until("the service is asked to release the expired holds", lambda: _releases(cluster) == 5)
+    expiring = [_expired_unasked(cluster, item) for _ in range(5)]
     noticed = _outages_noticed(cluster)
-    wait_until("the outage is noticed again", lambda: _outages_noticed(cluster) > noticed)
+
+    def is_noticed_again() -> bool:
+        cluster.skip_pauses()
+        return _outages_noticed(cluster) > noticed
+
+    wait_until("the outage is noticed again", is_noticed_again)
     outage = count(cluster)
     cluster.partners.set_knobs()
     wait_until_drained(cluster, skipping=True)
@@ -100,6 +105,24 @@ def test_errors_are_tried_again_until_there_is_an_answer(open_cluster: Open) -> 
     wait_until_drained(cluster, skipping=True)
 
     check(cluster)
+
+
+def _expired_unasked(cluster: Cluster, item: Item) -> UUID:
+    """Make a hold that is overdue before the service is asked for it. Wait until a release is recorded for it."""
+    releases = _releases(cluster)
+    cluster.pause("confirmation")
+    (made,) = cluster.hold(item, lane=0, lasting=timedelta(seconds=0.2))
+    overdue = cluster.now() + timedelta(seconds=0.2)
+    wait_until("it is overdue", lambda: cluster.now() > overdue)
+    cluster.pause()
+
+    def is_released() -> bool:
+        cluster.skip_pauses()
+        cluster.wake()
+        return _releases(cluster) > releases
+
+    wait_until("the service is asked to release it", is_released)
+    return made
 
 
 def _outages_noticed(cluster: Cluster) -> int:

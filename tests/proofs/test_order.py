@@ -3,8 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.proofs.checker import check, wait_until_drained
-from tests.proofs.cluster import wait_until_in_mid_delivery
+from tests.proofs.checker import check, wait_until_drained, wait_until_in_mid_delivery
 from tests.proofs.conftest import Open
 from tests.proofs.receiver import a_receiver
 from tests.proofs.waiting import wait_until

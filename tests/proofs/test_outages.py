@@ -208,7 +208,8 @@ def test_nothing_that_a_crash_undoes_was_sent(open_cluster: Open, own_postgresql
         cluster.worker()
         api.ready()
         item = cluster.an_item(1)
-        wait_until("the worker is ready", lambda: _pause_only(cluster, "journal", "confirmation") == 2)
+        wait_until("the worker is ready", cluster.destinations)
+        cluster.pause("journal", "confirmation")
         (overdue,) = cluster.hold(item, lasting=timedelta(seconds=1))
         cluster.wake()
         wait_until("the hold is known", lambda: receiver.calls_for(str(overdue)))
@@ -221,7 +222,7 @@ def test_nothing_that_a_crash_undoes_was_sent(open_cluster: Open, own_postgresql
         wait_until("PostgreSQL has crashed", lambda: receiver.calls_for(str(overdue)) > 1)
         receiver.rule = healthy
         own_postgresql.start()
-        _pause_only(cluster)
+        cluster.pause()
         cluster.partners.ready()
         cluster.scheduler()
         wait_until("the hold is gone", lambda: statuses(cluster, [overdue]) == {"EXPIRED": 1})
@@ -283,14 +284,6 @@ def _crashing(postgresql: PostgreSQL) -> Rule:
         return 204
 
     return crash
-
-
-def _pause_only(cluster: Cluster, *names: str) -> int:
-    """Pause these destinations and resume all others. Return how many of these are registered."""
-    with cluster.db.begin() as session:
-        is_paused = destinations.c.name.in_(names)
-        session.execute(update(destinations).values(paused=is_paused))
-        return session.execute(select(func.count()).where(is_paused)).scalar_one()
 
 
 def _expires_at(cluster: Cluster, reservation_id: UUID) -> datetime:
