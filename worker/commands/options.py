@@ -68,7 +68,7 @@ def error_filters() -> Decorator:
 
 
 def all_rows() -> Decorator:
-    """Add the option that stands in for a filter where every row is meant."""
+    """Add the option that is given instead of a filter to select every row."""
     return _filter("--all", "everything", is_flag=True, help="All rows; required if there is no filter.")
 
 

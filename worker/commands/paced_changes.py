@@ -34,7 +34,7 @@ SKIPPED = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A kind of change, and the words for it. `outlook` says what happens to the rows afterwards."""
+    """A kind of change, and how it is described. `outlook` says what happens to the rows afterwards."""
 
     count: Callable[[Session, Selection], ReplayCount]
     act: Callable[[Session, Batch], Changed]

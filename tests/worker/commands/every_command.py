@@ -1,4 +1,4 @@
-"""Every command that is written with click: by its script in bin/, and with the words that call it."""
+"""Every command that is written with click, by its script in bin/ and by its path: the script and the subcommand."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -37,8 +37,9 @@ def with_subcommands() -> Iterator[tuple[tuple[str, ...], Command]]:
 
 #: With the subcommands of groups.
 COMMANDS: Mapping[tuple[str, ...], Command] = dict(with_subcommands())
+
 #: Those that do something; a group does not.
-LEAVES = [words for words, command in COMMANDS.items() if not isinstance(command, Group)]
+LEAVES = [path for path, command in COMMANDS.items() if not isinstance(command, Group)]
 
 #: Every command that needs the database, with arguments that it accepts.
 ACCEPTED: Mapping[tuple[str, ...], Sequence[str]] = {

@@ -15,9 +15,8 @@ from tests.worker.commands.every_command import ACCEPTED, COMMANDS, LEAVES, SCRI
 from worker.commands.command_line import COLUMNS
 
 
-def invoke(*words: str) -> Result:
+def invoke(script: str, *arguments: str) -> Result:
     """Run a command in this process, without any settings."""
-    script, *arguments = words
     settings = {"DATABASE_URL": None, "REDIS_URL": None, "HOLDFAST_ROUTES": None}
     return CliRunner().invoke(SCRIPTS[script], arguments, prog_name=f"bin/{script}", env=settings)
 
@@ -31,12 +30,12 @@ def test_these_are_all_commands_that_are_written_with_click() -> None:
     assert set(ACCEPTED) | {("help",)} == set(LEAVES)
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_starts_nothing_and_ends_with_examples_and_exit_codes(words: tuple[str, ...]) -> None:
-    run = invoke(*words, *ACCEPTED.get(words, []), "--help")
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_starts_nothing_and_ends_with_examples_and_exit_codes(path: tuple[str, ...]) -> None:
+    run = invoke(*path, *ACCEPTED.get(path, []), "--help")
 
     assert (run.exit_code, run.stderr) == (0, "")
-    name = f"bin/{' '.join(words)}"
+    name = f"bin/{' '.join(path)}"
     usage, _, ending = run.stdout.partition("Examples:\n")
     assert usage.startswith(f"Usage: {name} ")
     examples, _, codes = ending.partition("Exit codes:\n")
@@ -45,22 +44,22 @@ def test_help_starts_nothing_and_ends_with_examples_and_exit_codes(words: tuple[
     assert all(len(line.rstrip()) <= COLUMNS for line in run.stdout.splitlines())
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_help_describes_every_argument_and_every_option(words: tuple[str, ...]) -> None:
-    command = COMMANDS[words]
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help_describes_every_argument_and_every_option(path: tuple[str, ...]) -> None:
+    command = COMMANDS[path]
 
     assert command.help
     assert [one.name for one in command.params if not getattr(one, "help", None)] == []
 
 
-@pytest.mark.parametrize("words", LEAVES, ids=" ".join)
-def test_an_unknown_option_is_refused_with_a_suggestion(words: tuple[str, ...]) -> None:
-    run = invoke(*words, *ACCEPTED.get(words, []), "--jsn")
+@pytest.mark.parametrize("path", LEAVES, ids=" ".join)
+def test_an_unknown_option_is_refused_with_a_suggestion(path: tuple[str, ...]) -> None:
+    run = invoke(*path, *ACCEPTED.get(path, []), "--jsn")
 
     assert (run.exit_code, run.stdout) == (2, "")
     message = on_one_line(run.stderr)
     assert "No such option '--jsn'" in message and "Did you mean" in message and "'--json'" in message
-    assert f"Try 'bin/{' '.join(words)} --help' for help" in message
+    assert f"Try 'bin/{' '.join(path)} --help' for help" in message
 
 
 @pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "doctor"])
@@ -76,9 +75,9 @@ def test_with_an_unknown_option_nothing_is_done(db: Db, script: str) -> None:
     assert everything(db) == before
 
 
-@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
-def test_every_command_has_the_version_of_the_package(words: tuple[str, ...]) -> None:
-    run = invoke(*words, "--version")
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_the_version_of_the_package(path: tuple[str, ...]) -> None:
+    run = invoke(*path, "--version")
 
     assert (run.exit_code, run.stdout, run.stderr) == (0, f"holdfast {version('holdfast')}\n", "")
 

@@ -42,7 +42,7 @@ STATUS = {
 
 @pytest.fixture
 def shop(db: Db) -> Db:
-    """The shop with a dead letter, a delivered row, and two rows of a leased lane, the second behind the first."""
+    """The shop with a dead letter, a delivered row, and two rows of a leased lane, the second after the first."""
     shop = with_shop(db)
     aggregate = an_aggregate()
     recorded_for(shop, an_aggregate(1), an_aggregate(2), aggregate, aggregate)
@@ -52,13 +52,13 @@ def shop(db: Db) -> Db:
     return shop
 
 
-def printed(*words: str, code: int = 0, **environment: str) -> Any:
+def printed(*arguments: str, code: int = 0, **environment: str) -> Any:
     """Return the object that a command prints, after checking that there is nothing else and that its help names it."""
-    run = run_command(*words, "--json", **environment)
+    run = run_command(*arguments, "--json", **environment)
     assert run.returncode == code, run.stderr
-    (line,) = run.stdout.splitlines()
-    found = json.loads(line)
-    command = COMMANDS.get(words[:2]) or COMMANDS[words[:1]]
+    assert run.stdout.count("\n") == 1, run
+    found = json.loads(run.stdout)
+    command = COMMANDS.get(arguments[:2]) or COMMANDS[arguments[:1]]
     (documented,) = [one.help for one in command.params if isinstance(one, click.RichOption) and one.name == "as_json"]
     assert [name for name in _members(found) if not re.search(rf"\b{name}\b", documented or "")] == []
     return found

@@ -15,14 +15,14 @@ NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 READING = {("doctor",), ("why",), ("dead-letters", "list"), ("dead-letters", "show"), ("destinations", "list")}
 
 
-@pytest.mark.parametrize("words", ACCEPTED, ids=" ".join)
-def test_a_database_that_can_not_be_reached_is_reported_in_one_line(words: tuple[str, ...]) -> None:
-    run = run_command(*words, *ACCEPTED[words], DATABASE_URL=NOWHERE)
+@pytest.mark.parametrize("path", ACCEPTED, ids=" ".join)
+def test_a_database_that_can_not_be_reached_is_reported_in_one_line(path: tuple[str, ...]) -> None:
+    run = run_command(*path, *ACCEPTED[path], DATABASE_URL=NOWHERE)
 
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("The database can't be reached (") and len(run.stderr.splitlines()) == 1
     assert run.stderr.endswith(" Check DATABASE_URL and that PostgreSQL runs, and run it again.\n")
-    assert words not in READING or "change" not in run.stderr
+    assert path not in READING or "change" not in run.stderr
 
 
 @pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "doctor"])
@@ -34,9 +34,9 @@ def test_a_database_that_is_not_migrated_is_reported_in_one_line(postgresql: Pos
     assert "does not exist" in run.stderr and "bin/migrate" in run.stderr
 
 
-@pytest.mark.parametrize("words", [("doctor",), ("process-outbox",), ("migrate",)], ids=" ".join)
-def test_a_missing_setting_is_wrong_configuration_and_is_named(words: tuple[str, ...]) -> None:
-    run = run_bare(*words)
+@pytest.mark.parametrize("path", [("doctor",), ("process-outbox",), ("migrate",)], ids=" ".join)
+def test_a_missing_setting_is_wrong_configuration_and_is_named(path: tuple[str, ...]) -> None:
+    run = run_bare(*path)
 
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("DATABASE_URL: ") and "Nothing was done." in run.stderr
