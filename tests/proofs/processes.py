@@ -92,6 +92,8 @@ class Process:
 
     def send(self, number: signal.Signals) -> None:
         """Send a signal to the whole group, as a supervisor does."""
+        if self.popen.returncode is not None and psutil.pid_exists(self.popen.pid):
+            return  # The leader has ended, and the system has given its id to a process that is not ours.
         try:
             os.killpg(self.popen.pid, number)
         except ProcessLookupError:
