@@ -116,7 +116,8 @@ def _require_name(connection: Connection, revision: str, erase: str | None) -> N
     if erase == name:
         return
     mistake = "" if erase is None else f"The connected database is {name!r} and not {erase!r}. "
-    tables = [f"  {each}: {_count(connection, each)}" for each in sorted(inspect(connection).get_table_names())]
+    names = sorted({*inspect(connection).get_table_names()} - {"alembic_version"})
+    tables = [f"  {each}: {_count(connection, each)}" for each in names]
     message = [
         f"Nothing was changed. {mistake}bin/migrate {revision} would delete everything in the database {name!r}:",
         *(tables or ["  It has no table."]),

@@ -250,6 +250,7 @@ def test_a_dry_run_counts_and_changes_nothing(shop: Db, action: str) -> None:
     assert everything(shop) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -293,6 +294,7 @@ def test_a_discard_of_several_batches_has_one_audit_record(shop: Db) -> None:
     assert [done.rows for done in audited(shop)] == [1_100]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_replay_that_is_stopped_half_way_has_recorded_what_it_did(shop: Db, end: signal.Signals) -> None:
     ids = recorded_for(shop, *(an_aggregate() for _ in range(200)))
@@ -313,6 +315,7 @@ def test_a_replay_that_is_stopped_half_way_has_recorded_what_it_did(shop: Db, en
         assert b"--until" in printed
 
 
+@pytest.mark.slow
 def test_no_more_rows_are_changed_per_second_than_the_rate(shop: Db) -> None:
     """The first batch is changed at once, each later one in its turn: 20 rows at 10 per second take over a second."""
     ids = recorded_for(shop, *(an_aggregate() for _ in range(20)))
@@ -326,6 +329,7 @@ def test_no_more_rows_are_changed_per_second_than_the_rate(shop: Db) -> None:
     assert times == sorted(times)
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_only(shop: Db) -> None:
     died(shop, *recorded_for(shop, an_aggregate()))
     end, terminal = pty.openpty()

@@ -32,6 +32,8 @@ from tests.support.outbox import (
 from tests.support.refusals import everything
 from worker.relay.settling import Tally
 
+pytestmark = pytest.mark.slow
+
 WHY = "--why=stocktaking (OPS-7)"
 
 #: Its destination stays down for longer than any test takes.

@@ -20,6 +20,8 @@ from tests.support.outbox import an_aggregate, recorded_for, states, with_shop
 from tests.support.servers import a_server, saying
 from tests.support.serving import wait_until
 
+pytestmark = pytest.mark.slow
+
 NOTHING = "0 delivered, 0 retrying, 0 dead\n"
 
 

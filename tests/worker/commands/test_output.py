@@ -20,6 +20,8 @@ from tests.support.outbox import SHOP, a_lane, an_aggregate, recorded_for, row, 
 from tests.worker.commands.every_command import COMMANDS
 from worker.commands.output import instant, print_json, printable, table
 
+pytestmark = pytest.mark.slow
+
 WHY = "--why=test"
 
 STATUS = {

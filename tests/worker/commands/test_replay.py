@@ -13,6 +13,8 @@ from tests.support.operations import audited, delivered
 from tests.support.outbox import an_aggregate, recorded_for, row, rows, states, with_shop
 from tests.support.refusals import everything
 
+pytestmark = pytest.mark.slow
+
 WHY = "--why=the shop lost data (OPS-7)"
 
 

@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from sqlalchemy import select, update
 
 from domain.outbox.table import outbox
@@ -12,6 +13,8 @@ from domain.reservations.table import reservations as table
 from tests.support.builders import Db, a_request, an_item, an_overdue_hold, available, reserve
 from tests.support.commands import routed, run_command
 from tests.support.outbox import with_shop
+
+pytestmark = pytest.mark.slow
 
 
 def test_without_overdue_holds_nothing_is_expired(db: Db) -> None:

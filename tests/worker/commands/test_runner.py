@@ -8,6 +8,8 @@ from deploy.embedded import PostgreSQL
 from tests.support.commands import run_bare, run_command
 from tests.worker.commands.every_command import ACCEPTED
 
+pytestmark = pytest.mark.slow
+
 #: Nothing listens there.
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 
