@@ -30,8 +30,8 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     },
     "Develop it": {
         "install": "Install Holdfast into .venv; most commands need that first.",
-        "check": "Check style, types and the directions of imports.",
-        "test": "Run the tests. Arguments go to pytest.",
+        "check": "Check style, spelling, types and the directions of imports.",
+        "test": "Run the tests: all, fast or faults. Further arguments go to pytest.",
         "bench": "Run the benchmarks and compare them with their budgets.",
         "python": "Run the Python that has Holdfast installed.",
         "help": "List all commands.",
