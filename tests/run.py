@@ -19,7 +19,7 @@ TIERS: Mapping[str, Sequence[str]] = {
 }
 
 #: Most tests wait for a server or a clock, so more processes than cores are at work.
-PROCESSES = "6"
+PROCESSES = "4"
 
 
 def main(arguments: Sequence[str]) -> int:

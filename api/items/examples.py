@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from api.http.fields import ITEM_ID, SKU
 from api.http.headers import CLIENT, KEY, LOCATION, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
 from api.items.schemas import ItemChange, ItemPage, ItemView, NewItem
 
 ITEM = ItemView(
-    id=1,
-    sku="ROOM-DOUBLE",
+    id=ITEM_ID,
+    sku=SKU,
     name="Double room, sea view",
     available_quantity=10,
     stock_quantity=10,

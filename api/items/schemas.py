@@ -6,10 +6,9 @@ from typing import Annotated, Self
 import msgspec
 from msgspec import Meta
 
-from domain.items import MAX_ID, MAX_QUANTITY, Item
+from api.http.fields import ItemId, Sku
+from domain.items import MAX_QUANTITY, Item
 
-ItemId = Annotated[int, Meta(ge=1, le=MAX_ID, examples=[1])]
-Sku = Annotated[str, Meta(min_length=1, max_length=64, examples=["ROOM-101"])]
 Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Double room, sea view"])]
 Stock = Annotated[int, Meta(ge=0, le=MAX_QUANTITY, examples=[100])]
 

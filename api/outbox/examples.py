@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
+from api.http.fields import RESERVATION_ID
 from api.http.headers import CLIENT, KEY, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
 from api.outbox.schemas import (
@@ -26,7 +27,6 @@ from api.outbox.schemas import (
     Selected,
     SelectedLetters,
 )
-from api.reservations.examples import HOLD
 from domain.outbox.operations.destinations import State
 from domain.outbox.operations.status import MAX_COUNTED
 
@@ -52,7 +52,7 @@ _STATUS = DestinationView(
 _LETTER = LetterView(
     id=17,
     event_id=UUID("01943bb1-8a01-7c1d-8f6e-0d8a1b2c3d4e"),
-    reservation_id=HOLD.id,
+    reservation_id=RESERVATION_ID,
     destination=_DOWN.name,
     type="booking.created",
     group="3fa9c1d2",
@@ -74,7 +74,7 @@ _GROUP = GroupView(
 )
 _DELIVERY = DeliveryView(
     event_id=_LETTER.event_id,
-    reservation_id=HOLD.id,
+    reservation_id=RESERVATION_ID,
     type=_LETTER.type,
     destination=_DOWN.name,
     created_at=MADE,

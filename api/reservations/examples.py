@@ -2,13 +2,12 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from uuid import UUID
 
 from msgspec.structs import replace
 
+from api.http.fields import ITEM_ID, RESERVATION_ID, SKU
 from api.http.headers import CLIENT, ETAG, IF_MATCH, KEY, LOCATION, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
-from api.items.examples import ITEM
 from api.reservations.schemas import (
     Cancellation,
     Confirmation,
@@ -20,9 +19,9 @@ from api.reservations.schemas import (
 from domain.reservations.lifecycle import Status
 
 HOLD = ReservationView(
-    id=UUID("01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21"),
-    item_id=ITEM.id,
-    sku=ITEM.sku,
+    id=RESERVATION_ID,
+    item_id=ITEM_ID,
+    sku=SKU,
     quantity=2,
     status=Status.PENDING,
     version=1,

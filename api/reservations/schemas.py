@@ -7,7 +7,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from api.items.schemas import ItemId, Sku
+from api.http.fields import ItemId, Sku
 from domain.items import MAX_QUANTITY
 from domain.reservations import Reservation
 from domain.reservations.lifecycle import Status

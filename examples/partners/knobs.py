@@ -1,4 +1,4 @@
-"""Faults that the partners can be told to have, changed over HTTP while they run."""
+"""The faults of the partners, which can be changed over HTTP while they run."""
 
 import asyncio
 from random import Random

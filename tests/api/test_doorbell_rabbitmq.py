@@ -3,12 +3,15 @@
 from functools import partial
 
 import httpx
+import pytest
 
 from deploy.embedded import PostgreSQL
 from tests.proofs.cluster import Cluster, a_cluster
 from tests.proofs.processes import Api, free_port
 from tests.proofs.waiting import wait_until
 from tests.support.rabbitmq import rabbitmq
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq")]
 
 #: A request that waited for the broker would take longer: Dramatiq tries to connect for 10 s and more.
 SLOW_SECONDS = 5.0

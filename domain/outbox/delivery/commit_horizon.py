@@ -26,7 +26,7 @@ class CommitHorizon:
     A transaction that records a row has its own id before the row has one, because it locks the aggregate first
     (see `record`). So when every transaction that had begun at an earlier view has ended, each row up to the newest
     one of that view is visible, or never will be. The views are kept in memory: a process that has just started
-    knows no horizon, and only leaves the low watermarks where they are.
+    knows no commit horizon, and only leaves the low watermarks where they are.
     """
 
     def __init__(self) -> None:

@@ -18,6 +18,8 @@ from tests.support.builders import some_settings, wait_until
 from tests.support.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
 from worker.sinks.amqp.sink import Amqp
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq")]
+
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 Open = Callable[..., Amqp]

@@ -21,6 +21,8 @@ from tests.support.kafka import MockCluster
 from worker.sinks.kafka.producer import TopicProducer
 from worker.sinks.kafka.sink import Kafka
 
+pytestmark = pytest.mark.slow
+
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 TOPIC = "bookings"
