@@ -6,10 +6,7 @@ from alembic import context
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from domain import outbox, reservations
-from domain import idempotency
 from domain.items import table  # noqa: F401 - they fill the metadata
-from domain import items
 from domain.runtime.database import metadata
 from domain.runtime.settings import Settings
 

@@ -1,11 +1,12 @@
 """The worker process: Dramatiq's own command line, tuned."""
 
 import os
-import sys
+from functools import partial
 
 import rich_click as click
 
 from domain.runtime import shared_metrics, startup
+from worker.commands.command_line import DONE, Command, run
 
 #: Dramatiq's Redis consumer polls, and backs off up to this many milliseconds. Its default of 1,000
 #: would be the latency of every lone event.
@@ -41,16 +42,18 @@ def work(processes: int, threads: int) -> int:
     return status
 
 
-@click.command(epilog="Example: bin/worker --processes 2 --threads 4")
-@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="worker processes")
-@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="threads in each process")
-def main(processes: int, threads: int) -> None:
-    """Deliver the outbox, expire holds and prune, whenever a wake-up comes, until SIGTERM.
-
-    Exits with 0 after SIGTERM, 2 for a wrong configuration or option, anything else for trouble.
-    """
-    sys.exit(work(processes, threads))
+@click.command(
+    cls=Command,
+    name="bin/worker",
+    examples=["bin/worker --processes 2 --threads 4"],
+    exit_codes={DONE: "stopped by SIGTERM"},
+)
+@click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
+@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Threads in each process.")
+def main(processes: int, threads: int) -> int:
+    """Deliver the outbox, expire holds and prune, whenever a wake-up comes, until SIGTERM."""
+    return work(processes, threads)
 
 
 if __name__ == "__main__":
-    startup.run(main)
+    startup.run(partial(run, main))

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 import rich_click as click
@@ -13,6 +14,7 @@ from domain.runtime import logs, startup
 from domain.runtime.settings import Settings
 from domain.runtime.wakeups import ENOUGH_WAITING, EXPIRE_RESERVATIONS, PROCESS_OUTBOX, PRUNE, QUEUES
 from worker.broker import DOWN, connect
+from worker.commands.command_line import DONE, Command, run
 from worker.telemetry import exposition, metrics
 
 #: The time between two wake-ups of each actor, in seconds. Retries become due by the outbox's clock, so
@@ -22,12 +24,11 @@ EVERY = {PROCESS_OUTBOX: 1, EXPIRE_RESERVATIONS: 2, PRUNE: 300}
 log = structlog.get_logger()
 
 
-@click.command(epilog="Example: bin/scheduler")
+@click.command(
+    cls=Command, name="bin/scheduler", examples=["bin/scheduler"], exit_codes={DONE: "stopped by SIGTERM or Ctrl-C"}
+)
 def main() -> None:
-    """Send wake-ups by the clock, until SIGTERM or Ctrl-C.
-
-    Exits with 0 when it was stopped, 2 for a wrong configuration or option.
-    """
+    """Send wake-ups by the clock, until SIGTERM or Ctrl-C. Two schedulers are harmless."""
     settings = Settings.load()
     logs.configure(settings.log_level)
     exposition.serve_scheduler(settings)
@@ -58,4 +59,4 @@ def wake(broker: Broker, waiting: Callable[[str], int], actor: str) -> None:
 
 
 if __name__ == "__main__":
-    startup.run(main)
+    startup.run(partial(run, main))

@@ -9,8 +9,21 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.execute("ALTER TABLE outbox_lanes RENAME COLUMN settled_to TO low_watermark")
+    _rename("settled_to", "low_watermark")
 
 
 def downgrade() -> None:
-    op.execute("ALTER TABLE outbox_lanes RENAME COLUMN low_watermark TO settled_to")
+    _rename("low_watermark", "settled_to")
+
+
+def _rename(old: str, new: str) -> None:
+    op.execute(f"ALTER TABLE outbox_lanes RENAME COLUMN {old} TO {new}")
+    # From PostgreSQL 18 on NOT NULL is a named constraint, which does not follow the column's name.
+    op.execute(f"""
+        DO $$ BEGIN
+            IF EXISTS (SELECT FROM pg_constraint WHERE conname = 'outbox_lanes_{old}_not_null') THEN
+                ALTER TABLE outbox_lanes
+                    RENAME CONSTRAINT outbox_lanes_{old}_not_null TO outbox_lanes_{new}_not_null;
+            END IF;
+        END $$
+    """)
