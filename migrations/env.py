@@ -6,7 +6,7 @@ from alembic import context
 from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.pool import NullPool
 
-from domain.items import table  # noqa: F401 - they fill the metadata
+from domain import idempotency, items, outbox, reservations  # noqa: F401 - their tables are in the metadata
 from domain.runtime.database import metadata
 from domain.runtime.settings import Settings
 
