@@ -14,12 +14,13 @@ os.environ["HOLDFAST_HOME"] = str(HOME)
 os.environ["WEBHOOK_PRIVATE_NETWORKS"] = "127.0.0.0/8"
 
 import httpx  # noqa: E402
+import psycopg  # noqa: E402
 import pytest  # noqa: E402
-from sqlalchemy import Engine, text  # noqa: E402
+from sqlalchemy import Engine, event, text  # noqa: E402
 from sqlalchemy.orm import Session, sessionmaker  # noqa: E402
 
 from deploy.embedded import PostgreSQL, RedisServer  # noqa: E402
-from domain import outbox
+from domain import outbox  # noqa: E402
 from domain.runtime import database  # noqa: E402
 from domain.runtime.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
@@ -61,8 +62,15 @@ def settings(postgresql: PostgreSQL, redis: RedisServer) -> Settings:
 @pytest.fixture(scope="session")
 def engine(settings: Settings) -> Iterator[Engine]:
     engine = database.connect(settings, connections=70)
+    event.listen(engine, "connect", _allow_open_transactions)
     yield engine
     engine.dispose()
+
+
+def _allow_open_transactions(connection: psycopg.Connection[object], _: object) -> None:
+    """Tests hold transactions open on purpose, and a busy machine holds them open for longer than workers may."""
+    connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+    connection.commit()
 
 
 @pytest.fixture

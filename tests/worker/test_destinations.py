@@ -48,7 +48,7 @@ def test_the_confirmation_url_leads_to_the_step(settings: Settings, db: Db) -> N
     step = open_step(route, settings, db, routes, Event())
     step.close()
 
-    assert type(step).__name__ == "Confirmation"
+    assert type(step).__name__ == "ConfirmationStep"
     assert isinstance(step, Step)
 
 

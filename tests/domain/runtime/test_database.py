@@ -108,9 +108,11 @@ def test_a_lock_that_copy_can_not_have_in_time_means_busy(db: Db) -> None:
     assert isinstance(trouble(caught.value), Busy)
 
 
-def test_waiting_for_a_lock_and_idling_in_a_transaction_have_limits(db: Db) -> None:
-    with db.begin() as session:
-        shown = [session.execute(text(f"SHOW {name}")).scalar_one() for name in LIMITS]
+def test_waiting_for_a_lock_and_idling_in_a_transaction_have_limits(settings: Settings) -> None:
+    engine = database.connect(settings, connections=1)
+    with engine.connect() as connection:
+        shown = [connection.execute(text(f"SHOW {name}")).scalar_one() for name in LIMITS]
+    engine.dispose()
 
     assert dict(zip(LIMITS, shown, strict=True)) == LIMITS
 

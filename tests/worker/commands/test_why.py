@@ -41,6 +41,7 @@ from tests.support.outbox import (
     a_lane,
     an_aggregate,
     destination,
+    leased_for_long,
     recorded_for,
     row,
     time_passes,
@@ -195,6 +196,7 @@ def test_an_event_in_a_leased_lane_is_described_with_the_holder(shop: Db, tmp_pa
 
     (leased,) = obstacles(shop)
     assert isinstance(leased, Leased) and leased.holder == lane.holder
+    leased_for_long(shop)
     assert lane.holder in printed(shop, tmp_path)
     with shop.begin() as session:
         session.execute(update(outbox).values(lane=1))
