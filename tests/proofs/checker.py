@@ -197,7 +197,7 @@ def received_by_sink(cluster: Cluster) -> Mapping[str, Received]:
 
 def _journal(cluster: Cluster) -> Received:
     """Return what the destination `journal` got. Every line of its file is complete."""
-    path = cluster.journal()
+    path = cluster.home / "journal.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     got = [Receipt(line["event_id"], line["event_type"], line["payload"]["booking_id"]) for line in lines]
     return Received(list(dict.fromkeys(got)), len(got) - len(set(got)))

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+import psycopg
+from sqlalchemy import event, func, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.reservations.schemas import render_reservation
@@ -138,15 +139,12 @@ class Cluster:
         self, item: items.Item, times: int = 1, *, lane: int | None = None, lasting: timedelta = A_WHILE
     ) -> list[UUID]:
         """Make this many holds of one unit in one transaction, in any lane or in that one. Return their ids."""
-        made: list[UUID] = []
-        while not made:
+        while True:
             with self.db() as session:
                 made = self.hold_in(session, item, times, lasting)
-                if lane is not None and {lane_of(one) for one in made} != {lane}:
-                    made = []
-                    continue  # and roll back
-                session.commit()
-        return made
+                if lane is None or {lane_of(one) for one in made} == {lane}:
+                    session.commit()
+                    return made
 
     def hold_in(self, session: Session, item: items.Item, times: int, lasting: timedelta = A_WHILE) -> list[UUID]:
         """Hold one unit this many times, without a commit. Return the ids of the reservations."""
@@ -196,13 +194,9 @@ class Cluster:
         """Return how many lanes of a destination are leased now."""
         return sum(name == destination for leased in self.leased_lanes().values() for name, _ in leased)
 
-    def log_of(self, event: str) -> list[dict[str, Any]]:
+    def log_of(self, name: str) -> list[dict[str, Any]]:
         """Return the events of this name in the logs of all processes."""
-        return [found for process in self.started for found in process.events(event)]
-
-    def journal(self) -> Path:
-        """Return the file that the destination `journal` writes."""
-        return self.home / "journal.jsonl"
+        return [found for process in self.started for found in process.events(name)]
 
     def close(self) -> None:
         """Kill all processes that run, and wait for their end."""
@@ -290,7 +284,15 @@ def _migrated(environment: Mapping[str, str]) -> tuple[sessionmaker[Session], Ro
     try:
         migrate()
         settings = Settings.load()
-        return database.sessions(database.connect(settings, connections=CONNECTIONS)), load_routes(settings)
+        engine = database.connect(settings, connections=CONNECTIONS)
+        event.listen(engine, "connect", _allow_idle_transactions)
+        return database.sessions(engine), load_routes(settings)
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+def _allow_idle_transactions(connection: psycopg.Connection, _: object) -> None:
+    """Let a proof wait for other processes within a transaction, for longer than the product allows."""
+    connection.execute("SET idle_in_transaction_session_timeout = 0")
+    connection.commit()

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import text
-
 from tests.proofs.checker import check, wait_until_drained, wait_until_in_mid_delivery
 from tests.proofs.conftest import Open
 from tests.proofs.receiver import a_receiver
@@ -21,8 +19,6 @@ def test_what_commits_late_is_not_overtaken(open_cluster: Open) -> None:
     for _ in range(2):
         cluster.partners.set_knobs(latency_seconds=0.1)
         with cluster.db() as session:
-            # This transaction waits for workers: on a busy machine for longer than the product allows.
-            session.execute(text("SET LOCAL idle_in_transaction_session_timeout = 0"))
             made = cluster.hold_in(session, late, 96)
             cluster.hold(soon, 96)
             wait_until_in_mid_delivery(cluster, "partner", lanes=3)
