@@ -206,7 +206,6 @@ def _shown() -> Sequence[Shown]:
 @contextmanager
 def _up(home: Path) -> Iterator[Callable[[str], str]]:
     """Run `bin/up` on servers of its own. Yields a function that runs a line of the README and returns its output."""
-    _skip_installing()
     ports = {"8000": str(free_port()), "8001": str(free_port())}
     variables = {
         "HOLDFAST_HOME": str(home),
@@ -230,13 +229,6 @@ def _up(home: Path) -> Iterator[Callable[[str], str]]:
 def _bare() -> dict[str, str]:
     """Return the environment of a stranger, which names no servers."""
     return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
-
-
-def _skip_installing() -> None:
-    """Note that `bin/test` has installed all that `bin/up` needs, so that it installs nothing while tests run."""
-    installed = ROOT / ".venv" / "installed-dev"
-    if installed.exists():
-        installed.with_name("installed-embedded").write_text(installed.read_text().replace("dev", "embedded", 1))
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
