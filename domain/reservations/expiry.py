@@ -39,9 +39,7 @@ def take_back(session: Session, item_ids: Collection[int], routes: Routes) -> in
 
 def _expire(session: Session, overdue: list[Reservation], routes: Routes) -> int:
     if overdue:
-        transition(
-            session, [Change(of=one, to=Status.EXPIRED, reason=NOT_CONFIRMED) for one in overdue], routes
-        )
+        transition(session, [Change(of=one, to=Status.EXPIRED, reason=NOT_CONFIRMED) for one in overdue], routes)
     return len(overdue)
 
 
