@@ -30,7 +30,8 @@ def reserves(api: Api, sku: str) -> str:
 
 
 def is_delivered(cluster: Cluster, reservation: str) -> bool:
-    return cluster.journal().exists() and reservation in cluster.journal().read_text()
+    journal = cluster.home / "journal.jsonl"
+    return journal.exists() and reservation in journal.read_text()
 
 
 def test_events_are_delivered_without_a_scheduler(postgresql: PostgreSQL) -> None:
