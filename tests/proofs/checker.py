@@ -71,6 +71,7 @@ def wait_until_drained(cluster: Cluster, *, skipping: bool = False, within: floa
     def is_drained() -> bool:
         if skipping:
             cluster.skip_pauses()
+            cluster.wake()
         return count(cluster).pending == 0
 
     wait_until("everything is delivered", is_drained, within=within)

@@ -26,7 +26,8 @@ from tests.proofs.waiting import wait_until
 #: Failures in a row after a long outage: by then a breaker pauses as long as it ever does.
 MANY_FAILURES = 20
 
-#: When the pause of a breaker is over, the next wake-up of the scheduler brings a probe. A busy machine adds to that.
+#: After the pause of a breaker, a wake-up brings a probe: the next one of the scheduler at the latest. A busy machine
+#: may need three seconds more.
 PROBED_WITHIN_SECONDS = 1.0 + 3.0
 
 
