@@ -11,8 +11,7 @@ import psutil
 import pytest
 
 from domain.runtime.settings import ROOT, Settings
-from tests.proofs.processes import free_port
-from tests.support.serving import PATIENCE_SECONDS, serving
+from tests.support.serving import PATIENCE_SECONDS, free_port, serving
 
 API, SCHEDULER = "bin/api", "bin/scheduler"
 PROCESSES = (API, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expire-reservations")

@@ -32,9 +32,10 @@ from domain.runtime.wakeups import PROCESS_OUTBOX
 from examples.partners.webhooks import DEMO_SECRET
 from migrations.main import migrate
 from tests.proofs.partners import Listener, Partners
-from tests.proofs.processes import Api, Process, free_port
+from tests.proofs.processes import Api, Process
 from tests.proofs.receiver import Receiver
 from tests.support.builders import a_request
+from tests.support.serving import free_port
 from worker.broker import connect
 from worker.scheduler import wake
 

@@ -2,9 +2,7 @@
 
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -21,24 +19,6 @@ from tests.proofs.waiting import wait_until
 
 #: A process ends well within this time after SIGKILL.
 REAP_SECONDS = 10.0
-
-#: Linux gives ports from 32768 on to outgoing connections.
-PORTS = range(15_000, 32_768)
-
-_dice = random.SystemRandom()
-
-
-def free_port() -> int:
-    """Return a port that nobody listens on, for a process that is started soon.
-
-    No outgoing connection takes it meanwhile. Test workers that run at the same time choose at random, so they
-    hardly ever choose the same port.
-    """
-    while True:
-        port = _dice.choice(PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from domain.events.validation import SCHEMAS
 from domain.outbox.operations.status_cache import FIGURES
 from domain.runtime.metrics import registry_of, render
 from domain.runtime.settings import ROOT, Settings
-from tests.proofs.processes import free_port
-from tests.support.serving import wait_until
+from tests.support.serving import free_port, wait_until
 from worker.destinations import SINKS
 from worker.formats import FORMATS
 

@@ -1,6 +1,7 @@
 """The API as its clients see it: the server in processes of its own, called over a socket."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -22,6 +23,11 @@ PATIENCE_SECONDS = 20.0
 
 #: The pause between two checks of a condition.
 CHECK_EVERY_SECONDS = 0.01
+
+#: Linux gives ports from 32768 on to outgoing connections.
+PORTS = range(15_000, 32_768)
+
+_dice = random.SystemRandom()
 
 T = TypeVar("T")
 
@@ -73,9 +79,16 @@ def serving(**environment: str) -> Iterator[Served]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, for a process that is started soon.
+
+    No outgoing connection takes it meanwhile. Test workers that run at the same time choose at random, so they
+    hardly ever choose the same port.
+    """
+    while True:
+        port = _dice.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _is_ready(process: subprocess.Popen[bytes], client: httpx.Client, log: Path) -> bool:

@@ -13,9 +13,9 @@ import pytest
 from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.errors import ConfigurationError
 from tests.conformance.proxy import Answers, Proxy
-from tests.proofs.processes import free_port
 from tests.support.builders import some_settings, wait_until
 from tests.support.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
+from tests.support.serving import free_port
 from worker.sinks.amqp.sink import Amqp
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq")]

@@ -15,9 +15,9 @@ from confluent_kafka import KafkaError
 
 from domain.outbox import Delivered, NotSent, Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.errors import ConfigurationError
-from tests.proofs.processes import free_port
 from tests.support.builders import some_settings, wait_until
 from tests.support.kafka import MockCluster
+from tests.support.serving import free_port
 from worker.sinks.kafka.producer import TopicProducer
 from worker.sinks.kafka.sink import Kafka
 
