@@ -222,7 +222,7 @@ def _up(home: Path) -> Iterator[Callable[[str], str]]:
         yield lambda line: _run(re.sub(r"127\.0\.0\.1:(\d+)", lambda found: f"127.0.0.1:{ports[found[1]]}", line))
     finally:
         exit_code = _interrupt(process)
-    assert exit_code == 0
+    assert exit_code == 0, (home / "log").read_text()
 
 
 def _bare() -> dict[str, str]:
