@@ -13,6 +13,8 @@ import pytest
 from domain.runtime.settings import ROOT, Settings
 from tests.support.serving import PATIENCE_SECONDS, free_port, serving
 
+pytestmark = pytest.mark.slow
+
 API, SCHEDULER = "bin/api", "bin/scheduler"
 PROCESSES = (API, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expire-reservations")
 

@@ -20,6 +20,8 @@ from domain.runtime.settings import HOME, ROOT, Settings
 from tests.support.builders import Db, an_item, available
 from tests.support.serving import Served, serving, wait_until, wait_until_blocked
 
+pytestmark = pytest.mark.slow
+
 
 @dataclass
 class Environment:

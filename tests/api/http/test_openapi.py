@@ -133,6 +133,7 @@ def test_it_can_be_browsed(api: httpx.Client) -> None:
     assert (page.status_code, page.headers["Content-Type"].split(";")[0]) == (200, "text/html")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [20251120])
 def test_requests_generated_from_the_document_are_answered_as_it_says(
     api: httpx.Client, db: Db, tmp_path: Path, seed: int

@@ -44,6 +44,7 @@ def found(db: Db, **fields: Any) -> list[int]:
         return [letter.id for letter in dead_letters.find(session, a_selection(**fields), limit=100)]
 
 
+@pytest.mark.slow
 def test_without_dead_letters_nothing_is_listed(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
 
@@ -88,6 +89,7 @@ def test_a_group_has_one_destination_and_one_type_its_times_and_its_newest_event
     assert (largest.oldest, largest.newest) == (row(shop, first).dead_at, row(shop, second).dead_at)
 
 
+@pytest.mark.slow
 def test_a_list_shows_each_group_and_the_next_commands_and_no_payload(shop: Db) -> None:
     recorded(shop, an_event(guest_id="Ann Archer"))
     died(shop, 1, of="422 bad\x1b[31m date")
@@ -103,6 +105,7 @@ def test_a_list_shows_each_group_and_the_next_commands_and_no_payload(shop: Db) 
     assert all(len(line) <= 100 for line in run.stdout.splitlines())
 
 
+@pytest.mark.slow
 def test_a_dead_letter_is_shown_with_its_error_and_with_its_payload_only_on_request(shop: Db) -> None:
     recorded(shop, an_event(guest_id="Ann Archer"))
     died(shop, 1, of="422 bad date")
@@ -116,6 +119,7 @@ def test_a_dead_letter_is_shown_with_its_error_and_with_its_payload_only_on_requ
     assert "Ann Archer" not in by_event.stdout and "Ann Archer" in whole.stdout
 
 
+@pytest.mark.slow
 def test_a_row_that_is_no_dead_letter_is_not_shown(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
 
@@ -200,6 +204,7 @@ def test_dead_letters_are_found_page_by_page(shop: Db) -> None:
     assert [letter.id for letter in (*page, *rest)] == ids
 
 
+@pytest.mark.slow
 def test_a_group_is_replayed_and_the_audit_has_who_and_why(shop: Db) -> None:
     ids = some_letters(shop)
     (group,) = groups(shop, row_id=1)
@@ -213,6 +218,7 @@ def test_a_group_is_replayed_and_the_audit_has_who_and_why(shop: Db) -> None:
     assert (done.selection["among"], done.selection["group"]) == ("dead", group.name)
 
 
+@pytest.mark.slow
 def test_without_who_the_audit_has_the_user_and_the_host(shop: Db) -> None:
     some_letters(shop)
 
@@ -222,6 +228,7 @@ def test_without_who_the_audit_has_the_user_and_the_host(shop: Db) -> None:
     assert done.who.startswith("ann@") and done.rows == 3
 
 
+@pytest.mark.slow
 def test_a_discarded_dead_letter_is_not_listed_and_can_not_be_replayed(shop: Db) -> None:
     some_letters(shop)
 
@@ -238,6 +245,7 @@ def test_a_discarded_dead_letter_is_not_listed_and_can_not_be_replayed(shop: Db)
     assert "can't be replayed any more" in run_command("dead-letters", "show", "1").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("action", ["replay", "discard"])
 def test_a_dry_run_counts_and_changes_nothing(shop: Db, action: str) -> None:
     some_letters(shop)
@@ -284,6 +292,7 @@ def test_wrong_usage_is_refused_and_changes_nothing(shop: Db, arguments: list[st
     assert everything(shop) == before
 
 
+@pytest.mark.slow
 def test_a_discard_of_several_batches_has_one_audit_record(shop: Db) -> None:
     ids = recorded_for(shop, *(an_aggregate() for _ in range(1_100)))
     died(shop, *ids)
@@ -344,6 +353,7 @@ def test_progress_is_shown_on_a_terminal_only(shop: Db) -> None:
     assert printed.startswith(b"1 dead letter discarded.")
 
 
+@pytest.mark.slow
 def test_a_dead_letter_without_an_error_is_listed_and_shown(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
     died(shop, 1)

@@ -23,6 +23,7 @@ def test_every_file_of_bin_is_listed_once_with_what_it_does() -> None:
     assert all(len(line) <= 100 for line in run.stdout.splitlines())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [path.name for path in FILES if "-m worker.commands." in path.read_text()])
 def test_the_help_of_a_command_begins_with_the_sentence_of_the_list(name: str) -> None:
     commands = json.loads(run_bare("help", "--json").stdout)["commands"]

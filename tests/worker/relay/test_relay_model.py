@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from random import Random
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -188,6 +189,7 @@ class Draining(RuleBasedStateMachine):
         assert all(row.processed_at or row.dead_at for row in stored)
 
 
+@pytest.mark.slow
 def test_whatever_happens_events_are_delivered_in_order(db: Db) -> None:
     class Here(Draining):
         def __init__(self) -> None:
