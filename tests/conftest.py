@@ -24,9 +24,9 @@ from domain import outbox  # noqa: E402
 from domain.runtime import database  # noqa: E402
 from domain.runtime.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
+from tests.support.api_process import Served, serving  # noqa: E402
 from tests.support.builders import ROUTES  # noqa: E402
 from tests.support.outbox import relaying  # noqa: E402
-from tests.support.serving import Served, serving  # noqa: E402
 from worker.relay.relay import Relay  # noqa: E402
 
 #: A test run that does not end within this time after its last test shows its threads, and fails.

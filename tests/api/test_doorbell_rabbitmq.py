@@ -8,9 +8,9 @@ import pytest
 from deploy.embedded import PostgreSQL
 from tests.proofs.cluster import Cluster, a_cluster
 from tests.proofs.processes import Api
-from tests.proofs.waiting import wait_until
+from tests.support.ports import free_port
 from tests.support.rabbitmq import rabbitmq
-from tests.support.serving import free_port
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq")]
 

@@ -11,7 +11,9 @@ import psutil
 import pytest
 
 from domain.runtime.settings import ROOT, Settings
-from tests.support.serving import PATIENCE_SECONDS, free_port, serving
+from tests.support.api_process import serving
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 

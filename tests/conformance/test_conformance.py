@@ -12,8 +12,9 @@ from domain.outbox.table import LANES
 from tests.conformance.environment import Environment, an_environment
 from tests.conformance.harness import AMBIGUOUS, Trouble
 from tests.conformance.harnesses import HARNESSES, possible
-from tests.support.builders import Db, wait_until
+from tests.support.builders import Db
 from tests.support.outbox import an_aggregate, rows, states, time_passes
+from tests.support.waiting import wait_until
 
 #: Each message of a batch of three aggregates with three events each.
 POSITIONS = range(1, 10)
@@ -123,7 +124,7 @@ def test_what_is_in_doubt_is_sent_again_under_the_same_id(open_environment: Open
     events = environment.record()
     environment.harness.cause(trouble)
     environment.endure()
-    wait_until(lambda: not set(environment.taken()).isdisjoint(events))
+    wait_until("the server has taken an event", lambda: not set(environment.taken()).isdisjoint(events))
 
     environment.recover()
 

@@ -18,9 +18,10 @@ from domain.reservations import Change
 from domain.reservations.lifecycle import Status
 from domain.runtime.settings import ROOT
 from examples.consumer import TABLES, receive
-from tests.support.builders import Db, a_request, an_item, reserve, routes_of, wait_until
+from tests.support.builders import Db, a_request, an_item, reserve, routes_of
 from tests.support.outbox import an_aggregate, recorded_for, relaying, rows, states, time_passes
 from tests.support.servers import Heard, Server, a_server, saying, sending
+from tests.support.waiting import wait_until
 from tests.worker.sinks.test_webhook import SECRET, a_webhook
 from worker.relay.relay import Relay
 
@@ -164,7 +165,7 @@ def test_an_effect_that_a_crash_interrupts_happens_once_in_the_end(relay: Relay,
     with psycopg.connect(shop.url) as keeper, ThreadPoolExecutor(1) as elsewhere:
         keeper.execute("SELECT * FROM sold FOR UPDATE")
         running = elsewhere.submit(relay.run)
-        wait_until(lambda: blocked(shop) == 1)
+        wait_until("the delivery waits for a lock", lambda: blocked(shop) == 1)
         crash(shop)
         running.result()
 
@@ -186,7 +187,7 @@ def test_two_deliveries_of_one_event_at_the_same_time_have_one_effect(relay: Rel
     with psycopg.connect(shop.url) as keeper, ThreadPoolExecutor(2) as duplicates:
         keeper.execute("SELECT * FROM sold FOR UPDATE")
         answers = [duplicates.submit(shop.take, shop.heard[-1]) for _ in range(2)]
-        wait_until(lambda: blocked(shop) == 2)
+        wait_until("both deliveries wait for a lock", lambda: blocked(shop) == 2)
         keeper.rollback()
         assert [answer.result() for answer in answers] == [204, 204]
 

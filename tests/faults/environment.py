@@ -20,7 +20,7 @@ from tests.proofs.cluster import Cluster, a_cluster
 from tests.proofs.load import Load
 from tests.proofs.processes import Process
 from tests.proofs.receiver import Receiver, a_receiver
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 
 #: Rows of one batch to the partner, and calls to it at once, so that some rows are sent and others are not.
 BATCH = 5

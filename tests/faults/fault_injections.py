@@ -15,8 +15,8 @@ from domain.outbox.delivery.lanes import LEASE
 from tests.faults.checkpoints import Checkpoint
 from tests.faults.environment import Environment, InFlight, Target
 from tests.proofs.receiver import healthy
-from tests.proofs.waiting import wait_until
 from tests.support.requirements import required
+from tests.support.waiting import wait_until
 
 #: A lease has ended this long after its time, whatever the last digits of the clocks are.
 MARGIN = timedelta(seconds=0.2)

@@ -12,7 +12,7 @@ from tests.faults.checkpoints import CHECKPOINTS, RETENTION, Checkpoint, prune, 
 from tests.faults.environment import Environment, Environments, Target
 from tests.faults.fault_injections import FAULTS, Cell, Fault, check_clock, take_destination_down
 from tests.proofs.checker import SINKS
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 from worker import maintenance
 
 #: How many requests of clients are answered before the fault and after it, at least.

@@ -20,7 +20,7 @@ from domain import idempotency, items, outbox, reservations  # noqa: F401 - they
 from domain.runtime.database import SCHEMA_VERSION, metadata
 from domain.runtime.settings import ROOT
 from migrations import main
-from tests.support.serving import wait_until_blocked
+from tests.support.waiting import wait_until_blocked
 
 pytestmark = pytest.mark.slow
 

@@ -17,7 +17,7 @@ from domain.reservations.lifecycle import Status
 from domain.reservations.table import history, reservations
 from tests.proofs.cluster import Cluster
 from tests.proofs.partners import Receipt, Received
-from tests.proofs.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 #: The events of each step of a reservation, by the booking contract. They are repeated here, because a checker that
 #: took them from the code would find the code right, whatever it does.

@@ -35,7 +35,7 @@ from tests.proofs.partners import Listener, Partners
 from tests.proofs.processes import Api, Process
 from tests.proofs.receiver import Receiver
 from tests.support.builders import a_request
-from tests.support.serving import free_port
+from tests.support.ports import free_port
 from worker.broker import connect
 from worker.scheduler import wake
 

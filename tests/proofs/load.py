@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, TypeVar
 from uuid import UUID
 
-from tests.proofs.waiting import PATIENCE_SECONDS, wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 #: A server that has sent nothing for this long has lost the request.
 TIMEOUT_SECONDS = 20.0

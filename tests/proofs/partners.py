@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import httpx
 
 from tests.proofs.processes import Process
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import httpx
 import psutil
 
 from domain.runtime.settings import ROOT
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 
 #: A process ends well within this time after SIGKILL.
 REAP_SECONDS = 10.0

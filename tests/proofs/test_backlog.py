@@ -2,7 +2,7 @@
 
 from tests.proofs.checker import check, wait_until_drained
 from tests.proofs.conftest import Open
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_one_wake_up_brings_all_threads_to_a_backlog(open_cluster: Open) -> None:

@@ -12,7 +12,7 @@ from domain.reservations.table import reservations
 from tests.proofs.checker import check, count, statuses, wait_until_drained
 from tests.proofs.cluster import Cluster
 from tests.proofs.conftest import Open
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_an_answer_that_comes_too_late_confirms_nothing(open_cluster: Open) -> None:

@@ -15,7 +15,7 @@ from tests.proofs.cluster import Cluster
 from tests.proofs.conftest import Open
 from tests.proofs.load import Load
 from tests.proofs.processes import Process
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 from worker.relay.leases import RENEW_SECONDS
 
 #: What a killed worker had in flight is delivered within this time, as the documentation says.

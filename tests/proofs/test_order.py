@@ -6,7 +6,7 @@ from typing import Any
 from tests.proofs.checker import check, wait_until_drained, wait_until_in_mid_delivery
 from tests.proofs.conftest import Open
 from tests.proofs.receiver import a_receiver
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 
 
 def test_what_commits_late_is_not_overtaken(open_cluster: Open) -> None:

@@ -21,7 +21,7 @@ from tests.proofs.cluster import Cluster
 from tests.proofs.conftest import Open, a_postgresql
 from tests.proofs.load import Client, Load
 from tests.proofs.receiver import Rule, a_receiver, healthy
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 
 #: Failures in a row after a long outage: by then a breaker pauses as long as it ever does.
 MANY_FAILURES = 20

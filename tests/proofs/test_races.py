@@ -22,8 +22,8 @@ from tests.proofs.cluster import Cluster
 from tests.proofs.conftest import Open
 from tests.proofs.load import Client, Response, at_once
 from tests.proofs.processes import Api
-from tests.proofs.waiting import wait_until
 from tests.support.builders import a_request
+from tests.support.waiting import wait_until
 
 CONNECTIONS = 64
 

@@ -7,7 +7,7 @@ from tests.proofs.checker import check, wait_until_drained, wait_until_in_mid_de
 from tests.proofs.cluster import Cluster
 from tests.proofs.conftest import Open
 from tests.proofs.load import Load
-from tests.proofs.waiting import wait_until
+from tests.support.waiting import wait_until
 
 #: What the documentation says of every process.
 GONE_WITHIN_SECONDS = 10.0

@@ -20,7 +20,8 @@ from domain.events.validation import SCHEMAS
 from domain.outbox.operations.status_cache import FIGURES
 from domain.runtime.metrics import registry_of, render
 from domain.runtime.settings import ROOT, Settings
-from tests.support.serving import free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 from worker.destinations import SINKS
 from worker.formats import FORMATS
 

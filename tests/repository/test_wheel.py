@@ -12,7 +12,8 @@ import pytest
 
 from domain.runtime.settings import ROOT, Settings
 from tests.support.builders import Db, an_item
-from tests.support.serving import free_port, wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -1,14 +1,12 @@
 """What tests begin with: an item, a request, a hold, an event; each made in one line."""
 
 import json
-import time
-from collections.abc import Callable
 from datetime import timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import text, update
+from sqlalchemy import update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.reservations.schemas import render_reservation
@@ -110,17 +108,3 @@ def _example(event_type: str) -> dict[str, Any]:
 def recorded(db: Db, *events: Event) -> None:
     with db.begin() as session:
         record(session, events, routes_of(db))
-
-
-def is_blocked(db: Db) -> bool:
-    """Return whether some transaction waits for a lock."""
-    with db.begin() as session:
-        return bool(session.execute(text("SELECT count(*) FROM pg_locks WHERE NOT granted")).scalar_one())
-
-
-def wait_until(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    """Return as soon as a condition holds; fail if it does not within that time."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.01)

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from domain.runtime.settings import HOME, ROOT
-
-#: No command of these tests takes as long.
-PATIENCE_SECONDS = 60
+from tests.support.waiting import PATIENCE_SECONDS
 
 
 def run_command(command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

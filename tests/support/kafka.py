@@ -14,6 +14,7 @@ import confluent_kafka
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from tests.support.requirements import required
+from tests.support.waiting import PATIENCE_SECONDS
 
 PRODUCER = 0
 
@@ -24,9 +25,6 @@ BROKER = 1
 PRODUCE = 0
 
 PARTITIONS = 4
-
-#: How long a consumer waits for messages that were produced long before.
-PATIENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)

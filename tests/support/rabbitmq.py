@@ -19,8 +19,8 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
+from tests.support.ports import free_port
 from tests.support.requirements import required
-from tests.support.serving import free_port
 
 #: The programs of Debian's package that run as any user. Its wrappers in /usr/sbin run as the user `rabbitmq` only.
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")

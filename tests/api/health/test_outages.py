@@ -17,8 +17,9 @@ from api.http.problems import MEDIA_TYPE
 from deploy.embedded import PostgreSQL, RedisServer
 from domain.items import items
 from domain.runtime.settings import HOME, ROOT, Settings
+from tests.support.api_process import Served, serving
 from tests.support.builders import Db, an_item, available
-from tests.support.serving import Served, serving, wait_until, wait_until_blocked
+from tests.support.waiting import wait_until, wait_until_blocked
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from domain import reservations
 from domain.idempotency import requests
 from tests.support.builders import ROUTES, Db, a_hold, a_request, an_item, available
 from tests.support.refusals import everything
-from tests.support.serving import wait_until_blocked
+from tests.support.waiting import wait_until_blocked
 
 Body = dict[str, object]
 

@@ -17,8 +17,8 @@ from sqlalchemy import text
 from api.http.problems import EARLY_WORDINGS, MEDIA_TYPE, WORDINGS, Problem, body_of
 from domain.runtime import errors
 from domain.runtime.errors import Busy, HoldfastError, NotFound, Unavailable
+from tests.support.api_process import Served
 from tests.support.builders import Db, an_item
-from tests.support.serving import Served
 
 #: A fact of each kind that an error may have.
 SAMPLES = {

@@ -11,7 +11,8 @@ from sqlalchemy import select
 
 from deploy.embedded import RedisServer
 from domain.outbox.table import outbox
-from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve, wait_until
+from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+from tests.support.waiting import wait_until
 
 
 def test_a_hold_is_made_and_read_where_its_location_says(api: httpx.Client, db: Db) -> None:
@@ -253,4 +254,4 @@ def test_a_worker_is_woken_when_a_reservation_has_changed(
 
         api.post(f"/reservations/{hold.id}/{operation}").raise_for_status()
 
-        wait_until(lambda: doorbell.llen("dramatiq:holdfast") == 1)
+        wait_until("a worker is woken", lambda: doorbell.llen("dramatiq:holdfast") == 1)

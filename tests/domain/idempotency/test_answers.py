@@ -11,7 +11,7 @@ from domain.idempotency import Answered, Key, StoredAnswer
 from domain.runtime.errors import IdempotencyKeyReused, Refusal, SoldOut
 from tests.domain.idempotency.conftest import KEY, key_count, stored
 from tests.support.builders import Db
-from tests.support.serving import wait_until_blocked
+from tests.support.waiting import wait_until_blocked
 
 
 def once(session: Session, act: Callable[[], str | Refusal], key: Key | None = KEY, payload: str = "p") -> object:

@@ -13,7 +13,7 @@ from domain.items.table import SKU_IS_UNIQUE
 from domain.runtime.database import constraint_of
 from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, UnknownItem
 from tests.support.builders import Db, a_hold, an_item, available
-from tests.support.serving import wait_until_blocked
+from tests.support.waiting import wait_until_blocked
 
 
 def created(session: Session, sku: str, quantity: int = 5) -> Item:

@@ -15,18 +15,8 @@ from domain.reservations.table import history
 from domain.runtime.database import connect, sessions
 from domain.runtime.errors import IdempotencyKeyReused, SoldOut, UnknownItem
 from domain.runtime.settings import Settings
-from tests.support.builders import (
-    Db,
-    a_hold,
-    a_request,
-    an_item,
-    an_overdue_hold,
-    available,
-    is_blocked,
-    reserve,
-    routes_of,
-    wait_until,
-)
+from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve, routes_of
+from tests.support.waiting import wait_until_blocked
 
 
 def test_a_hold_takes_its_units_and_records_its_history_and_its_events(db: Db) -> None:
@@ -133,7 +123,7 @@ def test_a_set_whose_key_races_with_a_request_for_another_item_is_rolled_back(db
     with db() as racing, ThreadPoolExecutor(1) as elsewhere:
         reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}", routes_of(db))
         duplicate = elsewhere.submit(reserve, db, a_request(item, key="k"))
-        wait_until(lambda: is_blocked(db))
+        wait_until_blocked(db)
         racing.commit()
 
         with pytest.raises(KeyRace):

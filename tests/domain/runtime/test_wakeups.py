@@ -9,7 +9,7 @@ from redis import Redis
 from api.doorbell import Doorbell
 from domain.runtime.settings import Settings
 from domain.runtime.wakeups import DRAINING, ENOUGH_WAITING, PROCESS_OUTBOX, QUEUES
-from tests.support.serving import wait_until
+from tests.support.waiting import wait_until
 from worker import broker, scheduler
 
 #: The longest pause after which a consumer looks into an empty queue again.

@@ -16,11 +16,11 @@ from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
 from domain.runtime.errors import Invalid
 from tests.support.builders import Db, an_event, recorded
-from tests.support.commands import PATIENCE_SECONDS, on_one_line, run_command, start_command
+from tests.support.commands import on_one_line, run_command, start_command
 from tests.support.operations import audited, delivered, died
 from tests.support.outbox import an_aggregate, recorded_for, row, rows, states, with_shop
 from tests.support.refusals import everything
-from tests.support.serving import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 WHY = "--why=the shop is back (OPS-7)"
 

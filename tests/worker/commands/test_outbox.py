@@ -15,10 +15,10 @@ from sqlalchemy import func, select
 
 from domain.outbox.table import lanes
 from tests.support.builders import Db
-from tests.support.commands import PATIENCE_SECONDS, run_command, start_command
+from tests.support.commands import run_command, start_command
 from tests.support.outbox import an_aggregate, recorded_for, states, with_shop
 from tests.support.servers import a_server, saying
-from tests.support.serving import wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -8,8 +8,9 @@ import pytest
 
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.routes import Route, Routes
-from tests.support.builders import Db, an_event, recorded, routed, wait_until
+from tests.support.builders import Db, an_event, recorded, routed
 from tests.support.outbox import Outside, an_aggregate
+from tests.support.waiting import wait_until
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
@@ -60,7 +61,7 @@ def test_a_slow_destination_leaves_a_thread_for_another(db: Db) -> None:
             thread.start()
         try:
             assert called.acquire(timeout=10)
-            wait_until(lambda: len(quick.called) == 2)
+            wait_until("the quick shop is called twice", lambda: len(quick.called) == 2)
             assert len(slow.called) == 1
         finally:
             may_continue.set()

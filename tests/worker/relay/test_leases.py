@@ -11,7 +11,7 @@ from domain.outbox.delivery import breaker
 from domain.outbox.table import destinations, lanes
 from tests.support.builders import Db
 from tests.support.outbox import SHOP, a_lane, an_aggregate, claimed, destination, recorded_for, with_shop
-from tests.support.serving import wait_until
+from tests.support.waiting import wait_until
 from worker.relay.leases import Leases
 
 

@@ -23,7 +23,7 @@ from tests.support.outbox import (
     states,
     time_passes,
 )
-from tests.support.serving import wait_until
+from tests.support.waiting import wait_until
 from worker.relay.lane_run import SLICE_SECONDS
 from worker.relay.settling import Tally
 

@@ -13,9 +13,10 @@ import pytest
 from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.errors import ConfigurationError
 from tests.conformance.proxy import Answers, Proxy
-from tests.support.builders import some_settings, wait_until
+from tests.support.builders import some_settings
+from tests.support.ports import free_port
 from tests.support.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
-from tests.support.serving import free_port
+from tests.support.waiting import wait_until
 from worker.sinks.amqp.sink import Amqp
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq")]
@@ -217,11 +218,11 @@ def test_while_rabbitmq_blocks_a_connection_nothing_is_sent_to_it(server: Rabbit
 
     with server.alarmed():
         # RabbitMQ still takes the first message, which makes it block the connection.
-        wait_until(is_blocked)
+        wait_until("RabbitMQ blocks the connection", is_blocked)
         for _ in range(2):
             assert {type(outcome) for outcome in amqp.deliver(rows)} == {Unreachable}
 
-    wait_until(lambda: amqp.deliver(rows) == [Delivered()] * 20)
+    wait_until("the rows are delivered", lambda: amqp.deliver(rows) == [Delivered()] * 20)
     taken = [message.properties.message_id for message in server.taken(name)]
     assert [taken.count(str(row.event_id)) for row in rows] == [1] * 20
 
@@ -237,7 +238,7 @@ def test_the_connection_to_a_server_that_does_not_answer_is_closed(server: Rabbi
     (outcome,) = amqp.deliver([a_row()])
 
     assert outcome == Unreachable("no answer within 2 s")
-    wait_until(lambda: not connection.is_alive())
+    wait_until("the thread of the connection has ended", lambda: not connection.is_alive())
     proxy.close()
 
 

@@ -15,9 +15,10 @@ from confluent_kafka import KafkaError
 
 from domain.outbox import Delivered, NotSent, Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.errors import ConfigurationError
-from tests.support.builders import some_settings, wait_until
+from tests.support.builders import some_settings
 from tests.support.kafka import MockCluster
-from tests.support.serving import free_port
+from tests.support.ports import free_port
+from tests.support.waiting import wait_until
 from worker.sinks.kafka.producer import TopicProducer
 from worker.sinks.kafka.sink import Kafka
 
@@ -211,7 +212,7 @@ def test_a_missing_topic_is_an_outage_until_it_is_there(cluster: MockCluster, op
 
     cluster.refuses(TOPIC)
 
-    wait_until(lambda: kafka.deliver([row]) == [Delivered()])
+    wait_until("the row is delivered", lambda: kafka.deliver([row]) == [Delivered()])
 
 
 def test_a_refused_connection_is_an_outage_with_its_reason(open_kafka: Open) -> None:
@@ -225,13 +226,13 @@ def test_a_refused_connection_is_an_outage_with_its_reason(open_kafka: Open) -> 
 def test_a_message_that_timed_out_is_not_sent_later(cluster: MockCluster, open_kafka: Open) -> None:
     kafka = open_kafka(url_of(cluster), timeout_seconds=SHORT_SECONDS)
     first = a_row()
-    wait_until(lambda: kafka.deliver([first]) == [Delivered()])
+    wait_until("the first row is delivered", lambda: kafka.deliver([first]) == [Delivered()])
     cluster.stop()
     assert [type(outcome) for outcome in kafka.deliver([a_row()])] == [Unreachable]
     cluster.start()
 
     last = a_row()
-    wait_until(lambda: kafka.deliver([last]) == [Delivered()])
+    wait_until("the last row is delivered", lambda: kafka.deliver([last]) == [Delivered()])
 
     assert set(events(cluster)) == {str(first.event_id), str(last.event_id)}
 
@@ -301,6 +302,6 @@ def test_a_producer_that_has_ended_keeps_no_thread_and_no_connection() -> None:
             producer = TopicProducer(properties, TOPIC, SHORT_SECONDS)
             producer.close()
             del producer
-        wait_until(lambda: threads() <= before)
+        wait_until("the threads have ended", lambda: threads() <= before)
     finally:
         gc.enable()

@@ -15,9 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.embedded import PostgreSQL
 from domain.runtime.settings import HOME, ROOT, Settings
+from tests.support.api_process import serving
 from tests.support.builders import Db, an_item
 from tests.support.outbox import an_aggregate, recorded_for, with_shop
-from tests.support.serving import PATIENCE_SECONDS, free_port, serving, wait_until
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 

@@ -19,10 +19,11 @@ from domain.outbox.table import outbox as table
 from domain.runtime import tracing as process_tracing
 from domain.runtime.errors import ConfigurationError
 from tests.conftest import OpenRelay
+from tests.support.api_process import serving
 from tests.support.builders import Db, a_hold, an_item
 from tests.support.outbox import SHOP, Outside, an_aggregate, recorded_for, with_shop
 from tests.support.servers import Server, a_server
-from tests.support.serving import PATIENCE_SECONDS, serving, wait_until
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.worker.telemetry.test_exposition import running
 from worker.formats.envelope import trace
 from worker.telemetry import tracing

@@ -29,7 +29,7 @@ from tests.support.outbox import (
     time_passes,
     with_shop,
 )
-from tests.support.serving import wait_until_blocked
+from tests.support.waiting import wait_until_blocked
 
 
 def test_only_a_lane_with_due_rows_is_claimed(shop: Db) -> None:

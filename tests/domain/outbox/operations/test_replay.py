@@ -20,7 +20,7 @@ from tests.conftest import OpenRelay
 from tests.support.builders import Db, a_hold, an_event, an_item, recorded
 from tests.support.operations import ENTRY, delivered
 from tests.support.outbox import NOT_NOW, Outside, Troubled, an_aggregate, recorded_for, row, rows, states, time_passes
-from tests.support.serving import wait_until, wait_until_blocked
+from tests.support.waiting import wait_until, wait_until_blocked
 from worker.formats.envelope import trace
 
 DEAD = Selection(among=Among.DEAD, everything=True)

@@ -1,35 +1,18 @@
 """The API as its clients see it: the server in processes of its own, called over a socket."""
 
 import os
-import random
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import httpx
-from sqlalchemy import text
-from sqlalchemy.orm import Session, sessionmaker
 
 from domain.runtime.settings import HOME, ROOT
-
-#: A condition that is not true within this time will never be.
-PATIENCE_SECONDS = 20.0
-
-#: The pause between two checks of a condition.
-CHECK_EVERY_SECONDS = 0.01
-
-#: Linux gives ports from 32768 on to outgoing connections.
-PORTS = range(15_000, 32_768)
-
-_dice = random.SystemRandom()
-
-T = TypeVar("T")
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 
 @dataclass
@@ -78,19 +61,6 @@ def serving(**environment: str) -> Iterator[Served]:
         _stop(process)
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on, for a process that is started soon.
-
-    No outgoing connection takes it meanwhile. Test workers that run at the same time choose at random, so they
-    hardly ever choose the same port.
-    """
-    while True:
-        port = _dice.choice(PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
 def _is_ready(process: subprocess.Popen[bytes], client: httpx.Client, log: Path) -> bool:
     assert process.poll() is None, log.read_text()
     with suppress(httpx.TransportError):
@@ -105,26 +75,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_until(what: str, holds: Callable[[], T | None]) -> T:
-    """Return what `holds` returns as soon as that is true. Fails after PATIENCE_SECONDS; `what` is for its message."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not (found := holds()):
-        assert time.monotonic() < deadline, f"Not within {PATIENCE_SECONDS:.0f} s: {what}."
-        time.sleep(CHECK_EVERY_SECONDS)
-    return found
-
-
-def wait_until_blocked(db: sessionmaker[Session], connections: int = 1) -> None:
-    """Wait until this many connections to this database, or more, wait for a lock."""
-    blocked = text(
-        "SELECT count(*) >= :connections FROM pg_stat_activity"
-        " WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    )
-
-    def are_blocked() -> bool:
-        with db.begin() as session:
-            return bool(session.execute(blocked, {"connections": connections}).scalar_one())
-
-    wait_until(f"{connections} wait for a lock", are_blocked)
