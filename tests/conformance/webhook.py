@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler
 
 from tests.conformance.harness import ProxiedHarness, Trouble
 from tests.conformance.proxy import Proxy
-from tests.support.servers import a_server, saying
+from tests.support.http_server import a_server, saying
 
 STATUSES = {Trouble.REFUSES: 422, Trouble.FAILS: 408, Trouble.RETURNS: 404, Trouble.THROTTLES: 429, None: 200}
 
@@ -23,8 +23,10 @@ class WebhookHarness(ProxiedHarness):
         self.url = f"http://127.0.0.1:{self.proxy.port}/hook"
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        heard_id = handler.headers["webhook-id"]
-        body = next(heard.body.decode() for heard in self._server.heard if heard.headers["webhook-id"] == heard_id)
+        webhook_id = handler.headers["webhook-id"]
+        body = next(
+            request.body.decode() for request in self._server.requests if request.headers["webhook-id"] == webhook_id
+        )
         status = STATUSES[self.intake.admit(body)]
         if status == 200:
             self._accepted.append(body)

@@ -19,8 +19,8 @@ from domain.reservations.lifecycle import Status
 from domain.runtime.settings import ROOT
 from examples.consumer import TABLES, receive
 from tests.support.builders import Db, a_request, an_item, reserve, routes_of
+from tests.support.http_server import ReceivedRequest, Server, a_server, saying, sending
 from tests.support.outbox import an_aggregate, recorded_for, relaying, rows, states, time_passes
-from tests.support.servers import Heard, Server, a_server, saying, sending
 from tests.support.waiting import wait_until
 from tests.worker.sinks.test_webhook import SECRET, a_webhook
 from worker.relay.relay import Relay
@@ -31,7 +31,7 @@ THIRD_SECRET = "whsec_dGhlIHNlY3JldCBvZiBhIHBlcmZlY3Qgc3RyYW5nZXI="
 #: More runs of the relay than a row has attempts.
 ROUNDS = 20
 
-Fault = Callable[["Shop", BaseHTTPRequestHandler, Heard], None]
+Fault = Callable[["Shop", BaseHTTPRequestHandler, ReceivedRequest], None]
 
 
 @dataclass
@@ -43,20 +43,20 @@ class Shop:
     faults: list[Fault] = field(default_factory=list)
 
     #: All requests that arrived, with repeats.
-    heard: list[Heard] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         assert isinstance(handler.server, Server)
-        self.heard.append(handler.server.heard[-1])
+        self.requests.append(handler.server.requests[-1])
         fault = self.faults.pop(0) if self.faults else works
-        fault(self, handler, self.heard[-1])
+        fault(self, handler, self.requests[-1])
 
-    def take(self, heard: Heard) -> int:
+    def take(self, request: ReceivedRequest) -> int:
         """Call the consumer as a web framework does: an exception becomes 500."""
         try:
             # Closing without a commit loses everything that the consumer has not committed itself.
             with closing(psycopg.connect(self.url)) as connection:
-                return receive(connection, self.secret, heard.headers, heard.body)
+                return receive(connection, self.secret, request.headers, request.body)
         except psycopg.Error:
             return 500
 
@@ -70,16 +70,16 @@ class Shop:
             return {str(event_id) for (event_id,) in connection.execute("SELECT event_id FROM inbox")}
 
 
-def works(shop: Shop, handler: BaseHTTPRequestHandler, heard: Heard) -> None:
-    saying(shop.take(heard))(handler)
+def works(shop: Shop, handler: BaseHTTPRequestHandler, request: ReceivedRequest) -> None:
+    saying(shop.take(request))(handler)
 
 
-def is_down(shop: Shop, handler: BaseHTTPRequestHandler, heard: Heard) -> None:
+def is_down(shop: Shop, handler: BaseHTTPRequestHandler, request: ReceivedRequest) -> None:
     saying(503)(handler)
 
 
-def crashes_after_its_commit(shop: Shop, handler: BaseHTTPRequestHandler, heard: Heard) -> None:
-    assert shop.take(heard) == 204
+def crashes_after_its_commit(shop: Shop, handler: BaseHTTPRequestHandler, request: ReceivedRequest) -> None:
+    assert shop.take(request) == 204
     sending(b"")(handler)
 
 
@@ -152,7 +152,7 @@ def test_repeats_have_no_second_effect(relay: Relay, shop: Shop) -> None:
     recorded = rows(relay.db)
     assert shop.sold(item.sku) == 6
     assert shop.inbox() == {str(one.event_id) for one in recorded}
-    assert len(recorded) == 9 and len(shop.heard) > 9
+    assert len(recorded) == 9 and len(shop.requests) > 9
 
 
 def test_an_effect_that_a_crash_interrupts_happens_once_in_the_end(relay: Relay, shop: Shop) -> None:
@@ -186,7 +186,7 @@ def test_two_deliveries_of_one_event_at_the_same_time_have_one_effect(relay: Rel
 
     with psycopg.connect(shop.url) as keeper, ThreadPoolExecutor(2) as duplicates:
         keeper.execute("SELECT * FROM sold FOR UPDATE")
-        answers = [duplicates.submit(shop.take, shop.heard[-1]) for _ in range(2)]
+        answers = [duplicates.submit(shop.take, shop.requests[-1]) for _ in range(2)]
         wait_until("both deliveries wait for a lock", lambda: blocked(shop) == 2)
         keeper.rollback()
         assert [answer.result() for answer in answers] == [204, 204]
@@ -204,34 +204,34 @@ def test_a_replay_is_a_repeat(relay: Relay, shop: Shop) -> None:
 
     delivered(relay)
 
-    assert len(shop.heard) == 6
+    assert len(shop.requests) == 6
     assert shop.sold(item.sku) == 1
 
 
 @pytest.mark.parametrize(
     "forge",
     [
-        lambda heard: replace(heard, body=heard.body.replace(b'"quantity": 1', b'"quantity": 9')),
-        lambda heard: replace(heard, headers={**heard.headers, "webhook-id": "another"}),
-        lambda heard: replace(heard, headers={**heard.headers, "webhook-timestamp": "1577836800"}),
-        lambda heard: replace(heard, headers={**heard.headers, "webhook-signature": "v1,???"}),
-        lambda heard: replace(heard, headers={}),
-        lambda heard: replace(heard, body=b"\xff"),
+        lambda request: replace(request, body=request.body.replace(b'"quantity": 1', b'"quantity": 9')),
+        lambda request: replace(request, headers={**request.headers, "webhook-id": "another"}),
+        lambda request: replace(request, headers={**request.headers, "webhook-timestamp": "1577836800"}),
+        lambda request: replace(request, headers={**request.headers, "webhook-signature": "v1,???"}),
+        lambda request: replace(request, headers={}),
+        lambda request: replace(request, body=b"\xff"),
     ],
 )
 def test_a_forged_or_old_delivery_is_refused_and_has_no_effect(
-    relay: Relay, shop: Shop, forge: Callable[[Heard], Heard]
+    relay: Relay, shop: Shop, forge: Callable[[ReceivedRequest], ReceivedRequest]
 ) -> None:
     item = an_item(relay.db)
     confirmed(relay.db, item, 1)
     shop.faults = [is_down]
     relay.run()
-    (heard,) = shop.heard
+    (request,) = shop.requests
 
-    assert shop.take(forge(heard)) == 401
+    assert shop.take(forge(request)) == 401
 
     assert shop.inbox() == set()
-    assert shop.take(heard) == 204
+    assert shop.take(request) == 204
 
 
 @pytest.mark.parametrize(("known", "answer"), [(SECRET, 204), (OTHER_SECRET, 204), (THIRD_SECRET, 401)])

@@ -14,7 +14,7 @@ import pytest
 from domain.outbox import Outcome, Route, Row
 from tests.conformance.sqs import ACCOUNT, REGION
 from tests.support.builders import some_settings
-from tests.support.servers import Server, a_server, saying
+from tests.support.http_server import Server, a_server, saying
 from worker.sinks.sqs.sink import Sqs
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -63,5 +63,5 @@ def taking_all(handler: BaseHTTPRequestHandler) -> None:
 
 
 def calls(server: Server) -> list[list[dict[str, Any]]]:
-    """Return the entries of each call that the server heard."""
-    return [json.loads(heard.body)["Entries"] for heard in server.heard]
+    """Return the entries of each call that arrived at the server."""
+    return [json.loads(request.body)["Entries"] for request in server.requests]

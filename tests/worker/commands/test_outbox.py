@@ -16,8 +16,8 @@ from sqlalchemy import func, select
 from domain.outbox.table import lanes
 from tests.support.builders import Db
 from tests.support.commands import run_command, start_command
+from tests.support.http_server import a_server, saying
 from tests.support.outbox import an_aggregate, recorded_for, states, with_shop
-from tests.support.servers import a_server, saying
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
@@ -145,11 +145,11 @@ def test_on_sigterm_a_run_ends_with_its_batch_and_releases_its_lanes(db: Db, rou
 
         server.answer = slowly
         process = start_command("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
-        wait_until("it has begun", lambda: bool(server.heard))
+        wait_until("it has begun", lambda: bool(server.requests))
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=10)
 
-    delivered = len(server.heard)
+    delivered = len(server.requests)
     assert 0 < delivered < 200
     assert printed.startswith(b"%d delivered" % delivered)
     with shop.begin() as session:

@@ -12,8 +12,8 @@ from hypothesis import given
 
 from domain.outbox import Delivered, Row
 from tests.support.builders import Db, an_event, recorded
+from tests.support.http_server import a_server
 from tests.support.outbox import a_lane, fetched, with_shop
-from tests.support.servers import a_server
 from tests.worker.formats.test_envelope import texts
 from tests.worker.formats.test_formats import HEADERS, a_row, written
 from tests.worker.sinks.test_webhook import a_webhook
@@ -133,8 +133,8 @@ def test_the_receiver_of_a_webhook_reads_the_recorded_event_with_the_sdk(db: Db,
         assert webhook.deliver([row]) == [Delivered()]
         webhook.close()
 
-    (heard,) = server.heard
-    event = http.from_http(http.HTTPMessage(dict(heard.headers), heard.body), JSON, CloudEvent)
+    (request,) = server.requests
+    event = http.from_http(http.HTTPMessage(dict(request.headers), request.body), JSON, CloudEvent)
     require_same(event, row, traceparent=HEADERS["traceparent"])
     # The extension for tracing demands the header as well where there is one hop.
-    assert heard.headers["traceparent"] == HEADERS["traceparent"]
+    assert request.headers["traceparent"] == HEADERS["traceparent"]

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
-from tests.support.servers import Server, a_server, saying, sending, trickling
+from tests.support.http_server import Server, a_server, saying, sending, trickling
 from worker.http.client import Http
 
 #: The time-out of each post.
@@ -82,7 +82,7 @@ def test_each_other_status_means_rejected_failed_or_unreachable(
 
     assert isinstance(outcome, kind)
     assert outcome.error.startswith(str(status)) and outcome.error.endswith("the reason")
-    assert len(server.heard) == 1, "redirects are not followed"
+    assert len(server.requests) == 1, "redirects are not followed"
 
 
 @pytest.mark.parametrize("status", [429, 503])

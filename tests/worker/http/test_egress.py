@@ -10,7 +10,7 @@ import pytest
 from domain.outbox import Delivered, Outcome, Route, Unreachable
 from domain.runtime.errors import ConfigurationError
 from tests.support.builders import some_settings
-from tests.support.servers import Server, a_server, saying
+from tests.support.http_server import Server, a_server, saying
 from tests.worker.sinks.test_webhook import a_row
 from worker.http import egress
 from worker.http.egress import may_be_called
@@ -82,7 +82,7 @@ def test_this_machine_is_not_called_however_its_address_is_written(server: Serve
 
     assert isinstance(outcome, Unreachable)
     assert "private address" in outcome.error and "WEBHOOK_PRIVATE_NETWORKS" in outcome.error
-    assert server.heard == []
+    assert server.requests == []
 
 
 def test_this_machine_is_called_if_the_settings_allow_it(server: Server) -> None:
@@ -115,7 +115,7 @@ def test_a_redirect_into_a_private_network_is_not_followed(server: Server) -> No
         outcome = posted(server.url, allowed="127.0.0.0/8")
 
         assert not isinstance(outcome, Delivered)
-        assert inside.heard == []
+        assert inside.requests == []
 
 
 def test_a_name_that_does_not_exist_is_an_outage() -> None:

@@ -12,7 +12,7 @@ from moto.sqs.models import sqs_backends
 from domain.outbox import Delivered, Failed, NotSent, Rejected, Route
 from domain.runtime.errors import ConfigurationError
 from tests.conformance.sqs import ACCOUNT, REGION, FifoHarness, SqsHarness
-from tests.support.servers import Server
+from tests.support.http_server import Server
 from tests.support.sqs import TIMEOUT_SECONDS, a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
 from worker.formats import Message
 from worker.sinks.sqs.messages import LIMIT_BYTES, Entry, chunks, entry_of
@@ -181,8 +181,8 @@ def test_requests_go_through_the_proxy_of_the_environment(server: Server, monkey
     server.answer = taking_all
 
     assert delivered([a_row()]) == [Delivered()]
-    assert server.heard[0].path == "http://sqs.example.test/"
-    assert server.heard[0].headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
+    assert server.requests[0].path == "http://sqs.example.test/"
+    assert server.requests[0].headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
 
 
 def test_no_call_begins_when_the_process_stops(server: Server) -> None:
@@ -190,7 +190,7 @@ def test_no_call_begins_when_the_process_stops(server: Server) -> None:
     stopping.set()
 
     assert delivered([a_row()], stopping=stopping) == [NotSent()]
-    assert server.heard == []
+    assert server.requests == []
 
 
 def test_requests_are_signed_for_the_region_of_the_environment(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_requests_are_signed_for_the_region_of_the_environment(server: Server, m
 
     delivered([a_row()])
 
-    assert "/ap-southeast-2/sqs/" in server.heard[0].headers["authorization"]
+    assert "/ap-southeast-2/sqs/" in server.requests[0].headers["authorization"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Unreachable
 from tests.conformance.sqs import ACCOUNT, REGION, SqsHarness
-from tests.support.servers import Server, saying, trickling
+from tests.support.http_server import Server, saying, trickling
 from tests.support.sqs import a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
 
 
@@ -86,13 +86,13 @@ def test_a_call_that_was_not_taken_is_an_outage_and_boto3_does_not_retry(
 
     for outcome in outcomes:
         assert isinstance(outcome, Unreachable) and outcome.throttled == throttled
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("code", ["InvalidMessageContents", "InvalidParameterValue", "BatchRequestTooLong"])
 def test_after_a_call_that_failed_because_of_one_message_each_message_is_sent_alone(server: Server, code: str) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        is_bad = b"poison" in server.heard[-1].body
+        is_bad = b"poison" in server.requests[-1].body
         answer = saying(400, json.dumps({"__type": f"com.amazonaws.sqs#{code}"}).encode()) if is_bad else taking_all
         answer(handler)
 
@@ -139,7 +139,7 @@ def test_nothing_more_is_sent_to_a_queue_that_is_down(server: Server) -> None:
 
     outcomes = delivered(some_rows(100), concurrency=1)
 
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
     assert outcomes[10:] == [NotSent()] * 90
 
 
@@ -180,4 +180,4 @@ def test_missing_credentials_are_an_outage(server: Server, monkeypatch: pytest.M
     (outcome,) = delivered([a_row()])
 
     assert isinstance(outcome, Unreachable) and "credentials" in outcome.error
-    assert server.heard == []
+    assert server.requests == []

@@ -19,8 +19,8 @@ from domain.outbox.table import destinations
 from domain.runtime.errors import ConfigurationError
 from tests.conftest import OpenRelay
 from tests.support.builders import some_settings
+from tests.support.http_server import Server, a_server, saying
 from tests.support.outbox import an_aggregate, destination, recorded_for, rows, states, time_passes
-from tests.support.servers import Server, a_server, saying
 from worker.sinks.webhook import Webhook
 
 SECRET = "whsec_aG9sZGZhc3QgdGVzdHMsIGtub3duIHRvIGV2ZXJ5b25l"
@@ -61,21 +61,21 @@ def test_the_library_of_the_standard_verifies_the_signature_of_a_webhook(
 
     assert post(row) == Delivered()
 
-    (heard,) = server.heard
-    event = Signature(SECRET).verify(heard.body, dict(heard.headers))
-    assert event["event_id"] == str(row.event_id) == heard.headers["webhook-id"]
+    (request,) = server.requests
+    event = Signature(SECRET).verify(request.body, dict(request.headers))
+    assert event["event_id"] == str(row.event_id) == request.headers["webhook-id"]
     assert (event["event_type"], event["payload"]) == ("booking.created", {"note": "Zoë\n"})
-    assert heard.path == "/hook"
-    assert heard.headers["content-type"] == "application/json"
+    assert request.path == "/hook"
+    assert request.headers["content-type"] == "application/json"
 
 
 def test_a_changed_body_does_not_fit_its_signature(server: Server, post: Callable[..., Outcome]) -> None:
     post()
 
-    (heard,) = server.heard
-    for forged in (heard.body + b" ", heard.body.replace(b"created", b"cancelled")):
+    (request,) = server.requests
+    for forged in (request.body + b" ", request.body.replace(b"created", b"cancelled")):
         with pytest.raises(WebhookVerificationError):
-            Signature(SECRET).verify(forged, dict(heard.headers))
+            Signature(SECRET).verify(forged, dict(request.headers))
 
 
 def test_every_attempt_has_the_same_id_and_a_time_of_its_own(server: Server, post: Callable[..., Outcome]) -> None:
@@ -84,8 +84,8 @@ def test_every_attempt_has_the_same_id_and_a_time_of_its_own(server: Server, pos
     post(row)
     post(row)
 
-    assert len({heard.headers["webhook-id"] for heard in server.heard}) == 1
-    assert all(abs(int(heard.headers["webhook-timestamp"]) - time.time()) < 60 for heard in server.heard)
+    assert len({request.headers["webhook-id"] for request in server.requests}) == 1
+    assert all(abs(int(request.headers["webhook-timestamp"]) - time.time()) < 60 for request in server.requests)
 
 
 def test_without_a_secret_nothing_is_signed(server: Server) -> None:
@@ -93,8 +93,8 @@ def test_without_a_secret_nothing_is_signed(server: Server) -> None:
     webhook.deliver([a_row()])
     webhook.close()
 
-    assert "webhook-signature" not in server.heard[0].headers
-    assert "webhook-id" in server.heard[0].headers
+    assert "webhook-signature" not in server.requests[0].headers
+    assert "webhook-id" in server.requests[0].headers
 
 
 def test_there_are_no_more_connections_than_the_route_allows(server: Server) -> None:
@@ -114,14 +114,14 @@ def test_when_the_server_goes_down_the_rest_of_the_batch_is_not_sent(server: Ser
     outcomes = webhook.deliver([a_row(number) for number in range(50)])
     webhook.close()
 
-    assert len(server.heard) <= 2
+    assert len(server.requests) <= 2
     assert [type(outcome) for outcome in outcomes].count(NotSent) >= 48
 
 
 def test_a_body_is_one_line_of_json(server: Server, post: Callable[..., Outcome]) -> None:
     post(a_row(payload=json.dumps({"note": "line\nbreak\u2028"})))
 
-    assert b"\n" not in server.heard[0].body
+    assert b"\n" not in server.requests[0].body
 
 
 @pytest.mark.parametrize("secret", ["whsec_no base64!", "whsec_ü", "whsec_x", "whsec_", ""])
@@ -142,9 +142,9 @@ def test_a_webhook_has_the_trace_context_and_the_id_of_the_request_behind_it(
 
     post(a_row()._replace(headers=json.dumps(recorded)))
 
-    (heard,) = server.heard
-    assert (heard.headers["traceparent"], heard.headers["x-request-id"]) == (traceparent, "request-1")
-    assert "internal" not in heard.headers.values()
+    (request,) = server.requests
+    assert (request.headers["traceparent"], request.headers["x-request-id"]) == (traceparent, "request-1")
+    assert "internal" not in request.headers.values()
 
 
 def test_while_a_secret_changes_both_the_old_and_the_new_one_verify_a_webhook(server: Server) -> None:
@@ -152,11 +152,11 @@ def test_while_a_secret_changes_both_the_old_and_the_new_one_verify_a_webhook(se
     webhook.deliver([a_row()])
     webhook.close()
 
-    (heard,) = server.heard
+    (request,) = server.requests
     for secret in (SECRET, NEW_SECRET):
-        Signature(secret).verify(heard.body, dict(heard.headers))
+        Signature(secret).verify(request.body, dict(request.headers))
     with pytest.raises(WebhookVerificationError):
-        Signature("whsec_c29tZWJvZHkgZWxzZQ==").verify(heard.body, dict(heard.headers))
+        Signature("whsec_c29tZWJvZHkgZWxzZQ==").verify(request.body, dict(request.headers))
 
 
 def test_a_consumer_that_answers_410_is_paused_and_no_event_is_lost(relay_to: OpenRelay, server: Server) -> None:
@@ -166,13 +166,13 @@ def test_a_consumer_that_answers_410_is_paused_and_no_event_is_lost(relay_to: Op
 
     relay.run()
 
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
     paused = destination(relay.db)
     assert paused.paused and "410" in paused.reason and "moved away" in paused.reason
     assert "dead" not in states(relay.db) and {row.attempts for row in rows(relay.db)} == {0}
     time_passes(relay.db)
     relay.run()
-    assert len(server.heard) == 1, "nothing is sent until it is resumed"
+    assert len(server.requests) == 1, "nothing is sent until it is resumed"
 
     server.answer = saying(204)
     with relay.db.begin() as session:
@@ -187,6 +187,6 @@ def test_credentials_in_the_url_are_sent_as_basic_authentication(server: Server,
     assert webhook.deliver([a_row()]) == [Delivered()]
     webhook.close()
 
-    (heard,) = server.heard
-    assert b64decode(heard.headers["authorization"].removeprefix("Basic ")).decode().startswith("user:")
-    assert "user" not in heard.headers["host"]
+    (request,) = server.requests
+    assert b64decode(request.headers["authorization"].removeprefix("Basic ")).decode().startswith("user:")
+    assert "user" not in request.headers["host"]

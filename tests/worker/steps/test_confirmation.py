@@ -23,9 +23,9 @@ from domain.reservations.table import reservations as table
 from domain.runtime.database import now
 from domain.runtime.errors import ConfigurationError
 from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, available, routed, routes_of, some_settings
+from tests.support.http_server import Server, a_server, saying, trickling
 from tests.support.operations import ENTRY
 from tests.support.outbox import destination, time_passes
-from tests.support.servers import Server, a_server, saying, trickling
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
@@ -74,7 +74,7 @@ def current(relay: Relay, hold: Reservation) -> Reservation:
 
 def asked(service: Server) -> list[tuple[str, str]]:
     """Return what the service was asked, and for which booking."""
-    events = [json.loads(heard.body) for heard in service.heard]
+    events = [json.loads(request.body) for request in service.requests]
     return [(one["event_type"], one["payload"]["booking_id"]) for one in events]
 
 
@@ -87,8 +87,8 @@ def test_a_positive_answer_confirms_the_reservation(relay: Relay, service: Serve
     assert current(relay, hold).status is Status.CONFIRMED
     assert available(relay.db, item) == 3
     assert asked(service) == [("reservation_confirm", str(hold.id))]
-    (heard,) = service.heard
-    payload = json.loads(heard.body)["payload"]
+    (request,) = service.requests
+    payload = json.loads(request.body)["payload"]
     assert (payload["sku"], payload["quantity"], payload["status"]) == (item.sku, 2, "PENDING")
 
 
@@ -100,9 +100,9 @@ def test_every_attempt_has_the_same_idempotency_key(relay: Relay, service: Serve
     service.answer = saying(200)
     relay.run()
 
-    keys = {heard.headers["idempotency-key"] for heard in service.heard}
-    ids = {json.loads(heard.body)["event_id"] for heard in service.heard}
-    assert len(service.heard) == 2
+    keys = {request.headers["idempotency-key"] for request in service.requests}
+    ids = {json.loads(request.body)["event_id"] for request in service.requests}
+    assert len(service.requests) == 2
     assert keys == ids and len(keys) == 1
 
 
@@ -202,7 +202,7 @@ def test_the_service_is_not_asked_about_a_hold_that_was_confirmed_by_hand(relay:
     relay.run()
 
     assert current(relay, hold).version == 2
-    assert service.heard == []
+    assert service.requests == []
 
 
 def test_a_hold_that_was_cancelled_during_the_call_is_released_once(relay: Relay, service: Server) -> None:
@@ -242,13 +242,13 @@ def test_an_expired_hold_does_not_close_the_circuit_breaker(relay: Relay, servic
     with relay.db.begin() as session:
         session.execute(update(table).values(expires_at=table.c.created_at))
     time_passes(relay.db)
-    service.heard.clear()
+    service.requests.clear()
 
     relay.run()
 
     state = destination(relay.db, CONFIRMATION)
     assert (state.failures >= 1, state.recovered_at) == (True, None)
-    assert len(service.heard) <= 1, "the release, as the next probe"
+    assert len(service.requests) <= 1, "the release, as the next probe"
 
 
 def test_a_batch_of_holds_has_an_answer_for_each_hold(relay: Relay, service: Server) -> None:
@@ -302,7 +302,7 @@ def given_up(relay: Relay, service: Server) -> Reservation:
         time_passes(relay.db)
     service.answer = saying(200)
     relay.run()
-    service.heard.clear()
+    service.requests.clear()
     return hold
 
 

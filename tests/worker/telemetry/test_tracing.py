@@ -21,8 +21,8 @@ from domain.runtime.errors import ConfigurationError
 from tests.conftest import OpenRelay
 from tests.support.api_process import serving
 from tests.support.builders import Db, a_hold, an_item
+from tests.support.http_server import Server, a_server
 from tests.support.outbox import SHOP, Outside, an_aggregate, recorded_for, with_shop
-from tests.support.servers import Server, a_server
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.worker.telemetry.test_exposition import running
 from worker.formats.envelope import trace
@@ -97,9 +97,9 @@ def collector() -> Iterator[Server]:
 def collected(server: Server) -> list[Any]:
     """Return the spans that a collector has been sent so far."""
     spans = []
-    for heard in server.heard:
-        request = ExportTraceServiceRequest.FromString(heard.body)
-        for resource in request.resource_spans:
+    for request in server.requests:
+        trace = ExportTraceServiceRequest.FromString(request.body)
+        for resource in trace.resource_spans:
             spans += [span for scope in resource.scope_spans for span in scope.spans]
     return spans
 

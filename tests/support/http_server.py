@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedRequest:
     """One request, as it arrived."""
 
     path: str
@@ -17,14 +17,14 @@ class Heard:
 
 
 class Server(ThreadingHTTPServer):
-    """It keeps every request that it has heard, in order. `answer` writes the response to the connection."""
+    """It keeps every request that arrived, in order. `answer` writes the response to the connection."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/hook"
-        self.heard: list[Heard] = []
+        self.requests: list[ReceivedRequest] = []
         self.connections: set[object] = set()
         self.answer: Callable[[BaseHTTPRequestHandler], None] = saying(200)
 
@@ -40,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         # Header names are case-insensitive, and clients write them differently.
         headers = {name.lower(): value for name, value in self.headers.items()}
-        self.server.heard.append(Heard(self.path, headers, body))
+        self.server.requests.append(ReceivedRequest(self.path, headers, body))
         self.server.connections.add(self.client_address)
         self.server.answer(self)
 
