@@ -31,8 +31,8 @@ ROUTES = Routes(
 )
 
 
-def routed(db: Db, routes: Routes) -> Db:
-    """The same database for a test that records by other routes. Their destinations are registered."""
+def with_routes(db: Db, routes: Routes) -> Db:
+    """Register the destinations of these routes. Return sessions on the same database that record by the routes."""
     with db.begin() as session:
         register(session, routes.names)
     return sessionmaker(db.kw["bind"], info={"routes": routes}, expire_on_commit=False)

@@ -46,8 +46,8 @@ def on_one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def routed(directory: Path, *names: str, url: str = "null:") -> str:
-    """Write a routes file with these destinations. Return its path."""
+def a_routes_file(directory: Path, *names: str, url: str = "null:") -> str:
+    """Write a routes file with destinations of these names. Return its path."""
     path = directory / "routes.toml"
     path.write_text("".join(f'[[destination]]\nname = "{name}"\nurl = "{url}"\n' for name in names))
     return str(path)

@@ -17,21 +17,21 @@ ZERO = timedelta(0)
 ENTRY = AuditEntry(who="ann", why="stocktaking")
 
 
-def died(db: Db, *ids: int, of: str = "503 Service Unavailable", ago: timedelta = ZERO) -> None:
-    """Make these rows dead letters since that long ago, after 12 attempts, with this error."""
+def mark_dead(db: Db, *ids: int, of: str = "503 Service Unavailable", ago: timedelta = ZERO) -> None:
+    """Mark these rows as dead letters: they died `ago` before now, after 12 attempts, with the error `of`."""
     values = {"dead_at": func.now() - ago, "attempts": 12, "last_error": of, "available_at": None}
     with db.begin() as session:
         session.execute(update(outbox).where(outbox.c.id.in_(ids)).values(values))
 
 
-def delivered(db: Db, *ids: int, ago: timedelta = ZERO) -> None:
-    """Mark these rows as delivered that long ago."""
+def mark_delivered(db: Db, *ids: int, ago: timedelta = ZERO) -> None:
+    """Mark these rows as delivered, `ago` before now."""
     with db.begin() as session:
         session.execute(update(outbox).where(outbox.c.id.in_(ids)).values(processed_at=func.now() - ago))
 
 
 def a_backlog(db: Db, count: int, *, to: str = "shop") -> None:
-    """Insert that many ready rows for a destination, each of its own aggregate."""
+    """Insert `count` ready rows for a destination, each with an aggregate of its own."""
     rows = """
         INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload)
         SELECT gen_random_uuid(), :to, n % 32, gen_random_uuid(), 'booking.created', '{}'
@@ -42,6 +42,6 @@ def a_backlog(db: Db, count: int, *, to: str = "shop") -> None:
 
 
 def audited(db: Db) -> Sequence[Record[Any]]:
-    """Return the whole audit, in order."""
+    """Return all audit entries, in order."""
     with db.begin() as session:
         return session.execute(select(operations).order_by(operations.c.id)).all()

@@ -1,4 +1,4 @@
-"""The outbox in tests: aggregates by lane, rows, the passing of time, and a server to deliver to."""
+"""The outbox in tests: aggregates by lane, rows, time that passes, and a destination without a server."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,11 +17,11 @@ from domain.outbox.delivery.outcomes import Delivery, Retries
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table
-from tests.support.builders import Db, an_event, recorded, routed, routes_of
+from tests.support.builders import Db, an_event, recorded, routes_of, with_routes
 from worker.destinations import Destination
+from worker.relay.ordered_calls import OrderedCalls
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
-from worker.relay.ordered_calls import OrderedCalls
 from worker.relay.relay import Relay
 
 #: The destination of these tests.
@@ -31,7 +31,7 @@ SHOP = "shop"
 def with_shop(db: Db, **fields: Any) -> Db:
     """The same database, where every event goes to the shop and nowhere else."""
     shop = Route(**({"name": SHOP, "url": "null:"} | fields))
-    return routed(db, Routes([shop], step_types=STEP_TYPES))
+    return with_routes(db, Routes([shop], step_types=STEP_TYPES))
 
 
 def an_aggregate(lane: int = 0) -> UUID:
@@ -84,7 +84,7 @@ def a_lane(db: Db, name: str = SHOP) -> Lane:
 
 
 def leased_for_long(db: Db) -> None:
-    """Let the leases outlast the start of a process on a busy machine."""
+    """Prolong all leases, so that they last until a process has started on a busy machine."""
     with db.begin() as session:
         leased = update(lanes).where(lanes.c.holder.is_not(None))
         session.execute(leased.values(leased_until=lanes.c.leased_until + timedelta(minutes=5)))
@@ -106,7 +106,7 @@ def released(db: Db, lane: Lane) -> None:
 
 
 def time_passes(db: Db, by: timedelta = timedelta(hours=2)) -> None:
-    """Let everything that the outbox waits for come so much sooner."""
+    """Move the times that retries, leases and circuit breakers wait for into the past, as if `by` had passed."""
     with db.begin() as session:
         session.execute(update(table).where(waiting).values(available_at=table.c.available_at - by))
         session.execute(update(table).values(unreachable_at=table.c.unreachable_at - by))
@@ -119,7 +119,7 @@ def time_passes(db: Db, by: timedelta = timedelta(hours=2)) -> None:
 
 
 def aged(db: Db, row_id: int, by: timedelta) -> None:
-    """Let a row have been recorded so much earlier."""
+    """Change the time at which a row was recorded: make it earlier by this much."""
     with db.begin() as session:
         session.execute(update(table).where(table.c.id == row_id).values(created_at=table.c.created_at - by))
 
@@ -129,12 +129,14 @@ NOT_NOW = Failed("not now", retry_after=timedelta(minutes=1))
 DOWN = Unreachable("down", retry_after=timedelta(minutes=1))
 
 
-class Outside:
-    """A server that accepts what it is sent, unless `answer` says otherwise."""
+class FakeDestination:
+    """A destination without a server: it delivers each row, unless `answer` or `failures` gives another outcome."""
 
     def __init__(self, answer: Callable[[Row], Outcome] = lambda _: Delivered(), *, concurrency: int = 1) -> None:
         self.answer = answer
-        #: Every row that it was called with, in order, whatever it answered.
+        #: The outcomes of rows that fail, by the id of the row.
+        self.failures: dict[int, Outcome] = {}
+        #: Every row that it was called with, in order, whatever the outcome.
         self.called: list[int] = []
         self._calls = OrderedCalls(concurrency, Event())
 
@@ -143,18 +145,10 @@ class Outside:
 
     def _call(self, row: Row) -> Outcome:
         self.called.append(row.id)
-        return self.answer(row)
+        return self.failures[row.id] if row.id in self.failures else self.answer(row)
 
     def close(self) -> None:
         self._calls.close()
-
-
-class Troubled(Outside):
-    """A server that fails for the rows in `trouble`."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda row: self.trouble.get(row.id, Delivered()))
-        self.trouble: dict[int, Outcome] = {}
 
 
 @contextmanager

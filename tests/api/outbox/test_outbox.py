@@ -12,7 +12,7 @@ from domain.outbox.operations.explain import End, Obstacle
 from domain.outbox.operations.status import MAX_COUNTED
 from domain.outbox.table import outbox
 from tests.support.builders import Db, a_hold, an_event, an_item, recorded
-from tests.support.operations import a_backlog, audited, delivered, died
+from tests.support.operations import a_backlog, audited, mark_dead, mark_delivered
 from tests.support.outbox import an_aggregate, destination, recorded_for, row, rows, states
 from tests.support.refusals import Environment, everything, unchanged_environment
 
@@ -27,7 +27,7 @@ def answer_to(api: httpx.Client, path: str, **body: Any) -> Any:
 
 def letters(db: Db, count: int, of: str = "422 no room 101") -> list[int]:
     ids = recorded_for(db, *(an_aggregate(number % 32) for number in range(count)))
-    died(db, *ids, of=of)
+    mark_dead(db, *ids, of=of)
     return list(ids)
 
 
@@ -107,7 +107,7 @@ def test_dead_letters_are_grouped(api: httpx.Client, db: Db) -> None:
 
 def test_dead_letters_are_listed_page_by_page_without_their_payloads(api: httpx.Client, db: Db) -> None:
     recorded(db, an_event(guest_id="Ann Archer"), an_event(), an_event())
-    died(db, 1, 2, 3)
+    mark_dead(db, 1, 2, 3)
 
     first = api.get("/outbox/dead-letters", params={"limit": 2})
     second = api.get("/outbox/dead-letters", params={"limit": 2, "cursor": first.json()["next_cursor"]})
@@ -134,11 +134,11 @@ def test_the_letters_of_a_group_are_listed_and_replayed_by_its_name(api: httpx.C
 
 def test_a_replay_continues_where_the_last_request_ended(api: httpx.Client, db: Db) -> None:
     ids = recorded_for(db, *(an_aggregate() for _ in range(5)))
-    delivered(db, *ids)
+    mark_delivered(db, *ids)
     body: dict[str, Any] = {"selection": {"all": True}, "limit": 2}
 
     first = answer_to(api, "/outbox/replay", **body)
-    delivered(db, *ids[:2])  # the replayed rows are delivered once more
+    mark_delivered(db, *ids[:2])  # the replayed rows are delivered once more
     body["selection"]["until"] = first["until"]
     second = answer_to(api, "/outbox/replay", **body, cursor=first["next_cursor"])
     third = answer_to(api, "/outbox/replay", **body, cursor=second["next_cursor"])
@@ -151,7 +151,7 @@ def test_a_replay_continues_where_the_last_request_ended(api: httpx.Client, db: 
 @pytest.mark.parametrize("path", ["/outbox/replay", "/outbox/dead-letters/replay", "/outbox/dead-letters/discard"])
 def test_a_dry_run_counts_and_changes_nothing(api: httpx.Client, db: Db, path: str) -> None:
     letters(db, 3)
-    delivered(db, *recorded_for(db, an_aggregate(), an_aggregate(), an_aggregate()))
+    mark_delivered(db, *recorded_for(db, an_aggregate(), an_aggregate(), an_aggregate()))
     before = everything(db)
 
     done = answer_to(api, path, selection={"all": True}, dry_run=True, limit=2)
@@ -162,7 +162,7 @@ def test_a_dry_run_counts_and_changes_nothing(api: httpx.Client, db: Db, path: s
 
 def test_a_delivered_step_is_skipped_and_counted(api: httpx.Client, db: Db) -> None:
     a_hold(db, an_item(db))
-    delivered(db, *(one.id for one in rows(db)))
+    mark_delivered(db, *(one.id for one in rows(db)))
 
     counted = answer_to(api, "/outbox/replay", selection={"since": "2020-01-01T00:00:00Z"}, dry_run=True)
     done = answer_to(api, "/outbox/replay", selection={"since": "2020-01-01T00:00:00Z"})
@@ -182,7 +182,7 @@ def test_what_was_discarded_can_not_be_replayed(api: httpx.Client, db: Db) -> No
 def test_the_reasons_why_an_event_is_not_delivered_are_listed(api: httpx.Client, db: Db) -> None:
     aggregate = an_aggregate()
     recorded_for(db, aggregate, aggregate)
-    died(db, 1, of="422 no room 101")
+    mark_dead(db, 1, of="422 no room 101")
     answer_to(api, "/outbox/destinations/events/pause")
 
     of_both = api.get(f"/outbox/why/{aggregate}").json()["deliveries"]

@@ -28,8 +28,8 @@ from tests.support.builders import (
     an_overdue_hold,
     available,
     recorded,
-    routed,
     routes_of,
+    with_routes,
 )
 from tests.support.outbox import rows
 
@@ -202,7 +202,7 @@ def test_an_invalid_event_undoes_the_whole_transaction(db: Db) -> None:
 
 
 def test_an_invalid_event_is_refused_even_if_no_destination_wants_it(db: Db) -> None:
-    nowhere = routed(db, Routes([]))
+    nowhere = with_routes(db, Routes([]))
 
     with pytest.raises(InvalidEvent):
         recorded(nowhere, an_event(quantity=0))

@@ -11,7 +11,7 @@ from domain.invariants.outbox import routed_only
 from tests.domain.invariants import test_items, test_outbox, test_reservations
 from tests.domain.invariants.conftest import execute
 from tests.support.builders import Db, an_item
-from tests.support.commands import routed, run_command
+from tests.support.commands import a_routes_file, run_command
 
 pytestmark = pytest.mark.slow
 
@@ -25,7 +25,7 @@ VIOLATIONS = dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_
 @pytest.fixture
 def routes(tmp_path: Path) -> str:
     """A routes file with the destinations of these tests."""
-    return routed(tmp_path, "events", "confirmation")
+    return a_routes_file(tmp_path, "events", "confirmation")
 
 
 def failures(output: str) -> list[str]:
@@ -78,7 +78,7 @@ def test_the_findings_can_be_read_as_json(used: Db, routes: str) -> None:
 def test_a_destination_that_was_removed_from_the_routes_with_pending_events_is_named_with_advice(
     used: Db, tmp_path: Path
 ) -> None:
-    run = run_command("doctor", HOLDFAST_ROUTES=routed(tmp_path, "confirmation"))
+    run = run_command("doctor", HOLDFAST_ROUTES=a_routes_file(tmp_path, "confirmation"))
 
     (line,) = failures(run.stdout)
     assert run.returncode == 1
@@ -93,17 +93,17 @@ def test_a_destination_without_pending_events_may_be_removed_from_the_routes(use
         "UPDATE outbox SET dead_at = now() WHERE destination = 'events' AND id % 2 = 1",
     )
 
-    assert run_command("doctor", HOLDFAST_ROUTES=routed(tmp_path, "confirmation")).returncode == 0
+    assert run_command("doctor", HOLDFAST_ROUTES=a_routes_file(tmp_path, "confirmation")).returncode == 0
 
 
 def test_the_events_of_a_removed_destination_can_be_dropped_as_the_advice_says(used: Db, tmp_path: Path) -> None:
-    put_back = Path(routed(tmp_path, "events", "confirmation"))
+    put_back = Path(a_routes_file(tmp_path, "events", "confirmation"))
     put_back.write_text(put_back.read_text().replace('"null:"', '"null:"\nevents = []'))
 
     processed = run_command("process-outbox", HOLDFAST_ROUTES=str(put_back))
 
     assert processed.returncode == 0
-    assert run_command("doctor", HOLDFAST_ROUTES=routed(tmp_path, "other")).returncode == 0
+    assert run_command("doctor", HOLDFAST_ROUTES=a_routes_file(tmp_path, "other")).returncode == 0
 
 
 def test_the_first_few_violations_are_named_and_the_others_counted(db: Db) -> None:

@@ -6,7 +6,7 @@ from domain import invariants
 from domain.invariants.outbox import INVARIANTS
 from tests.domain.invariants.conftest import Violation, execute, violations
 from tests.support.builders import Db, an_event, recorded
-from tests.support.outbox import Outside, an_aggregate, recorded_for, relaying
+from tests.support.outbox import FakeDestination, an_aggregate, recorded_for, relaying
 
 ORDER, REGISTERED, LANES, LEASES, DELIVERED = (invariant.title for invariant in INVARIANTS)
 
@@ -83,7 +83,7 @@ def test_an_event_that_can_not_be_delivered_yet_is_no_violation(used: Db, reason
 
 
 def test_every_invariant_holds_when_all_events_are_delivered(db: Db) -> None:
-    with relaying(db, Outside()) as relay:
+    with relaying(db, FakeDestination()) as relay:
         recorded_for(relay.db, *(an_aggregate(lane) for lane in range(5)))
         relay.run()
 

@@ -25,7 +25,7 @@ from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from tests.conftest import empty
 from tests.support.builders import Db, an_event, routes_of
-from tests.support.models import MODEL
+from tests.support.hypothesis_settings import MODEL
 from tests.support.outbox import DOWN, NOT_NOW, SHOP, rows, states, with_shop
 from tests.support.outbox_model import AGGREGATES, MAX_ATTEMPTS, Model, ModelRow, Sent
 

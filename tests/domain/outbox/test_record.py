@@ -8,7 +8,7 @@ from domain import outbox
 from domain.fulfilment import STEP_TYPES
 from domain.outbox import Event, Route, Routes
 from domain.outbox.table import lane_of
-from tests.support.builders import Db, an_event, recorded, routed, routes_of
+from tests.support.builders import Db, an_event, recorded, routes_of, with_routes
 from tests.support.outbox import rows
 
 
@@ -17,7 +17,7 @@ def db(db: Db) -> Db:
     """Sessions whose events go to two destinations: one wants bookings, the other one confirmations as well."""
     bookings = Route(name="bookings", url="null:", events=("booking.*",))
     everything = Route(name="everything", url="null:", events=("*", "reservation_confirm"))
-    return routed(db, Routes([bookings, everything], step_types=STEP_TYPES))
+    return with_routes(db, Routes([bookings, everything], step_types=STEP_TYPES))
 
 
 def test_each_destination_that_wants_an_event_gets_a_row_of_its_own_with_the_same_event_id(db: Db) -> None:

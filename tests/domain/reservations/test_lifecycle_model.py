@@ -25,8 +25,8 @@ from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import HoldExpired, InsufficientAvailableStock, Refusal, SoldOut, WrongStatus
 from tests.conftest import empty
-from tests.support.builders import ROUTES, Db, a_request, an_item, reserve, routed
-from tests.support.models import MODEL
+from tests.support.builders import ROUTES, Db, a_request, an_item, reserve, with_routes
+from tests.support.hypothesis_settings import MODEL
 
 #: The statuses that are asked for, those that a status may change to, and those that give stock back.
 ASKED = [Status.CONFIRMED, Status.CANCELLED, Status.REJECTED, Status.CHECKED_IN, Status.COMPLETED, Status.NO_SHOW]
@@ -71,7 +71,7 @@ class Reservations(RuleBasedStateMachine):
     @initialize(stock=st.lists(st.integers(0, 8), min_size=ITEMS, max_size=ITEMS))
     def open(self, stock: list[int]) -> None:
         empty(self.db.kw["bind"])
-        self.db = routed(self.db, ROUTES)
+        self.db = with_routes(self.db, ROUTES)
         self.items = [an_item(self.db, quantity=quantity) for quantity in stock]
         self.available, self.stock = list(stock), list(stock)
 

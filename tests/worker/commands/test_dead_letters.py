@@ -17,7 +17,7 @@ from domain.outbox.table import outbox
 from domain.runtime.errors import Invalid
 from tests.support.builders import Db, an_event, recorded
 from tests.support.commands import on_one_line, run_command, start_command
-from tests.support.operations import audited, delivered, died
+from tests.support.operations import audited, mark_dead, mark_delivered
 from tests.support.outbox import an_aggregate, recorded_for, row, rows, states, with_shop
 from tests.support.refusals import everything
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
@@ -56,8 +56,8 @@ def test_without_dead_letters_nothing_is_listed(shop: Db) -> None:
 def test_errors_that_differ_only_in_ids_and_numbers_are_one_group(shop: Db) -> None:
     ids = recorded_for(shop, *(an_aggregate() for _ in range(6)))
     for row_id in ids[:3]:
-        died(shop, row_id, of=f"503 busy: request {uuid4()} of trace 0x{row_id:08x}ff4a took {row_id}.{row_id} ms")
-    died(shop, *ids[3:5], of="404 no such hook")
+        mark_dead(shop, row_id, of=f"503 busy: request {uuid4()} of trace 0x{row_id:08x}ff4a took {row_id}.{row_id} ms")
+    mark_dead(shop, *ids[3:5], of="404 no such hook")
 
     largest, other = groups(shop)
 
@@ -67,8 +67,8 @@ def test_errors_that_differ_only_in_ids_and_numbers_are_one_group(shop: Db) -> N
 
 def test_words_of_hexadecimal_letters_are_not_taken_for_ids(shop: Db) -> None:
     ids = recorded_for(shop, an_aggregate(), an_aggregate())
-    died(shop, ids[0], of="the facade is effaced")
-    died(shop, ids[1], of="the facade is defaced")
+    mark_dead(shop, ids[0], of="the facade is effaced")
+    mark_dead(shop, ids[1], of="the facade is defaced")
 
     assert {group.error for group in groups(shop)} == {"the facade is effaced", "the facade is defaced"}
 
@@ -80,7 +80,7 @@ def test_a_group_has_one_destination_and_one_type_its_times_and_its_newest_event
     recorded(with_shop(db, name="other"), an_event())
     first, second, third, fourth = (one.id for one in rows(shop))
     for row_id, days in ((first, 3), (second, 1), (third, 2), (fourth, 2)):
-        died(shop, row_id, ago=timedelta(days=days))
+        mark_dead(shop, row_id, ago=timedelta(days=days))
 
     largest, *others = groups(shop)
 
@@ -92,7 +92,7 @@ def test_a_group_has_one_destination_and_one_type_its_times_and_its_newest_event
 @pytest.mark.slow
 def test_a_list_shows_each_group_and_the_next_commands_and_no_payload(shop: Db) -> None:
     recorded(shop, an_event(guest_id="Ann Archer"))
-    died(shop, 1, of="422 bad\x1b[31m date")
+    mark_dead(shop, 1, of="422 bad\x1b[31m date")
     (group,) = groups(shop)
 
     run = run_command("dead-letters", "list")
@@ -108,7 +108,7 @@ def test_a_list_shows_each_group_and_the_next_commands_and_no_payload(shop: Db) 
 @pytest.mark.slow
 def test_a_dead_letter_is_shown_with_its_error_and_with_its_payload_only_on_request(shop: Db) -> None:
     recorded(shop, an_event(guest_id="Ann Archer"))
-    died(shop, 1, of="422 bad date")
+    mark_dead(shop, 1, of="422 bad date")
     event_id = str(row(shop, 1).event_id)
 
     by_event, by_row = run_command("dead-letters", "show", event_id), run_command("dead-letters", "show", "1")
@@ -137,8 +137,8 @@ def some_letters(shop: Db) -> list[int]:
         # The pattern booking.* must not match this type, which an earlier version may have had.
         session.execute(update(outbox).where(outbox.c.id == 3).values(type="bookings"))
     for row_id, error, days in ((1, "oops 1", 3), (2, "oops 2", 2), (3, "100% wrong", 1)):
-        died(shop, row_id, of=error, ago=timedelta(days=days))
-    delivered(shop, 4)
+        mark_dead(shop, row_id, of=error, ago=timedelta(days=days))
+    mark_delivered(shop, 4)
     return [1, 2, 3]
 
 
@@ -195,7 +195,7 @@ def test_an_impossible_selection_is_refused(fields: dict[str, Any], field: str) 
 
 def test_dead_letters_are_found_page_by_page(shop: Db) -> None:
     ids = recorded_for(shop, *(an_aggregate() for _ in range(5)))
-    died(shop, *ids)
+    mark_dead(shop, *ids)
 
     with shop.begin() as session:
         page = dead_letters.find(session, limit=2)
@@ -295,7 +295,7 @@ def test_wrong_usage_is_refused_and_changes_nothing(shop: Db, arguments: list[st
 @pytest.mark.slow
 def test_a_discard_of_several_batches_has_one_audit_record(shop: Db) -> None:
     ids = recorded_for(shop, *(an_aggregate() for _ in range(1_100)))
-    died(shop, *ids)
+    mark_dead(shop, *ids)
 
     run = run_command("dead-letters", "discard", "--all", WHY)
 
@@ -307,7 +307,7 @@ def test_a_discard_of_several_batches_has_one_audit_record(shop: Db) -> None:
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_replay_that_is_stopped_half_way_has_recorded_what_it_did(shop: Db, end: signal.Signals) -> None:
     ids = recorded_for(shop, *(an_aggregate() for _ in range(200)))
-    died(shop, *ids)
+    mark_dead(shop, *ids)
     process = start_command("dead-letters", "replay", "--all", WHY, "--rate=20")
     wait_until("it has begun", lambda: any(done.rows > 5 for done in audited(shop)))
 
@@ -328,7 +328,7 @@ def test_a_replay_that_is_stopped_half_way_has_recorded_what_it_did(shop: Db, en
 def test_no_more_rows_are_changed_per_second_than_the_rate(shop: Db) -> None:
     """The first batch is changed at once, each later one in its turn: 20 rows at 10 per second take over a second."""
     ids = recorded_for(shop, *(an_aggregate() for _ in range(20)))
-    died(shop, *ids)
+    mark_dead(shop, *ids)
 
     run_command("dead-letters", "replay", "--all", WHY, "--rate=10")
 
@@ -340,7 +340,7 @@ def test_no_more_rows_are_changed_per_second_than_the_rate(shop: Db) -> None:
 
 @pytest.mark.slow
 def test_progress_is_shown_on_a_terminal_only(shop: Db) -> None:
-    died(shop, *recorded_for(shop, an_aggregate()))
+    mark_dead(shop, *recorded_for(shop, an_aggregate()))
     end, terminal = pty.openpty()
 
     process = start_command("dead-letters", "discard", "--all", WHY, stderr=terminal, TERM="xterm")
@@ -356,7 +356,7 @@ def test_progress_is_shown_on_a_terminal_only(shop: Db) -> None:
 @pytest.mark.slow
 def test_a_dead_letter_without_an_error_is_listed_and_shown(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
-    died(shop, 1)
+    mark_dead(shop, 1)
     with shop.begin() as session:
         session.execute(update(outbox).values(last_error=None))
 

@@ -12,13 +12,12 @@ from domain.outbox.operations.status import MAX_COUNTED, DestinationStatus, read
 from domain.outbox.table import outbox
 from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded
-from tests.support.commands import on_one_line, routed, run_command
-from tests.support.operations import a_backlog, audited, delivered, died
+from tests.support.commands import a_routes_file, on_one_line, run_command
+from tests.support.operations import a_backlog, audited, mark_dead, mark_delivered
 from tests.support.outbox import (
     NOT_NOW,
     SHOP,
-    Outside,
-    Troubled,
+    FakeDestination,
     a_lane,
     an_aggregate,
     claimed,
@@ -52,7 +51,7 @@ def status(db: Db, name: str = SHOP) -> DestinationStatus:
 
 
 def listed(tmp_path: Path, *routes: str) -> str:
-    run = run_command("destinations", "list", HOLDFAST_ROUTES=routed(tmp_path, *(routes or (SHOP,))))
+    run = run_command("destinations", "list", HOLDFAST_ROUTES=a_routes_file(tmp_path, *(routes or (SHOP,))))
     assert (run.returncode, run.stderr) == (0, "")
     return run.stdout
 
@@ -69,13 +68,13 @@ def test_destinations_with_nothing_to_deliver_are_up(db: Db, tmp_path: Path) -> 
 def test_pending_retrying_and_dead_rows_are_counted_and_the_oldest_is_shown(
     relay_to: OpenRelay, tmp_path: Path
 ) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     ids = recorded_for(relay.db, *(an_aggregate(lane) for lane in range(6)))
-    server.trouble[ids[0]] = NOT_NOW
+    server.failures[ids[0]] = NOT_NOW
     relay.run(limit=1)
-    delivered(relay.db, ids[1])
-    died(relay.db, ids[2])
+    mark_delivered(relay.db, ids[1])
+    mark_dead(relay.db, ids[2])
 
     found = status(relay.db)
 
@@ -89,7 +88,7 @@ def test_pending_retrying_and_dead_rows_are_counted_and_the_oldest_is_shown(
 def test_a_backlog_is_counted_up_to_a_bound_and_marked_as_more(shop: Db, tmp_path: Path) -> None:
     a_backlog(shop, MAX_COUNTED)
     recorded(shop, an_event(), an_event())
-    died(shop, MAX_COUNTED + 1)
+    mark_dead(shop, MAX_COUNTED + 1)
 
     found = status(shop)
 
@@ -123,7 +122,7 @@ def test_the_holders_of_leased_lanes_are_shown(shop: Db, tmp_path: Path) -> None
 def test_a_destination_that_is_down_is_listed_with_since_when_why_and_its_next_probe(
     relay_to: OpenRelay, tmp_path: Path
 ) -> None:
-    relay = relay_to(Outside(lambda _: BUSY))
+    relay = relay_to(FakeDestination(lambda _: BUSY))
     recorded_for(relay.db, an_aggregate())
     relay.run()
 
@@ -146,7 +145,7 @@ def test_a_destination_that_left_the_routes_is_listed_with_its_pending_rows_and_
 
     assert text.count("not in the routes: no worker delivers 1 row.") == 2
     assert status(shop, "rolled-back").pending == 1
-    assert run_command("process-outbox", HOLDFAST_ROUTES=routed(tmp_path, "events")).returncode == 0
+    assert run_command("process-outbox", HOLDFAST_ROUTES=a_routes_file(tmp_path, "events")).returncode == 0
     assert rows(shop) == before
 
 
@@ -155,7 +154,7 @@ def test_a_destination_that_no_worker_has_served_yet_is_listed(db: Db, tmp_path:
 
 
 def test_a_paused_destination_gets_nothing_until_it_is_resumed(relay_to: OpenRelay, tmp_path: Path) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     recorded_for(relay.db, an_aggregate())
 
     paused = run_command("destinations", "pause", SHOP, WHY, "--who=ann@ops")
@@ -174,7 +173,7 @@ def test_a_paused_destination_gets_nothing_until_it_is_resumed(relay_to: OpenRel
 
 
 def test_a_destination_that_paused_itself_is_listed_with_its_answer(relay_to: OpenRelay, tmp_path: Path) -> None:
-    relay = relay_to(Outside(lambda _: Unreachable("410 Gone", gone=True)))
+    relay = relay_to(FakeDestination(lambda _: Unreachable("410 Gone", gone=True)))
     recorded_for(relay.db, an_aggregate())
     relay.run()
 
@@ -183,7 +182,7 @@ def test_a_destination_that_paused_itself_is_listed_with_its_answer(relay_to: Op
 
 
 def test_a_destination_that_paused_itself_was_not_paused_by_an_earlier_operator(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside(lambda _: Unreachable("410 Gone", gone=True)))
+    relay = relay_to(FakeDestination(lambda _: Unreachable("410 Gone", gone=True)))
     run_command("destinations", "pause", SHOP, WHY)
     run_command("destinations", "resume", SHOP, WHY)
     recorded_for(relay.db, an_aggregate())
@@ -193,13 +192,13 @@ def test_a_destination_that_paused_itself_was_not_paused_by_an_earlier_operator(
 
 
 def test_a_probe_is_made_at_once_and_if_it_succeeds_everything_is_delivered(relay_to: OpenRelay) -> None:
-    server = Outside(lambda _: BUSY)
+    server = FakeDestination(lambda _: BUSY)
     relay = relay_to(server)
     aggregate = an_aggregate()
     ids = recorded_for(relay.db, aggregate, aggregate, *(an_aggregate(lane) for lane in range(5)))
     relay.run()
     server.called.clear()
-    server.answer = Outside().answer
+    server.answer = FakeDestination().answer
     assert relay.run() == Tally()
 
     run = run_command("destinations", "probe", SHOP, WHY)
@@ -212,7 +211,7 @@ def test_a_probe_is_made_at_once_and_if_it_succeeds_everything_is_delivered(rela
 
 
 def test_a_probe_of_a_destination_that_is_still_down_costs_one_call(relay_to: OpenRelay) -> None:
-    server = Outside(lambda _: BUSY)
+    server = FakeDestination(lambda _: BUSY)
     relay = relay_to(server)
     recorded_for(relay.db, *(an_aggregate(lane) for lane in range(5)))
     relay.run()
@@ -238,7 +237,7 @@ def test_a_change_that_changes_nothing_says_so(shop: Db, action: str, message: s
 
 
 def test_a_destination_that_is_down_and_paused_is_not_probed(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside(lambda _: BUSY))
+    relay = relay_to(FakeDestination(lambda _: BUSY))
     recorded_for(relay.db, an_aggregate())
     relay.run()
     run_command("destinations", "pause", SHOP, WHY)

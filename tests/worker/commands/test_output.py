@@ -15,7 +15,7 @@ from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
 from tests.support.builders import Db, an_item, an_overdue_hold
 from tests.support.commands import run_command
-from tests.support.operations import ENTRY, delivered, died
+from tests.support.operations import ENTRY, mark_dead, mark_delivered
 from tests.support.outbox import SHOP, a_lane, an_aggregate, leased_for_long, recorded_for, row, states, with_shop
 from tests.worker.commands.every_command import COMMANDS
 from worker.commands.output import instant, print_json, printable, table
@@ -48,8 +48,8 @@ def shop(db: Db) -> Db:
     shop = with_shop(db)
     aggregate = an_aggregate()
     recorded_for(shop, an_aggregate(1), an_aggregate(2), aggregate, aggregate)
-    died(shop, 1, of="503 busy")
-    delivered(shop, 2)
+    mark_dead(shop, 1, of="503 busy")
+    mark_delivered(shop, 2)
     a_lane(shop)
     leased_for_long(shop)
     return shop

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from domain.reservations.events import RESERVATION_CONFIRM
 from tests.support.builders import Db, a_hold, an_item
 from tests.support.commands import on_one_line, run_command
-from tests.support.operations import audited, delivered
+from tests.support.operations import audited, mark_delivered
 from tests.support.outbox import an_aggregate, recorded_for, row, rows, states, with_shop
 from tests.support.refusals import everything
 
@@ -38,7 +38,7 @@ def unable_to_replay(db: Db, row_id: int) -> Iterator[None]:
 
 def test_delivered_events_are_pending_again_and_the_audit_has_who_and_why(shop: Db) -> None:
     recorded_for(shop, *(an_aggregate() for _ in range(3)))
-    delivered(shop, 1, 2)
+    mark_delivered(shop, 1, 2)
     before = row(shop, 1)
 
     run = run_command("replay", "--destination=shop", WHY, "--who=ann@ops")
@@ -53,7 +53,7 @@ def test_delivered_events_are_pending_again_and_the_audit_has_who_and_why(shop: 
 
 def test_answered_steps_are_skipped_and_reported(db: Db) -> None:
     a_hold(db, an_item(db))
-    delivered(db, *(one.id for one in rows(db)))
+    mark_delivered(db, *(one.id for one in rows(db)))
     steps = [one.id for one in rows(db) if one.type == RESERVATION_CONFIRM]
 
     run = run_command("replay", "--all", WHY)
@@ -65,7 +65,7 @@ def test_answered_steps_are_skipped_and_reported(db: Db) -> None:
 
 def test_a_dry_run_counts_and_changes_nothing(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
-    delivered(shop, 1)
+    mark_delivered(shop, 1)
     before = everything(shop)
 
     run = run_command("replay", "--all", "--dry-run")
@@ -95,7 +95,7 @@ def test_without_matching_rows_nothing_is_changed(shop: Db) -> None:
 )
 def test_wrong_usage_is_refused_and_changes_nothing(shop: Db, arguments: list[str], message: str) -> None:
     recorded_for(shop, an_aggregate())
-    delivered(shop, 1)
+    mark_delivered(shop, 1)
     before = everything(shop)
 
     run = run_command("replay", *arguments)
@@ -107,7 +107,7 @@ def test_wrong_usage_is_refused_and_changes_nothing(shop: Db, arguments: list[st
 
 def test_an_error_of_the_database_half_way_says_how_far_it_came_and_how_to_continue(shop: Db) -> None:
     ids = recorded_for(shop, *(an_aggregate() for _ in range(4)))
-    delivered(shop, *ids)
+    mark_delivered(shop, *ids)
 
     # At 8 rows per second a batch has 2.
     with unable_to_replay(shop, 3):

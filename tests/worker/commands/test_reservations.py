@@ -11,7 +11,7 @@ from domain.reservations import Filter, find
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from tests.support.builders import Db, a_request, an_item, an_overdue_hold, available, reserve
-from tests.support.commands import routed, run_command
+from tests.support.commands import a_routes_file, run_command
 from tests.support.outbox import with_shop
 
 pytestmark = pytest.mark.slow
@@ -50,7 +50,7 @@ def test_the_events_of_an_expiry_go_to_the_destinations_of_the_routes(db: Db, tm
     an_overdue_hold(db, an_item(db))
     with_shop(db)
 
-    run_command("expire-reservations", HOLDFAST_ROUTES=routed(tmp_path, "shop"))
+    run_command("expire-reservations", HOLDFAST_ROUTES=a_routes_file(tmp_path, "shop"))
 
     with db.begin() as session:
         events = select(outbox.c.type).where(outbox.c.destination == "shop").order_by(outbox.c.id)

@@ -32,12 +32,12 @@ from domain.outbox.table import outbox
 from domain.runtime.errors import NotInOutbox
 from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded
-from tests.support.commands import on_one_line, routed, run_command
-from tests.support.operations import ENTRY, delivered, died
+from tests.support.commands import a_routes_file, on_one_line, run_command
+from tests.support.operations import ENTRY, mark_dead, mark_delivered
 from tests.support.outbox import (
     NOT_NOW,
     SHOP,
-    Troubled,
+    FakeDestination,
     a_lane,
     an_aggregate,
     destination,
@@ -74,7 +74,9 @@ def obstacles(db: Db, row_id: int = 1, routes: Sequence[str] = (SHOP,)) -> Seque
 
 def printed(db: Db, tmp_path: Path, row_id: int = 1, *names: str) -> str:
     """Return what bin/why prints about the event of a row, on one line."""
-    run = run_command("why", str(row(db, row_id).event_id), HOLDFAST_ROUTES=routed(tmp_path, *(names or (SHOP,))))
+    run = run_command(
+        "why", str(row(db, row_id).event_id), HOLDFAST_ROUTES=a_routes_file(tmp_path, *(names or (SHOP,)))
+    )
     assert (run.returncode, run.stderr) == (0, "")
     assert all(len(line) <= 100 for line in run.stdout.splitlines())
     return on_one_line(run.stdout)
@@ -100,7 +102,7 @@ def test_text_that_is_no_id_is_wrong_usage() -> None:
 
 def test_a_delivered_event_is_described_as_delivered(shop: Db, tmp_path: Path) -> None:
     recorded_for(shop, an_aggregate())
-    delivered(shop, 1)
+    mark_delivered(shop, 1)
 
     assert the_explanation(shop).end == Processed(at=row(shop, 1).processed_at)
     assert "Delivered at " in printed(shop, tmp_path)
@@ -108,7 +110,7 @@ def test_a_delivered_event_is_described_as_delivered(shop: Db, tmp_path: Path) -
 
 def test_a_dead_letter_is_described_with_its_error_and_how_to_replay_it(shop: Db, tmp_path: Path) -> None:
     recorded_for(shop, an_aggregate())
-    died(shop, 1, of="422 bad date")
+    mark_dead(shop, 1, of="422 bad date")
 
     assert the_explanation(shop).end == Dead(since=row(shop, 1).dead_at, error="422 bad date", attempts=12)
     text = printed(shop, tmp_path)
@@ -118,7 +120,7 @@ def test_a_dead_letter_is_described_with_its_error_and_how_to_replay_it(shop: Db
 
 def test_a_discarded_dead_letter_is_described_as_discarded(shop: Db, tmp_path: Path) -> None:
     recorded_for(shop, an_aggregate())
-    died(shop, 1)
+    mark_dead(shop, 1)
     with shop.begin() as session:
         dead_letters.discard(session, Batch(selection=dead_letters.ALL, entry=ENTRY))
 
@@ -140,7 +142,7 @@ def test_an_event_is_blocked_by_the_first_pending_event_of_its_reservation(shop:
 
     assert obstacles(shop, 3) == [BlockedByEarlierEvent(event_id=first.event_id, type="booking.created")]
     assert f"bin/why {first.event_id}" in printed(shop, tmp_path, 3)
-    died(shop, 1)
+    mark_dead(shop, 1)
     assert obstacles(shop, 3) == [BlockedByEarlierEvent(event_id=row(shop, 2).event_id, type="booking.created")]
 
 
@@ -153,10 +155,10 @@ def test_an_event_for_another_destination_or_of_another_reservation_blocks_nothi
 
 
 def test_an_event_that_failed_is_retrying(relay_to: OpenRelay, tmp_path: Path) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     recorded_for(relay.db, an_aggregate())
-    server.trouble[1] = NOT_NOW
+    server.failures[1] = NOT_NOW
     relay.run()
 
     until = row(relay.db, 1).available_at
@@ -168,10 +170,10 @@ def test_an_event_that_failed_is_retrying(relay_to: OpenRelay, tmp_path: Path) -
 def test_an_event_for_a_destination_that_is_down_is_described_with_since_when_and_why(
     relay_to: OpenRelay, tmp_path: Path
 ) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     recorded_for(relay.db, an_aggregate())
-    server.trouble[1] = BUSY
+    server.failures[1] = BUSY
     relay.run()
 
     state = destination(relay.db)
@@ -240,10 +242,10 @@ def test_all_obstacles_are_described_at_once(shop: Db) -> None:
 
 
 def test_a_replay_is_described(relay_to: OpenRelay, tmp_path: Path) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     recorded_for(relay.db, an_aggregate())
-    server.trouble[1] = Rejected("no")
+    server.failures[1] = Rejected("no")
     relay.run()
     with relay.db.begin() as session:
         replay.replay(session, Batch(selection=dead_letters.ALL, entry=ENTRY), STEP_TYPES)
@@ -257,10 +259,10 @@ def test_a_reservation_is_described_delivery_by_delivery_in_order(db: Db, tmp_pa
     one, other = with_shop(db), with_shop(db, name="other")
     for sessions in (one, other):
         recorded(sessions, an_event(aggregate), an_event(aggregate, "booking.cancelled"))
-    delivered(db, 1, 3)
+    mark_delivered(db, 1, 3)
 
     found = explanations(db, aggregate, routes=[SHOP, "other"])
-    run = run_command("why", str(aggregate), HOLDFAST_ROUTES=routed(tmp_path, SHOP, "other"))
+    run = run_command("why", str(aggregate), HOLDFAST_ROUTES=a_routes_file(tmp_path, SHOP, "other"))
 
     assert [(one.type, one.destination) for one in found] == [
         ("booking.created", SHOP),

@@ -8,8 +8,8 @@ import pytest
 
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.routes import Route, Routes
-from tests.support.builders import Db, an_event, recorded, routed
-from tests.support.outbox import Outside, an_aggregate
+from tests.support.builders import Db, an_event, recorded, with_routes
+from tests.support.outbox import FakeDestination, an_aggregate
 from tests.support.waiting import wait_until
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
@@ -53,7 +53,7 @@ def test_a_slow_destination_leaves_a_thread_for_another(db: Db) -> None:
         may_continue.wait(30)
         return Delivered()
 
-    slow, quick = Outside(slowly), Outside()
+    slow, quick = FakeDestination(slowly), FakeDestination()
     with a_relay(db, {"slow": slow, "quick": quick}, threads=2) as relay:
         recorded(relay.db, *(an_event(an_aggregate(lane)) for lane in (0, 1)))
         threads = [threading.Thread(target=relay.run) for _ in range(2)]
@@ -72,10 +72,10 @@ def test_a_slow_destination_leaves_a_thread_for_another(db: Db) -> None:
 
 
 @contextmanager
-def a_relay(db: Db, shops: dict[str, Outside], *, threads: int) -> Iterator[Relay]:
+def a_relay(db: Db, shops: dict[str, FakeDestination], *, threads: int) -> Iterator[Relay]:
     """A relay to several destinations that want every event."""
     routes = {name: Route(name=name, url="null:") for name in shops}
-    sessions = routed(db, Routes(list(routes.values())))
+    sessions = with_routes(db, Routes(list(routes.values())))
     leases = Leases(sessions)
     try:
         limits = ConcurrencyLimits(list(shops), threads)

@@ -11,7 +11,7 @@ from tests.conftest import OpenRelay
 from tests.support.builders import Db
 from tests.support.outbox import (
     SHOP,
-    Outside,
+    FakeDestination,
     an_aggregate,
     destination,
     recorded_for,
@@ -22,7 +22,7 @@ from tests.support.outbox import (
 from worker.relay.settling import Tally
 
 
-class Step(Outside):
+class Step(FakeDestination):
     """A server whose answers have effects on the database. The effects of poisonous rows raise an error."""
 
     def __init__(self, *, concurrency: int = 1) -> None:

@@ -13,8 +13,7 @@ from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded, routes_of
 from tests.support.outbox import (
     NOT_NOW,
-    Outside,
-    Troubled,
+    FakeDestination,
     an_aggregate,
     claimed,
     recorded_for,
@@ -29,11 +28,11 @@ from worker.relay.settling import Tally
 
 
 def test_an_empty_outbox_is_drained_at_once(relay_to: OpenRelay) -> None:
-    assert relay_to(Outside()).run() == Tally()
+    assert relay_to(FakeDestination()).run() == Tally()
 
 
 def test_everything_due_is_delivered_once_and_marked(relay_to: OpenRelay) -> None:
-    shop = Outside()
+    shop = FakeDestination()
     relay = relay_to(shop)
     ids = recorded_for(relay.db, *(an_aggregate(number % 32) for number in range(100)))
 
@@ -46,7 +45,7 @@ def test_everything_due_is_delivered_once_and_marked(relay_to: OpenRelay) -> Non
 
 
 def test_the_events_of_one_aggregate_are_delivered_in_order_whatever_the_size_of_a_batch(relay_to: OpenRelay) -> None:
-    shop = Outside(concurrency=4)
+    shop = FakeDestination(concurrency=4)
     relay = relay_to(shop, batch_size=3)
     aggregates = [an_aggregate(lane) for lane in (0, 0, 0, 1)]
     recorded_for(relay.db, *(aggregates * 5))
@@ -60,17 +59,17 @@ def test_the_events_of_one_aggregate_are_delivered_in_order_whatever_the_size_of
 
 
 def test_a_failed_event_is_tried_again_later_and_before_the_next_one_of_its_aggregate(relay_to: OpenRelay) -> None:
-    shop = Troubled()
+    shop = FakeDestination()
     relay = relay_to(shop)
     one, other = an_aggregate(), an_aggregate()
     first, second, free = recorded_for(relay.db, one, one, other)
-    shop.trouble[first] = NOT_NOW
+    shop.failures[first] = NOT_NOW
 
     assert relay.run() == Tally(delivered=1, waiting=2)
     assert (shop.called, states(relay.db)) == ([first, free], ["waiting", "waiting", "processed"])
     third, *_ = recorded_for(relay.db, one)
     assert relay.run() == Tally(waiting=1)
-    shop.trouble.clear()
+    shop.failures.clear()
     time_passes(relay.db)
 
     assert relay.run() == Tally(delivered=3)
@@ -79,11 +78,11 @@ def test_a_failed_event_is_tried_again_later_and_before_the_next_one_of_its_aggr
 
 
 def test_after_a_dead_letter_its_aggregate_continues(relay_to: OpenRelay) -> None:
-    shop = Troubled()
+    shop = FakeDestination()
     relay = relay_to(shop)
     aggregate = an_aggregate()
     first, second = recorded_for(relay.db, aggregate, aggregate)
-    shop.trouble[first] = Rejected("too large")
+    shop.failures[first] = Rejected("too large")
 
     assert relay.run() == Tally(delivered=1, dead=1)
 
@@ -93,11 +92,11 @@ def test_after_a_dead_letter_its_aggregate_continues(relay_to: OpenRelay) -> Non
 
 
 def test_after_the_last_attempt_a_row_is_dead_and_its_aggregate_continues_in_order(relay_to: OpenRelay) -> None:
-    shop = Troubled()
+    shop = FakeDestination()
     relay = relay_to(shop, max_attempts=1, batch_size=2)
     aggregate = an_aggregate()
     ids = recorded_for(relay.db, *[aggregate] * 5)
-    shop.trouble[ids[0]] = Failed("oops")
+    shop.failures[ids[0]] = Failed("oops")
 
     relay.run()
 
@@ -111,7 +110,7 @@ def test_a_server_that_breaks_the_call_fails_only_that_row(relay_to: OpenRelay) 
             raise RuntimeError("unforeseen")
         return Delivered()
 
-    relay = relay_to(Outside(answer))
+    relay = relay_to(FakeDestination(answer))
     recorded_for(relay.db, an_aggregate(), an_aggregate())
 
     assert relay.run(limit=2) == Tally(delivered=1, waiting=1)
@@ -119,7 +118,7 @@ def test_a_server_that_breaks_the_call_fails_only_that_row(relay_to: OpenRelay) 
 
 
 def test_a_refusal_by_a_step_settles_its_row(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside(lambda _: Refused("no")))
+    relay = relay_to(FakeDestination(lambda _: Refused("no")))
     recorded_for(relay.db, an_aggregate())
 
     assert relay.run() == Tally(delivered=1)
@@ -127,7 +126,7 @@ def test_a_refusal_by_a_step_settles_its_row(relay_to: OpenRelay) -> None:
 
 
 def test_no_more_rows_are_tried_than_the_limit(relay_to: OpenRelay) -> None:
-    shop = Outside()
+    shop = FakeDestination()
     relay = relay_to(shop, batch_size=3)
     recorded_for(relay.db, *(an_aggregate(number % 2) for number in range(20)))
 
@@ -138,7 +137,7 @@ def test_no_more_rows_are_tried_than_the_limit(relay_to: OpenRelay) -> None:
 
 
 def test_a_relay_that_is_stopped_finishes_its_batch_and_releases_its_lane(relay_to: OpenRelay) -> None:
-    shop = Outside()
+    shop = FakeDestination()
     relay = relay_to(shop, batch_size=2)
     recorded_for(relay.db, *(an_aggregate() for _ in range(6)))
 
@@ -153,7 +152,7 @@ def test_a_relay_that_is_stopped_finishes_its_batch_and_releases_its_lane(relay_
 
 
 def test_a_relay_that_was_stopped_claims_nothing(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     recorded_for(relay.db, an_aggregate())
     relay.stopping.set()
 
@@ -161,14 +160,14 @@ def test_a_relay_that_was_stopped_claims_nothing(relay_to: OpenRelay) -> None:
 
 
 def test_a_relay_ends_at_the_given_time(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     recorded_for(relay.db, an_aggregate())
 
     assert relay.run(until=time.monotonic()) == Tally()
 
 
 def test_a_lane_is_released_after_its_slice_of_time(relay_to: OpenRelay) -> None:
-    shop = Outside()
+    shop = FakeDestination()
     relay = relay_to(shop, batch_size=1)
     ids = recorded_for(relay.db, *(an_aggregate(lane) for lane in (0, 0, 0, 1)))
 
@@ -185,7 +184,7 @@ def test_a_lane_is_released_after_its_slice_of_time(relay_to: OpenRelay) -> None
 
 
 def test_progress_is_reported_after_each_lane(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     recorded_for(relay.db, an_aggregate(1), an_aggregate(2))
     reported: list[int] = []
 
@@ -197,14 +196,14 @@ def test_progress_is_reported_after_each_lane(relay_to: OpenRelay) -> None:
 def test_rows_of_a_destination_that_is_not_in_the_routes_stay_pending(relay_to: OpenRelay, db: Db) -> None:
     """During a rolling deployment an old worker meets rows of a new destination."""
     recorded(db, an_event(an_aggregate()))
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
 
     assert relay.run() == Tally()
     assert states(db) == ["ready"]
 
 
 def test_a_paused_destination_keeps_its_rows(relay_to: OpenRelay) -> None:
-    shop = Outside()
+    shop = FakeDestination()
     relay = relay_to(shop)
     recorded_for(relay.db, an_aggregate())
     with relay.db.begin() as session:
@@ -215,7 +214,7 @@ def test_a_paused_destination_keeps_its_rows(relay_to: OpenRelay) -> None:
 
 
 def test_a_run_that_lost_its_lease_writes_nothing_and_counts_its_rows_as_fenced(relay_to: OpenRelay) -> None:
-    shop = Outside()
+    shop = FakeDestination()
     relay = relay_to(shop)
     recorded_for(relay.db, an_aggregate(), an_aggregate())
 
@@ -234,7 +233,7 @@ def test_a_run_that_lost_its_lease_writes_nothing_and_counts_its_rows_as_fenced(
 
 
 def test_a_row_that_commits_late_is_not_overtaken_by_the_next_one_of_its_aggregate(relay_to: OpenRelay) -> None:
-    shop = Outside()
+    shop = FakeDestination()
     relay = relay_to(shop, batch_size=1)
     slow, quick = an_aggregate(), an_aggregate()
     with relay.db() as late:
@@ -254,7 +253,7 @@ def test_a_row_that_commits_late_is_not_overtaken_by_the_next_one_of_its_aggrega
 
 
 def test_several_threads_deliver_each_row_once(relay_to: OpenRelay) -> None:
-    shop = Outside(concurrency=4)
+    shop = FakeDestination(concurrency=4)
     relay = relay_to(shop, batch_size=5)
     ids = recorded_for(relay.db, *(an_aggregate(number % 32) for number in range(400)))
 
@@ -269,7 +268,7 @@ def test_several_threads_deliver_each_row_once(relay_to: OpenRelay) -> None:
 
 
 def test_a_lease_is_renewed_while_a_call_takes_its_time(relay_to: OpenRelay) -> None:
-    shop, called, done = Outside(), Event(), Event()
+    shop, called, done = FakeDestination(), Event(), Event()
     relay = relay_to(shop)
     recorded_for(relay.db, an_aggregate())
 

@@ -20,8 +20,8 @@ from domain import invariants, outbox
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
 from tests.conftest import empty
 from tests.support.builders import Db, an_event, routes_of
-from tests.support.models import MODEL
-from tests.support.outbox import SHOP, Outside, an_aggregate, rows, time_passes, with_shop
+from tests.support.hypothesis_settings import MODEL
+from tests.support.outbox import SHOP, FakeDestination, an_aggregate, rows, time_passes, with_shop
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
@@ -72,10 +72,10 @@ class Draining(RuleBasedStateMachine):
     def begin(self, batch_size: int) -> None:
         empty(self.db.kw["bind"])
         self.db = with_shop(self.db, max_attempts=MAX_ATTEMPTS, batch_size=batch_size)
-        self.worker, self.other = Outside(), Outside(lambda row: self.server.take(row, Delivered()))
+        self.worker, self.other = FakeDestination(), FakeDestination(lambda row: self.server.take(row, Delivered()))
         self.relay, self.other_relay = (self._a_relay(shop) for shop in (self.worker, self.other))
 
-    def _a_relay(self, shop: Outside) -> Relay:
+    def _a_relay(self, shop: FakeDestination) -> Relay:
         leases = Leases(self.db)
         self.open.callback(shop.close)
         self.open.callback(leases.close)

@@ -22,7 +22,16 @@ from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from domain.runtime.database import now
 from domain.runtime.errors import ConfigurationError
-from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, available, routed, routes_of, some_settings
+from tests.support.builders import (
+    Db,
+    a_hold,
+    an_item,
+    an_overdue_hold,
+    available,
+    routes_of,
+    some_settings,
+    with_routes,
+)
 from tests.support.http_server import Server, a_server, saying, trickling
 from tests.support.operations import ENTRY
 from tests.support.outbox import destination, time_passes
@@ -48,7 +57,7 @@ def relay(db: Db, service: Server) -> Iterator[Relay]:
     route = Route(
         name=CONFIRMATION, url=service.url, events=tuple(STEP_TYPES), max_attempts=MAX_ATTEMPTS, concurrency=1
     )
-    here = routed(db, Routes([], [route], STEP_TYPES))
+    here = with_routes(db, Routes([], [route], STEP_TYPES))
     leases, step = Leases(here), a_step(route, here)
     yield Relay(
         db=here,

@@ -14,7 +14,7 @@ from tests.support.outbox import (
     DOWN,
     NOT_NOW,
     SHOP,
-    Outside,
+    FakeDestination,
     aged,
     an_aggregate,
     claimed,
@@ -47,7 +47,7 @@ KINDS = ("delivered", "failed", "rejected", "unreachable", "died", "fenced")
     ],
 )
 def test_what_became_of_a_delivery_is_counted(relay_to: OpenRelay, outcome: Outcome, kinds: set[str]) -> None:
-    relay = relay_to(Outside(lambda _: outcome))
+    relay = relay_to(FakeDestination(lambda _: outcome))
     recorded_for(relay.db, an_aggregate())
     growth = {kind: grown(f"holdfast_outbox_{kind}_total") for kind in KINDS}
 
@@ -58,7 +58,7 @@ def test_what_became_of_a_delivery_is_counted(relay_to: OpenRelay, outcome: Outc
 
 
 def test_the_last_attempt_is_a_failure_and_a_death(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside(lambda _: NOT_NOW), max_attempts=1)
+    relay = relay_to(FakeDestination(lambda _: NOT_NOW), max_attempts=1)
     recorded_for(relay.db, an_aggregate())
     failed, died = grown("holdfast_outbox_failed_total"), grown("holdfast_outbox_died_total")
 
@@ -68,7 +68,7 @@ def test_the_last_attempt_is_a_failure_and_a_death(relay_to: OpenRelay) -> None:
 
 
 def test_rows_sent_under_a_lost_lease_are_counted_and_a_lane_is_leased_meanwhile(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     recorded_for(relay.db, an_aggregate())
     fenced, leased, during = grown("holdfast_outbox_fenced_total"), grown("holdfast_lanes_leased"), []
 
@@ -85,7 +85,7 @@ def test_rows_sent_under_a_lost_lease_are_counted_and_a_lane_is_leased_meanwhile
 
 
 def test_the_time_from_commit_to_delivery_is_the_databases(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     ids = recorded_for(relay.db, *(an_aggregate(1) for _ in range(3)))
     for row_id, age in zip(ids, (timedelta(seconds=20), timedelta(minutes=4), timedelta(days=9)), strict=True):
         aged(relay.db, row_id, age)
@@ -102,7 +102,7 @@ def test_the_time_from_commit_to_delivery_is_the_databases(relay_to: OpenRelay) 
 
 
 def test_a_replay_does_not_count_as_a_late_delivery(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     recorded_for(relay.db, an_aggregate())
     with relay.db.begin() as session:
         session.execute(update(table).values(headers={"replayed": "true"}))

@@ -22,7 +22,7 @@ from tests.conftest import OpenRelay
 from tests.support.api_process import serving
 from tests.support.builders import Db, a_hold, an_item
 from tests.support.http_server import Server, a_server
-from tests.support.outbox import SHOP, Outside, an_aggregate, recorded_for, with_shop
+from tests.support.outbox import SHOP, FakeDestination, an_aggregate, recorded_for, with_shop
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from tests.worker.telemetry.test_exposition import running
 from worker.formats.envelope import trace
@@ -53,7 +53,7 @@ def traced(db: Db, *traceparents: str | None) -> None:
 
 
 def test_the_span_of_a_delivery_links_to_each_request_once(relay_to: OpenRelay, spans: InMemorySpanExporter) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     traced(relay.db, PARENT, OTHER, PARENT, None, "garbled")
 
     relay.run()
@@ -73,7 +73,7 @@ def test_a_consumer_gets_the_trace_context_of_the_request(relay_to: OpenRelay, s
         sent.append(trace(row))
         return Delivered()
 
-    relay = relay_to(Outside(note))
+    relay = relay_to(FakeDestination(note))
     traced(relay.db, PARENT)
 
     relay.run()
@@ -82,7 +82,7 @@ def test_a_consumer_gets_the_trace_context_of_the_request(relay_to: OpenRelay, s
 
 
 def test_without_tracing_everything_is_delivered_all_the_same(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     traced(relay.db, PARENT)
 
     assert relay.run().delivered == 1

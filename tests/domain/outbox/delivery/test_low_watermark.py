@@ -25,8 +25,7 @@ from tests.support.outbox import (
     DOWN,
     NOT_NOW,
     SHOP,
-    Outside,
-    Troubled,
+    FakeDestination,
     an_aggregate,
     fetched,
     recorded_for,
@@ -90,12 +89,12 @@ def leased(relay: Relay, aggregate: UUID) -> tuple[Lane, list[Row]]:
 
 
 @pytest.fixture
-def server() -> Troubled:
-    return Troubled()
+def server() -> FakeDestination:
+    return FakeDestination()
 
 
 @pytest.fixture
-def relay(relay_to: OpenRelay, server: Troubled) -> Relay:
+def relay(relay_to: OpenRelay, server: FakeDestination) -> Relay:
     return relay_to(server, batch_size=2)
 
 
@@ -122,7 +121,7 @@ def test_the_watermark_rises_to_the_rows_that_an_earlier_run_has_settled(relay: 
 def test_the_watermark_rises_under_an_old_snapshot_and_a_claim_then_reads_no_settled_row(
     relay_to: OpenRelay, old_snapshot: None
 ) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     recorded_for(relay.db, *(an_aggregate() for _ in range(6_000)))
     relay.run()
     risen(relay)
@@ -133,7 +132,7 @@ def test_the_watermark_rises_under_an_old_snapshot_and_a_claim_then_reads_no_set
 
 
 @pytest.mark.parametrize("runs", [1, 5])
-def test_a_row_that_commits_late_is_never_below_the_watermark(relay: Relay, server: Troubled, runs: int) -> None:
+def test_a_row_that_commits_late_is_never_below_the_watermark(relay: Relay, server: FakeDestination, runs: int) -> None:
     aggregate = an_aggregate()
     risen(relay)
 
@@ -151,7 +150,7 @@ def test_a_row_that_commits_late_is_never_below_the_watermark(relay: Relay, serv
     assert set(states(relay.db)) == {"processed"}
 
 
-def test_a_row_of_the_youngest_transaction_is_never_below_the_watermark(relay: Relay, server: Troubled) -> None:
+def test_a_row_of_the_youngest_transaction_is_never_below_the_watermark(relay: Relay, server: FakeDestination) -> None:
     """A snapshot does not show a transaction that is younger than all those that have ended."""
     aggregate = an_aggregate()
     risen(relay)
@@ -182,14 +181,14 @@ def test_a_transaction_that_recorded_and_rolled_back_does_not_keep_the_watermark
     risen(relay)
 
 
-def test_a_row_that_waited_is_delivered_though_it_is_below_the_watermark(relay: Relay, server: Troubled) -> None:
+def test_a_row_that_waited_is_delivered_though_it_is_below_the_watermark(relay: Relay, server: FakeDestination) -> None:
     aggregate = an_aggregate()
     bad, behind = recorded_for(relay.db, aggregate, aggregate)
-    server.trouble[bad] = NOT_NOW
+    server.failures[bad] = NOT_NOW
     relay.run()
     assert risen(relay) > behind
 
-    del server.trouble[bad]
+    del server.failures[bad]
     time_passes(relay.db)
     relay.run()
 
@@ -197,7 +196,7 @@ def test_a_row_that_waited_is_delivered_though_it_is_below_the_watermark(relay: 
     assert set(states(relay.db)) == {"processed"}
 
 
-def test_a_replayed_row_is_delivered_though_it_is_below_the_watermark(relay: Relay, server: Troubled) -> None:
+def test_a_replayed_row_is_delivered_though_it_is_below_the_watermark(relay: Relay, server: FakeDestination) -> None:
     aggregate = an_aggregate()
     ids = recorded_for(relay.db, aggregate, aggregate)
     relay.run()
@@ -212,7 +211,7 @@ def test_a_replayed_row_is_delivered_though_it_is_below_the_watermark(relay: Rel
 
 
 def test_a_run_whose_time_is_over_keeps_the_watermark_below_the_rows_that_it_has_not_read(
-    relay: Relay, server: Troubled, monkeypatch: pytest.MonkeyPatch
+    relay: Relay, server: FakeDestination, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     risen(relay)
     monkeypatch.setattr(lane_run, "SLICE_SECONDS", 0)
@@ -248,7 +247,7 @@ def test_the_watermark_stays_below_a_row_of_the_last_batch_that_is_still_ready(r
 
 
 def test_a_run_that_has_reached_its_limit_keeps_the_watermark_below_the_other_rows(
-    relay: Relay, server: Troubled
+    relay: Relay, server: FakeDestination
 ) -> None:
     risen(relay)
     ids = recorded_for(relay.db, *(an_aggregate() for _ in range(5)))
@@ -259,17 +258,19 @@ def test_a_run_that_has_reached_its_limit_keeps_the_watermark_below_the_other_ro
     assert server.called[-5:] == ids
 
 
-def test_rows_that_were_not_delivered_in_an_outage_are_delivered_after_it(relay: Relay, server: Troubled) -> None:
+def test_rows_that_were_not_delivered_in_an_outage_are_delivered_after_it(
+    relay: Relay, server: FakeDestination
+) -> None:
     risen(relay)
     one, other = an_aggregate(), an_aggregate()
     ids = recorded_for(relay.db, one, other, one, other, one)
-    server.trouble = dict.fromkeys(ids, DOWN)
+    server.failures = dict.fromkeys(ids, DOWN)
     for _ in range(3):
         relay.run()
         time_passes(relay.db)
     assert {"ready", "waiting"} & set(states(relay.db, *ids))
 
-    server.trouble = {}
+    server.failures = {}
     relay.run()
     last_calls = list(dict.fromkeys(reversed(server.called)))  # the latest first
 
@@ -279,7 +280,7 @@ def test_rows_that_were_not_delivered_in_an_outage_are_delivered_after_it(relay:
 
 
 def test_maintenance_resets_the_watermark_above_a_row_that_was_made_ready_by_hand(
-    relay: Relay, server: Troubled
+    relay: Relay, server: FakeDestination
 ) -> None:
     (row_id,) = recorded_for(relay.db, an_aggregate())
     relay.run()
@@ -301,7 +302,7 @@ def test_maintenance_keeps_a_watermark_that_is_right(relay: Relay) -> None:
     assert low_watermark(relay.db) == before
 
 
-def test_after_maintenance_ids_that_begin_anew_are_delivered(relay: Relay, server: Troubled) -> None:
+def test_after_maintenance_ids_that_begin_anew_are_delivered(relay: Relay, server: FakeDestination) -> None:
     risen(relay)
     server.called.clear()
     with relay.db.begin() as session:

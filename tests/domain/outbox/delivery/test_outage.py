@@ -12,8 +12,7 @@ from tests.conftest import OpenRelay
 from tests.support.builders import Db
 from tests.support.outbox import (
     DOWN,
-    Outside,
-    Troubled,
+    FakeDestination,
     a_lane,
     an_aggregate,
     destination,
@@ -30,7 +29,7 @@ from worker.relay.settling import Tally
 
 
 def test_an_outage_spends_no_attempt_kills_no_event_and_keeps_the_order(relay_to: OpenRelay) -> None:
-    server = Outside(lambda _: Unreachable("down"))
+    server = FakeDestination(lambda _: Unreachable("down"))
     relay = relay_to(server, max_attempts=1, batch_size=2)
     aggregates = [an_aggregate(lane) for lane in (0, 0, 1)]
     ids = recorded_for(relay.db, *(aggregates * 3))
@@ -54,7 +53,7 @@ def test_an_outage_is_probed_with_one_row_at_a_time(relay_to: OpenRelay) -> None
         time.sleep(0.05)  # long enough for as many calls as may be in flight at once
         return DOWN
 
-    server = Outside(slowly, concurrency=8)
+    server = FakeDestination(slowly, concurrency=8)
     relay = relay_to(server)
     recorded_for(relay.db, *(an_aggregate(lane) for lane in (0, 1, 2) for _ in range(20)))
     relay.run()
@@ -69,7 +68,7 @@ def test_an_outage_is_probed_with_one_row_at_a_time(relay_to: OpenRelay) -> None
 
 def test_outages_that_come_again_and_again_kill_no_event(relay_to: OpenRelay) -> None:
     """The service works for a moment now and then, as one that keeps crashing does."""
-    server = Outside()
+    server = FakeDestination()
     relay = relay_to(server, max_attempts=3)
     recorded_for(relay.db, *(an_aggregate(lane) for lane in (0, 0, 1, 1)))
     server.answer = lambda _: Unreachable("down")
@@ -86,10 +85,10 @@ def test_outages_that_come_again_and_again_kill_no_event(relay_to: OpenRelay) ->
 
 
 def test_one_event_that_breaks_its_consumer_dies_alone(relay_to: OpenRelay) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server, max_attempts=3)
     (bad,) = recorded_for(relay.db, an_aggregate(1))
-    server.trouble[bad] = Unreachable("500")
+    server.failures[bad] = Unreachable("500")
 
     for _ in range(12):
         recorded_for(relay.db, an_aggregate(1), an_aggregate(2))
@@ -101,11 +100,11 @@ def test_one_event_that_breaks_its_consumer_dies_alone(relay_to: OpenRelay) -> N
 
 
 def test_a_row_that_was_not_sent_because_of_another_one_is_not_overtaken(relay_to: OpenRelay) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server, batch_size=2)
     a, b = an_aggregate(0), an_aggregate(0)
     bad, first, second = recorded_for(relay.db, a, b, b)
-    server.trouble[bad] = Unreachable("500")
+    server.failures[bad] = Unreachable("500")
     relay.run()
     (recovering,) = recorded_for(relay.db, an_aggregate(3))
     time_passes(relay.db)
@@ -117,10 +116,10 @@ def test_a_row_that_was_not_sent_because_of_another_one_is_not_overtaken(relay_t
 
 
 def test_after_a_row_was_taken_for_the_cause_the_next_one_shows_whether_that_was_right(relay_to: OpenRelay) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     (bad,) = recorded_for(relay.db, an_aggregate(0))
-    server.trouble[bad] = DOWN
+    server.failures[bad] = DOWN
     relay.run()
     recorded_for(relay.db, an_aggregate(1))
     time_passes(relay.db)
@@ -140,7 +139,7 @@ def test_after_a_row_was_taken_for_the_cause_the_next_one_shows_whether_that_was
 def test_a_worker_that_takes_its_row_for_the_cause_keeps_the_pause_that_another_lane_was_asked_for(
     relay_to: OpenRelay,
 ) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     bad, other = recorded_for(relay.db, an_aggregate(0), an_aggregate(1))
     _has_recovered_since(relay.db, bad)

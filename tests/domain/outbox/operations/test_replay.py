@@ -18,8 +18,8 @@ from domain.outbox.table import outbox
 from domain.runtime.errors import Invalid
 from tests.conftest import OpenRelay
 from tests.support.builders import Db, a_hold, an_event, an_item, recorded
-from tests.support.operations import ENTRY, delivered
-from tests.support.outbox import NOT_NOW, Outside, Troubled, an_aggregate, recorded_for, row, rows, states, time_passes
+from tests.support.operations import ENTRY, mark_delivered
+from tests.support.outbox import NOT_NOW, FakeDestination, an_aggregate, recorded_for, row, rows, states, time_passes
 from tests.support.waiting import wait_until, wait_until_blocked
 from worker.formats.envelope import trace
 
@@ -58,14 +58,14 @@ def test_when_there_is_nothing_to_replay_nothing_is_replayed(db: Db) -> None:
 
 
 def test_dead_letters_are_sent_again_in_order_as_the_same_events_and_marked(relay_to: OpenRelay) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     aggregate = an_aggregate()
     ids = recorded_for(relay.db, aggregate, aggregate, aggregate)
-    server.trouble = {ids[0]: Rejected("no"), ids[1]: Rejected("no")}
+    server.failures = {ids[0]: Rejected("no"), ids[1]: Rejected("no")}
     relay.run()
     before = rows(relay.db)
-    server.trouble.clear()
+    server.failures.clear()
     server.called.clear()
 
     assert replayed(relay.db, DEAD) == 2
@@ -88,7 +88,7 @@ def test_a_replayed_event_is_sent_with_a_mark_and_with_the_id_of_its_request(rel
         sent.append(trace(row))
         return Delivered()
 
-    relay = relay_to(Outside(answer))
+    relay = relay_to(FakeDestination(answer))
     recorded(relay.db, an_event())
     with relay.db.begin() as session:
         session.execute(update(outbox).values(headers={"correlation_id": "r-1"}))
@@ -103,10 +103,10 @@ def test_a_replayed_event_is_sent_with_a_mark_and_with_the_id_of_its_request(rel
 
 
 def test_a_replayed_row_begins_anew_and_keeps_its_last_error(relay_to: OpenRelay) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     (row_id,) = recorded_for(relay.db, an_aggregate())
-    server.trouble[row_id] = Rejected("too large")
+    server.failures[row_id] = Rejected("too large")
     relay.run()
 
     replayed(relay.db, DEAD)
@@ -117,20 +117,20 @@ def test_a_replayed_row_begins_anew_and_keeps_its_last_error(relay_to: OpenRelay
 
 
 def test_a_replayed_row_that_fails_makes_the_later_ones_wait(relay_to: OpenRelay) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     aggregate = an_aggregate()
     first, second = recorded_for(relay.db, aggregate, aggregate)
     relay.run()
     server.called.clear()
-    server.trouble[first] = NOT_NOW
+    server.failures[first] = NOT_NOW
 
     replayed(relay.db, DELIVERED)
     (third,) = recorded_for(relay.db, aggregate)
     relay.run()
 
     assert (server.called, states(relay.db)) == ([first], ["waiting"] * 3)
-    server.trouble.clear()
+    server.failures.clear()
     time_passes(relay.db)
     relay.run()
     assert server.called == [first, first, second, third]
@@ -138,7 +138,7 @@ def test_a_replayed_row_that_fails_makes_the_later_ones_wait(relay_to: OpenRelay
 
 def test_rows_that_are_replayed_during_a_run_over_their_lane_keep_their_order(relay_to: OpenRelay) -> None:
     """The run has read past the first of the two replayed rows, and not past the second."""
-    server = Outside()
+    server = FakeDestination()
     relay = relay_to(server, batch_size=1)
     aggregate, other = an_aggregate(), an_aggregate()
     first, between, second = recorded_for(relay.db, aggregate, other, aggregate)
@@ -157,7 +157,7 @@ def test_rows_that_are_replayed_during_a_run_over_their_lane_keep_their_order(re
 
 
 def test_a_row_behind_one_that_is_replayed_during_a_run_over_their_lane_waits_for_it(relay_to: OpenRelay) -> None:
-    server = Outside()
+    server = FakeDestination()
     relay = relay_to(server, batch_size=1)
     aggregate, other = an_aggregate(), an_aggregate()
     first, between, second = recorded_for(relay.db, aggregate, other, aggregate)
@@ -177,7 +177,7 @@ def test_a_row_behind_one_that_is_replayed_during_a_run_over_their_lane_waits_fo
 
 
 def test_a_replay_beside_workers_loses_no_row_and_repeats_each_row_once(relay_to: OpenRelay) -> None:
-    server = Outside(concurrency=4)
+    server = FakeDestination(concurrency=4)
     relay = relay_to(server, batch_size=20)
     aggregates = [an_aggregate(number % 32) for number in range(64)]
     ids = recorded_for(relay.db, *(aggregates * 10))
@@ -210,10 +210,10 @@ def test_a_replay_beside_workers_loses_no_row_and_repeats_each_row_once(relay_to
 
 
 def test_each_batch_begins_where_the_last_one_ended_and_selects_no_row_that_was_replayed(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     ids = recorded_for(relay.db, *(an_aggregate() for _ in range(5)))
     for row_id in reversed(ids):
-        delivered(relay.db, row_id)  # in the opposite order, so that the rows are not in order of id on the disk
+        mark_delivered(relay.db, row_id)  # in the opposite order, so that the rows are not in order of id on the disk
     with relay.db.begin() as session:
         first = Batch(selection=DELIVERED.as_of_now(session), entry=ENTRY, limit=2)
     batch: Batch | None = first
@@ -231,10 +231,10 @@ def test_each_batch_begins_where_the_last_one_ended_and_selects_no_row_that_was_
 
 
 def test_pending_rows_are_never_replayed(relay_to: OpenRelay) -> None:
-    server = Troubled()
+    server = FakeDestination()
     relay = relay_to(server)
     waiting, _ = recorded_for(relay.db, an_aggregate(), an_aggregate())
-    server.trouble[waiting] = NOT_NOW
+    server.failures[waiting] = NOT_NOW
     relay.run(limit=1)
     before = rows(relay.db)
 
@@ -244,7 +244,7 @@ def test_pending_rows_are_never_replayed(relay_to: OpenRelay) -> None:
 
 
 def test_a_replay_does_not_wait_for_a_row_that_is_being_pruned(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     first, second = recorded_for(relay.db, an_aggregate(), an_aggregate())
     relay.run()
     with relay.db() as pruning:
@@ -257,7 +257,7 @@ def test_a_replay_does_not_wait_for_a_row_that_is_being_pruned(relay_to: OpenRel
 
 
 def test_replays_of_the_same_rows_at_the_same_time_replay_each_row_once(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside())
+    relay = relay_to(FakeDestination())
     recorded_for(relay.db, *(an_aggregate(number % 32) for number in range(300)))
     relay.run()
     done: list[int] = []
@@ -274,7 +274,7 @@ def test_replays_of_the_same_rows_at_the_same_time_replay_each_row_once(relay_to
 def test_a_replay_waits_for_another_one_so_that_neither_overtakes_within_a_reservation(db: Db) -> None:
     aggregate = an_aggregate()
     ids = recorded_for(db, *[aggregate] * 4)
-    delivered(db, *ids)
+    mark_delivered(db, *ids)
     with ThreadPoolExecutor(1) as elsewhere, db() as first:
         replay.replay(first, Batch(selection=DELIVERED, entry=ENTRY, limit=2), STEP_TYPES)
         second = elsewhere.submit(replayed, db, DELIVERED)

@@ -18,8 +18,7 @@ from tests.support.outbox import (
     DOWN,
     NOT_NOW,
     SHOP,
-    Outside,
-    Troubled,
+    FakeDestination,
     aged,
     an_aggregate,
     recorded_for,
@@ -45,11 +44,11 @@ def test_a_destination_without_rows_has_a_status(db: Db) -> None:
 
 
 def test_pending_waiting_and_dead_rows_are_counted(relay_to: OpenRelay) -> None:
-    shop = Troubled()
+    shop = FakeDestination()
     relay = relay_to(shop)
     one, other = an_aggregate(1), an_aggregate(2)
     first, _, dead, _ = recorded_for(relay.db, one, one, other, other)
-    shop.trouble = {first: NOT_NOW, dead: Rejected("no")}
+    shop.failures = {first: NOT_NOW, dead: Rejected("no")}
     relay.run()
     recorded_for(relay.db, an_aggregate(3))
 
@@ -62,13 +61,13 @@ def test_pending_waiting_and_dead_rows_are_counted(relay_to: OpenRelay) -> None:
 def test_the_age_is_that_of_the_oldest_row_whether_it_is_ready_or_waits(
     relay_to: OpenRelay, trouble: Outcome | None
 ) -> None:
-    shop = Troubled()
+    shop = FakeDestination()
     relay = relay_to(shop)
     oldest, younger = recorded_for(relay.db, an_aggregate(7), an_aggregate(3))
     aged(relay.db, oldest, timedelta(days=9))
     aged(relay.db, younger, timedelta(days=8))
     if trouble:
-        shop.trouble = {oldest: trouble, younger: trouble}
+        shop.failures = {oldest: trouble, younger: trouble}
         relay.run()
 
     assert timedelta(days=9).total_seconds() <= status_of(relay.db).oldest_pending_age_seconds < 9.1 * 86_400
@@ -85,10 +84,10 @@ def test_a_replayed_row_is_as_old_as_its_replay(db: Db) -> None:
 
 
 def test_a_replayed_row_does_not_hide_an_older_one_that_waits(relay_to: OpenRelay) -> None:
-    shop = Troubled()
+    shop = FakeDestination()
     relay = relay_to(shop)
     replayed, oldest = recorded_for(relay.db, an_aggregate(7), an_aggregate(7))
-    shop.trouble = {replayed: NOT_NOW, oldest: NOT_NOW}
+    shop.failures = {replayed: NOT_NOW, oldest: NOT_NOW}
     relay.run()
     aged(relay.db, oldest, timedelta(days=9))
     with relay.db.begin() as session:
@@ -98,7 +97,7 @@ def test_a_replayed_row_does_not_hide_an_older_one_that_waits(relay_to: OpenRela
 
 
 def test_discarded_rows_do_not_count_as_dead(relay_to: OpenRelay) -> None:
-    relay = relay_to(Outside(lambda _: Rejected("no")))
+    relay = relay_to(FakeDestination(lambda _: Rejected("no")))
     recorded_for(relay.db, an_aggregate())
     relay.run()
     with relay.db.begin() as session:
@@ -119,7 +118,7 @@ def test_rows_of_an_unregistered_destination_are_counted(db: Db) -> None:
 
 
 def test_an_outage_and_a_pause_are_shown(relay_to: OpenRelay) -> None:
-    shop = Outside(lambda _: DOWN)
+    shop = FakeDestination(lambda _: DOWN)
     relay = relay_to(shop)
     recorded_for(relay.db, an_aggregate())
     relay.run()
