@@ -38,7 +38,7 @@ class AmqpHarness(ProxiedHarness):
         self._server = rabbitmq()
         self._name = self._server.an_exchange("booking.*")
         self._a_full_queue()
-        self._taken: list[str] = []
+        self._accepted: list[str] = []
         super().__init__(_AmqpProxy(("127.0.0.1", self._server.port), self._routing_key))
         self.url = f"amqp://guest:guest@127.0.0.1:{self.proxy.port}/?exchange={self._name}"
 
@@ -55,8 +55,8 @@ class AmqpHarness(ProxiedHarness):
         return prefix + key[len(prefix) :]
 
     def accepted(self) -> Sequence[str]:
-        self._taken += [message.body for message in self._server.taken(self._name)]
-        return self._taken
+        self._accepted += [message.body for message in self._server.take_all(self._name)]
+        return self._accepted
 
     def cause(self, trouble: Trouble, position: int = 1) -> None:
         super().cause(trouble, position)

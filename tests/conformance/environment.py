@@ -59,11 +59,12 @@ class Environment:
                 break
             time_passes(self.db)
 
-    def taken(self) -> list[str]:
-        """Return the ids of the events that the server has taken, in order, with repeats."""
+    def accepted_ids(self) -> list[str]:
+        """Return the ids of the events that the server has accepted, in order, with repeats."""
         return [event_id(body) for body in self.harness.accepted()]
 
-    def arrived(self) -> list[str]:
+    def arrived_ids(self) -> list[str]:
+        """Return the ids of the events that came in, whether the server accepted them or not."""
         return [event_id(body) for body in self.harness.arrived()]
 
     def check_that_nothing_is_lost(self, *, dead: Sequence[str] = ()) -> None:
@@ -71,13 +72,13 @@ class Environment:
         found = {str(row.event_id): row for row in rows(self.db)}
         assert set(states(self.db)) <= {"processed", "dead"}
         assert {event for event, row in found.items() if row.dead_at} == set(dead)
-        assert set(self.taken()) == found.keys() - set(dead)
+        assert set(self.accepted_ids()) == found.keys() - set(dead)
         for aggregate, first_receipts in self._first_receipts().items():
             of_it = [event for event, row in found.items() if str(row.aggregate_id) == aggregate and event not in dead]
             assert first_receipts == of_it
 
     def check_that_nothing_is_repeated(self) -> None:
-        assert max(Counter(self.taken()).values()) == 1
+        assert max(Counter(self.accepted_ids()).values()) == 1
 
     def check_that_no_attempt_is_spent(self) -> None:
         assert {row.attempts for row in rows(self.db)} == {0}

@@ -109,11 +109,11 @@ class Harness(ABC):
 
     @abstractmethod
     def accepted(self) -> Sequence[str]:
-        """Return the bodies that the server has taken, repeats included, in the order in which it took them."""
+        """Return the bodies that the server has accepted, repeats included, in the order in which it accepted them."""
 
     @abstractmethod
     def arrived(self) -> Sequence[str]:
-        """Return the bodies that came in, whether the server took them or not."""
+        """Return the bodies that came in, whether the server accepted them or not."""
 
     @abstractmethod
     def cause(self, trouble: Trouble, position: int = 1) -> None:

@@ -58,7 +58,7 @@ class KafkaHarness(ProxiedHarness):
         self._cluster.answers(*(ERRORS[trouble] for trouble in troubles if trouble in ERRORS))
 
     def accepted(self) -> Sequence[str]:
-        return [message.body for message in self._cluster.taken(TOPIC)]
+        return [message.body for message in self._cluster.messages(TOPIC)]
 
     def arrived(self) -> Sequence[str]:
         refused = self._trouble is Trouble.REFUSES

@@ -73,7 +73,7 @@ def test_a_message_that_is_refused_dies_alone(
 
     environment.relay.run()
 
-    refused = [event for event in environment.arrived() if event not in environment.taken()]
+    refused = [event for event in environment.arrived_ids() if event not in environment.accepted_ids()]
     assert len(refused) == 1
     environment.check_that_nothing_is_lost(dead=refused)
     environment.check_that_nothing_is_repeated()
@@ -90,8 +90,8 @@ def test_what_follows_a_message_that_failed_waits_with_it(
     environment.relay.run()
     (failed,) = [row for row in rows(environment.db) if row.attempts]
     follow = [row for row in rows(environment.db) if row.aggregate_id == failed.aggregate_id and row.id >= failed.id]
-    assert set(environment.taken()).isdisjoint(str(row.event_id) for row in follow)
-    assert len(environment.taken()) == 9 - len(follow)
+    assert set(environment.accepted_ids()).isdisjoint(str(row.event_id) for row in follow)
+    assert len(environment.accepted_ids()) == 9 - len(follow)
 
     environment.recover()
 
@@ -124,11 +124,11 @@ def test_what_is_in_doubt_is_sent_again_under_the_same_id(open_environment: Open
     events = environment.record()
     environment.harness.cause(trouble)
     environment.endure()
-    wait_until("the server has taken an event", lambda: not set(environment.taken()).isdisjoint(events))
+    wait_until("the server has taken an event", lambda: not set(environment.accepted_ids()).isdisjoint(events))
 
     environment.recover()
 
-    assert max(Counter(environment.arrived()).values()) > 1
+    assert max(Counter(environment.arrived_ids()).values()) > 1
     environment.check_that_nothing_is_lost()
     environment.check_that_no_attempt_is_spent()
     if environment.harness.drops_repeats:
@@ -142,7 +142,7 @@ def test_an_outage_costs_no_attempt_and_no_message(open_environment: Open, name:
     events = environment.record()
     environment.harness.cause(trouble)
     environment.endure()
-    assert set(environment.taken()).isdisjoint(events)
+    assert set(environment.accepted_ids()).isdisjoint(events)
 
     environment.recover()
 
@@ -160,7 +160,7 @@ def test_what_is_returned_is_dead_or_waits_until_an_operator_has_mended_it(
     returned = environment.record()
     environment.harness.cause(trouble)
     environment.endure()
-    assert set(environment.taken()).isdisjoint(returned)
+    assert set(environment.accepted_ids()).isdisjoint(returned)
 
     environment.recover()
     environment.record()

@@ -28,7 +28,7 @@ PARTITIONS = 4
 
 
 @dataclass(frozen=True)
-class Taken:
+class Message:
     """A message in a topic."""
 
     body: str
@@ -70,7 +70,7 @@ class MockCluster:
     def start(self) -> None:
         self._library.rd_kafka_mock_broker_set_up(self._cluster, BROKER)
 
-    def taken(self, topic: str) -> list[Taken]:
+    def messages(self, topic: str) -> list[Message]:
         """Return all messages of a topic, in order within each partition."""
         consumer = Consumer({"bootstrap.servers": self.address, "group.id": "tests", "log_level": 0})
         try:
@@ -82,7 +82,7 @@ class MockCluster:
                 found = consumer.consume(sum(ends) - len(messages), PATIENCE_SECONDS)
                 assert found, "the messages did not arrive"
                 messages += found
-            return [_taken(message) for message in messages]
+            return [_message(message) for message in messages]
         finally:
             consumer.close()
 
@@ -100,10 +100,10 @@ class MockCluster:
         self._library.rd_kafka_destroy(self._handle)
 
 
-def _taken(message: Any) -> Taken:
+def _message(message: Any) -> Message:
     assert message.error() is None, message.error()
     headers = {name: value.decode() for name, value in message.headers() or ()}
-    return Taken(message.value().decode(), message.key().decode(), headers, message.timestamp()[1])
+    return Message(message.value().decode(), message.key().decode(), headers, message.timestamp()[1])
 
 
 @cache

@@ -53,7 +53,7 @@ def _started() -> "RabbitMQ":
 
 
 @dataclass(frozen=True)
-class Taken:
+class Message:
     """A message in a queue."""
 
     body: str
@@ -122,15 +122,15 @@ class RabbitMQ:
                 channel.queue_bind(name, name, key)
         return name
 
-    def taken(self, queue: str) -> list[Taken]:
-        """Take all messages out of a queue."""
-        found: list[Taken] = []
+    def take_all(self, queue: str) -> list[Message]:
+        """Take all messages out of a queue, and return them in order."""
+        found: list[Message] = []
         with self.channel() as channel:
             while True:
                 method, properties, body = channel.basic_get(queue, auto_ack=True)
                 if method is None:
                     return found
-                found.append(Taken(body.decode(), method.routing_key, properties))
+                found.append(Message(body.decode(), method.routing_key, properties))
 
     def waiting(self, queue: str) -> int:
         """Return how many messages are in a queue."""

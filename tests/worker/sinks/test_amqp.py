@@ -62,7 +62,7 @@ def test_a_message_has_everything_that_a_consumer_needs(server: RabbitMQ, open_a
     outcomes = open_amqp(f"{server.url}?exchange={name}").deliver([row])
 
     assert outcomes == [Delivered()]
-    (message,) = server.taken(name)
+    (message,) = server.take_all(name)
     properties = message.properties
     assert message.routing_key == properties.type == "booking.confirmed"
     assert properties.message_id == str(row.event_id)
@@ -88,7 +88,7 @@ def test_messages_of_an_aggregate_arrive_in_order_while_several_threads_deliver(
         thread.join()
 
     assert outcomes == [Delivered()] * 200
-    taken = [message.properties.message_id for message in server.taken(name)]
+    taken = [message.properties.message_id for message in server.take_all(name)]
     for batch in batches:
         for aggregate in aggregates:
             events = [str(row.event_id) for row in batch if row.aggregate_id == aggregate]
@@ -223,7 +223,7 @@ def test_while_rabbitmq_blocks_a_connection_nothing_is_sent_to_it(server: Rabbit
             assert {type(outcome) for outcome in amqp.deliver(rows)} == {Unreachable}
 
     wait_until("the rows are delivered", lambda: amqp.deliver(rows) == [Delivered()] * 20)
-    taken = [message.properties.message_id for message in server.taken(name)]
+    taken = [message.properties.message_id for message in server.take_all(name)]
     assert [taken.count(str(row.event_id)) for row in rows] == [1] * 20
 
 

@@ -79,7 +79,7 @@ def connected(kafka: Kafka) -> Kafka:
 
 
 def events(cluster: MockCluster) -> list[str]:
-    return [message.headers["event_id"] for message in cluster.taken(TOPIC)]
+    return [message.headers["event_id"] for message in cluster.messages(TOPIC)]
 
 
 def test_a_message_has_everything_that_a_consumer_needs(cluster: MockCluster, open_kafka: Open) -> None:
@@ -88,7 +88,7 @@ def test_a_message_has_everything_that_a_consumer_needs(cluster: MockCluster, op
     outcomes = open_kafka(url_of(cluster)).deliver([row])
 
     assert outcomes == [Delivered()]
-    (message,) = cluster.taken(TOPIC)
+    (message,) = cluster.messages(TOPIC)
     assert message.key == str(row.aggregate_id)
     assert message.headers == {
         "event_id": str(row.event_id),
@@ -115,7 +115,7 @@ def test_messages_of_an_aggregate_arrive_in_order_while_several_threads_deliver(
         thread.join()
 
     assert outcomes == [Delivered()] * 200
-    taken = cluster.taken(TOPIC)
+    taken = cluster.messages(TOPIC)
     assert len(taken) == 201
     for row in (row for batch in batches for row in batch):
         of_it = [message.headers["event_id"] for message in taken if message.key == str(row.aggregate_id)]

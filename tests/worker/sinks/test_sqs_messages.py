@@ -13,7 +13,16 @@ from domain.outbox import Delivered, Failed, NotSent, Rejected, Route
 from domain.runtime.errors import ConfigurationError
 from tests.conformance.sqs import ACCOUNT, REGION, FifoHarness, SqsHarness
 from tests.support.http_server import Server
-from tests.support.sqs import TIMEOUT_SECONDS, a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
+from tests.worker.sinks.sqs import (
+    TIMEOUT_SECONDS,
+    a_row,
+    a_sink,
+    an_endpoint,
+    calls,
+    outcomes_of,
+    some_rows,
+    taking_all,
+)
 from worker.formats import Message
 from worker.sinks.sqs.messages import LIMIT_BYTES, Entry, chunks, entry_of
 from worker.sinks.sqs.sink import region_of
@@ -46,7 +55,7 @@ def messages(harness: SqsHarness) -> Sequence[Any]:
 def test_a_message_has_the_event_its_type_and_the_headers_of_the_request_behind_it(sqs: SqsHarness) -> None:
     row = a_row(traceparent="00-1-2-01", correlation_id="request-1")
 
-    assert delivered([row], sqs.url) == [Delivered()]
+    assert outcomes_of([row], sqs.url) == [Delivered()]
 
     (message,) = messages(sqs)
     assert json.loads(message.body)["event_id"] == str(row.event_id)
@@ -58,7 +67,7 @@ def test_a_message_has_the_event_its_type_and_the_headers_of_the_request_behind_
 def test_on_a_fifo_queue_the_group_is_the_aggregate_and_a_retry_has_the_same_id(fifo: FifoHarness) -> None:
     row = a_row()
 
-    assert delivered([row], fifo.url) == delivered([row], fifo.url) == [Delivered()]
+    assert outcomes_of([row], fifo.url) == outcomes_of([row], fifo.url) == [Delivered()]
 
     (message,) = messages(fifo)
     assert (message.group_id, message.deduplication_id) == (str(row.aggregate_id), str(row.event_id))
@@ -69,7 +78,7 @@ def test_sqs_does_not_drop_a_replay_and_drops_the_retry_of_a_replay(fifo: FifoHa
     replays = [row._replace(headers=json.dumps({"replayed": at})) for at in ("2030-01-01T12:00:00Z", "later today")]
 
     for one in (row, *replays, *replays):
-        assert delivered([one], fifo.url) == [Delivered()]
+        assert outcomes_of([one], fifo.url) == [Delivered()]
 
     assert [json.loads(message.body)["event_id"] for message in messages(fifo)] == [str(row.event_id)] * 3
 
@@ -77,7 +86,7 @@ def test_sqs_does_not_drop_a_replay_and_drops_the_retry_of_a_replay(fifo: FifoHa
 def test_the_id_of_a_request_can_not_make_an_event_look_like_a_replay(fifo: FifoHarness) -> None:
     row = a_row(correlation_id="replayed")
 
-    assert delivered([row], fifo.url) == [Delivered()]
+    assert outcomes_of([row], fifo.url) == [Delivered()]
 
     (message,) = messages(fifo)
     assert message.deduplication_id == str(row.event_id)
@@ -92,14 +101,14 @@ def test_a_call_has_ten_messages_and_several_calls_run_at_once(server: Server) -
 
     server.answer = answer
 
-    assert delivered(some_rows(25), concurrency=3) == [Delivered()] * 25
+    assert outcomes_of(some_rows(25), concurrency=3) == [Delivered()] * 25
     assert sorted(map(len, calls(server))) == [5, 10, 10]
 
 
 def test_no_more_calls_run_at_once_than_the_route_allows(server: Server) -> None:
     server.answer = taking_all
 
-    assert delivered(some_rows(100), concurrency=2) == [Delivered()] * 100
+    assert outcomes_of(some_rows(100), concurrency=2) == [Delivered()] * 100
     assert len(server.connections) <= 2
 
 
@@ -131,7 +140,7 @@ def test_the_size_of_a_message_is_in_bytes_and_includes_its_attributes() -> None
 def test_a_message_that_is_too_large_is_rejected_without_a_call_and_the_others_are_delivered(sqs: SqsHarness) -> None:
     large = a_row(2, payload=json.dumps({"note": "x" * LIMIT_BYTES}))
 
-    outcomes = delivered([a_row(1), large, a_row(3)], sqs.url)
+    outcomes = outcomes_of([a_row(1), large, a_row(3)], sqs.url)
 
     assert outcomes[0] == outcomes[2] == Delivered()
     assert isinstance(outcomes[1], Rejected)
@@ -170,7 +179,7 @@ def test_characters_that_sqs_refuses_are_escaped_in_a_body_and_replaced_in_an_at
 def test_a_row_that_can_not_be_written_fails_alone(sqs: SqsHarness) -> None:
     bad = a_row(2)._replace(headers="no JSON")
 
-    outcomes = delivered([a_row(1), bad, a_row(3)], sqs.url)
+    outcomes = outcomes_of([a_row(1), bad, a_row(3)], sqs.url)
 
     assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered]
 
@@ -180,7 +189,7 @@ def test_requests_go_through_the_proxy_of_the_environment(server: Server, monkey
     monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/hook").replace("//", "//me:secret@"))
     server.answer = taking_all
 
-    assert delivered([a_row()]) == [Delivered()]
+    assert outcomes_of([a_row()]) == [Delivered()]
     assert server.requests[0].path == "http://sqs.example.test/"
     assert server.requests[0].headers["proxy-authorization"] == "Basic bWU6c2VjcmV0"
 
@@ -189,7 +198,7 @@ def test_no_call_begins_when_the_process_stops(server: Server) -> None:
     stopping = Event()
     stopping.set()
 
-    assert delivered([a_row()], stopping=stopping) == [NotSent()]
+    assert outcomes_of([a_row()], stopping=stopping) == [NotSent()]
     assert server.requests == []
 
 
@@ -197,7 +206,7 @@ def test_requests_are_signed_for_the_region_of_the_environment(server: Server, m
     monkeypatch.setenv("AWS_REGION", "ap-southeast-2")
     server.answer = taking_all
 
-    delivered([a_row()])
+    outcomes_of([a_row()])
 
     assert "/ap-southeast-2/sqs/" in server.requests[0].headers["authorization"]
 

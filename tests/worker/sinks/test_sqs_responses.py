@@ -10,7 +10,7 @@ import pytest
 from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Unreachable
 from tests.conformance.sqs import ACCOUNT, REGION, SqsHarness
 from tests.support.http_server import Server, saying, trickling
-from tests.support.sqs import a_row, a_sink, an_endpoint, calls, delivered, some_rows, taking_all
+from tests.worker.sinks.sqs import a_row, a_sink, an_endpoint, calls, outcomes_of, some_rows, taking_all
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_outcome_of_a_message_that_was_not_taken_depends_on_whose_fault_it_w
 ) -> None:
     server.answer = failing(**entry)
 
-    (found,) = delivered([a_row()])
+    (found,) = outcomes_of([a_row()])
 
     assert isinstance(found, outcome) and "sorry" in str(found)
     assert getattr(found, "throttled", False) == ("hrottl" in str(entry.get("Code")))
@@ -82,7 +82,7 @@ def test_a_call_that_was_not_taken_is_an_outage_and_boto3_does_not_retry(
 ) -> None:
     server.answer = saying(status, json.dumps({"__type": code, "message": "sorry"} if code else {}).encode())
 
-    outcomes = delivered([a_row(1), a_row(2)])
+    outcomes = outcomes_of([a_row(1), a_row(2)])
 
     for outcome in outcomes:
         assert isinstance(outcome, Unreachable) and outcome.throttled == throttled
@@ -98,7 +98,7 @@ def test_after_a_call_that_failed_because_of_one_message_each_message_is_sent_al
 
     server.answer = answer
 
-    outcomes = delivered([a_row(1), a_row(2, payload='"poison"'), a_row(3)], concurrency=1)
+    outcomes = outcomes_of([a_row(1), a_row(2, payload='"poison"'), a_row(3)], concurrency=1)
 
     assert [type(outcome) for outcome in outcomes] == [Delivered, Rejected, Delivered]
     assert list(map(len, calls(server))) == [3, 1, 1, 1]
@@ -123,7 +123,7 @@ def test_after_a_call_that_failed_because_of_one_message_each_message_is_sent_al
 def test_a_message_that_the_response_does_not_mention_is_not_delivered(server: Server, answer: bytes) -> None:
     server.answer = saying(200, answer)
 
-    (outcome,) = delivered([a_row()])
+    (outcome,) = outcomes_of([a_row()])
 
     assert isinstance(outcome, Unreachable)
 
@@ -131,13 +131,13 @@ def test_a_message_that_the_response_does_not_mention_is_not_delivered(server: S
 def test_a_message_that_was_both_taken_and_failed_has_failed(server: Server) -> None:
     server.answer = saying(200, b'{"Successful": [{"Id": "0"}], "Failed": [{"Id": "0", "SenderFault": false}]}')
 
-    assert [type(outcome) for outcome in delivered([a_row()])] == [Failed]
+    assert [type(outcome) for outcome in outcomes_of([a_row()])] == [Failed]
 
 
 def test_nothing_more_is_sent_to_a_queue_that_is_down(server: Server) -> None:
     server.answer = saying(503)
 
-    outcomes = delivered(some_rows(100), concurrency=1)
+    outcomes = outcomes_of(some_rows(100), concurrency=1)
 
     assert len(server.requests) == 1
     assert outcomes[10:] == [NotSent()] * 90
@@ -159,13 +159,13 @@ def test_a_response_that_trickles_in_is_not_waited_for_and_keeps_no_thread(serve
 def test_a_response_that_is_too_large_is_not_read_to_its_end(server: Server) -> None:
     server.answer = saying(200, b" " * 300_000)
 
-    (outcome,) = delivered([a_row()])
+    (outcome,) = outcomes_of([a_row()])
 
     assert isinstance(outcome, Unreachable) and "262,144 bytes" in outcome.error
 
 
 def test_a_queue_that_does_not_exist_is_an_outage(sqs: SqsHarness) -> None:
-    (outcome,) = delivered([a_row()], f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/not-there")
+    (outcome,) = outcomes_of([a_row()], f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/not-there")
 
     assert isinstance(outcome, Unreachable)
 
@@ -177,7 +177,7 @@ def test_missing_credentials_are_an_outage(server: Server, monkeypatch: pytest.M
         monkeypatch.setenv(name, "/nowhere")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
 
-    (outcome,) = delivered([a_row()])
+    (outcome,) = outcomes_of([a_row()])
 
     assert isinstance(outcome, Unreachable) and "credentials" in outcome.error
     assert server.requests == []

@@ -39,7 +39,7 @@ def a_sink(url: str = QUEUE, *, stopping: Event | None = None, **fields: Any) ->
     return Sqs(Route(name="queue", url=url, **options), some_settings(), stopping or Event())
 
 
-def delivered(rows: Sequence[Row], url: str = QUEUE, **fields: Any) -> Sequence[Outcome]:
+def outcomes_of(rows: Sequence[Row], url: str = QUEUE, **fields: Any) -> Sequence[Outcome]:
     sink = a_sink(url, **fields)
     try:
         return sink.deliver(rows)
