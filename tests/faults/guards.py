@@ -23,7 +23,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         f"{DELIVERY}/test_claim.py",
         f"{DELIVERY}/test_lanes.py",
         f"{DELIVERY}/test_outcomes.py",
-        f"{RELAY}/test_ordered_calls.py",
+        "tests/worker/ordering/test_ordered_calls.py",
         f"{DELIVERY}/test_settle.py",
         f"{RELAY}/test_relay.py",
         f"{DELIVERY}/test_low_watermark.py",
@@ -209,10 +209,10 @@ MUTANTS = (
     Mutant(
         guard="order",
         title="rows that follow a row that was not delivered are sent",
-        path="worker/relay/ordered_calls.py",
+        path="worker/ordering/ordered_calls.py",
         text="is_next = is_next and allows_next(outcome)",
         without="is_next = True",
-        noticed_by=f"{RELAY}/test_ordered_calls.py::test_a_row_that_was_not_delivered_stops_its_aggregate_and_no_other[outcome0]",
+        noticed_by="tests/worker/ordering/test_ordered_calls.py::test_a_row_that_was_not_delivered_stops_its_aggregate_and_no_other[outcome0]",
     ),
     Mutant(
         guard="order",

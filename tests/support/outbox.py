@@ -19,7 +19,7 @@ from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from tests.support.builders import Db, an_event, recorded, routes_of, with_routes
 from worker.destinations import Destination
-from worker.relay.ordered_calls import OrderedCalls
+from worker.ordering.ordered_calls import OrderedCalls
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay

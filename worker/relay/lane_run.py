@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain import outbox
 from domain.outbox import NOT_SENT, Delivered, Delivery, Lane, Outcome, Route, Row, Settlement
 from worker.destinations import Destination
-from worker.relay.isolate import Broken, isolate_effects
+from worker.isolate import Broken, isolate_effects
 from worker.relay.settling import Settling, Tally, summarize
 from worker.telemetry import tracing
 

@@ -12,7 +12,7 @@ from domain import outbox
 from domain.outbox import Delivery, Failed, Lane, Settlement
 from domain.outbox.delivery.outcomes import Retries
 from worker.destinations import Destination, Step
-from worker.relay.isolate import Broken, isolate_effects
+from worker.isolate import Broken, isolate_effects
 from worker.telemetry import metrics
 
 log = structlog.get_logger()

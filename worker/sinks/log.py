@@ -9,7 +9,7 @@ from threading import Event
 from domain.outbox import DELIVERED, NOT_SENT, Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import encode
+from worker.ordering.ordered_batches import encode
 from worker.route_options import wrong_route
 
 #: The file descriptor of standard output. `sys.stdout` can't be used: in a worker it belongs to Dramatiq's logging.

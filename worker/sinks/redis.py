@@ -29,8 +29,8 @@ from domain.outbox import DELIVERED, NOT_SENT, Failed, Outcome, Route, Row, Unre
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings, require_readable_port
 from worker.formats import format_of
-from worker.relay.ordered_batches import deliver_in_batches, encode
-from worker.relay.ordering import BATCH_SECONDS
+from worker.ordering.ordered_batches import deliver_in_batches, encode
+from worker.ordering.rules import BATCH_SECONDS
 from worker.route_options import quoted, timeout_of, wrong_route
 
 #: The entries that are sent before the first answer is read. Sending more at once is no faster, and all of them are

@@ -11,7 +11,7 @@ from domain.outbox import Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import Message, format_of
 from worker.http.client import Http, Response, outcome_of
-from worker.relay.ordered_calls import OrderedCalls
+from worker.ordering.ordered_calls import OrderedCalls
 from worker.route_options import timeout_of, wrong_route
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")

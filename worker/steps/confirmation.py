@@ -13,7 +13,7 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 from worker.formats.envelope import trace, wrap
 from worker.http.client import Http
-from worker.relay.ordered_calls import OrderedCalls
+from worker.ordering.ordered_calls import OrderedCalls
 
 
 class ConfirmationStep:

@@ -29,7 +29,7 @@ from pika.frame import Method
 from pika.spec import Basic
 
 from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
-from worker.sinks.pending_outcomes import PendingOutcomes
+from worker.ordering.pending_outcomes import PendingOutcomes
 
 #: The bytes that are written to the socket at once. pika writes each frame by itself, and a message is three frames;
 #: written together they cost a third less CPU.

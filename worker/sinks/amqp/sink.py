@@ -12,7 +12,7 @@ from pika import BasicProperties, ConnectionParameters, DeliveryMode, PlainCrede
 from domain.outbox import Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import deliver_in_batches, encode
+from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
 from worker.sinks.amqp.connection import Connection, Publication
 

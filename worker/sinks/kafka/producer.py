@@ -9,7 +9,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from domain.outbox import DELIVERED, Outcome, Rejected, Unreachable
-from worker.sinks.pending_outcomes import PendingOutcomes
+from worker.ordering.pending_outcomes import PendingOutcomes
 
 #: How late the report of a time-out may come: librdkafka looks for messages that have timed out once a second.
 LATE_SECONDS = 2.0

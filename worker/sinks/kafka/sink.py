@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException, Producer
 from domain.outbox import Outcome, Rejected, Route, Row
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import deliver_in_batches, encode
+from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.route_options import options_of, quoted, timeout_of, wrong_route
 from worker.sinks.kafka.producer import Record, TopicProducer
 

@@ -17,8 +17,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from domain.outbox import NOT_SENT, Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
-from worker.relay.ordered_batches import deliver_in_batches, encode
-from worker.relay.ordering import BATCH_SECONDS
+from worker.ordering.ordered_batches import deliver_in_batches, encode
+from worker.ordering.rules import BATCH_SECONDS
 from worker.route_options import timeout_of, wrong_route
 from worker.sinks.sqs.messages import Chunk, Entry, chunks, entry_of
 from worker.sinks.sqs.responses import blames_a_message, outcome_of_error, outcomes_of, same_for_all

@@ -10,8 +10,8 @@ from threading import Event
 from typing import TypeVar
 
 from domain.outbox import NOT_SENT, Failed, Outcome, Rejected, Row, Unreachable
-from worker.relay.isolate import isolate_row, isolate_send
-from worker.relay.ordering import BATCH_SECONDS, allows_next, by_aggregate
+from worker.isolate import isolate_row, isolate_send
+from worker.ordering.rules import BATCH_SECONDS, allows_next, by_aggregate
 
 Entry = TypeVar("Entry")
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from domain.outbox import NOT_SENT, Outcome, Row, Unreachable
-from worker.relay.isolate import isolate_row
-from worker.relay.ordering import BATCH_SECONDS, allows_next, by_aggregate
+from worker.isolate import isolate_row
+from worker.ordering.rules import BATCH_SECONDS, allows_next, by_aggregate
 
 
 class OrderedCalls:

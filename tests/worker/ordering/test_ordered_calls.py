@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Delivered, Failed, NotSent, Obsolete, Outcome, Refused, Rejected, Row, Unreachable
-from worker.relay.ordered_calls import OrderedCalls
-from worker.relay.ordering import BATCH_SECONDS
+from worker.ordering.ordered_calls import OrderedCalls
+from worker.ordering.rules import BATCH_SECONDS
 
 A, B, C = uuid4(), uuid4(), uuid4()
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Row, Unreachable
-from tests.worker.relay.test_ordered_calls import A, B, C, some_rows
-from worker.relay import ordered_batches
-from worker.relay.ordered_batches import deliver_in_batches, encode
+from tests.worker.ordering.test_ordered_calls import A, B, C, some_rows
+from worker.ordering import ordered_batches
+from worker.ordering.ordered_batches import deliver_in_batches, encode
 
 FAILED, REJECTED, DOWN = Failed("not now"), Rejected("never"), Unreachable("down")
 
