@@ -1,4 +1,4 @@
-"""The stand-in for the outside world, on which the demo and the proofs rely."""
+"""The example partners, on which the demo and the proofs rely: a confirmation service and a webhook receiver."""
 
 import json
 import socket

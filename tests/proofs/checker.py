@@ -1,4 +1,4 @@
-"""What must be true after any fault. It compares what was committed with what the outside world received."""
+"""What must be true after any fault. The outbox is compared with the events that the receivers got."""
 
 import json
 from collections import Counter, defaultdict

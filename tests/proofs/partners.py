@@ -1,4 +1,4 @@
-"""The outside world of a proof: the partners of `examples/partners`, and everything that they received."""
+"""The partners of a proof, which are those of `examples/partners`, and all events that they received."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress

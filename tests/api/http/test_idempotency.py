@@ -54,13 +54,15 @@ def cancelling(db: Db) -> Request:
     return Request("POST", path, {"reason": "Plans changed"}, {"reason": "Too dear"})
 
 
-every_change = pytest.mark.parametrize("asking", [creating, changing, making, confirming, cancelling])
-Asking = Callable[[Db], Request]
+every_change = pytest.mark.parametrize("build_request", [creating, changing, making, confirming, cancelling])
+BuildRequest = Callable[[Db], Request]
 
 
 @every_change
-def test_a_repeated_request_gets_the_first_answer_to_the_byte(api: httpx.Client, db: Db, asking: Asking) -> None:
-    request = asking(db)
+def test_a_repeated_request_gets_the_first_answer_to_the_byte(
+    api: httpx.Client, db: Db, build_request: BuildRequest
+) -> None:
+    request = build_request(db)
     first = request.send(api)
     after_first = everything(db)
 
@@ -73,11 +75,11 @@ def test_a_repeated_request_gets_the_first_answer_to_the_byte(api: httpx.Client,
     assert everything(db) == after_first
 
 
-@pytest.mark.parametrize("asking", [making, confirming])
+@pytest.mark.parametrize("build_request", [making, confirming])
 def test_an_answer_stays_the_same_when_the_reservation_has_changed_since(
-    api: httpx.Client, db: Db, asking: Asking
+    api: httpx.Client, db: Db, build_request: BuildRequest
 ) -> None:
-    request = asking(db)
+    request = build_request(db)
     first = request.send(api)
     api.post(f"/reservations/{first.json()['id']}/cancel").raise_for_status()
 
@@ -88,8 +90,10 @@ def test_an_answer_stays_the_same_when_the_reservation_has_changed_since(
 
 
 @every_change
-def test_a_key_that_was_used_for_something_else_is_refused(api: httpx.Client, db: Db, asking: Asking) -> None:
-    request = asking(db)
+def test_a_key_that_was_used_for_something_else_is_refused(
+    api: httpx.Client, db: Db, build_request: BuildRequest
+) -> None:
+    request = build_request(db)
     request.send(api)
     after_first = everything(db)
 
@@ -101,8 +105,10 @@ def test_a_key_that_was_used_for_something_else_is_refused(api: httpx.Client, db
 
 
 @every_change
-def test_requests_without_a_key_are_requests_of_their_own(api: httpx.Client, db: Db, asking: Asking) -> None:
-    request = asking(db)
+def test_requests_without_a_key_are_requests_of_their_own(
+    api: httpx.Client, db: Db, build_request: BuildRequest
+) -> None:
+    request = build_request(db)
     request.send(api, key=None)
 
     again = request.send(api, key=None)
@@ -141,7 +147,9 @@ def test_a_key_belongs_to_its_client(api: httpx.Client, db: Db) -> None:
 
 
 def test_a_key_belongs_to_its_operation(api: httpx.Client, db: Db) -> None:
-    requests_of_all_kinds = [asking(db) for asking in (creating, changing, making, confirming, cancelling)]
+    requests_of_all_kinds = [
+        build_request(db) for build_request in (creating, changing, making, confirming, cancelling)
+    ]
 
     answers = [request.send(api, key="k") for request in requests_of_all_kinds]
 
@@ -211,15 +219,15 @@ def test_nothing_is_kept_of_a_refusal(api: httpx.Client, db: Db, refused: Reques
 
 @every_change
 def test_duplicates_at_once_act_once_and_share_the_answer(
-    api: httpx.Client, db: Db, engine: Engine, asking: Asking
+    api: httpx.Client, db: Db, engine: Engine, build_request: BuildRequest
 ) -> None:
-    request = asking(db)
+    request = build_request(db)
 
     with ThreadPoolExecutor(2) as threads:
         with _writing_blocked(engine):
             duplicates = [threads.submit(request.send, api) for _ in range(2)]
             # Of duplicates that make a reservation, the second waits in the queue, where PostgreSQL does not see it.
-            wait_until_blocked(db, 1 if asking is making else 2)
+            wait_until_blocked(db, 1 if build_request is making else 2)
         first, second = (duplicate.result() for duplicate in duplicates)
 
     assert first.is_success

@@ -2,8 +2,8 @@
 
 from domain import invariants
 from domain.invariants.invariant import NAMED
-from tests.domain.invariants.conftest import execute, violations
 from tests.support.builders import Db, an_item
+from tests.support.invariants import execute, violations
 
 
 def test_every_invariant_holds_in_a_used_database(used: Db) -> None:

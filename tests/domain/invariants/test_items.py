@@ -3,8 +3,8 @@
 import pytest
 
 from domain.invariants.items import INVARIANTS
-from tests.domain.invariants.conftest import Violation, execute, violations
 from tests.support.builders import Db
+from tests.support.invariants import Violation, execute, violations
 
 (STOCK,) = (invariant.title for invariant in INVARIANTS)
 

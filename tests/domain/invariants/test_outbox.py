@@ -4,8 +4,8 @@ import pytest
 
 from domain import invariants
 from domain.invariants.outbox import INVARIANTS
-from tests.domain.invariants.conftest import Violation, execute, violations
 from tests.support.builders import Db, an_event, recorded
+from tests.support.invariants import Violation, execute, violations
 from tests.support.outbox import FakeDestination, an_aggregate, recorded_for, relaying
 
 ORDER, REGISTERED, LANES, LEASES, DELIVERED = (invariant.title for invariant in INVARIANTS)

@@ -24,10 +24,10 @@ from domain.outbox.delivery.outcomes import Retries
 from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from tests.conftest import empty
+from tests.domain.outbox.outbox_model import AGGREGATES, MAX_ATTEMPTS, Model, ModelRow, Sent
 from tests.support.builders import Db, an_event, routes_of
 from tests.support.hypothesis_settings import MODEL
 from tests.support.outbox import DOWN, NOT_NOW, SHOP, rows, states, with_shop
-from tests.support.outbox_model import AGGREGATES, MAX_ATTEMPTS, Model, ModelRow, Sent
 
 RETRIES = Retries(max_attempts=MAX_ATTEMPTS)
 

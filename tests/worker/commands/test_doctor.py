@@ -9,9 +9,9 @@ from domain.invariants import INVARIANTS
 from domain.invariants.invariant import NAMED
 from domain.invariants.outbox import routed_only
 from tests.domain.invariants import test_items, test_outbox, test_reservations
-from tests.domain.invariants.conftest import execute
 from tests.support.builders import Db, an_item
 from tests.support.commands import a_routes_file, run_command
+from tests.support.invariants import a_used_database, execute
 
 pytestmark = pytest.mark.slow
 
@@ -20,6 +20,11 @@ TITLES = [*(invariant.title for invariant in INVARIANTS), ROUTED]
 
 #: One violation of each invariant.
 VIOLATIONS = dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_outbox.VIOLATIONS])
+
+
+@pytest.fixture
+def used(db: Db) -> Db:
+    return a_used_database(db)
 
 
 @pytest.fixture
