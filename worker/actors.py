@@ -21,6 +21,7 @@ from domain.runtime.wakeups import DRAINING, EXPIRE_RESERVATIONS, MAINTENANCE, P
 from worker import maintenance
 from worker.app import App, open_app
 from worker.broker import DOWN, connect
+from worker.ordering import calling_threads
 from worker.relay.settling import Tally
 
 #: A drain that takes longer makes room for the other actors, and sends a wake-up for itself.
@@ -35,9 +36,6 @@ MANY = 8
 
 #: A worker that started before its database tries again to open it after this time.
 OPEN_AGAIN_SECONDS = 1.0
-
-#: The first letters of the names of threads that may be waiting for an answer.
-CALLING = ("calls", "sqs")
 
 log = structlog.get_logger()
 
@@ -63,7 +61,7 @@ class Running(Middleware):
             self.app.close()
         finally:
             # The lanes of calls that have not ended are released; the calls must not delay the exit.
-            if any(thread.name.startswith(CALLING) for thread in threading.enumerate()):
+            if calling_threads.any_alive():
                 os._exit(0)
 
 

@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
 from domain.outbox import NOT_SENT, Outcome, Row, Unreachable
 from worker.isolate import isolate_row
+from worker.ordering import calling_threads
 from worker.ordering.rules import BATCH_SECONDS, allows_next, by_aggregate
 
 
@@ -14,7 +14,7 @@ class OrderedCalls:
     """The threads that call one destination, as many as its route allows. When `stopping` is set, no call begins."""
 
     def __init__(self, concurrency: int, stopping: Event) -> None:
-        self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="calls")
+        self._threads = calling_threads.pool(concurrency)
         self._stopping = stopping
 
     def deliver(self, rows: Sequence[Row], call: Callable[[Row], Outcome]) -> Sequence[Outcome]:

@@ -4,7 +4,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from domain.outbox import NOT_SENT, Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
+from worker.ordering import calling_threads
 from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.ordering.rules import BATCH_SECONDS
 from worker.route_options import timeout_of, wrong_route
@@ -50,7 +51,7 @@ class Sqs:
         self._client, self._transport = _client(route, timeout_seconds)
         self._queue_url = "https://" + route.url.removeprefix("sqs://")
         self._is_fifo = route.url.endswith(".fifo")
-        self._threads = ThreadPoolExecutor(route.concurrency, thread_name_prefix="sqs")
+        self._threads = calling_threads.pool(route.concurrency)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return deliver_in_batches(rows, self._send, self._stopping)
