@@ -1,9 +1,10 @@
-"""Isolation: a poisonous row, message or effect fails alone, and its neighbours are not stopped.
+"""Isolation: a poisonous row, call or effect fails alone, and its neighbours are not stopped.
 
 These are the only places of the workers that catch every exception.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,17 +20,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An effect raised an error, so its transaction was rolled back."""
+    """Something raised an error, of which this is the message."""
 
     error: str
 
 
-def isolate_row(step: Callable[[Row], Result], row: Row) -> Result | Failed:
-    """Do something with one row. If that raises, the row has failed."""
+def isolate_row(act: Callable[[Row], Result], row: Row) -> Result | Failed:
+    """Format or deliver one row. If that raises, the row has failed."""
     try:
-        return step(row)
+        return act(row)
     except Exception as error:
-        log.exception("delivery.broke", row=row.id)
+        log.exception("row.broke", row=row.id)
         return Failed(_message(error))
 
 
@@ -42,8 +43,18 @@ def isolate_send(send: Callable[[Sequence[Row]], Sequence[Outcome]], rows: Seque
         return [Unreachable(_message(error))] * len(rows)
 
 
+def isolate_call(call: Future[Result]) -> Result | Broken:
+    """Wait for a call in another thread. If it raised an error, return that error's message."""
+    if error := call.exception():
+        return Broken(_message(error))
+    return call.result()
+
+
 def isolate_effects(commit: Callable[[], Result]) -> Result | Broken:
-    """Commit a transaction with effects. An error of the database that passes by itself is raised all the same."""
+    """Commit a transaction with effects. If an effect raises, the transaction is rolled back.
+
+    A transient database error is raised again.
+    """
     try:
         return commit()
     except Exception as error:
@@ -53,5 +64,5 @@ def isolate_effects(commit: Callable[[], Result]) -> Result | Broken:
         return Broken(_message(error))
 
 
-def _message(error: Exception) -> str:
+def _message(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

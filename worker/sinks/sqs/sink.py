@@ -17,6 +17,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from domain.outbox import NOT_SENT, Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
+from worker.isolate import Broken, isolate_call
 from worker.ordering import calling_threads
 from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.ordering.rules import BATCH_SECONDS
@@ -94,10 +95,9 @@ class Sqs:
 
 
 def _finished(chunk: Chunk, call: "Future[Mapping[int, Outcome]]") -> Mapping[int, Outcome]:
-    if error := call.exception():
-        # boto3 raises errors of many kinds for a response that makes no sense.
-        return same_for_all(chunk, Unreachable(f"{type(error).__name__}: {error}"))
-    return call.result()
+    # boto3 raises errors of many kinds for a response that makes no sense.
+    outcomes = isolate_call(call)
+    return same_for_all(chunk, Unreachable(outcomes.error)) if isinstance(outcomes, Broken) else outcomes
 
 
 def _numbered(chunk: Chunk) -> Sequence[Mapping[str, Any]]:
