@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.doorbell import Doorbell
 from api.health.schemas import Liveness, Readiness
-from domain.runtime.database import is_migrated
 from domain.runtime.errors import DatabaseUnavailable
 from domain.runtime.metrics import CONTENT_TYPE_LATEST, render
+from domain.runtime.schema import is_migrated
 
 UNREACHABLE = "unreachable: see DATABASE_URL"
 

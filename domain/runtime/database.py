@@ -172,16 +172,6 @@ def trouble(error: Exception) -> Unavailable | None:
 #: A lock time-out, a deadlock, a serialization failure, a statement that took too long.
 BUSY_CODES = frozenset({"55P03", "40P01", "40001", "57014"})
 
-#: Connections, resources (disk and memory among them), shutdown and start-up, and a standby in the primary's place.
-DOWN_CODES = ("08", "53", "57P", "25006")
-
-
-#: The migration that this code needs.
-SCHEMA_VERSION = "0003"
-
-
-def is_migrated(session: Session) -> bool:
-    """Return whether the schema is the one that this code was written for."""
-    if session.execute(select(func.to_regclass("alembic_version"))).scalar_one() is None:
-        return False
-    return session.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none() == SCHEMA_VERSION
+#: Connections, resources (a full disk and memory among them), a disk that fails, shutdown and start-up, and a standby
+#: in the primary's place.
+DOWN_CODES = ("08", "53", "58", "57P", "25006")

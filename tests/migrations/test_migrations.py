@@ -17,7 +17,8 @@ from sqlalchemy.pool import NullPool
 
 from deploy.embedded import PostgreSQL
 from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
-from domain.runtime.database import SCHEMA_VERSION, metadata
+from domain.runtime.database import metadata
+from domain.runtime.schema import SCHEMA_VERSION
 from domain.runtime.settings import ROOT
 from migrations import main
 from tests.support.waiting import wait_until_blocked
