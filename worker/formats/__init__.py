@@ -1,4 +1,4 @@
-"""Formats: how an event is written for a destination. There is one small module a format; the route chooses one."""
+"""Formats: how an event is written for a destination. There is one small module per format; the route chooses one."""
 
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit

@@ -36,7 +36,7 @@ def binary(scheme: str) -> Formatter:
     The payload is the body, and everything else is a header, named as the transport's binding says.
     """
     headers = _HEADERS.get(scheme, _http)
-    # SQS allows ten attributes a message, and the event itself may have nine.
+    # SQS allows ten attributes per message, and the event itself may have nine.
     own_headers = _none if scheme == "sqs" else trace
 
     def write(row: Row) -> Message:

@@ -1,4 +1,4 @@
-"""Ordered batches, for brokers that take many messages in one call: at most one row of each aggregate a call.
+"""Ordered batches, for brokers that take many messages in one call: at most one row of each aggregate per call.
 
 A broker may take the second row of an aggregate and refuse the first, and nothing could put them in order again.
 So a row is sent only after the broker has answered for the row before it.
@@ -22,8 +22,8 @@ def deliver_in_batches(
     """Send all rows and return their outcomes, in the order of `rows`.
 
     `send` gets at most one row of each aggregate and returns an outcome for each. Rows of an aggregate behind one
-    that was not delivered are NotSent. So is every row not sent yet when the destination turns out to be
-    unreachable, or when the time of the batch is over.
+    that has to be tried again are NotSent. So is every row not sent yet when the destination turns out to be
+    unreachable, when the time of the batch is over, or when `stopping` is set.
     """
     outcomes: dict[int, Outcome] = {}
     queues = by_aggregate(rows)
@@ -34,8 +34,8 @@ def deliver_in_batches(
         outcomes.update((row.id, answer) for row, answer in zip(heads, answers, strict=True))
         if any(isinstance(answer, Unreachable) for answer in answers):
             break
-        delivered = {row.aggregate_id for row in heads if allows_next(outcomes[row.id])}
-        queues = {aggregate: queue for aggregate, queue in queues.items() if queue and aggregate in delivered}
+        may_continue = {row.aggregate_id for row in heads if allows_next(outcomes[row.id])}
+        queues = {aggregate: queue for aggregate, queue in queues.items() if queue and aggregate in may_continue}
     return [outcomes.get(row.id, NOT_SENT) for row in rows]
 
 

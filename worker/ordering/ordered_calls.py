@@ -1,4 +1,4 @@
-"""Ordered calls: one call a row, in order within an aggregate and concurrently across aggregates."""
+"""Ordered calls: one call per row, in order within an aggregate and concurrently across aggregates."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +20,9 @@ class OrderedCalls:
     def deliver(self, rows: Sequence[Row], call: Callable[[Row], Outcome]) -> Sequence[Outcome]:
         """Call once for each row and return the outcomes in the order of `rows`.
 
-        Rows of an aggregate behind one that was not delivered are NotSent. So is every row whose call has not begun
-        when the destination turns out to be unreachable, or when the time of the batch is over.
+        Rows of an aggregate behind one that has to be tried again are NotSent. So is every row whose call has not
+        begun when the destination turns out to be unreachable, when the time of the batch is over, or when `stopping`
+        is set.
         """
         batch = _Batch(call, self._stopping, time.monotonic() + BATCH_SECONDS)
         runs = self._threads.map(batch.in_order, by_aggregate(rows).values())

@@ -21,7 +21,7 @@ from worker.relay.settling import Tally
 
 @dataclass(frozen=True, kw_only=True)
 class Relay:
-    """All that draining needs. One a process; safe for its threads."""
+    """All that draining needs. There is one per process; it is safe for threads."""
 
     db: sessionmaker[Session]
     routes: Mapping[str, Route]

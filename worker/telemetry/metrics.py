@@ -67,7 +67,7 @@ def begin(destinations: Iterable[str]) -> None:
 
 
 def count(destination: str, deliveries: Sequence[Delivery], settlement: Settlement | None) -> None:
-    """Count what became of a batch. It is called once a batch, so it costs almost nothing a row."""
+    """Count what became of a batch. It is called once per batch, so it costs almost nothing per row."""
     if settlement is None:
         FENCED.labels(destination).inc(len(deliveries))
         return

@@ -12,8 +12,9 @@ from domain.outbox.delivery import breaker
 from domain.outbox.table import LANES, destinations, lanes
 from domain.runtime.database import arrays, commit_without_waiting, lists
 
-#: A killed worker's lanes are free again after this time at most. Three of the renewals, one a second,
-#: may fail; and with a tick of the scheduler the rows that it had in flight are delivered again within 6 s.
+#: A killed worker's lanes are free again after this time at most. Leases are renewed once per second, so three
+#: renewals may fail. With a tick of the scheduler, rows that the killed worker had in flight are delivered again within
+#: 6 s.
 LEASE = timedelta(seconds=4)
 
 #: A worker that probes a destination keeps others from it for as long as the lease of its lane lasts.
@@ -103,7 +104,8 @@ def release(session: Session, lane: Lane, *, settled_up_to: int = 0) -> datetime
     """Release a lane, and with it a probe that has shown nothing. Return the time, or None if it is not ours any more.
 
     Nobody can claim the lane before the transaction ends, so this also fences everything else in the transaction.
-    From the low watermark up to the id `settled_up_to`, this run has left no row ready that it could see.
+    `settled_up_to` is an id up to which this run has left no row ready: none of those that were visible to it. So the
+    low watermark may rise to that id, but not beyond the commit horizon.
     """
     risen = max(lane.low_watermark, min(settled_up_to, lane.complete_to))
     watermarks = {"found": lane.low_watermark, "risen": risen}

@@ -60,7 +60,9 @@ class Unreachable:
 
 @dataclass(frozen=True, slots=True)
 class NotSent:
-    """The row was not sent: an earlier row of its aggregate was not delivered, or the destination went down."""
+    """The row was not sent: an earlier row of its aggregate has to be tried again, the destination went down, the time
+    of the batch was over, or the process stops.
+    """
 
 
 Outcome = Delivered | Refused | Obsolete | Rejected | Failed | Unreachable | NotSent

@@ -27,7 +27,7 @@ from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiti
 from domain.runtime.database import CLOCK
 
 #: The rows of one kind and one destination are counted up to this number. Before its first vacuum a backlog takes
-#: 2 to 15 µs a row to count: counting a million rows would slow the delivery that should make it smaller.
+#: 2 to 15 µs per row to count: counting a million rows would slow the delivery that should make it smaller.
 MAX_COUNTED = 20_000
 
 #: Waiting rows that are read to find the oldest, which costs more than counting. With more, the result is nearly exact.

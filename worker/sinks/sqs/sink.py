@@ -1,4 +1,4 @@
-"""`sqs://host/account/queue` sends to a queue of Amazon SQS, ten messages a call; FIFO where its name ends in .fifo."""
+"""`sqs://host/account/queue` sends to a queue of Amazon SQS, ten messages per call; FIFO where its name ends in .fifo."""
 
 import os
 import re
