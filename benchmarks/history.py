@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 
-from benchmarks import load
-from benchmarks.draining import is_drained
 from benchmarks.environment import ITEMS, Environment, wait_until
 from benchmarks.measure import Measure, compare, median
+from benchmarks.outbox.draining import is_drained
+from benchmarks.reservations import load
 
 #: Delivered rows of the outbox, recorded over the last week.
 ROWS = 10_000_000

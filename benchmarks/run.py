@@ -8,21 +8,21 @@ from functools import partial
 
 import rich_click as click
 
-from benchmarks.draining import draining
 from benchmarks.environment import Environment, environment
-from benchmarks.expiring import expiring
-from benchmarks.failing import failing
 from benchmarks.history import history
-from benchmarks.latency import latency
-from benchmarks.load import require_wrk
 from benchmarks.measure import Measure
-from benchmarks.recovering import recovering
-from benchmarks.reserving import reserving, selling_out
-from benchmarks.rivals import rivals
-from benchmarks.scaling import idling, scaling
-from benchmarks.sinks import sinks
-from benchmarks.snapshot import snapshot
-from benchmarks.waiting import waiting
+from benchmarks.outbox.draining import draining
+from benchmarks.outbox.failing import failing
+from benchmarks.outbox.latency import latency
+from benchmarks.outbox.recovering import recovering
+from benchmarks.outbox.scaling import idling, scaling
+from benchmarks.outbox.sinks import sinks
+from benchmarks.outbox.snapshot import snapshot
+from benchmarks.outbox.waiting import waiting
+from benchmarks.reservations.expiring import expiring
+from benchmarks.reservations.load import require_wrk
+from benchmarks.reservations.reserving import reserving, selling_out
+from benchmarks.rivals.draining import rivals
 from domain.runtime import logs, startup
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command

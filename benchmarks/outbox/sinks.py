@@ -13,9 +13,9 @@ import boto3
 import httpx
 from redis import Redis
 
-from benchmarks import draining
 from benchmarks.environment import Connection, Environment, wait_until
 from benchmarks.measure import Measure, median
+from benchmarks.outbox import draining
 from deploy.embedded import RedisServer
 
 # The servers that the tests use. To start, query and stop each takes a hundred lines, which a copy would only repeat.
@@ -195,7 +195,7 @@ RABBITMQ = Sink(what="RabbitMQ with confirms", running=_rabbitmq, events=100_000
 def _webhook(environment: Environment) -> Iterator[Target]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}/"
-    with environment.serving("benchmarks.receiver:create_app", port):
+    with environment.serving("benchmarks.outbox.receiver:create_app", port):
         yield Target(url=url, arrived=lambda: int(httpx.get(url).text))
 
 

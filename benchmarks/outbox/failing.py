@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from benchmarks.environment import Environment, wait_until
 from benchmarks.measure import Measure, median
-from benchmarks.recording import recording
+from benchmarks.outbox.recording import recording
 
 AGGREGATES = 1_000
 
@@ -60,7 +60,7 @@ def _p99(environment: Environment, *, fails: bool) -> float:
     aggregates = [uuid4() for _ in range(AGGREGATES)]
     refused = aggregates[0]
     refuses = str(refused) if fails else ""
-    receiver = environment.serving("benchmarks.receiver:create_app", PORT, RECEIVER_REFUSES=refuses)
+    receiver = environment.serving("benchmarks.outbox.receiver:create_app", PORT, RECEIVER_REFUSES=refuses)
     worker = environment.running("bin/worker", "--processes", "2", "--threads", "4")
     with receiver, worker, environment.running("bin/scheduler"):
         with recording(environment, aggregates, rate=RATE) as recorder:

@@ -1,4 +1,4 @@
-"""PgQueuer at its best: enqueue no-op jobs in bulk, then drain them in this process. Run by benchmarks.rivals.
+"""PgQueuer at its best: enqueue no-op jobs in bulk, then drain them in this process.
 
 It drains as the strategy "drain" of PgQueuer's own benchmark does, with uvloop and with the
 autovacuum settings that its guide recommends. The driver is asyncpg, which its documents call

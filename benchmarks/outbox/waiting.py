@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from benchmarks.draining import drain, fill
 from benchmarks.environment import Environment
 from benchmarks.measure import Measure, compare, median
+from benchmarks.outbox.draining import drain, fill
 
 #: Five events of each of 20,000 aggregates. None of these aggregates has an event that is ready.
 WAITING = 100_000

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 
 import psycopg
 
-from benchmarks.draining import drain, fill
 from benchmarks.environment import Environment
 from benchmarks.measure import Measure, compare, median
+from benchmarks.outbox.draining import drain, fill
 from domain.runtime.settings import ROOT
 
 ROUNDS = 3
@@ -109,7 +109,7 @@ def _drained(environment: Environment, rival: Rival, setting: Mapping[str, int],
     """Let a process of the rival enqueue jobs in a new database and drain them. Return jobs/s."""
     url = environment.empty_database(rival.package)
     arguments = [f"--{name}={value}" for name, value in setting.items()]
-    command = [sys.executable, "-m", f"benchmarks.{rival.package}_drain", url, f"--jobs={jobs}", *arguments]
+    command = [sys.executable, "-m", f"benchmarks.rivals.{rival.package}_drain", url, f"--jobs={jobs}", *arguments]
     subprocess.run(command, cwd=ROOT, check=True)
     with psycopg.connect(url) as connection:
         found = connection.execute(RATE.format(settled=rival.settled)).fetchone()

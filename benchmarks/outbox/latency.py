@@ -8,9 +8,9 @@ from typing import cast
 
 import httpx
 
-from benchmarks.draining import is_drained
 from benchmarks.environment import Connection, Environment, wait_until
 from benchmarks.measure import Measure
+from benchmarks.outbox.draining import is_drained
 
 PORT = 8100
 

@@ -13,6 +13,9 @@ from domain.runtime.settings import ROOT
 #: The length of one measurement.
 SECONDS = 6
 
+#: It makes the requests that wrk sends.
+SCRIPT = "benchmarks/reservations/reserve.lua"
+
 
 @dataclass(frozen=True)
 class Load:
@@ -49,7 +52,7 @@ def reserve(port: int, *, connections: int, items: int) -> Load:
 
 def send(port: int, *, connections: int, items: int) -> Load:
     """Send reservations as fast as that many connections can, whatever is answered."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", "benchmarks/reserve.lua"]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", SCRIPT]
     variables = {"ITEMS": str(items), "RUN": secrets.token_hex(4), "PATH": "/usr/local/bin:/usr/bin:/bin"}
     report = subprocess.run(
         [*command, f"http://127.0.0.1:{port}"], env=variables, cwd=ROOT, capture_output=True, text=True, check=True

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.draining import connections, drain, fill
 from benchmarks.environment import Connection, Environment, wait_until
 from benchmarks.measure import Measure, compare, median
+from benchmarks.outbox.draining import connections, drain, fill
 from worker.scheduler import EVERY
 
 ROUNDS = 3

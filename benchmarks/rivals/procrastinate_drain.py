@@ -1,4 +1,4 @@
-"""Procrastinate at its best: defer no-op jobs in bulk, then run them in this process. Run by benchmarks.rivals."""
+"""Procrastinate at its best: defer no-op jobs in bulk, then run them in this process."""
 
 import argparse
 import logging

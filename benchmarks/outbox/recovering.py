@@ -12,7 +12,7 @@ import psutil
 
 from benchmarks.environment import Connection, Environment, wait_until
 from benchmarks.measure import Measure, median
-from benchmarks.recording import recording
+from benchmarks.outbox.recording import recording
 
 KILLS = 50
 
@@ -43,7 +43,9 @@ def recovering(environment: Environment) -> Iterator[Measure]:
     """The time from kill -9 of a worker until all that it had leased is delivered."""
     environment = environment.with_routes("recovering", ROUTES)
     environment.clear()
-    receiver = environment.serving("benchmarks.receiver:create_app", PORT, RECEIVER_SECONDS=str(DELIVERY_SECONDS))
+    receiver = environment.serving(
+        "benchmarks.outbox.receiver:create_app", PORT, RECEIVER_SECONDS=str(DELIVERY_SECONDS)
+    )
     with receiver, environment.running("bin/scheduler"), ExitStack() as workers:
         times = sorted(_times(environment, workers))
     p50 = median(times)

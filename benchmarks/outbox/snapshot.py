@@ -13,10 +13,10 @@ from uuid import uuid4
 
 import psycopg
 
-from benchmarks.draining import is_drained, rate, record
 from benchmarks.environment import Environment, wait_until
 from benchmarks.measure import Measure, compare, median
-from benchmarks.recording import recording
+from benchmarks.outbox.draining import is_drained, rate, record
+from benchmarks.outbox.recording import recording
 
 OPEN_SECONDS = 300
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import psutil
 
-from benchmarks import load
 from benchmarks.environment import ITEMS, Environment
-from benchmarks.load import Load
 from benchmarks.measure import Measure, compare, median, resident_memory
+from benchmarks.reservations import load
+from benchmarks.reservations.load import Load
 
 #: Ours and the textbook's are measured this many times, in turn, so that a noisy moment affects both.
 ROUNDS = 3
@@ -27,7 +27,7 @@ def reserving(environment: Environment) -> Iterator[Measure]:
     loads: dict[tuple[str, int], list[Load]] = defaultdict(list)
     with (
         environment.serving("api.app:create_app", OURS) as process,
-        environment.serving("benchmarks.textbook:create_app", TEXTBOOK),
+        environment.serving("benchmarks.reservations.textbook:create_app", TEXTBOOK),
     ):
         for _ in range(ROUNDS):
             for port in (TEXTBOOK, OURS):

@@ -1,0 +1,1 @@
+"""How fast reservations are made and expire, beside the textbook's way of making them."""

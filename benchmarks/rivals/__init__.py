@@ -1,0 +1,1 @@
+"""Other queues on the same PostgreSQL, for comparison."""
