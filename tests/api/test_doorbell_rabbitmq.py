@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from deploy.embedded import PostgreSQL
-from tests.proofs.cluster import Cluster, a_cluster
-from tests.proofs.processes import Api
+from tests.proofs.cluster.cluster import Cluster, a_cluster
+from tests.proofs.cluster.processes import Api
 from tests.support.ports import free_port
 from tests.support.rabbitmq import rabbitmq
 from tests.support.waiting import wait_until

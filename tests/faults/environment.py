@@ -16,10 +16,10 @@ from domain.items import Item
 from domain.outbox.prune import PRUNE_BATCH
 from domain.outbox.table import destinations, lanes, outbox, pending
 from tests.proofs.checker import Count, check, count, received_by_sink, wait_until_drained
-from tests.proofs.cluster import Cluster, a_cluster
+from tests.proofs.cluster.cluster import Cluster, a_cluster
+from tests.proofs.cluster.processes import Process
+from tests.proofs.cluster.receiver import Receiver, a_receiver
 from tests.proofs.load import Load
-from tests.proofs.processes import Process
-from tests.proofs.receiver import Receiver, a_receiver
 from tests.support.waiting import wait_until
 
 #: Rows of one batch to the partner, and calls to it at once, so that some rows are sent and others are not.

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from domain.outbox.delivery.lanes import LEASE
 from tests.faults.checkpoints import Checkpoint
 from tests.faults.environment import Environment, InFlight, Target
-from tests.proofs.receiver import healthy
+from tests.proofs.cluster.receiver import healthy
 from tests.support.requirements import required
 from tests.support.waiting import wait_until
 

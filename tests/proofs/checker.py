@@ -15,8 +15,8 @@ from domain.idempotency import requests
 from domain.outbox.table import outbox, pending
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import history, reservations
-from tests.proofs.cluster import Cluster
-from tests.proofs.partners import Receipt, Received
+from tests.proofs.cluster.cluster import Cluster
+from tests.proofs.cluster.partners import Receipt, Received
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 #: The events of each step of a reservation, by the booking contract. They are repeated here, because a checker that

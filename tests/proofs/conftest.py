@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from deploy.embedded import PostgreSQL
-from tests.proofs.cluster import Cluster, a_cluster
+from tests.proofs.cluster.cluster import Cluster, a_cluster
 
 #: Any number would do; PROOFS_SEED=n tries another.
 DEFAULT_SEED = "20251120"

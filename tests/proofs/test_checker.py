@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from tests.proofs.checker import check
-from tests.proofs.cluster import Cluster
+from tests.proofs.cluster.cluster import Cluster
+from tests.proofs.cluster.partners import Partners, Receipt, Received
 from tests.proofs.conftest import Open
-from tests.proofs.partners import Partners, Receipt, Received
 
 
 @dataclass

@@ -10,7 +10,7 @@ from domain.items import Item
 from domain.outbox.table import outbox
 from domain.reservations.table import reservations
 from tests.proofs.checker import check, count, statuses, wait_until_drained
-from tests.proofs.cluster import Cluster
+from tests.proofs.cluster.cluster import Cluster
 from tests.proofs.conftest import Open
 from tests.support.waiting import wait_until
 

@@ -11,10 +11,10 @@ from sqlalchemy import Row, select, tuple_
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import lanes, outbox, pending
 from tests.proofs.checker import check, wait_until_drained
-from tests.proofs.cluster import Cluster
+from tests.proofs.cluster.cluster import Cluster
+from tests.proofs.cluster.processes import Process
 from tests.proofs.conftest import Open
 from tests.proofs.load import Load
-from tests.proofs.processes import Process
 from tests.support.waiting import wait_until
 from worker.relay.leases import RENEW_SECONDS
 

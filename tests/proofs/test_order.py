@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.proofs.checker import check, wait_until_drained, wait_until_in_mid_delivery
+from tests.proofs.cluster.receiver import a_receiver
 from tests.proofs.conftest import Open
-from tests.proofs.receiver import a_receiver
 from tests.support.waiting import wait_until
 
 

@@ -17,10 +17,10 @@ from domain import reservations
 from domain.outbox.delivery.breaker import LONGEST_PAUSE
 from domain.outbox.table import destinations
 from tests.proofs.checker import check, check_invariants, count, statuses, wait_until_drained
-from tests.proofs.cluster import Cluster
+from tests.proofs.cluster.cluster import Cluster
+from tests.proofs.cluster.receiver import Rule, a_receiver, healthy
 from tests.proofs.conftest import Open, a_postgresql
 from tests.proofs.load import Client, Load
-from tests.proofs.receiver import Rule, a_receiver, healthy
 from tests.support.waiting import wait_until
 
 #: Failures in a row after a long outage: by then a breaker pauses as long as it ever does.

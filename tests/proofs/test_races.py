@@ -18,10 +18,10 @@ from domain.idempotency import Answered
 from domain.items import Item
 from domain.reservations.table import reservations as table
 from tests.proofs.checker import check, statuses
-from tests.proofs.cluster import Cluster
+from tests.proofs.cluster.cluster import Cluster
+from tests.proofs.cluster.processes import Api
 from tests.proofs.conftest import Open
 from tests.proofs.load import Client, Response, at_once
-from tests.proofs.processes import Api
 from tests.support.builders import a_request
 from tests.support.waiting import wait_until
 

@@ -4,7 +4,7 @@ from sqlalchemy import func, select
 
 from domain.outbox.table import lanes
 from tests.proofs.checker import check, wait_until_drained, wait_until_in_mid_delivery
-from tests.proofs.cluster import Cluster
+from tests.proofs.cluster.cluster import Cluster
 from tests.proofs.conftest import Open
 from tests.proofs.load import Load
 from tests.support.waiting import wait_until

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.proofs.partners import Receipt, Received
+from tests.proofs.cluster.partners import Receipt, Received
 
 #: Returns the status that an event is answered with.
 Rule = Callable[[Mapping[str, Any]], int]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from tests.proofs.processes import Process
+from tests.proofs.cluster.processes import Process
 from tests.support.waiting import wait_until
 
 

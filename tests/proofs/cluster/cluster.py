@@ -31,9 +31,9 @@ from domain.runtime.settings import Settings
 from domain.runtime.wakeups import PROCESS_OUTBOX
 from examples.partners.webhooks import DEMO_SECRET
 from migrations.main import migrate
-from tests.proofs.partners import Listener, Partners
-from tests.proofs.processes import Api, Process
-from tests.proofs.receiver import Receiver
+from tests.proofs.cluster.partners import Listener, Partners
+from tests.proofs.cluster.processes import Api, Process
+from tests.proofs.cluster.receiver import Receiver
 from tests.support.builders import a_request
 from tests.support.ports import free_port
 from worker.broker import connect

@@ -1,0 +1,1 @@
+"""A complete Holdfast, whose parts a proof starts, breaks and examines."""
