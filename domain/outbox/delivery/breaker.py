@@ -12,10 +12,12 @@ from domain.outbox.delivery.outcomes import Unreachable, excerpt
 from domain.outbox.table import destinations
 from domain.runtime.backoff import delay
 
-FIRST_PAUSE = timedelta(seconds=1)
+#: How long the breaker stays open when it opens; each failed probe doubles that.
+FIRST_OPEN = timedelta(seconds=1)
 
-#: A destination that is back is noticed within this time, after an outage of any length.
-LONGEST_PAUSE = timedelta(seconds=15)
+#: A breaker never stays open for longer, so a destination that is back is noticed within this time, after an outage of
+#: any length. Only a `Retry-After` may ask for more.
+LONGEST_OPEN = timedelta(seconds=15)
 
 #: A longer `Retry-After` than this is taken for this.
 LONGEST_RETRY_AFTER = timedelta(hours=1)
@@ -44,16 +46,16 @@ def trip(
     Lanes that meet the same outage at the same time count as one failure.
     """
     failures = breaker.failures + 1 if probing else max(breaker.failures, 1)
-    # Half of full jitter: probes spread out, and the first pause is never no pause.
-    backoff = delay(failures, first=FIRST_PAUSE, cap=LONGEST_PAUSE, jitter=random.uniform(0.5, 1))
+    # Half of full jitter: probes spread out, and none comes at once.
+    backoff = delay(failures, first=FIRST_OPEN, cap=LONGEST_OPEN, jitter=random.uniform(0.5, 1))
     asked = max((outcome.retry_after for outcome in seen if outcome.retry_after), default=backoff)
-    pause = max(backoff, min(asked, LONGEST_RETRY_AFTER))
-    # A longer pause that another lane was asked for is kept: only a probe knows better.
-    until = func.now() + pause if probing else func.greatest(destinations.c.open_until, func.now() + pause)
+    open_for = max(backoff, min(asked, LONGEST_RETRY_AFTER))
+    # A later time that another lane was asked for is kept: only a probe knows better.
+    until = func.now() + open_for if probing else func.greatest(destinations.c.open_until, func.now() + open_for)
     opened = update(destinations).where(destinations.c.name == destination)
     since = func.coalesce(destinations.c.opened_at, func.now())
     session.execute(opened.values(failures=failures, open_until=until, opened_at=since, reason=excerpt(seen[0].error)))
-    return pause
+    return open_for
 
 
 def leave_half_open(session: Session, destination: str) -> None:

@@ -115,12 +115,12 @@ class Retries:
 class Policy:
     """What decides how rows that were not delivered are updated.
 
-    `pause` is how long the circuit breaker stays open, `recovered_at` when the destination last recovered, and
+    `open_for` is how long the circuit breaker stays open, `recovered_at` when the destination last recovered, and
     `roll` returns a random number from 0 up to 1.
     """
 
     retries: Retries
-    pause: timedelta
+    open_for: timedelta
     recovered_at: datetime | None
     roll: Callable[[], float]
 
@@ -151,7 +151,9 @@ def _update(row: Row, outcome: Outcome, ahead: RowUpdate | None, policy: Policy)
         case NotSent():
             return ahead and RowUpdate(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
         case Unreachable() if not is_its_own_fault(row, outcome, policy.recovered_at):
-            return RowUpdate(row=row, attempts=row.attempts, wait=policy.pause, error=outcome.error, unreachable=True)
+            return RowUpdate(
+                row=row, attempts=row.attempts, wait=policy.open_for, error=outcome.error, unreachable=True
+            )
         case _:
             return _judge(row, outcome, policy)
 

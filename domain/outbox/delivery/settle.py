@@ -110,7 +110,7 @@ _PROCESSED = (
 def _update(session: Session, lane: Lane, deliveries: Sequence[Delivery], retries: Retries) -> Sequence[RowUpdate]:
     """Update the rows that were not delivered, and open the breaker if the destination is down."""
     state = breaker.lock(session, lane.destination)
-    policy = Policy(retries=retries, pause=timedelta(0), recovered_at=state.recovered_at, roll=random.random)
+    policy = Policy(retries=retries, open_for=timedelta(0), recovered_at=state.recovered_at, roll=random.random)
     down = [
         outcome
         for row, outcome in deliveries
@@ -119,8 +119,8 @@ def _update(session: Session, lane: Lane, deliveries: Sequence[Delivery], retrie
     if any(outcome.gone for outcome in down):
         breaker.pause(session, lane.destination, reason=next(outcome.error for outcome in down if outcome.gone))
     elif down:
-        pause = breaker.trip(session, lane.destination, state, down, probing=lane.probing)
-        policy = replace(policy, pause=pause)
+        open_for = breaker.trip(session, lane.destination, state, down, probing=lane.probing)
+        policy = replace(policy, open_for=open_for)
     updates = outcomes.row_updates(deliveries, policy)
     if updates:
         session.execute(_UPDATE, _columns(updates))

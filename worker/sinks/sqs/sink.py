@@ -1,4 +1,4 @@
-"""`sqs://host/account/queue` sends to a queue of Amazon SQS, ten messages per call; FIFO where its name ends in .fifo."""
+"""`sqs://host/account/queue` sends to a queue of Amazon SQS, ten messages per call; one that ends in .fifo is FIFO."""
 
 import os
 import re

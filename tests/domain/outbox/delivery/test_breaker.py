@@ -7,7 +7,7 @@ import pytest
 from domain import outbox
 from domain.outbox import Delivered, Failed, Lane, NotSent, Outcome, Refused, Rejected, Settlement, Unreachable
 from domain.outbox.delivery import breaker
-from domain.outbox.delivery.breaker import FIRST_PAUSE, LONGEST_PAUSE, LONGEST_RETRY_AFTER
+from domain.outbox.delivery.breaker import FIRST_OPEN, LONGEST_OPEN, LONGEST_RETRY_AFTER
 from domain.outbox.delivery.lanes import LEASE, PROBE
 from tests.domain.outbox.conftest import clock, set_shop
 from tests.support.builders import Db
@@ -60,7 +60,7 @@ def test_an_outage_opens_the_breaker_and_its_error_is_the_reason(shop: Db) -> No
     low, high = opened_by(shop, DOWN)
 
     assert (destination(shop).failures, destination(shop).reason) == (1, "503 Service Unavailable")
-    assert low <= FIRST_PAUSE and high >= FIRST_PAUSE / 2
+    assert low <= FIRST_OPEN and high >= FIRST_OPEN / 2
 
 
 def test_rows_wait_for_as_long_as_the_breaker_is_open_and_spend_no_attempt(shop: Db) -> None:
@@ -80,7 +80,7 @@ def test_each_failure_in_a_row_opens_the_breaker_for_longer_up_to_a_limit(shop: 
 
     low, high = opened_by(shop, DOWN)
 
-    bound = min(FIRST_PAUSE * 2**failures, LONGEST_PAUSE)
+    bound = min(FIRST_OPEN * 2**failures, LONGEST_OPEN)
     assert low <= bound and high >= bound / 2
     assert destination(shop).failures == failures + 1
 
@@ -88,7 +88,7 @@ def test_each_failure_in_a_row_opens_the_breaker_for_longer_up_to_a_limit(shop: 
 @pytest.mark.parametrize(
     ("asked", "granted"),
     [
-        (timedelta(milliseconds=1), FIRST_PAUSE / 2),
+        (timedelta(milliseconds=1), FIRST_OPEN / 2),
         (timedelta(minutes=5), timedelta(minutes=5)),
         (timedelta(days=3), LONGEST_RETRY_AFTER),
     ],
@@ -100,7 +100,7 @@ def test_a_destination_gets_the_time_that_it_asks_for_within_reason(
 
     low, high = opened_by(shop, Unreachable("429", retry_after=asked))
 
-    assert low <= max(granted, FIRST_PAUSE) and high >= granted
+    assert low <= max(granted, FIRST_OPEN) and high >= granted
 
 
 def test_of_several_times_that_a_destination_asks_for_it_gets_the_longest(shop: Db) -> None:
@@ -123,7 +123,7 @@ def test_lanes_that_meet_the_same_outage_at_the_same_time_count_as_one_failure(s
         answered(shop, lane, DOWN)
 
     assert destination(shop).failures == 1
-    assert destination(shop).open_until <= clock(shop) + FIRST_PAUSE
+    assert destination(shop).open_until <= clock(shop) + FIRST_OPEN
     assert states(shop) == ["waiting"] * 8
 
 

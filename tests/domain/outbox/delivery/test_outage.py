@@ -136,7 +136,7 @@ def test_after_a_row_was_taken_for_the_cause_the_next_one_shows_whether_that_was
     assert destination(relay.db).recovered_at > recovered
 
 
-def test_a_worker_that_takes_its_row_for_the_cause_keeps_the_pause_that_another_lane_was_asked_for(
+def test_a_worker_that_takes_its_row_for_the_cause_keeps_the_breaker_open_for_as_long_as_another_lane_was_asked(
     relay_to: OpenRelay,
 ) -> None:
     server = FakeDestination()

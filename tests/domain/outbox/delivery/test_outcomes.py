@@ -12,7 +12,7 @@ from domain.outbox import Delivered, Delivery, Failed, NotSent, Obsolete, Outcom
 from domain.outbox.delivery.outcomes import Policy, Retries, RowUpdate, is_its_own_fault, row_updates
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
-PAUSE = timedelta(seconds=7)
+OPEN_FOR = timedelta(seconds=7)
 FIRST_RETRY, LONGEST_RETRY = Retries().first, Retries().longest
 
 A, B = uuid4(), uuid4()
@@ -32,7 +32,9 @@ def a_row(
 
 
 def a_policy(*, max_attempts: int = 12, recovered_at: datetime | None = None, roll: float = 1.0) -> Policy:
-    return Policy(retries=Retries(max_attempts=max_attempts), pause=PAUSE, recovered_at=recovered_at, roll=lambda: roll)
+    return Policy(
+        retries=Retries(max_attempts=max_attempts), open_for=OPEN_FOR, recovered_at=recovered_at, roll=lambda: roll
+    )
 
 
 def updates_of(*deliveries: Delivery, policy: Policy | None = None) -> Sequence[RowUpdate]:
@@ -69,7 +71,7 @@ def test_in_an_outage_a_row_spends_no_attempt_and_waits_for_as_long_as_the_break
 
     (update,) = updates_of((row, Unreachable("down")), policy=a_policy(max_attempts=1))
 
-    assert update == RowUpdate(row=row, attempts=5, error="down", wait=PAUSE, unreachable=True)
+    assert update == RowUpdate(row=row, attempts=5, error="down", wait=OPEN_FOR, unreachable=True)
 
 
 def test_rows_behind_one_that_failed_wait_with_it() -> None:
@@ -88,7 +90,7 @@ def test_a_row_behind_one_that_met_an_outage_waits_with_it() -> None:
 
     _, behind = updates_of((head, Unreachable("down")), (second, NotSent()))
 
-    assert behind == RowUpdate(row=second, attempts=0, wait=PAUSE)
+    assert behind == RowUpdate(row=second, attempts=0, wait=OPEN_FOR)
 
 
 def test_a_row_that_was_not_sent_stays_ready_if_no_row_of_its_aggregate_waits_before_it() -> None:
