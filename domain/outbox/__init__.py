@@ -2,7 +2,7 @@
 
 from domain.outbox.delivery.claim import ProbeTaken, claim
 from domain.outbox.delivery.commit_horizon import CommitHorizon
-from domain.outbox.delivery.fetch import fetch, wake
+from domain.outbox.delivery.fetch import fetch, make_due_rows_ready
 from domain.outbox.delivery.lanes import Lane, fence, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
@@ -49,6 +49,7 @@ __all__ = [
     "fence",
     "fetch",
     "has_recorded",
+    "make_due_rows_ready",
     "prune",
     "record",
     "register",
@@ -56,5 +57,4 @@ __all__ = [
     "renew",
     "reset_wrong_low_watermarks",
     "settle",
-    "wake",
 ]

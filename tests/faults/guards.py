@@ -184,7 +184,7 @@ MUTANTS = (
     ),
     Mutant(
         guard="order",
-        title="rows that are woken below a low watermark stay there",
+        title="rows that become ready below a low watermark stay there",
         path=FETCH,
         text="        low_watermark.reset(session, lane)",
         without="        pass",

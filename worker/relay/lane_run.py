@@ -45,8 +45,8 @@ class LaneRun:
 
     def first_batch(self, session: Session, lane: Lane, limit: float) -> LaneBatch:
         """Fetch the first batch, in the transaction of the claim."""
-        if lane.rows_to_wake and not lane.probing:
-            lane = _wake(session, lane)
+        if lane.has_due_rows and not lane.probing:
+            lane = _with_due_rows_ready(session, lane)
         return self._fetch(session, lane, after=lane.low_watermark, limit=limit, ends=NEVER)
 
     def drain(self, batch: LaneBatch, limit: float) -> Tally:
@@ -118,10 +118,10 @@ class LaneRun:
         """Fetch the next batch, or release the lane if there is none or its time is over."""
         size = 1 if lane.probing else int(min(self.route.batch_size, limit))
         rows = self._read(session, lane, after, size, ends)
-        if not rows and lane.rows_to_wake:
+        if not rows and lane.has_due_rows:
             # A probe first tries rows that have not met the outage. A row that has met it may be its cause, and
             # probing with that row again and again would keep its neighbours waiting for ever.
-            lane = _wake(session, lane)
+            lane = _with_due_rows_ready(session, lane)
             after = lane.low_watermark
             rows = self._read(session, lane, after, size, ends)
         if not rows:
@@ -134,9 +134,9 @@ class LaneRun:
         return outbox.fetch(session, lane, after=after, limit=size)
 
 
-def _wake(session: Session, lane: Lane) -> Lane:
-    outbox.wake(session, lane)
-    return replace(lane, rows_to_wake=False, low_watermark=0)
+def _with_due_rows_ready(session: Session, lane: Lane) -> Lane:
+    outbox.make_due_rows_ready(session, lane)
+    return replace(lane, has_due_rows=False, low_watermark=0)
 
 
 def _is_dry(batch: LaneBatch, deliveries: Sequence[Delivery]) -> bool:

@@ -39,7 +39,7 @@ def claim(
     return replace(lane, has_permit=lane.probing)
 
 
-_FACTS = ("destination", "number", "epoch", "holder", "probing", "rows_to_wake", "newest", "low_watermark")
+_FACTS = ("destination", "number", "epoch", "holder", "probing", "has_due_rows", "newest", "low_watermark")
 
 _has_ready = (
     select(outbox.c.id)
@@ -69,7 +69,7 @@ _free = (
         lanes.c.destination,
         lanes.c.lane,
         (destinations.c.failures > 0).label("probing"),
-        _has_due.label("rows_to_wake"),
+        _has_due.label("has_due_rows"),
     )
     .join(destinations, destinations.c.name == _destination)
     .where(_destination == any_(cast(bindparam("names"), ARRAY(String))))
@@ -98,7 +98,7 @@ _CLAIM = (
         lanes.c.epoch,
         lanes.c.holder,
         _free.c.probing,
-        _free.c.rows_to_wake,
+        _free.c.has_due_rows,
         func.coalesce(select(func.max(outbox.c.id)).scalar_subquery(), 0).label("newest"),
         lanes.c.low_watermark,
         _number(func.pg_snapshot_xmin(func.pg_current_snapshot())),

@@ -10,12 +10,12 @@ from domain.outbox.delivery.lanes import Lane
 from domain.outbox.table import Row, outbox, ready, waiting
 from domain.runtime.database import CLOCK
 
-#: At most this many waiting rows become ready in one statement, so that waking the
-#: backlog of a long outage never outlasts a lease.
-WAKE_LIMIT = 10_000
+#: At most this many waiting rows become ready in one statement, so that the statement never outlasts a lease, however
+#: large the backlog of an outage is.
+DUE_ROWS_LIMIT = 10_000
 
 
-def wake(session: Session, lane: Lane) -> int:
+def make_due_rows_ready(session: Session, lane: Lane) -> int:
     """Make the waiting rows whose time has come ready, the earliest first. Return how many.
 
     Their ids may be anywhere, so the low watermark of the lane is reset.
@@ -25,10 +25,10 @@ def wake(session: Session, lane: Lane) -> int:
         .where(waiting, outbox.c.destination == lane.destination, outbox.c.lane == lane.number)
         .where(outbox.c.available_at <= CLOCK)
         .order_by(outbox.c.available_at, outbox.c.id)
-        .limit(WAKE_LIMIT)
+        .limit(DUE_ROWS_LIMIT)
     )
-    woken = update(outbox).where(outbox.c.id.in_(due)).values(available_at=None)
-    count = len(session.execute(woken.returning(outbox.c.id)).all())
+    made_ready = update(outbox).where(outbox.c.id.in_(due)).values(available_at=None)
+    count = len(session.execute(made_ready.returning(outbox.c.id)).all())
     if count:
         low_watermark.reset(session, lane)
     return count

@@ -27,7 +27,7 @@ class Lane:
 
     `newest` is the id of the newest row at the time of the claim; a run over the lane reads no further (see
     `fetch`), and begins after `low_watermark`. When it has settled more, the watermark may rise to `complete_to` at
-    most (see `low_watermark`). With `rows_to_wake`, some waiting rows were due at the claim. With `probing`, rows go
+    most (see `low_watermark`). With `has_due_rows`, some waiting rows were due at the claim. With `probing`, rows go
     one by one; with `has_permit`, the breaker stays open for others meanwhile.
     """
 
@@ -36,7 +36,7 @@ class Lane:
     epoch: int
     holder: str
     probing: bool
-    rows_to_wake: bool
+    has_due_rows: bool
     newest: int = 2**63 - 1
     low_watermark: int = 0
     complete_to: int = 0

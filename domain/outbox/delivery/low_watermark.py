@@ -4,8 +4,8 @@ Settled rows stay in the index of ready rows for as long as any transaction of t
 Without a low watermark each claim would walk over all of them.
 
 A row may commit after rows with higher ids, and must not end up below the watermark. So the watermark rises no
-further than the commit horizon. And a settled or waiting row becomes ready again in one way only: `wake`, which
-resets the watermark.
+further than the commit horizon. And a settled or waiting row becomes ready again in one way only: by
+`make_due_rows_ready`, which resets the watermark.
 """
 
 from sqlalchemy import select, update

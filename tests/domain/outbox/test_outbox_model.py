@@ -114,7 +114,7 @@ class Outbox(RuleBasedStateMachine):
             self.model.rows.setdefault(one.id, ModelRow(AGGREGATES.index(one.aggregate_id)))
 
     def claim(self, dice: Random) -> None:
-        """Claim a lane, wake its due rows and fetch, in one transaction as a worker does it."""
+        """Claim a lane, make its due rows ready and fetch, in one transaction as a worker does it."""
         claimable, model = self.model.claimable(), self.model
         with self.db.begin() as session:
             lane = outbox.claim(session, [SHOP], uuid4().hex, self.commit_horizon)
@@ -122,19 +122,19 @@ class Outbox(RuleBasedStateMachine):
             if lane is None:
                 return
             assert lane.probing == (model.failures > 0)
-            assert lane.rows_to_wake == bool(model.due_in(lane.number))
+            assert lane.has_due_rows == bool(model.due_in(lane.number))
             model.is_open = lane.probing
             model.holders[lane.number] = lane.holder
             model.leased.add(lane.number)
             run = Run(lane, after=lane.low_watermark)
-            self._wake(session, run)
+            self._make_due_rows_ready(session, run)
             self._fetch(session, run, dice.randint(1, 4))
             self._stop_the_clock(session)
         self.runs.append(run)
 
-    def _wake(self, session: Session, run: Run) -> None:
+    def _make_due_rows_ready(self, session: Session, run: Run) -> None:
         due = self.model.due_in(run.lane.number)
-        assert outbox.wake(session, run.lane) == len(due)
+        assert outbox.make_due_rows_ready(session, run.lane) == len(due)
         if due:
             run.lane, run.after = replace(run.lane, low_watermark=0), 0
         for one in due:

@@ -29,7 +29,7 @@ BACKLOG = 100_000
 #: Ready rows, all in one lane.
 READY = 300
 
-LANE = Lane(destination=SHOP, number=4, epoch=1, holder="me", probing=False, rows_to_wake=True)
+LANE = Lane(destination=SHOP, number=4, epoch=1, holder="me", probing=False, has_due_rows=True)
 
 #: The pages that are read to find one row: from the root of an index of this size down to the row itself.
 DESCENT = 5
@@ -91,8 +91,8 @@ def fetch(session: Session) -> object:
     return outbox.fetch(session, LANE, after=0, limit=READY)
 
 
-def wake(session: Session) -> object:
-    return outbox.wake(session, LANE)
+def make_due_rows_ready(session: Session) -> object:
+    return outbox.make_due_rows_ready(session, LANE)
 
 
 def expire(session: Session) -> object:
@@ -110,7 +110,7 @@ def read_statuses(session: Session) -> object:
 FREQUENT = [
     (claim, {"ix_outbox_ready", "ix_outbox_waiting_due"}, 2 * 32 * DESCENT),
     (fetch, {"ix_outbox_ready", "ix_outbox_waiting_aggregate"}, READY * DESCENT),
-    (wake, {"ix_outbox_waiting_due"}, 2 * DESCENT),
+    (make_due_rows_ready, {"ix_outbox_waiting_due"}, 2 * DESCENT),
     (expire, {"ix_reservations_status_expires_at"}, DESCENT),
     (prune, {"ix_outbox_processed_at"}, DESCENT),
     (take_two_back, set(), 2 * DESCENT),

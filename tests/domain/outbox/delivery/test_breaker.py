@@ -213,7 +213,7 @@ def test_one_event_that_is_answered_500_does_not_keep_the_breaker_of_a_healthy_d
 
     lane = a_lane(shop)
     with shop.begin() as session:
-        outbox.wake(session, lane)
+        outbox.make_due_rows_ready(session, lane)
     settlement = answered(shop, lane, DOWN)
 
     assert not settlement.is_down

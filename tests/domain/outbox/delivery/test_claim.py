@@ -38,7 +38,7 @@ def test_only_a_lane_with_due_rows_is_claimed(shop: Db) -> None:
 
     lane = a_lane(shop)
 
-    assert (lane.destination, lane.number, lane.epoch, lane.probing, lane.rows_to_wake) == (SHOP, 5, 1, False, False)
+    assert (lane.destination, lane.number, lane.epoch, lane.probing, lane.has_due_rows) == (SHOP, 5, 1, False, False)
 
 
 def test_rows_that_are_processed_dead_or_waiting_do_not_make_a_lane_due(shop: Db) -> None:
@@ -63,7 +63,7 @@ def test_a_waiting_row_whose_time_has_come_makes_its_lane_due(shop: Db) -> None:
 
     time_passes(shop)
 
-    assert a_lane(shop).rows_to_wake
+    assert a_lane(shop).has_due_rows
 
 
 def test_a_lane_is_leased_by_the_clock_of_the_database(shop: Db) -> None:

@@ -7,7 +7,7 @@ from sqlalchemy import text, update
 
 from domain import outbox
 from domain.outbox import Delivered, Failed, Lane, NotSent, Rejected
-from domain.outbox.delivery.fetch import WAKE_LIMIT
+from domain.outbox.delivery.fetch import DUE_ROWS_LIMIT
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
 from tests.support.builders import Db, an_event, recorded, routes_of
@@ -25,9 +25,9 @@ from tests.support.outbox import (
 )
 
 
-def woken(db: Db, lane: Lane) -> int:
+def made_ready(db: Db, lane: Lane) -> int:
     with db.begin() as session:
-        return outbox.wake(session, lane)
+        return outbox.make_due_rows_ready(session, lane)
 
 
 def ids(db: Db, lane: Lane, *, after: int = 0, limit: int = 100) -> list[int]:
@@ -108,12 +108,12 @@ def test_a_row_behind_a_waiting_one_waits_with_it_and_both_become_ready_together
     assert row(shop, 2).available_at == row(shop, 1).available_at
     assert ids(shop, lane) == []
     time_passes(shop)
-    assert woken(shop, lane) == 2
+    assert made_ready(shop, lane) == 2
     assert ids(shop, lane) == [1, 2]
 
 
 def test_a_row_does_not_wait_for_a_later_one(shop: Db) -> None:
-    """A backlog is woken in several statements, so some rows of an aggregate may be ready before the later ones."""
+    """A backlog becomes ready in steps, so some rows of an aggregate may be ready before the later ones."""
     aggregate = an_aggregate()
     first, _ = recorded_for(shop, aggregate, aggregate)
     lane = a_lane(shop)
@@ -121,13 +121,13 @@ def test_a_row_does_not_wait_for_a_later_one(shop: Db) -> None:
     with shop.begin() as session:
         session.execute(update(table).where(table.c.id == first).values(available_at=None))
 
-    (awake,) = fetched(shop, lane)
+    (first_ready,) = fetched(shop, lane)
 
     assert states(shop) == ["ready", "waiting"]
-    assert (awake.id, awake.waits_until) == (first, None)
+    assert (first_ready.id, first_ready.waits_until) == (first, None)
 
 
-def test_only_rows_that_are_due_are_woken(shop: Db) -> None:
+def test_only_rows_that_are_due_become_ready(shop: Db) -> None:
     recorded_for(shop, an_aggregate(), an_aggregate())
     lane = a_lane(shop)
     settled(shop, lane, [(one, Failed("not now")) for one in fetched(shop, lane)])
@@ -136,22 +136,22 @@ def test_only_rows_that_are_due_are_woken(shop: Db) -> None:
         session.execute(later)
         session.execute(update(table).where(table.c.id == 1).values(available_at=now(session)))
 
-    assert woken(shop, lane) == 1
+    assert made_ready(shop, lane) == 1
 
     assert states(shop) == ["ready", "waiting"]
 
 
-def test_the_rows_of_another_lane_are_not_woken(shop: Db) -> None:
+def test_the_rows_of_another_lane_do_not_become_ready(shop: Db) -> None:
     recorded_for(shop, an_aggregate(1), an_aggregate(2))
     lanes = [head_fails(shop), head_fails(shop)]
     time_passes(shop)
 
-    woken(shop, lanes[0])
+    made_ready(shop, lanes[0])
 
     assert sorted(states(shop)) == ["ready", "waiting"]
 
 
-def test_a_large_backlog_is_woken_in_limited_steps_the_earliest_rows_first(shop: Db) -> None:
+def test_a_large_backlog_becomes_ready_in_limited_steps_the_earliest_rows_first(shop: Db) -> None:
     recorded_for(shop, an_aggregate(7))
     lane = a_lane(shop)
     due = """
@@ -160,12 +160,12 @@ def test_a_large_backlog_is_woken_in_limited_steps_the_earliest_rows_first(shop:
         FROM generate_series(1, :rows) AS n
     """
     with shop.begin() as session:
-        session.execute(text(due), {"rows": WAKE_LIMIT + 2})
+        session.execute(text(due), {"rows": DUE_ROWS_LIMIT + 2})
 
-    assert woken(shop, lane) == WAKE_LIMIT
+    assert made_ready(shop, lane) == DUE_ROWS_LIMIT
 
-    assert states(shop) == ["ready", "waiting", "waiting"] + ["ready"] * WAKE_LIMIT
-    assert woken(shop, lane) == 2
+    assert states(shop) == ["ready", "waiting", "waiting"] + ["ready"] * DUE_ROWS_LIMIT
+    assert made_ready(shop, lane) == 2
 
 
 def test_rows_behind_a_dead_one_do_not_wait(shop: Db) -> None:
