@@ -29,6 +29,7 @@ KEYS = {Trouble.REFUSES: TO_NOWHERE, Trouble.FAILS: TO_THE_FULL}
 class AmqpHarness(ProxiedHarness):
     """The troubles of one message are RabbitMQ's own: the proxy changes the routing key, and that causes them."""
 
+    scheme = "amqp"
     impossible: ClassVar[Mapping[Trouble, str]] = {
         Trouble.THROTTLES: "RabbitMQ blocks connections, not single messages: see tests/worker/sinks/test_amqp.py",
     }

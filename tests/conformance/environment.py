@@ -94,6 +94,7 @@ class Environment:
 def an_environment(db: Db, harness: Harness, *, aggregates: Sequence[UUID] = (), **route: Any) -> Iterator[Environment]:
     """A relay to the server of this harness. `route` are options of its route."""
     options = {"timeout_seconds": harness.timeout_seconds} | route
+    assert harness.url.startswith(f"{harness.scheme}:")
     sink = open_sink(Route(name=SHOP, url=harness.url, **options), some_settings(), Event())
     with relaying(db, sink, **route) as relay:
         yield Environment(harness, relay, aggregates) if aggregates else Environment(harness, relay)

@@ -86,6 +86,9 @@ class Harness(ABC):
     `envelope`, which the suite reads.
     """
 
+    #: The scheme of the destination's URL. If its sink has several schemes, one of them.
+    scheme: ClassVar[str]
+
     #: The troubles that can't happen, each with its reason. The suite leaves them out.
     impossible: ClassVar[Mapping[Trouble, str]] = {}
 

@@ -30,6 +30,7 @@ ERRORS = {
 class KafkaHarness(ProxiedHarness):
     """A broker refuses whole batches: a message that has trouble has it first with others, and then alone."""
 
+    scheme = "kafka"
     impossible: ClassVar[Mapping[Trouble, str]] = {
         Trouble.FAILS: "librdkafka itself tries again until a message times out",
         Trouble.THROTTLES: "librdkafka itself waits as long as a broker asks it to",

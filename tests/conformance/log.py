@@ -18,6 +18,7 @@ TAKES_ALL = "a pipe takes every line"
 
 
 class LogHarness(Harness):
+    scheme = "log"
     impossible: ClassVar = {
         Trouble.REFUSES: TAKES_ALL,
         Trouble.FAILS: TAKES_ALL,

@@ -16,6 +16,7 @@ STREAM = "bookings"
 
 
 class RedisHarness(ProxiedHarness):
+    scheme = "redis"
     impossible: ClassVar = {Trouble.REFUSES: "Redis says of no entry that it will never take it"}
 
     def __init__(self) -> None:

@@ -35,6 +35,7 @@ OF_A_CALL: Mapping[Trouble, str] = {
 class SqsHarness(ProxiedHarness):
     """boto3 finds the server by environment variables of its own."""
 
+    scheme = "sqs"
     queue: ClassVar = "bookings-{}"
     attributes: ClassVar[Mapping[str, str]] = {}
 

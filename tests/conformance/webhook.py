@@ -12,6 +12,7 @@ STATUSES = {Trouble.REFUSES: 422, Trouble.FAILS: 408, Trouble.RETURNS: 404, Trou
 
 
 class WebhookHarness(ProxiedHarness):
+    scheme = "http"
     returned_is_dead = True
 
     def __init__(self) -> None:
