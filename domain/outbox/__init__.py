@@ -3,7 +3,7 @@
 from domain.outbox.delivery.claim import ProbeTaken, claim
 from domain.outbox.delivery.commit_horizon import CommitHorizon
 from domain.outbox.delivery.fetch import fetch, make_due_rows_ready
-from domain.outbox.delivery.lanes import Lane, fence, register, release, renew
+from domain.outbox.delivery.lanes import LeasedLane, fence, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
     DELIVERED,
@@ -33,7 +33,7 @@ __all__ = [
     "Delivery",
     "Event",
     "Failed",
-    "Lane",
+    "LeasedLane",
     "NotSent",
     "Obsolete",
     "Outcome",

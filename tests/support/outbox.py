@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from domain import outbox
 from domain.fulfilment import STEP_TYPES
-from domain.outbox import Delivered, Failed, Lane, Outcome, Row, Unreachable
+from domain.outbox import CommitHorizon, Delivered, Failed, LeasedLane, Outcome, Row, Unreachable
 from domain.outbox.delivery.outcomes import Delivery, Retries
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
@@ -71,12 +71,12 @@ def destination(db: Db, name: str = SHOP) -> Record[Any]:
         return session.execute(select(destinations).where(destinations.c.name == name)).one()
 
 
-def claimed(db: Db, name: str = SHOP, holder: str | None = None) -> Lane | None:
+def claimed(db: Db, name: str = SHOP, holder: str | None = None) -> LeasedLane | None:
     with db.begin() as session:
-        return outbox.claim(session, [name], holder or uuid4().hex)
+        return outbox.claim(session, [name], holder or uuid4().hex, CommitHorizon())
 
 
-def a_lane(db: Db, name: str = SHOP) -> Lane:
+def a_lane(db: Db, name: str = SHOP) -> LeasedLane:
     """A lane that was free and has due rows, and is leased to us now."""
     lane = claimed(db, name)
     assert lane is not None
@@ -90,17 +90,19 @@ def leased_for_long(db: Db) -> None:
         session.execute(leased.values(leased_until=lanes.c.leased_until + timedelta(minutes=5)))
 
 
-def fetched(db: Db, lane: Lane, *, after: int = 0, limit: int = 100) -> Sequence[Row]:
+def fetched(db: Db, lane: LeasedLane, *, after: int = 0, limit: int = 100) -> Sequence[Row]:
     with db.begin() as session:
         return outbox.fetch(session, lane, after=after, limit=limit)
 
 
-def settled(db: Db, lane: Lane, deliveries: Sequence[Delivery], *, max_attempts: int = 12) -> outbox.Settlement | None:
+def settled(
+    db: Db, lane: LeasedLane, deliveries: Sequence[Delivery], *, max_attempts: int = 12
+) -> outbox.Settlement | None:
     with db.begin() as session:
         return outbox.settle(session, lane, deliveries, retries=Retries(max_attempts=max_attempts))
 
 
-def released(db: Db, lane: Lane) -> None:
+def released(db: Db, lane: LeasedLane) -> None:
     with db.begin() as session:
         outbox.release(session, lane)
 

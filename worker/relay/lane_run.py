@@ -9,7 +9,7 @@ from functools import partial
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import NOT_SENT, Delivered, Delivery, Lane, Outcome, Route, Row, Settlement
+from domain.outbox import NOT_SENT, Delivered, Delivery, LeasedLane, Outcome, Route, Row, Settlement
 from worker.destinations import Destination
 from worker.isolate import Broken, isolate_effects
 from worker.relay.settling import Settling, Tally, summarize
@@ -29,7 +29,7 @@ class LaneBatch:
     With `is_full` there are as many as were asked for, so there may be more.
     """
 
-    lane: Lane
+    lane: LeasedLane
     rows: Sequence[Row] = ()
     is_full: bool = False
 
@@ -43,7 +43,7 @@ class LaneRun:
     destination: Destination
     stopping: threading.Event
 
-    def first_batch(self, session: Session, lane: Lane, limit: float) -> LaneBatch:
+    def first_batch(self, session: Session, lane: LeasedLane, limit: float) -> LaneBatch:
         """Fetch the first batch, in the transaction of the claim."""
         if lane.has_due_rows and not lane.probing:
             lane = _with_due_rows_ready(session, lane)
@@ -60,7 +60,7 @@ class LaneRun:
             total += settled
         return total
 
-    def give_back(self, lane: Lane) -> None:
+    def give_back(self, lane: LeasedLane) -> None:
         """Release a lane in a transaction of its own."""
         with self.db.begin() as session:
             outbox.release(session, lane)
@@ -103,18 +103,20 @@ class LaneRun:
     def _settling(self) -> Settling:
         return Settling(db=self.db, destination=self.destination, retries=self.route.retries)
 
-    def _following(self, session: Session, lane: Lane, settlement: Settlement, limit: float, ends: float) -> LaneBatch:
+    def _following(
+        self, session: Session, lane: LeasedLane, settlement: Settlement, limit: float, ends: float
+    ) -> LaneBatch:
         if settlement.is_down:
             # The breaker is open now, so there is no probe to hand on.
             outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
             return LaneBatch(lane=lane)
         # After a row that was taken for the cause of an outage, the next row goes alone: it shows whether that was
-        # right. It has no permit, as the breaker may meanwhile be open for what another lane was answered.
+        # right. It has not leased the probe, as the breaker may meanwhile be open for what another lane was answered.
         probing = settlement.is_in_doubt or (lane.probing and not settlement.is_up)
-        lane = replace(lane, probing=probing, has_permit=lane.has_permit and not settlement.is_up)
+        lane = replace(lane, probing=probing, has_probe_lease=lane.has_probe_lease and not settlement.is_up)
         return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, ends=ends)
 
-    def _fetch(self, session: Session, lane: Lane, *, after: int, limit: float, ends: float) -> LaneBatch:
+    def _fetch(self, session: Session, lane: LeasedLane, *, after: int, limit: float, ends: float) -> LaneBatch:
         """Fetch the next batch, or release the lane if there is none or its time is over."""
         size = 1 if lane.probing else int(min(self.route.batch_size, limit))
         rows = self._read(session, lane, after, size, ends)
@@ -128,13 +130,13 @@ class LaneRun:
             outbox.release(session, lane, settled_up_to=after)
         return LaneBatch(lane=lane, rows=rows, is_full=len(rows) == size)
 
-    def _read(self, session: Session, lane: Lane, after: int, size: int, ends: float) -> Sequence[Row]:
+    def _read(self, session: Session, lane: LeasedLane, after: int, size: int, ends: float) -> Sequence[Row]:
         if size <= 0 or self.stopping.is_set() or time.monotonic() >= ends:
             return ()
         return outbox.fetch(session, lane, after=after, limit=size)
 
 
-def _with_due_rows_ready(session: Session, lane: Lane) -> Lane:
+def _with_due_rows_ready(session: Session, lane: LeasedLane) -> LeasedLane:
     outbox.make_due_rows_ready(session, lane)
     return replace(lane, has_due_rows=False, low_watermark=0)
 

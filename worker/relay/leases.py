@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import Lane
+from domain.outbox import LeasedLane
 from worker.telemetry import metrics
 
 #: Four renewals fit into one lease, so three may fail.
@@ -34,14 +34,14 @@ class Leases:
 
     def __init__(self, db: sessionmaker[Session]) -> None:
         self._db = db
-        self._leased: dict[Lane, float] = {}
+        self._leased: dict[LeasedLane, float] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def renewing(self, lane: Lane) -> Iterator[None]:
+    def renewing(self, lane: LeasedLane) -> Iterator[None]:
         """Renew the lease of a lane while the block runs, for LONGEST_SECONDS at the most."""
         with self._lock:
             self._leased[lane] = time.monotonic()
@@ -79,7 +79,7 @@ class Leases:
         for lane in too_long:
             log.error("leases.given_up", destination=lane.destination, lane=lane.number, advice=HANGS)
 
-    def _renew(self, leased: list[Lane]) -> None:
+    def _renew(self, leased: list[LeasedLane]) -> None:
         try:
             with self._db.begin() as session:
                 outbox.renew(session, leased)

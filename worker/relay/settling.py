@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import Delivery, Failed, Lane, Settlement
+from domain.outbox import Delivery, Failed, LeasedLane, Settlement
 from domain.outbox.delivery.outcomes import Retries
 from worker.destinations import Destination, Step
 from worker.isolate import Broken, isolate_effects
@@ -47,7 +47,7 @@ class Settling:
     retries: Retries
 
     def settle(
-        self, session: Session, lane: Lane, deliveries: Sequence[Delivery], *, is_last: bool = False
+        self, session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], *, is_last: bool = False
     ) -> Settlement | None:
         """Settle a batch in the caller's transaction. Return None if the lane is not ours any more."""
         settlement = outbox.settle(session, lane, deliveries, retries=self.retries, is_last=is_last)
@@ -55,7 +55,7 @@ class Settling:
             self.destination.apply(session, settlement)
         return settlement
 
-    def settle_one_by_one(self, lane: Lane, deliveries: Sequence[Delivery]) -> Tally:
+    def settle_one_by_one(self, lane: LeasedLane, deliveries: Sequence[Delivery]) -> Tally:
         """Settle each row in a transaction of its own, so that a poisonous effect fails alone.
 
         Later rows of an aggregate whose effect broke stay ready: they are sent again, after the broken one.
@@ -72,12 +72,12 @@ class Settling:
             total += settled
         return total
 
-    def _settle_alone(self, lane: Lane, delivery: Delivery) -> Tally:
+    def _settle_alone(self, lane: LeasedLane, delivery: Delivery) -> Tally:
         with self.db.begin() as session:
             settlement = self.settle(session, lane, [delivery])
         return summarize(lane, [delivery], settlement)
 
-    def _settle_as_failed(self, lane: Lane, failed: Delivery) -> Tally:
+    def _settle_as_failed(self, lane: LeasedLane, failed: Delivery) -> Tally:
         """Settle a row whose effect broke as failed: without its compensation, should that break as well."""
         settled = isolate_effects(partial(self._settle_alone, lane, failed))
         if not isinstance(settled, Broken):
@@ -88,7 +88,7 @@ class Settling:
         return summarize(lane, [failed], settlement)
 
 
-def summarize(lane: Lane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
+def summarize(lane: LeasedLane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
     """Count what became of a batch, in metrics and logs. Call it after the commit."""
     facts = {"destination": lane.destination, "lane": lane.number}
     metrics.count(lane.destination, deliveries, settlement)

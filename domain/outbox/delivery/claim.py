@@ -1,7 +1,6 @@
 """Claiming a lane: one short transaction that leases a free lane with due rows."""
 
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, String, Text, any_, bindparam, cast, func, or_, select, update
@@ -9,37 +8,41 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.commit_horizon import CommitHorizon, SnapshotView
-from domain.outbox.delivery.lanes import LEASE, PROBE, Lane
+from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE, LeasedLane
 from domain.outbox.table import destinations, lanes, outbox, ready, waiting
 from domain.runtime.database import CLOCK
 
 
 class ProbeTaken(Exception):
-    """Raised when another worker has just taken the one permit to probe the destination: roll the claim back."""
+    """Raised when another worker has just leased the probe of the destination: roll the claim back."""
 
 
-def claim(
-    session: Session, names: Collection[str], holder: str, commit_horizon: CommitHorizon | None = None
-) -> Lane | None:
+def claim(session: Session, names: Collection[str], holder: str, commit_horizon: CommitHorizon) -> LeasedLane | None:
     """Lease the lane that has rested longest among those that are free and have due rows. None if there is none.
 
-    `holder` must be new for each claim. With a commit horizon, this must be the first statement of the transaction;
-    without one, the run does not raise the low watermark of the lane. Raises ProbeTaken.
+    `holder` must be new for each claim. For the commit horizon, this must be the first statement of the transaction.
+    Raises ProbeTaken.
     """
     claimed = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
     if claimed is None:
         return None
-    *facts, ended_below, begun_below, _ = claimed
-    lane = Lane(**dict(zip(_FACTS, facts, strict=True)))
-    if commit_horizon:
-        view = SnapshotView(newest=lane.newest, ended_below=ended_below, begun_below=begun_below)
-        lane = replace(lane, complete_to=commit_horizon.complete_to(view))
+    view = SnapshotView(newest=claimed.newest, ended_below=claimed.ended_below, begun_below=claimed.begun_below)
+    lane = LeasedLane(
+        destination=claimed.destination,
+        number=claimed.number,
+        epoch=claimed.epoch,
+        holder=claimed.holder,
+        probing=claimed.probing,
+        has_due_rows=claimed.has_due_rows,
+        newest=claimed.newest,
+        low_watermark=claimed.low_watermark,
+        commit_horizon=commit_horizon.at(view),
+        has_probe_lease=claimed.probing,
+    )
     if lane.probing:
-        _take_permit(session, lane)
-    return replace(lane, has_permit=lane.probing)
+        _lease_probe(session, lane.destination)
+    return lane
 
-
-_FACTS = ("destination", "number", "epoch", "holder", "probing", "has_due_rows", "newest", "low_watermark")
 
 _has_ready = (
     select(outbox.c.id)
@@ -101,10 +104,10 @@ _CLAIM = (
         _free.c.has_due_rows,
         func.coalesce(select(func.max(outbox.c.id)).scalar_subquery(), 0).label("newest"),
         lanes.c.low_watermark,
-        _number(func.pg_snapshot_xmin(func.pg_current_snapshot())),
+        _number(func.pg_snapshot_xmin(func.pg_current_snapshot())).label("ended_below"),
         # Not the snapshot's xmax, which is one past the highest transaction that has ended: a younger
         # one may have begun. The id of this transaction is given after the ids of all of them.
-        _number(func.pg_current_xact_id()),
+        _number(func.pg_current_xact_id()).label("begun_below"),
         # The commit need not wait for the disk. A claim that PostgreSQL forgets in a crash does no harm:
         # the fence compares the holder as well as the epoch, and no two claims have the same holder.
         func.set_config("synchronous_commit", "off", True),
@@ -112,12 +115,12 @@ _CLAIM = (
 )
 
 
-def _take_permit(session: Session, lane: Lane) -> None:
-    """Take the one permit to probe a destination that was down. Raises ProbeTaken."""
-    permit = (
+def _lease_probe(session: Session, destination: str) -> None:
+    """Lease the probe of a destination that was down. Raises ProbeTaken."""
+    leased = (
         update(destinations)
-        .where(destinations.c.name == lane.destination, _may_be_called)
-        .values(open_until=func.clock_timestamp() + PROBE)
+        .where(destinations.c.name == destination, _may_be_called)
+        .values(open_until=func.clock_timestamp() + PROBE_LEASE)
     )
-    if session.execute(permit.returning(destinations.c.name)).one_or_none() is None:
+    if session.execute(leased.returning(destinations.c.name)).one_or_none() is None:
         raise ProbeTaken

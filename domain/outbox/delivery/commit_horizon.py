@@ -34,8 +34,11 @@ class CommitHorizon:
         self._ended: SnapshotView | None = None
         self._pending: SnapshotView | None = None
 
-    def complete_to(self, now: SnapshotView) -> int:
-        """Return an id up to which all rows are visible in this view, or 0. Remember the view for later calls."""
+    def at(self, now: SnapshotView) -> int:
+        """Return the commit horizon: an id up to which all rows are visible in this view, or 0 if none is known.
+
+        The view is remembered for later calls.
+        """
         with self._lock:
             # Ids that go backwards are given a second time: the table was emptied, or a standby took over.
             self._ended, self._pending = _not_beyond(now, self._ended), _not_beyond(now, self._pending)

@@ -6,7 +6,7 @@ from sqlalchemy import BigInteger, Text, bindparam, cast, select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import low_watermark
-from domain.outbox.delivery.lanes import Lane
+from domain.outbox.delivery.lanes import LeasedLane
 from domain.outbox.table import Row, outbox, ready, waiting
 from domain.runtime.database import CLOCK
 
@@ -15,7 +15,7 @@ from domain.runtime.database import CLOCK
 DUE_ROWS_LIMIT = 10_000
 
 
-def make_due_rows_ready(session: Session, lane: Lane) -> int:
+def make_due_rows_ready(session: Session, lane: LeasedLane) -> int:
     """Make the waiting rows whose time has come ready, the earliest first. Return how many.
 
     Their ids may be anywhere, so the low watermark of the lane is reset.
@@ -34,7 +34,7 @@ def make_due_rows_ready(session: Session, lane: Lane) -> int:
     return count
 
 
-def fetch(session: Session, lane: Lane, *, after: int, limit: int) -> Sequence[Row]:
+def fetch(session: Session, lane: LeasedLane, *, after: int, limit: int) -> Sequence[Row]:
     """Return up to `limit` ready rows in order, from beyond the id `after`.
 
     `after` is the last id that this run over the lane has fetched, so that settled rows are not walked over again.

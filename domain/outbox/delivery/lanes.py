@@ -17,18 +17,21 @@ from domain.runtime.database import arrays, commit_without_waiting, lists
 #: 6 s.
 LEASE = timedelta(seconds=4)
 
-#: A worker that probes a destination keeps others from it for as long as the lease of its lane lasts.
-PROBE = LEASE
+#: While a destination is down, one worker at a time may probe it: the one that has leased the probe. It does so by
+#: setting `open_until` of the destination this far ahead. The lease of the probe is as long as that of the lane that
+#: probes, and is renewed with it.
+PROBE_LEASE = LEASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lane:
-    """A lane that is leased to this process. `epoch` is the fence: the next claim has a higher one.
+class LeasedLane:
+    """A lane that one claim has leased for this process. `epoch` is the fence: the next claim has a higher one.
 
     `newest` is the id of the newest row at the time of the claim; a run over the lane reads no further (see
-    `fetch`), and begins after `low_watermark`. When it has settled more, the watermark may rise to `complete_to` at
+    `fetch`), and begins after `low_watermark`. When it has settled more, the watermark may rise to `commit_horizon` at
     most (see `low_watermark`). With `has_due_rows`, some waiting rows were due at the claim. With `probing`, rows go
-    one by one; with `has_permit`, the breaker stays open for others meanwhile.
+    one by one. With `has_probe_lease`, this worker has leased the probe of the destination (see PROBE_LEASE), so the
+    breaker stays open for others meanwhile.
     """
 
     destination: str
@@ -37,10 +40,10 @@ class Lane:
     holder: str
     probing: bool
     has_due_rows: bool
-    newest: int = 2**63 - 1
-    low_watermark: int = 0
-    complete_to: int = 0
-    has_permit: bool = False
+    newest: int
+    low_watermark: int
+    commit_horizon: int
+    has_probe_lease: bool
 
 
 def register(session: Session, names: Collection[str]) -> None:
@@ -51,8 +54,8 @@ def register(session: Session, names: Collection[str]) -> None:
         session.execute(insert(lanes).values(rows).on_conflict_do_nothing())
 
 
-def renew(session: Session, leased: Collection[Lane]) -> int:
-    """Prolong the leases of the lanes that are still ours, and the permits of those that probe. Return how many.
+def renew(session: Session, leased: Collection[LeasedLane]) -> int:
+    """Prolong the leases of the lanes that are still ours, and the leases of their probes. Return how many.
 
     It waits for no lock: a lane that is locked is being settled, which prolongs its lease as well, or was claimed
     by another worker.
@@ -89,33 +92,33 @@ _RENEW = (
 
 
 def _keep_probing(session: Session, names: Collection[str]) -> None:
-    """Prolong the permits of probes that are under way. A probe that has ended has set another time, which is kept."""
-    until = func.clock_timestamp() + PROBE
-    permit = update(destinations).where(destinations.c.name.in_(names), destinations.c.failures > 0)
-    session.execute(permit.where(destinations.c.open_until < until).values(open_until=until))
+    """Prolong the leases of probes that are under way. A probe that has ended has set another time, which is kept."""
+    until = func.clock_timestamp() + PROBE_LEASE
+    probed = update(destinations).where(destinations.c.name.in_(names), destinations.c.failures > 0)
+    session.execute(probed.where(destinations.c.open_until < until).values(open_until=until))
 
 
-def fence(session: Session, lane: Lane) -> datetime | None:
+def fence(session: Session, lane: LeasedLane) -> datetime | None:
     """Lock a lane and prolong its lease. Return the time, or None if another worker has claimed it since."""
     return session.execute(_KEEP, _claimed(lane)).scalar_one_or_none()
 
 
-def release(session: Session, lane: Lane, *, settled_up_to: int = 0) -> datetime | None:
+def release(session: Session, lane: LeasedLane, *, settled_up_to: int = 0) -> datetime | None:
     """Release a lane, and with it a probe that has shown nothing. Return the time, or None if it is not ours any more.
 
     Nobody can claim the lane before the transaction ends, so this also fences everything else in the transaction.
     `settled_up_to` is an id up to which this run has left no row ready: none of those that were visible to it. So the
     low watermark may rise to that id, but not beyond the commit horizon.
     """
-    risen = max(lane.low_watermark, min(settled_up_to, lane.complete_to))
+    risen = max(lane.low_watermark, min(settled_up_to, lane.commit_horizon))
     watermarks = {"found": lane.low_watermark, "risen": risen}
     released = session.execute(_RELEASE, _claimed(lane) | watermarks).scalar_one_or_none()
-    if released and lane.probing and lane.has_permit:
+    if released and lane.probing and lane.has_probe_lease:
         breaker.leave_half_open(session, lane.destination)
     return released
 
 
-def _claimed(lane: Lane) -> dict[str, object]:
+def _claimed(lane: LeasedLane) -> dict[str, object]:
     return {"ours": lane.destination, "number": lane.number, "claimed": lane.epoch, "by": lane.holder}
 
 

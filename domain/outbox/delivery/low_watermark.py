@@ -11,11 +11,11 @@ further than the commit horizon. And a settled or waiting row becomes ready agai
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from domain.outbox.delivery.lanes import Lane
+from domain.outbox.delivery.lanes import LeasedLane
 from domain.outbox.table import lanes, outbox, ready
 
 
-def reset(session: Session, lane: Lane) -> None:
+def reset(session: Session, lane: LeasedLane) -> None:
     """Have a lane that the caller has leased and locked read from its beginning again."""
     ours = update(lanes).where(lanes.c.destination == lane.destination, lanes.c.lane == lane.number)
     session.execute(ours.where(lanes.c.low_watermark > 0).values(low_watermark=0))

@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import breaker, outcomes
-from domain.outbox.delivery.lanes import Lane, fence, release
+from domain.outbox.delivery.lanes import LeasedLane, fence, release
 from domain.outbox.delivery.outcomes import (
     Delivered,
     Delivery,
@@ -64,7 +64,7 @@ class Settlement:
 
 
 def settle(
-    session: Session, lane: Lane, deliveries: Sequence[Delivery], *, retries: Retries, is_last: bool = False
+    session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], *, retries: Retries, is_last: bool = False
 ) -> Settlement | None:
     """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more.
 
@@ -107,7 +107,9 @@ _PROCESSED = (
 )
 
 
-def _update(session: Session, lane: Lane, deliveries: Sequence[Delivery], retries: Retries) -> Sequence[RowUpdate]:
+def _update(
+    session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], retries: Retries
+) -> Sequence[RowUpdate]:
     """Update the rows that were not delivered, and open the breaker if the destination is down."""
     state = breaker.lock(session, lane.destination)
     policy = Policy(retries=retries, open_for=timedelta(0), recovered_at=state.recovered_at, roll=random.random)

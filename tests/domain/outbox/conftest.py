@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 from sqlalchemy import Row, select, update
 
-from domain.outbox import Lane
+from domain.outbox import LeasedLane
 from domain.outbox.table import destinations, lanes
 from domain.runtime.database import now
 from tests.support.builders import Db
@@ -18,7 +18,7 @@ def shop(db: Db) -> Db:
     return with_shop(db)
 
 
-def stored_lane(db: Db, lane: Lane) -> Row[int, str | None, datetime | None]:
+def stored_lane(db: Db, lane: LeasedLane) -> Row[int, str | None, datetime | None]:
     """Return the epoch, the holder and the end of the lease of a lane, as the database has them."""
     columns = lanes.c.epoch, lanes.c.holder, lanes.c.leased_until
     stored = select(*columns).where(lanes.c.destination == lane.destination, lanes.c.lane == lane.number)

@@ -19,7 +19,7 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.outbox import Delivered, Delivery, Failed, Lane, NotSent, Outcome, Rejected, Unreachable
+from domain.outbox import Delivered, Delivery, Failed, LeasedLane, NotSent, Outcome, Rejected, Unreachable
 from domain.outbox.delivery.outcomes import Retries
 from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
@@ -55,7 +55,7 @@ ACTIONS = [
 class Run:
     """A run over a lane that was claimed. The lease may have been lost since."""
 
-    lane: Lane
+    lane: LeasedLane
     batch: list[Sent] = field(default_factory=list)
     after: int = 0
 
@@ -240,7 +240,7 @@ class Outbox(RuleBasedStateMachine):
         if has_lease:
             self._apply_release(run.lane, probing=probing)
 
-    def _apply_release(self, lane: Lane, *, probing: bool) -> None:
+    def _apply_release(self, lane: LeasedLane, *, probing: bool) -> None:
         self.model.holders[lane.number] = None
         self.model.leased.discard(lane.number)
         self.model.is_open = self.model.is_open and not probing

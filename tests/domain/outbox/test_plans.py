@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from domain import outbox, reservations
-from domain.outbox import Lane
+from domain.outbox import CommitHorizon, LeasedLane
 from domain.outbox.operations import status
 from domain.outbox.operations.explain import explain
 from domain.outbox.table import outbox as table
@@ -29,7 +29,18 @@ BACKLOG = 100_000
 #: Ready rows, all in one lane.
 READY = 300
 
-LANE = Lane(destination=SHOP, number=4, epoch=1, holder="me", probing=False, has_due_rows=True)
+LANE = LeasedLane(
+    destination=SHOP,
+    number=4,
+    epoch=1,
+    holder="me",
+    probing=False,
+    has_due_rows=True,
+    newest=2**63 - 1,
+    low_watermark=0,
+    commit_horizon=0,
+    has_probe_lease=False,
+)
 
 #: The pages that are read to find one row: from the root of an index of this size down to the row itself.
 DESCENT = 5
@@ -80,7 +91,7 @@ def crowded(engine: Engine) -> Iterator[Db]:
 
 
 def claim(session: Session) -> object:
-    return outbox.claim(session, [SHOP], "me")
+    return outbox.claim(session, [SHOP], "me", CommitHorizon())
 
 
 def prune(session: Session) -> object:

@@ -6,7 +6,7 @@ from datetime import datetime
 import pytest
 from sqlalchemy import func, select, update
 
-from domain.outbox import Lane
+from domain.outbox import LeasedLane
 from domain.outbox.delivery import breaker
 from domain.outbox.table import destinations, lanes
 from tests.support.builders import Db
@@ -29,7 +29,7 @@ def leases(shop: Db) -> Iterator[Leases]:
     leases.close()
 
 
-def leased_until(db: Db, lane: Lane) -> datetime:
+def leased_until(db: Db, lane: LeasedLane) -> datetime:
     mine = select(lanes.c.leased_until).where(lanes.c.destination == lane.destination, lanes.c.lane == lane.number)
     with db.begin() as session:
         moment: datetime = session.execute(mine).scalar_one()
@@ -81,14 +81,14 @@ def test_a_lane_that_is_being_settled_does_not_keep_the_others_from_being_renewe
         wait_until("the other lease is renewed", lambda: leased_until(shop, other) > before)
 
 
-def test_a_probe_that_takes_long_keeps_its_permit(shop: Db, leases: Leases) -> None:
+def test_the_lease_of_a_probe_that_takes_long_is_renewed(shop: Db, leases: Leases) -> None:
     with shop.begin() as session:
         session.execute(update(destinations).values(failures=1, open_until=func.now()))
     probe = a_lane(shop)
     before = destination(shop).open_until
 
     with leases.renewing(probe):
-        wait_until("the permit is renewed", lambda: destination(shop).open_until > before)
+        wait_until("the lease of the probe is renewed", lambda: destination(shop).open_until > before)
         assert claimed(shop) is None
 
     assert probe.probing

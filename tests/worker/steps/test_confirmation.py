@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 
 from domain import outbox, reservations
 from domain.fulfilment import CONFIRMATION, STEP_TYPES
-from domain.outbox import Route, Routes
+from domain.outbox import CommitHorizon, Route, Routes
 from domain.outbox.operations import dead_letters, replay
 from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.table import destinations
@@ -289,7 +289,7 @@ def test_a_worker_that_lost_its_lease_confirms_nothing(relay: Relay, service: Se
     def another_worker_claims(handler: BaseHTTPRequestHandler) -> None:
         time_passes(relay.db)
         with relay.db.begin() as session:
-            assert outbox.claim(session, [CONFIRMATION], "another worker") is not None
+            assert outbox.claim(session, [CONFIRMATION], "another worker", CommitHorizon()) is not None
         saying(200)(handler)
 
     service.answer = another_worker_claims

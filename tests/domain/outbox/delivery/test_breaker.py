@@ -5,10 +5,10 @@ from datetime import timedelta
 import pytest
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, Lane, NotSent, Outcome, Refused, Rejected, Settlement, Unreachable
+from domain.outbox import Delivered, Failed, LeasedLane, NotSent, Outcome, Refused, Rejected, Settlement, Unreachable
 from domain.outbox.delivery import breaker
 from domain.outbox.delivery.breaker import FIRST_OPEN, LONGEST_OPEN, LONGEST_RETRY_AFTER
-from domain.outbox.delivery.lanes import LEASE, PROBE
+from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE
 from tests.domain.outbox.conftest import clock, set_shop
 from tests.support.builders import Db
 from tests.support.outbox import (
@@ -33,7 +33,7 @@ DOWN = Unreachable("503 Service Unavailable")
 SLACK = timedelta(seconds=2)
 
 
-def answered(db: Db, lane: Lane, outcome: Outcome) -> Settlement:
+def answered(db: Db, lane: LeasedLane, outcome: Outcome) -> Settlement:
     """Settle the first row of a leased lane."""
     settlement = settled(db, lane, [(fetched(db, lane, limit=1)[0], outcome)])
     assert settlement is not None
@@ -132,7 +132,7 @@ def test_when_a_worker_dies_while_it_probes_another_one_probes(shop: Db) -> None
     an_outage(shop)
     a_lane(shop)
 
-    time_passes(shop, max(LEASE, PROBE) + SLACK)
+    time_passes(shop, max(LEASE, PROBE_LEASE) + SLACK)
 
     assert a_lane(shop).probing
 
@@ -170,7 +170,7 @@ def test_after_a_probe_that_shows_nothing_another_worker_may_probe_when_the_lane
 
     settlement = answered(shop, lane, outcome)
     assert (settlement.is_up, settlement.is_down) == (False, False)
-    assert claimed(shop) is None, "the first worker still has the permit"
+    assert claimed(shop) is None, "the first worker has still leased the probe"
     released(shop, lane)
 
     assert destination(shop).failures == 3
@@ -187,11 +187,11 @@ def test_a_probe_that_fails_opens_the_breaker_again(shop: Db) -> None:
     assert claimed(shop) is None
 
 
-def test_a_worker_that_lost_its_lane_does_not_free_the_permit_of_another_worker(shop: Db) -> None:
+def test_a_worker_that_lost_its_lane_does_not_end_the_probe_of_another_worker(shop: Db) -> None:
     recorded_for(shop, an_aggregate(1))
     an_outage(shop)
     lost = a_lane(shop)
-    time_passes(shop, max(LEASE, PROBE) + SLACK)
+    time_passes(shop, max(LEASE, PROBE_LEASE) + SLACK)
     a_lane(shop)
     recorded_for(shop, an_aggregate(2))
 
@@ -232,7 +232,7 @@ def test_a_reason_is_stored_without_nul_and_up_to_a_limit(shop: Db) -> None:
 def test_a_breaker_that_is_half_open_lets_the_next_probe_begin_at_once(shop: Db) -> None:
     recorded_for(shop, an_aggregate())
     an_outage(shop)
-    set_shop(shop, open_until=clock(shop) + PROBE)
+    set_shop(shop, open_until=clock(shop) + PROBE_LEASE)
 
     with shop.begin() as session:
         breaker.leave_half_open(session, SHOP)

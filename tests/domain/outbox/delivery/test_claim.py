@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text, update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, ProbeTaken, Rejected
+from domain.outbox import CommitHorizon, Delivered, Failed, ProbeTaken, Rejected
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.delivery.outcomes import Retries
 from domain.outbox.table import LANES, waiting
@@ -71,7 +71,7 @@ def test_a_lane_is_leased_by_the_clock_of_the_database(shop: Db) -> None:
     with shop.begin() as session:
         now(session)
         before = clock(shop)  # later than the `now()` of the transaction that claims
-        lane = outbox.claim(session, [SHOP], "me")
+        lane = outbox.claim(session, [SHOP], "me", CommitHorizon())
     after = clock(shop)
 
     assert lane is not None
@@ -93,9 +93,9 @@ def test_two_claims_at_the_same_time_get_two_lanes_and_do_not_wait(shop: Db) -> 
     recorded_for(shop, an_aggregate(1), an_aggregate(2))
 
     with shop.begin() as one, shop.begin() as another, shop.begin() as third:
-        first = outbox.claim(one, [SHOP], "one")
-        second = outbox.claim(another, [SHOP], "another")
-        nothing = outbox.claim(third, [SHOP], "third")
+        first = outbox.claim(one, [SHOP], "one", CommitHorizon())
+        second = outbox.claim(another, [SHOP], "another", CommitHorizon())
+        nothing = outbox.claim(third, [SHOP], "third", CommitHorizon())
 
     assert first and second and nothing is None
     assert {first.number, second.number} == {1, 2}
@@ -173,7 +173,7 @@ def test_a_destination_that_is_down_does_not_keep_the_others_from_being_claimed(
     recorded_for(other, an_aggregate())
 
     with shop.begin() as session:
-        lane = outbox.claim(session, [SHOP, "other"], "me")
+        lane = outbox.claim(session, [SHOP, "other"], "me", CommitHorizon())
 
     assert lane is not None and lane.destination == "other"
 
@@ -196,7 +196,7 @@ def test_when_the_probe_is_due_one_worker_probes_and_no_other(shop: Db) -> None:
 
     lane = a_lane(shop)
 
-    assert lane.probing and lane.has_permit
+    assert lane.probing and lane.has_probe_lease
     assert claimed(shop) is None
 
 
@@ -205,7 +205,7 @@ def test_of_two_claims_at_the_same_time_one_may_probe_and_the_other_finds_the_pr
     set_shop(shop, failures=1, open_until=clock(shop))
 
     with shop() as first, ThreadPoolExecutor(1) as elsewhere:
-        lane = outbox.claim(first, [SHOP], "first")
+        lane = outbox.claim(first, [SHOP], "first", CommitHorizon())
         second = elsewhere.submit(claimed, shop)
         wait_until_blocked(shop)
         first.commit()
@@ -223,8 +223,8 @@ def test_a_claim_whose_probe_is_taken_leaves_its_transaction_to_the_caller(shop:
 
     with shop() as first, shop() as second, ThreadPoolExecutor(1) as elsewhere:
         second.execute(text("UPDATE outbox_destinations SET paused = true WHERE name = 'events'"))
-        outbox.claim(first, [SHOP], "first")
-        claim = elsewhere.submit(outbox.claim, second, [SHOP], "second")
+        outbox.claim(first, [SHOP], "first", CommitHorizon())
+        claim = elsewhere.submit(outbox.claim, second, [SHOP], "second", CommitHorizon())
         wait_until_blocked(shop)
         first.commit()
         with pytest.raises(ProbeTaken):
@@ -242,9 +242,9 @@ def test_a_claim_that_is_rolled_back_leases_nothing(shop: Db) -> None:
     set_shop(shop, failures=1, open_until=clock(shop))
 
     with shop() as session:
-        lane = outbox.claim(session, [SHOP], "me")
+        lane = outbox.claim(session, [SHOP], "me", CommitHorizon())
         session.rollback()
 
     assert lane is not None
     assert stored_lane(shop, lane).holder is None
-    assert a_lane(shop).probing, "the permit to probe was rolled back as well"
+    assert a_lane(shop).probing, "the lease of the probe was rolled back as well"

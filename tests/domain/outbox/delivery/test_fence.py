@@ -3,7 +3,7 @@
 from sqlalchemy import update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, Lane, Outcome, Unreachable
+from domain.outbox import Delivered, Failed, LeasedLane, Outcome, Unreachable
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import lanes
 from tests.domain.outbox.conftest import stored_lane
@@ -23,12 +23,12 @@ from tests.support.outbox import (
 )
 
 
-def renewed(db: Db, *leased: Lane) -> int:
+def renewed(db: Db, *leased: LeasedLane) -> int:
     with db.begin() as session:
         return outbox.renew(session, leased)
 
 
-def is_fenced(db: Db, lane: Lane) -> bool:
+def is_fenced(db: Db, lane: LeasedLane) -> bool:
     """Return whether the fence rejects this claim."""
     with db.begin() as session:
         return not outbox.fence(session, lane)

@@ -6,7 +6,7 @@ from datetime import timedelta
 from sqlalchemy import text, update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, Lane, NotSent, Rejected
+from domain.outbox import Delivered, Failed, LeasedLane, NotSent, Rejected
 from domain.outbox.delivery.fetch import DUE_ROWS_LIMIT
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
@@ -25,16 +25,16 @@ from tests.support.outbox import (
 )
 
 
-def made_ready(db: Db, lane: Lane) -> int:
+def made_ready(db: Db, lane: LeasedLane) -> int:
     with db.begin() as session:
         return outbox.make_due_rows_ready(session, lane)
 
 
-def ids(db: Db, lane: Lane, *, after: int = 0, limit: int = 100) -> list[int]:
+def ids(db: Db, lane: LeasedLane, *, after: int = 0, limit: int = 100) -> list[int]:
     return [one.id for one in fetched(db, lane, after=after, limit=limit)]
 
 
-def head_fails(db: Db) -> Lane:
+def head_fails(db: Db) -> LeasedLane:
     """Claim a lane, have its first row fail so that it waits, and release the lane."""
     lane = a_lane(db)
     settled(db, lane, [(fetched(db, lane)[0], Failed("not now"))])

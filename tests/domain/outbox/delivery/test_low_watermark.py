@@ -10,7 +10,7 @@ from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.outbox import Delivered, Lane, NotSent, Outcome, Row
+from domain.outbox import Delivered, LeasedLane, NotSent, Outcome, Row
 from domain.outbox.delivery.outcomes import Retries
 from domain.outbox.operations import replay
 from domain.outbox.operations.bulk_change import Batch
@@ -79,7 +79,7 @@ def begin(session: Session) -> None:
     session.execute(select(func.pg_current_xact_id()))
 
 
-def leased(relay: Relay, aggregate: UUID) -> tuple[Lane, list[Row]]:
+def leased(relay: Relay, aggregate: UUID) -> tuple[LeasedLane, list[Row]]:
     """Record an event, claim its lane as the relay does, and return the lane and its new row."""
     recorded_for(relay.db, aggregate)
     with relay.db.begin() as session:
@@ -242,7 +242,7 @@ def test_the_watermark_stays_below_a_row_of_the_last_batch_that_is_still_ready(r
             not_sent = [(row, NotSent()) for row in rows]
             outbox.settle(session, lane, not_sent, retries=Retries(max_attempts=1), is_last=True)
 
-    assert lane and lane.complete_to == rows[-1].id, "it could have risen"
+    assert lane and lane.commit_horizon == rows[-1].id, "it could have risen"
     assert low_watermark(relay.db) == 0
 
 

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import func, update
 
-from domain.outbox import Delivered, Lane, Outcome, Row, Unreachable
+from domain.outbox import Delivered, LeasedLane, Outcome, Row, Unreachable
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
 from tests.conftest import OpenRelay
@@ -166,7 +166,7 @@ def _has_recovered_since(db: Db, row_id: int) -> None:
         session.execute(update(destinations).values(recovered_at=func.now() - timedelta(hours=1)))
 
 
-def _lane_of(db: Db, row_id: int) -> Lane:
+def _lane_of(db: Db, row_id: int) -> LeasedLane:
     """Claim the lane of a row, and no other."""
     first = a_lane(db)
     if any(one.id == row_id for one in fetched(db, first)):
