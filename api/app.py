@@ -1,7 +1,7 @@
 """The application."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
 from functools import partial
@@ -14,12 +14,14 @@ from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ExceptionHandlersMap
-from sqlalchemy import event
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.bulkheads import Bulkhead, Limits
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
+from api.group_commit.writers import COMMIT_SECONDS
 from api.health import examples as health_examples
 from api.health import metrics
 from api.health import routes as health
@@ -35,7 +37,7 @@ from api.reservations import examples as reservations_examples
 from api.reservations import routes as reservations
 from api.reservations.schemas import render_reservation
 from domain.fulfilment import load_routes
-from domain.outbox import Routes, has_recorded
+from domain.outbox import Routes
 from domain.outbox.operations.status_cache import StatusCache
 from domain.reservations import reserve
 from domain.runtime import database, logs, tracing
@@ -43,11 +45,19 @@ from domain.runtime.errors import HoldfastError
 from domain.runtime.metrics import registry_of
 from domain.runtime.settings import Settings
 
-#: The connections that all handlers share, except POST /reservations.
-CONNECTIONS = 7
-
-#: No statement of a handler may take longer: a slow list is refused before it delays the other requests.
-STATEMENT_SECONDS = 10
+#: The kinds of requests that have threads and connections of their own, beside POST /reservations.
+BULKHEADS: Mapping[str, Limits] = {
+    "reads": Limits(threads=2),
+    "lists": Limits(threads=3),
+    # These lock a reservation, or nothing.
+    "changes": Limits(threads=3, lock_milliseconds=500),
+    # These lock an item, which others may have locked for long.
+    "item_changes": Limits(threads=3, lock_milliseconds=500),
+    # These are for operators, and some of them count or change many rows.
+    "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12),
+    # These must be answered when nothing else is.
+    "probes": Limits(threads=2, waiting=20, wait_seconds=1, statement_seconds=1, transaction_seconds=2),
+}
 
 #: Every handler of the API.
 ROUTES: Sequence[HTTPRouteHandler] = (*items.ROUTES, *reservations.ROUTES, *outbox.ROUTES, *health.ROUTES)
@@ -88,19 +98,20 @@ def create_app(settings: Settings | None = None) -> Litestar:
 def assemble(settings: Settings, routes: Routes) -> Litestar:
     """Put the application together. It connects to nothing before it is started."""
     doorbell = Doorbell(settings.broker())
-    db = database.sessions(database.connect(settings, connections=CONNECTIONS, statement_seconds=STATEMENT_SECONDS))
-    event.listen(db, "after_commit", partial(_wake, doorbell))
-    # The writer shares its connection with nobody, so other requests never delay reservations.
-    writer = database.sessions(database.connect(settings, connections=1, by_index=True))
+    bulkheads = {kind: Bulkhead(kind, settings, limits, committed=doorbell.wake) for kind, limits in BULKHEADS.items()}
+    # The writers share their connections with nobody, so other requests never delay reservations.
+    brief_db, patient_db = (database.sessions(_writer_engine(settings)) for _ in range(2))
     act = partial(reserve, render=render_reservation, routes=routes)
-    group_commit = GroupCommit(writer, act, queue_limit=settings.queue_limit, committed=doorbell.wake)
+    group_commit = GroupCommit(brief_db, patient_db, act, queue_limit=settings.queue_limit, committed=doorbell.wake)
     app = Litestar(
         # In a router, because handlers of the same path that are registered one by one are registered twice, and
         # then run in a thread within a thread.
         route_handlers=[Router("/", route_handlers=ROUTES)],
-        lifespan=[_running(doorbell, group_commit, db, writer)],
-        dependencies={"db": _given(db), "doorbell": _given(doorbell), "routes": _given(routes)},
-        state=_state(settings, group_commit, db),
+        lifespan=[_running(doorbell, group_commit, bulkheads.values(), [brief_db, patient_db])],
+        dependencies={
+            name: _given(value) for name, value in {"doorbell": doorbell, "routes": routes, **bulkheads}.items()
+        },
+        state=_state(settings, group_commit, bulkheads["probes"]),
         exception_handlers=EXCEPTION_HANDLERS,
         before_send=[metrics.count],
         middleware=[Tracing()] if tracing.is_wanted() else [],
@@ -113,24 +124,26 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
     return app
 
 
-def _wake(doorbell: Doorbell, session: Session) -> None:
-    """Have a worker woken for the events that a handler has just committed."""
-    if has_recorded(session):
-        doorbell.wake()
+def _writer_engine(settings: Settings) -> Engine:
+    # Unchecked: a set whose connection turns out to be broken is decided again, which saves a round trip for all.
+    return database.connect(settings, connections=1, checked=False, transaction_seconds=COMMIT_SECONDS, by_index=True)
 
 
-def _state(settings: Settings, group_commit: GroupCommit, db: sessionmaker[Session]) -> State:
+def _state(settings: Settings, group_commit: GroupCommit, probes: Bulkhead) -> State:
     """Return what handlers read from `request.app.state`."""
     state = {
         "group_commit": group_commit,
         "hold_lifetime": timedelta(seconds=settings.hold_seconds),
-        "registry": registry_of(readings=StatusCache(db).readings),
+        "registry": registry_of(readings=StatusCache(probes.db).readings),
     }
     return State(state, deep_copy=False)
 
 
 def _running(
-    doorbell: Doorbell, group_commit: GroupCommit, *dbs: sessionmaker[Session]
+    doorbell: Doorbell,
+    group_commit: GroupCommit,
+    bulkheads: Collection[Bulkhead],
+    writer_dbs: Sequence[sessionmaker[Session]],
 ) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
     """Return what starts and stops the threads beside the event loop."""
 
@@ -140,9 +153,11 @@ def _running(
         group_commit.start()
         yield
         await group_commit.close()
+        for bulkhead in bulkheads:
+            await asyncio.to_thread(bulkhead.close)
         doorbell.close()
         await asyncio.to_thread(tracing.stop)
-        for db in dbs:
+        for db in writer_dbs:
             db.kw["bind"].dispose()
 
     return running

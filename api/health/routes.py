@@ -1,5 +1,6 @@
 """Health over HTTP: whether the process runs, whether it can serve, and its metrics."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,15 +9,20 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session, sessionmaker
 
+from api.bulkheads import Bulkhead
 from api.doorbell import Doorbell
+from api.group_commit import GroupCommit
 from api.health.schemas import Liveness, Readiness
-from domain.runtime.errors import DatabaseUnavailable
+from domain.runtime.errors import DatabaseUnavailable, Unavailable
 from domain.runtime.metrics import CONTENT_TYPE_LATEST, render
 from domain.runtime.schema import is_migrated
 
 UNREACHABLE = "unreachable: see DATABASE_URL"
+HANGS = "hangs: reservations are not committed. Look at the server of DATABASE_URL, its disk and the network"
+
+#: A set of reservations that is in flight for longer than this, in seconds, shows that the database hangs.
+HUNG_SECONDS = 2.0
 
 _NOT_READY = ResponseSpec(
     Readiness,
@@ -32,17 +38,14 @@ async def live() -> Liveness:
     return Liveness("ok")
 
 
-@get("/health/ready", sync_to_thread=True, responses={503: _NOT_READY}, tags=["health"])
-def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[Readiness]:
-    """Answer 200 if requests can be served: the database is reachable and migrated.
+@get("/health/ready", responses={503: _NOT_READY}, tags=["health"])
+async def ready(request: Request[Any, Any, Any], probes: Bulkhead, doorbell: Doorbell) -> Response[Readiness]:
+    """Answer 200 if requests can be served: the database answers and is migrated, and reservations are committed.
 
     An unreachable broker is only a warning: without it, events are delivered late.
     """
-    try:
-        with db.begin() as session:
-            database = "ok" if is_migrated(session) else "not migrated: run bin/migrate"
-    except SQLAlchemyError:
-        database = UNREACHABLE
+    group_commit: GroupCommit = request.app.state.group_commit
+    database = HANGS if group_commit.age() > HUNG_SECONDS else await _database(probes)
     broker = (
         "ok"
         if doorbell.is_reachable()
@@ -54,10 +57,18 @@ def ready(db: sessionmaker[Session], doorbell: Doorbell) -> Response[Readiness]:
     return Response(Readiness("unavailable", database, broker), status_code=503, headers={"Retry-After": retry_after})
 
 
-@get("/metrics", sync_to_thread=True, include_in_schema=False)
-def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+async def _database(probes: Bulkhead) -> str:
+    try:
+        return "ok" if await probes.run(is_migrated) else "not migrated: run bin/migrate"
+    except (SQLAlchemyError, Unavailable):
+        return UNREACHABLE
+
+
+@get("/metrics", include_in_schema=False)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the metrics of all API processes at this port, and the status of the outbox."""
-    return Response(render(request.app.state.registry), media_type=CONTENT_TYPE_LATEST)
+    body = await asyncio.to_thread(render, request.app.state.registry)
+    return Response(body, media_type=CONTENT_TYPE_LATEST)
 
 
 ROUTES: Sequence[HTTPRouteHandler] = (live, ready, metrics)

@@ -114,8 +114,15 @@ WORDINGS: Mapping[type[HoldfastError], Wording] = {
     errors.DatabaseUnavailable: Wording(
         503,
         "Database unavailable",
-        "The database cannot be reached. Send the same request again in {retry_after_seconds} s, with the same"
-        " Idempotency-Key, so that it cannot take effect twice.",
+        "The database cannot be reached, or does not answer in time. Nothing was changed; send the same request again"
+        " in {retry_after_seconds} s.",
+    ),
+    errors.OutcomeUnknown: Wording(
+        503,
+        "Outcome unknown",
+        "The database did not say whether the request took effect. Send the same request again in"
+        " {retry_after_seconds} s with the same Idempotency-Key, so that it cannot take effect twice. If it had none,"
+        " look first whether it did.",
     ),
 }
 

@@ -12,8 +12,9 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
+from api.bulkheads import Bulkhead
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import client_of, hash_of, key_of
 from api.http.responses import answered, problems
@@ -42,7 +43,6 @@ from domain.outbox.operations.explain import explain
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.operations.status import read_statuses
 
-Db = sessionmaker[Session]
 AnyRequest = Request[Any, Any, Any]
 Name = Annotated[str, Parameter(pattern="^[a-z][a-z0-9_-]{0,63}$", description="The name of a destination")]
 OneDestination = Annotated[str | None, Parameter(min_length=1, max_length=64, pattern=NO_NUL)]
@@ -52,76 +52,73 @@ Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of 
 Cursor = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
 
 
-@get("/outbox/destinations", sync_to_thread=True, responses=problems(), tags=["outbox"])
-def list_destinations(db: Db, routes: Routes) -> DestinationList:
+@get("/outbox/destinations", responses=problems(), tags=["outbox"])
+async def list_destinations(operations: Bulkhead, routes: Routes) -> DestinationList:
     """List the status of each destination."""
-    with db.begin() as session:
-        return DestinationList([DestinationView.of_status(one, routes.names) for one in read_statuses(session)])
+    statuses = await operations.run(read_statuses)
+    return DestinationList([DestinationView.of_status(one, routes.names) for one in statuses])
 
 
 @post(
     "/outbox/destinations/{name:str}/pause",
     dto=Strict[ActionRequest],
-    sync_to_thread=True,
     status_code=200,
     responses=problems(404, 409, 413, 415),
     tags=["outbox"],
 )
-def pause_destination(
-    request: AnyRequest, name: Name, data: ActionRequest, db: Db, routes: Routes
+async def pause_destination(
+    request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
 ) -> Response[DestinationStateView]:
     """Send nothing to a destination until it is resumed. Its rows stay pending."""
-    return _change(request, name, data, db, routes, "pause", destinations.pause)
+    return await _change(request, name, data, operations, routes, "pause", destinations.pause)
 
 
 @post(
     "/outbox/destinations/{name:str}/resume",
     dto=Strict[ActionRequest],
-    sync_to_thread=True,
     status_code=200,
     responses=problems(404, 409, 413, 415),
     tags=["outbox"],
 )
-def resume_destination(
-    request: AnyRequest, name: Name, data: ActionRequest, db: Db, routes: Routes
+async def resume_destination(
+    request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
 ) -> Response[DestinationStateView]:
     """Send again to a destination that is paused."""
-    return _change(request, name, data, db, routes, "resume", destinations.resume)
+    return await _change(request, name, data, operations, routes, "resume", destinations.resume)
 
 
 @post(
     "/outbox/destinations/{name:str}/probe",
     dto=Strict[ActionRequest],
-    sync_to_thread=True,
     status_code=200,
     responses=problems(404, 409, 413, 415),
     tags=["outbox"],
 )
-def probe_destination(
-    request: AnyRequest, name: Name, data: ActionRequest, db: Db, routes: Routes
+async def probe_destination(
+    request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
 ) -> Response[DestinationStateView]:
     """Probe a destination that is down now, instead of at the time of its next probe."""
-    return _change(request, name, data, db, routes, "probe", destinations.probe)
+    return await _change(request, name, data, operations, routes, "probe", destinations.probe)
 
 
-def _change(
+async def _change(
     request: AnyRequest,
     name: str,
     data: ActionRequest,
-    db: Db,
+    operations: Bulkhead,
     routes: Routes,
     action: str,
     verb: Callable[[Session, str, AuditEntry], bool],
 ) -> Response[DestinationStateView]:
     key, entry = key_of(request, f"outbox.{action}"), AuditEntry(who=client_of(request), why=data.why)
 
-    def change() -> DestinationStateView:
+    def change(session: Session) -> DestinationStateView:
         verb(session, name, entry)
         # No rows are counted: a backlog, which takes long to count, must not delay a pause or make it fail.
         return DestinationStateView.of(destinations.lock(session, name), routes.names)
 
-    with db.begin() as session:
-        outcome = idempotency.once(session, key, hash_of(name, data), change, _rendered)
+    payload_hash = hash_of(name, data)
+    outcome = await operations.run(lambda session: idempotency.once(session, key, payload_hash, change, _rendered))
     return answered(outcome, status=200, at="/outbox/destinations")
 
 
@@ -129,21 +126,21 @@ def _rendered(view: msgspec.Struct) -> str:
     return msgspec.json.encode(view).decode()
 
 
-@get("/outbox/dead-letters/groups", sync_to_thread=True, responses=problems(), tags=["outbox"])
-def group_dead_letters(
-    db: Db,
+@get("/outbox/dead-letters/groups", responses=problems(), tags=["outbox"])
+async def group_dead_letters(
+    operations: Bulkhead,
     destination: OneDestination = None,
     type: EventType = None,  # noqa: A002  # the name that clients know
 ) -> GroupList:
     """List dead letters in groups of one destination, one type and similar errors."""
     wanted = Selection(among=Among.DEAD, destination=destination, type=type, everything=True)
-    with db.begin() as session:
-        return GroupList([GroupView.of(one) for one in dead_letters.grouped(session, wanted)])
+    groups = await operations.run(lambda session: list(dead_letters.grouped(session, wanted)))
+    return GroupList([GroupView.of(one) for one in groups])
 
 
-@get("/outbox/dead-letters", sync_to_thread=True, responses=problems(), tags=["outbox"])
-def list_dead_letters(
-    db: Db,
+@get("/outbox/dead-letters", responses=problems(), tags=["outbox"])
+async def list_dead_letters(
+    operations: Bulkhead,
     destination: OneDestination = None,
     type: EventType = None,  # noqa: A002
     group: GroupName = None,
@@ -152,48 +149,50 @@ def list_dead_letters(
 ) -> LetterPage:
     """List dead letters in order of id, without their payloads."""
     wanted = Selection(among=Among.DEAD, destination=destination, type=type, group=group, everything=True)
-    with db.begin() as session:
-        found = dead_letters.find(session, wanted, after=cursor, limit=limit)
+    found = await operations.run(lambda session: dead_letters.find(session, wanted, after=cursor, limit=limit))
     return LetterPage([LetterView.of(one) for one in found], str(found[-1].id) if len(found) == limit else None)
 
 
 @post(
     "/outbox/dead-letters/replay",
     dto=Strict[DeadLetterRequest],
-    sync_to_thread=True,
     status_code=200,
     responses=problems(409, 413, 415),
     tags=["outbox"],
 )
-def replay_dead_letters(request: AnyRequest, data: DeadLetterRequest, db: Db, routes: Routes) -> Response[Progress]:
+async def replay_dead_letters(
+    request: AnyRequest, data: DeadLetterRequest, operations: Bulkhead, routes: Routes
+) -> Response[Progress]:
     """Send dead letters again: the same events with the same ids, in their order."""
-    return _batch(request, data, db, routes, "replay", Among.DEAD, _replaying(routes))
+    return await _batch(request, data, operations, routes, "replay", Among.DEAD, _replaying(routes))
 
 
 @post(
     "/outbox/dead-letters/discard",
     dto=Strict[DeadLetterRequest],
-    sync_to_thread=True,
     status_code=200,
     responses=problems(409, 413, 415),
     tags=["outbox"],
 )
-def discard_dead_letters(request: AnyRequest, data: DeadLetterRequest, db: Db, routes: Routes) -> Response[Progress]:
+async def discard_dead_letters(
+    request: AnyRequest, data: DeadLetterRequest, operations: Bulkhead, routes: Routes
+) -> Response[Progress]:
     """Discard dead letters: they can't be replayed any more."""
-    return _batch(request, data, db, routes, "discard", Among.DEAD, dead_letters.discard)
+    return await _batch(request, data, operations, routes, "discard", Among.DEAD, dead_letters.discard)
 
 
 @post(
     "/outbox/replay",
     dto=Strict[ReplayRequest],
-    sync_to_thread=True,
     status_code=200,
     responses=problems(409, 413, 415),
     tags=["outbox"],
 )
-def replay_delivered(request: AnyRequest, data: ReplayRequest, db: Db, routes: Routes) -> Response[Progress]:
+async def replay_delivered(
+    request: AnyRequest, data: ReplayRequest, operations: Bulkhead, routes: Routes
+) -> Response[Progress]:
     """Send delivered events again: the same events with the same ids, marked as replayed, in their order."""
-    return _batch(request, data, db, routes, "replay", Among.DELIVERED, _replaying(routes))
+    return await _batch(request, data, operations, routes, "replay", Among.DELIVERED, _replaying(routes))
 
 
 Verb = Callable[[Session, Batch], Changed]
@@ -203,14 +202,14 @@ def _replaying(routes: Routes) -> Verb:
     return partial(replay.replay, step_types=routes.step_types)
 
 
-def _batch(
-    request: AnyRequest, data: BulkRequest, db: Db, routes: Routes, action: str, among: Among, verb: Verb
+async def _batch(
+    request: AnyRequest, data: BulkRequest, operations: Bulkhead, routes: Routes, action: str, among: Among, verb: Verb
 ) -> Response[Progress]:
     key = key_of(request, f"outbox.{action}.{among}")
     selection = data.selection.to_selection(among)
     entry = AuditEntry(who=client_of(request), why=data.why)
 
-    def change() -> Progress:
+    def change(session: Session) -> Progress:
         selected = selection.as_of_now(session)
         if data.dry_run:
             # The whole selection is counted by a dry run only: at each step of a long replay it would take too long.
@@ -219,8 +218,8 @@ def _batch(
         changed = verb(session, Batch(selection=selected, entry=entry, after=int(data.cursor), limit=data.limit))
         return _progress(selected, changed.rows, changed.following.after if changed.following else None)
 
-    with db.begin() as session:
-        outcome = idempotency.once(session, key, hash_of(data), change, _rendered)
+    payload_hash = hash_of(data)
+    outcome = await operations.run(lambda session: idempotency.once(session, key, payload_hash, change, _rendered))
     return answered(outcome, status=200, at="/outbox")
 
 
@@ -235,15 +234,15 @@ def _progress(selection: Selection, rows: int, after: int | None, skipped_steps:
     )
 
 
-@get("/outbox/why/{subject_id:str}", sync_to_thread=True, responses=problems(404), tags=["outbox"])
-def explain_delivery(
+@get("/outbox/why/{subject_id:str}", responses=problems(404), tags=["outbox"])
+async def explain_delivery(
     subject_id: Annotated[UUID, Parameter(description="The id of an event or of a reservation")],
-    db: Db,
+    operations: Bulkhead,
     routes: Routes,
 ) -> DeliveryList:
     """Explain each delivery of an event or of a reservation: its state, and why it is not delivered."""
-    with db.begin() as session:
-        return DeliveryList([DeliveryView.of(one) for one in explain(session, subject_id, routes.names)])
+    explained = await operations.run(lambda session: explain(session, subject_id, routes.names))
+    return DeliveryList([DeliveryView.of(one) for one in explained])
 
 
 ROUTES: Sequence[HTTPRouteHandler] = (

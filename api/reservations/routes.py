@@ -9,8 +9,9 @@ import msgspec
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm import Session
 
+from api.bulkheads import Bulkhead
 from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import client_of, hash_of, key_of, trace_of, version_of
@@ -29,8 +30,6 @@ from domain.outbox import Routes
 from domain.reservations import Filter, Reservation, Reserve
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid, Refusal
-
-Db = sessionmaker[Session]
 
 #: How the OpenAPI document describes a timestamp, which is read as text.
 TIMESTAMP = {"format": "date-time"}
@@ -88,17 +87,16 @@ def _is_deeper(value: object, levels: int) -> bool:
     return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
 
 
-@get("/reservations/{reservation_id:str}", sync_to_thread=True, responses=problems(404), tags=["reservations"])
-def get_reservation(reservation_id: UUID, db: Db) -> Response[ReservationView]:
+@get("/reservations/{reservation_id:str}", responses=problems(404), tags=["reservations"])
+async def get_reservation(reservation_id: UUID, reads: Bulkhead) -> Response[ReservationView]:
     """Get a reservation. Its ETag is its version."""
-    with db.begin() as session:
-        reservation = reservations.get(session, reservation_id)
+    reservation = await reads.run(lambda session: reservations.get(session, reservation_id))
     return answered(Answered(render_reservation(reservation)), status=200, at="/reservations")
 
 
-@get("/reservations", sync_to_thread=True, responses=problems(), tags=["reservations"])
-def list_reservations(
-    db: Db,
+@get("/reservations", responses=problems(), tags=["reservations"])
+async def list_reservations(
+    lists: Bulkhead,
     status: Status | None = None,
     item_id: Annotated[int | None, Parameter(ge=1, le=2**63 - 1)] = None,
     sku: Annotated[str | None, Parameter(max_length=64, pattern=NO_NUL)] = None,
@@ -123,11 +121,13 @@ def list_reservations(
         since=_timestamp("from", since),
         before=_timestamp("to", before),
     )
-    with db.begin() as session:
+
+    def act(session: Session) -> ReservationPage:
         found = reservations.find(session, wanted, before_id=cursor, limit=limit)
-    return ReservationPage(
-        [ReservationView.of(one) for one in found], str(found[-1].id) if len(found) == limit else None
-    )
+        shown = [ReservationView.of(one) for one in found]
+        return ReservationPage(shown, str(found[-1].id) if len(found) == limit else None)
+
+    return await lists.run(act)
 
 
 def _timestamp(name: str, written: str | None) -> datetime | None:
@@ -141,39 +141,47 @@ def _timestamp(name: str, written: str | None) -> datetime | None:
 @post(
     "/reservations/{reservation_id:str}/confirm",
     dto=Strict[Confirmation],
-    sync_to_thread=True,
     status_code=200,
     responses=problems(404, 409, 412, 413, 415),
     tags=["reservations"],
 )
-def confirm_reservation(
-    request: Request[Any, Any, Any], reservation_id: UUID, db: Db, routes: Routes, data: Confirmation | None = None
+async def confirm_reservation(
+    request: Request[Any, Any, Any],
+    reservation_id: UUID,
+    changes: Bulkhead,
+    routes: Routes,
+    data: Confirmation | None = None,
 ) -> Response[ReservationView]:
     """Confirm a hold. A hold that has expired can't be confirmed."""
     wanted = data or Confirmation()
-    return _change(request, reservation_id, db, routes, Status.CONFIRMED, None, wanted.expected_version)
+    return await _change(request, reservation_id, changes, routes, Status.CONFIRMED, None, wanted.expected_version)
 
 
 @post(
     "/reservations/{reservation_id:str}/cancel",
     dto=Strict[Cancellation],
-    sync_to_thread=True,
     status_code=200,
     responses=problems(404, 409, 412, 413, 415),
     tags=["reservations"],
 )
-def cancel_reservation(
-    request: Request[Any, Any, Any], reservation_id: UUID, db: Db, routes: Routes, data: Cancellation | None = None
+async def cancel_reservation(
+    request: Request[Any, Any, Any],
+    reservation_id: UUID,
+    item_changes: Bulkhead,
+    routes: Routes,
+    data: Cancellation | None = None,
 ) -> Response[ReservationView]:
     """Cancel a reservation. Its units become available again."""
     wanted = data or Cancellation()
-    return _change(request, reservation_id, db, routes, Status.CANCELLED, wanted.reason, wanted.expected_version)
+    return await _change(
+        request, reservation_id, item_changes, routes, Status.CANCELLED, wanted.reason, wanted.expected_version
+    )
 
 
-def _change(
+async def _change(
     request: Request[Any, Any, Any],
     reservation_id: UUID,
-    db: Db,
+    bulkhead: Bulkhead,
     routes: Routes,
     to: Status,
     reason: str | None,
@@ -182,7 +190,9 @@ def _change(
     key, if_match, changed_by = key_of(request, f"reservations.{to.lower()}"), version_of(request), client_of(request)
     headers = trace_of(request)
 
-    def change() -> Reservation | Refusal:
+    payload_hash = hash_of(reservation_id, reason, expected_version)
+
+    def change(session: Session) -> Reservation | Refusal:
         return reservations.change(
             session,
             reservation_id,
@@ -195,9 +205,10 @@ def _change(
             routes=routes,
         )
 
-    with db.begin() as session:
-        payload_hash = hash_of(reservation_id, reason, expected_version)
-        outcome = idempotency.once(session, key, payload_hash, change, render_reservation)
+    def act(session: Session) -> Answered | Refusal:
+        return idempotency.once(session, key, payload_hash, change, render_reservation)
+
+    outcome = await bulkhead.run(act)
     return answered(outcome, status=200, at="/reservations")
 
 

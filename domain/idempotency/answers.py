@@ -30,14 +30,14 @@ def lookup(session: Session, keys: Collection[Key]) -> Mapping[Key, StoredAnswer
     }
 
 
-def store(session: Session, answers: Sequence[tuple[Key, StoredAnswer, UUID | None]]) -> int:
-    """Store answers under their keys, in key order. Return how many keys were new.
+def store(session: Session, answers: Sequence[tuple[Key, StoredAnswer, UUID | None]]) -> Collection[Key]:
+    """Store answers under their keys, in key order. Return the keys that were new.
 
     It waits for a duplicate in flight. Fewer new keys than answers means that a duplicate has
     committed meanwhile: the caller must roll back.
     """
     if not answers:
-        return 0
+        return ()
     ordered = sorted(answers, key=lambda entry: (entry[0].client_id, entry[0].operation, entry[0].key))
     given = lists(
         _given,
@@ -46,14 +46,14 @@ def store(session: Session, answers: Sequence[tuple[Key, StoredAnswer, UUID | No
         reservation_id=[reservation_id for _, _, reservation_id in ordered],
         answer=[answer.text for _, answer, _ in ordered],
     )
-    return len(session.execute(_STORE, given).all())
+    return {Key(*row) for row in session.execute(_STORE, given)}
 
 
 def once(
     session: Session,
     key: Key | None,
     payload_hash: str,
-    act: Callable[[], T | Refusal],
+    act: Callable[[Session], T | Refusal],
     render: Callable[[T], str],
 ) -> Answered | Refusal:
     """Act, unless this key has been answered before. Return the answer.
@@ -62,13 +62,13 @@ def once(
     key may try again; the caller commits before it raises it.
     """
     if key is None:
-        outcome = act()
+        outcome = act(session)
         return outcome if isinstance(outcome, Refusal) else Answered(render(outcome))
-    if store(session, [(key, StoredAnswer(payload_hash, ""), None)]) == 0:
+    if not store(session, [(key, StoredAnswer(payload_hash, ""), None)]):
         answered = lookup(session, [key])
         # It may have been pruned in between: then it is ours.
         return replay(answered[key], key, payload_hash) if answered else once(session, key, payload_hash, act, render)
-    outcome = act()
+    outcome = act(session)
     if isinstance(outcome, Refusal):
         session.execute(delete(requests).where(*_is(key)))
         return outcome
@@ -119,5 +119,5 @@ _STORE = (
     insert(requests)
     .from_select(list(_given.c), select(_given))
     .on_conflict_do_nothing()
-    .returning(requests.c.idempotency_key)
+    .returning(requests.c.client_id, requests.c.operation, requests.c.idempotency_key)
 )

@@ -2,12 +2,16 @@
 
 from domain.reservations.expiry import expire
 from domain.reservations.queries import Filter, find, get
-from domain.reservations.reserve import KeyRace, Reserve, reserve
+from domain.reservations.reserve import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve, reserve
 from domain.reservations.table import Reservation
 from domain.reservations.transition import Change, change, lock, transition
 
 __all__ = [
+    "BRIEF",
+    "THOROUGH",
     "Change",
+    "Deferred",
+    "Effort",
     "Filter",
     "KeyRace",
     "Reservation",

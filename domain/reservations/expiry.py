@@ -1,8 +1,9 @@
 """Expiry: holds that were not confirmed in time give their stock back."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
+from math import inf
 
-from sqlalchemy import BigInteger, any_, bindparam, cast
+from sqlalchemy import BigInteger, and_, any_, bindparam, cast, column, func, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
@@ -12,7 +13,7 @@ from domain.reservations.table import Reservation, is_hold, read, reservations
 from domain.reservations.transition import NOT_CONFIRMED, Change, transition
 from domain.runtime.database import CLOCK
 
-#: Holds that are expired in one statement when an item runs short. It is repeated while there are more.
+#: The holds that one call of `take_back` expires at most, so that nobody waits long for the locks of their items.
 TAKE_BACK_LIMIT = 1_000
 
 
@@ -25,16 +26,39 @@ def expire(session: Session, limit: int, routes: Routes) -> int:
     return _expire(session, [Reservation.of(row) for row in session.execute(overdue)], routes)
 
 
-def take_back(session: Session, item_ids: Collection[int], routes: Routes) -> int:
-    """Expire overdue holds of items that the caller has locked. Return how many.
+def overdue_units(session: Session, item_ids: Collection[int], most_holds: int | None) -> Mapping[int, float]:
+    """Return how many units overdue holds still keep, by item. It locks nothing.
 
-    It skips reservations that another transaction has locked, and so never waits for a reservation while it has
-    locked an item: every transaction that locks both locks the reservation first.
+    An item with more overdue holds than `most_holds` has infinitely many: they are not counted to the end.
     """
-    if not item_ids:
+    counted = session.execute(_OVERDUE_UNITS, {"ids": list(item_ids), "most_holds": most_holds})
+    return {row.item_id: inf if row.holds == most_holds else row.units for row in counted}
+
+
+def take_back(session: Session, wanted: Mapping[int, int], routes: Routes, *, limit: int = TAKE_BACK_LIMIT) -> int:
+    """Expire overdue holds of items that the caller has locked, the longest overdue first. Return how many.
+
+    It stops when it has as many units of each item as are wanted, or `limit` holds. It skips reservations that
+    another transaction has locked, and so never waits for a reservation while it has locked an item: every
+    transaction that locks both locks the reservation first.
+    """
+    if not wanted:
         return 0
-    overdue = [Reservation.of(row) for row in session.execute(_TAKE_BACK, {"ids": list(item_ids)})]
-    return _expire(session, overdue, routes)
+    # A hold has at least one unit.
+    most_holds = min(limit, sum(wanted.values()))
+    overdue = session.execute(_TAKE_BACK, {"ids": list(wanted), "most_holds": most_holds})
+    return _expire(session, _enough(map(Reservation.of, overdue), wanted), routes)
+
+
+def _enough(overdue: Iterable[Reservation], wanted: Mapping[int, int]) -> list[Reservation]:
+    """Return the first of the holds until they have as many units of each item as are wanted."""
+    missing = dict(wanted)
+    taken = []
+    for hold in overdue:
+        if missing[hold.item_id] > 0:
+            missing[hold.item_id] -= hold.quantity
+            taken.append(hold)
+    return taken
 
 
 def _expire(session: Session, overdue: list[Reservation], routes: Routes) -> int:
@@ -43,11 +67,23 @@ def _expire(session: Session, overdue: list[Reservation], routes: Routes) -> int
     return len(overdue)
 
 
-_overdue = read.where(is_hold, reservations.c.expires_at <= CLOCK).with_for_update(
-    of=reservations, key_share=True, skip_locked=True
-)
+_is_overdue = and_(is_hold, reservations.c.expires_at <= CLOCK)
+_overdue = read.where(_is_overdue).with_for_update(of=reservations, key_share=True, skip_locked=True)
+_ids = cast(bindparam("ids"), ARRAY(BigInteger))
 _TAKE_BACK = (
-    _overdue.where(reservations.c.item_id == any_(cast(bindparam("ids"), ARRAY(BigInteger))))
+    _overdue.where(reservations.c.item_id == any_(_ids))
     .order_by(reservations.c.expires_at)
-    .limit(TAKE_BACK_LIMIT)
+    .limit(bindparam("most_holds"))
+)
+_asked = func.unnest(_ids).table_valued(column("item_id", BigInteger), name="asked").render_derived("asked")
+_holds = (
+    select(reservations.c.quantity)
+    .where(_is_overdue, reservations.c.item_id == _asked.c.item_id)
+    .limit(bindparam("most_holds"))
+    .lateral("holds")
+)
+_OVERDUE_UNITS = (
+    select(_asked.c.item_id, func.count().label("holds"), func.sum(_holds.c.quantity).label("units"))
+    .select_from(_asked.join(_holds, true()))
+    .group_by(_asked.c.item_id)
 )

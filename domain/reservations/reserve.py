@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -14,12 +15,12 @@ from domain.idempotency import Answered, Key, StoredAnswer
 from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations import events
-from domain.reservations.expiry import take_back
+from domain.reservations.expiry import TAKE_BACK_LIMIT, overdue_units, take_back
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation, history, reservations
 from domain.reservations.transition import SYSTEM
 from domain.runtime.database import copy, now
-from domain.runtime.errors import HoldfastError, IdempotencyKeyReused, Refusal, SoldOut, UnknownItem
+from domain.runtime.errors import IdempotencyKeyReused, Refusal, SoldOut, UnknownItem
 from domain.runtime.identity import new_id
 
 
@@ -40,8 +41,17 @@ class Reserve:
     headers: dict[str, str] = field(default_factory=dict)
 
 
-class KeyRace(HoldfastError):
-    """Raised when a key raced with a request for another item: roll back and take the members one by one."""
+class KeyRace(Exception):
+    """Raised when keys raced with requests for other items. Roll back, and decide these requests in another set."""
+
+    def __init__(self, places: Collection[int]) -> None:
+        super().__init__(f"{len(places)} keys were stored by another transaction meanwhile")
+        self.places = places
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """It can't be decided at once: its item is locked, or has more overdue holds than one set may expire."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,46 +68,129 @@ class Duplicate:
     of: int
 
 
-Decision = Accepted | Duplicate | Answered | Refusal
+Decision = Accepted | Duplicate | Answered | Refusal | Deferred
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How many overdue holds a set may count for each item, and expire in all. None is no limit."""
+
+    count: int | None
+    expire: int
+
+
+#: For a set of requests for many items: it keeps none of them waiting for long.
+BRIEF = Effort(count=1_000, expire=100)
+
+#: For requests that a brief set has deferred.
+THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT)
 
 
 def reserve(
-    session: Session, requests: Sequence[Reserve], render: Callable[[Reservation], str], routes: Routes
-) -> Sequence[Answered | Refusal]:
+    session: Session,
+    requests: Sequence[Reserve],
+    render: Callable[[Reservation], str],
+    routes: Routes,
+    *,
+    effort: Effort = THOROUGH,
+) -> Sequence[Answered | Refusal | Deferred]:
     """Make the holds that the stock allows, in order of arrival, and answer each request.
 
-    `render` makes the answer that is stored under a request's key. A refusal writes
-    nothing. Raises KeyRace.
+    `render` makes the answer that is stored under a request's key. A refusal makes no reservation, but overdue holds
+    of its item may be expired. It waits for no lock of an item. Raises KeyRace.
     """
     stock = _lock(session, requests)
     # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
     answered = idempotency.lookup(session, {request.key for request in requests if request.key})
     decisions = decide(requests, stock, answered)
-    while take_back(session, _short(requests, decisions, stock), routes):
-        stock = _lock(session, requests)
-        decisions = decide(requests, stock, answered)
+    shortages = _shortages(requests, decisions, stock)
+    if shortages:
+        stock, overdue = _take_back(session, requests, stock, shortages, routes, effort)
+        decisions = decide(requests, stock, answered, overdue)
     answers = _write(session, requests, decisions, render, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 
 
-def _lock(session: Session, requests: Sequence[Reserve]) -> Mapping[int | str, Item]:
-    """Lock the items asked for. Return them by id and by sku."""
+#: The items that requests name, by id and by sku. None stands for one that another transaction has locked.
+Stock = Mapping[int | str, Item | None]
+
+
+def _lock(session: Session, requests: Sequence[Reserve]) -> Stock:
     ids = {request.item for request in requests if isinstance(request.item, int)}
     skus = {request.item for request in requests if isinstance(request.item, str)}
-    locked = items.lock(session, ids, skus)
-    return {item.id: item for item in locked} | {item.sku: item for item in locked}
+    locked = items.lock_free(session, ids, skus)
+    by_id: Stock = {item.id: item for item in locked.items}
+    by_sku: Stock = {item.sku: item for item in locked.items}
+    return {**by_id, **by_sku, **dict.fromkeys(locked.elsewhere)}
+
+
+@dataclass(frozen=True, slots=True)
+class _Shortage:
+    """The units that an item lacks for all of its requests, and those that it lacks for the smallest refused one."""
+
+    all: int
+    smallest: int
+
+
+def _shortages(requests: Sequence[Reserve], decisions: Sequence[Decision], stock: Stock) -> Mapping[int, _Shortage]:
+    """Return the shortages of items, by id. A request for more than was ever in stock is left out: it never fits."""
+    asked: Counter[int] = Counter()
+    refused: dict[int, int] = {}
+    for request, decision in zip(requests, decisions, strict=True):
+        item = stock.get(request.item)
+        if item is None or request.quantity > item.stock_quantity:
+            continue
+        if isinstance(decision, Accepted | SoldOut):
+            asked[item.id] += request.quantity
+        if isinstance(decision, SoldOut):
+            refused[item.id] = min(request.quantity, refused.get(item.id, request.quantity))
+    available = {item.id: item.available_quantity for item in stock.values() if item}
+    return {
+        item_id: _Shortage(all=asked[item_id] - available[item_id], smallest=smallest - available[item_id])
+        for item_id, smallest in refused.items()
+    }
+
+
+def _take_back(
+    session: Session,
+    requests: Sequence[Reserve],
+    stock: Stock,
+    shortages: Mapping[int, _Shortage],
+    routes: Routes,
+    effort: Effort,
+) -> tuple[Stock, Mapping[int, float]]:
+    """Expire overdue holds where that helps. Return the stock after that, and the units that others still keep."""
+    overdue = overdue_units(session, shortages, effort.count)
+    wanted = {
+        item_id: shortage.all for item_id, shortage in shortages.items() if shortage.smallest <= overdue.get(item_id, 0)
+    }
+    if take_back(session, wanted, routes, limit=effort.expire) == 0:
+        return stock, overdue
+    after = _lock(session, requests)
+    before = {item.id: item.available_quantity for item in stock.values() if item}
+    return after, {
+        item.id: overdue[item.id] - (item.available_quantity - before[item.id])
+        for item in after.values()
+        if item and item.id in overdue
+    }
 
 
 def decide(
-    requests: Sequence[Reserve], stock: Mapping[int | str, Item], answered: Mapping[Key, StoredAnswer]
+    requests: Sequence[Reserve],
+    stock: Stock,
+    answered: Mapping[Key, StoredAnswer],
+    overdue: Mapping[int, float] = MappingProxyType({}),
 ) -> Sequence[Decision]:
-    """Decide requests in order of arrival on the locked numbers. Pure."""
-    remaining = {item.id: item.available_quantity for item in stock.values()}
+    """Decide requests in order of arrival on the locked numbers. Pure.
+
+    `overdue` has the units of overdue holds, by item: a request that these would satisfy is deferred, not refused.
+    """
+    remaining = {item.id: item.available_quantity for item in stock.values() if item}
     first: dict[Key, int] = {}
     decisions: list[Decision] = []
     for place, request in enumerate(requests):
-        decision = _repeated(request, requests, answered, first) or _fits(request, stock, remaining)
-        if request.key and not isinstance(decision, Refusal):
+        decision = _repeated(request, requests, answered, first) or _by_stock(request, stock, remaining, overdue)
+        if request.key and not isinstance(decision, Refusal | Deferred):
             first.setdefault(request.key, place)
         if isinstance(decision, Accepted):
             remaining[decision.item.id] -= request.quantity
@@ -120,21 +213,17 @@ def _repeated(
     return None
 
 
-def _fits(request: Reserve, stock: Mapping[int | str, Item], remaining: Mapping[int, int]) -> Decision:
-    item = stock.get(request.item)
-    if item is None:
+def _by_stock(request: Reserve, stock: Stock, remaining: Mapping[int, int], overdue: Mapping[int, float]) -> Decision:
+    if request.item not in stock:
         return UnknownItem(request.item)
-    if request.quantity > remaining[item.id]:
-        return SoldOut(item.sku, request.quantity, remaining[item.id])
-    return Accepted(item)
-
-
-def _short(
-    requests: Sequence[Reserve], decisions: Sequence[Decision], stock: Mapping[int | str, Item]
-) -> Collection[int]:
-    """Return the ids of the items of which there was too little."""
-    refused = (request for request, decision in zip(requests, decisions, strict=True) if isinstance(decision, SoldOut))
-    return {stock[request.item].id for request in refused}
+    item = stock[request.item]
+    if item is None:
+        return Deferred()
+    left = remaining[item.id]
+    if request.quantity <= left:
+        return Accepted(item)
+    possible = min(item.stock_quantity, left + overdue.get(item.id, 0))
+    return Deferred() if request.quantity <= possible else SoldOut(item.sku, request.quantity, int(possible))
 
 
 def _write(
@@ -157,8 +246,9 @@ def _write(
         for place, request, hold in holds
         if request.key
     ]
-    if idempotency.store(session, given) < len(given):
-        raise KeyRace
+    stored = idempotency.store(session, given)
+    if len(stored) < len(given):
+        raise KeyRace([place for place, request, _ in holds if request.key and request.key not in stored])
     return answers
 
 
@@ -229,7 +319,7 @@ def _row(request: Reserve, hold: Reservation) -> tuple[Any, ...]:
     )
 
 
-def _answer(place: int, decisions: Sequence[Decision], answers: Mapping[int, str]) -> Answered | Refusal:
+def _answer(place: int, decisions: Sequence[Decision], answers: Mapping[int, str]) -> Answered | Refusal | Deferred:
     match decisions[place]:
         case Accepted():
             return Answered(answers[place])

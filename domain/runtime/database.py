@@ -25,7 +25,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.types import TypeEngine
 
-from domain.runtime.errors import Busy, DatabaseUnavailable, Unavailable
+from domain.runtime import hung_connections
+from domain.runtime.errors import Busy, DatabaseUnavailable, OutcomeUnknown, Unavailable
 from domain.runtime.settings import Settings
 
 #: Every constraint has a name that says what it guards: `alembic` needs it to drop one,
@@ -55,26 +56,36 @@ IDLE_TRANSACTION_MILLISECONDS = 5_000
 
 
 def connect(
-    settings: Settings, *, connections: int, checked: bool = True, statement_seconds: int = 0, by_index: bool = False
+    settings: Settings,
+    *,
+    connections: int,
+    checked: bool = True,
+    statement_seconds: int = 0,
+    transaction_seconds: float | None = None,
+    lock_milliseconds: int = LOCK_TIMEOUT_MILLISECONDS,
+    by_index: bool = False,
 ) -> Engine:
     """Return an engine with at most `connections` connections, which replaces broken ones by itself.
 
     With `checked`, each connection is tried before it is used. Without, that round trip is saved, and a caller that
-    gets a broken connection has to try again. No statement takes longer than `statement_seconds`, unless that is 0.
-    With `by_index`, PostgreSQL uses an index wherever there is one: it takes a table that was vacuumed while empty
-    for empty, and keeps the plans that it made then.
+    gets a broken connection has to try again. No statement takes longer than `statement_seconds`, unless that is 0,
+    or waits for a lock for longer than `lock_milliseconds`. A connection that is used for longer than
+    `transaction_seconds` at a time is cut off, so that nobody waits for a database that hangs. With `by_index`,
+    PostgreSQL uses an index wherever there is one: it takes a table that was vacuumed while empty for empty, and
+    keeps the plans that it made then.
     """
     options = (
-        f"-c timezone=UTC -c lock_timeout={LOCK_TIMEOUT_MILLISECONDS}"
+        f"-c timezone=UTC -c lock_timeout={lock_milliseconds}"
         f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MILLISECONDS}"
         f" -c statement_timeout={statement_seconds * 1_000} -c enable_seqscan={'off' if by_index else 'on'}"
     )
-    return create_engine(
+    engine = create_engine(
         make_url(settings.database_url).set(drivername="postgresql+psycopg"),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=CONNECT_TIMEOUT_SECONDS,
-        pool_pre_ping=checked,
+        # An engine that is watched tries its connections itself: a trial may hang as well.
+        pool_pre_ping=checked and transaction_seconds is None,
         # Otherwise the parameters would be in the message of every error, and so in the logs.
         hide_parameters=True,
         connect_args={
@@ -84,6 +95,9 @@ def connect(
             **KEEPALIVES,
         },
     )
+    if transaction_seconds is not None:
+        hung_connections.watch(engine, transaction_seconds, checked=checked)
+    return engine
 
 
 def sessions(engine: Engine) -> sessionmaker[Session]:
@@ -100,6 +114,26 @@ def now(session: Session) -> datetime:
     """Return the database's clock at this moment, not at the start of the transaction."""
     moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
     return moment
+
+
+def lock_at_most(session: Session, milliseconds: int) -> None:
+    """Let the statements of this transaction wait for locks for that long at most."""
+    session.execute(text(f"SET LOCAL lock_timeout = {milliseconds}"))
+
+
+def is_lock_timeout(error: OperationalError) -> bool:
+    """Return whether a statement waited for a lock for too long."""
+    return getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
+
+
+def commit(session: Session) -> None:
+    """Commit. Raises OutcomeUnknown if the connection breaks before PostgreSQL has answered."""
+    try:
+        session.commit()
+    except DBAPIError as error:
+        if isinstance(trouble(error), DatabaseUnavailable):
+            raise OutcomeUnknown from error
+        raise
 
 
 def commit_without_waiting(session: Session) -> None:
@@ -170,7 +204,8 @@ def trouble(error: Exception) -> Unavailable | None:
 
 
 #: A lock time-out, a deadlock, a serialization failure, a statement that took too long.
-BUSY_CODES = frozenset({"55P03", "40P01", "40001", "57014"})
+LOCK_NOT_AVAILABLE = "55P03"
+BUSY_CODES = frozenset({LOCK_NOT_AVAILABLE, "40P01", "40001", "57014"})
 
 #: Connections, resources (a full disk and memory among them), a disk that fails, shutdown and start-up, and a standby
 #: in the primary's place.

@@ -17,9 +17,10 @@ HoldfastError
 │       ├── StaleVersion
 │       ├── StalePrecondition
 │       └── IdempotencyKeyReused
-└── Unavailable             the request was not decided; the client may ask again
+└── Unavailable             the client may ask again
     ├── Busy
-    └── DatabaseUnavailable
+    ├── DatabaseUnavailable
+    └── OutcomeUnknown
 
 ConfigurationError stands apart: it ends a process at its start and never reaches a client.
 """
@@ -59,7 +60,7 @@ class Conflict(Refusal):
 
 
 class Unavailable(HoldfastError):
-    """The request was not decided. The client may ask again after that many seconds."""
+    """The request was not decided, or nobody knows how. The client may ask again after that many seconds."""
 
     retry_after_seconds: int
 
@@ -191,5 +192,12 @@ class Busy(Unavailable):
 @dataclass(eq=False)
 class DatabaseUnavailable(Unavailable):
     """Raised when PostgreSQL can't be reached, is starting or stopping, or has run out of a resource."""
+
+    retry_after_seconds: int = 2
+
+
+@dataclass(eq=False)
+class OutcomeUnknown(Unavailable):
+    """Raised when PostgreSQL was told to commit, and the connection broke before it answered."""
 
     retry_after_seconds: int = 2

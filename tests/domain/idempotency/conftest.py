@@ -12,7 +12,7 @@ KEY = Key("client", "reservations.cancel", "k")
 def stored(db: Db, *keys: Key) -> int:
     """Store an answer under each key. Return how many keys were new."""
     with db.begin() as session:
-        return idempotency.store(session, [(key, StoredAnswer("p", "a"), None) for key in keys])
+        return len(idempotency.store(session, [(key, StoredAnswer("p", "a"), None) for key in keys]))
 
 
 def key_count(db: Db) -> int:

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until_blocked
 
 def once(session: Session, act: Callable[[], str | Refusal], key: Key | None = KEY, payload: str = "p") -> object:
     """Act once under a key. What `act` returns is the answer."""
-    return idempotency.once(session, key, payload, act, lambda answer: answer)
+    return idempotency.once(session, key, payload, lambda _: act(), lambda answer: answer)
 
 
 def done(db: Db, act: Callable[[], str | Refusal], key: Key | None = KEY, payload: str = "p") -> object:
@@ -139,7 +139,7 @@ def test_storing_the_same_keys_in_opposite_orders_does_not_deadlock(db: Db) -> N
         idempotency.store(session, [(a, StoredAnswer("p", "a"), None)])
         backwards = elsewhere.submit(stored, db, b, a)
         wait_until_blocked(db)
-        assert idempotency.store(session, [(b, StoredAnswer("p", "a"), None)]) == 1
+        assert idempotency.store(session, [(b, StoredAnswer("p", "a"), None)]) == {b}
         session.commit()
 
         assert backwards.result() == 0

@@ -2,11 +2,13 @@
 
 from datetime import timedelta
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, text, update
 
 from domain import idempotency
-from domain.idempotency import KEPT_FOR, PRUNE_BATCH, Key, requests
+from domain.idempotency import KEPT_FOR, Key, requests
+from domain.runtime.pruning import PRUNE_BATCH
 from tests.domain.idempotency.conftest import KEY, key_count, stored
+from tests.domain.outbox.test_plans import executed
 from tests.support.builders import Db
 
 
@@ -18,7 +20,7 @@ def aged(db: Db, by: timedelta) -> None:
 
 def pruned(db: Db) -> int:
     with db.begin() as session:
-        return idempotency.prune(session)
+        return idempotency.prune(session).count
 
 
 def test_a_key_is_kept_for_a_day_and_may_be_used_anew_afterwards(db: Db) -> None:
@@ -29,7 +31,7 @@ def test_a_key_is_kept_for_a_day_and_may_be_used_anew_afterwards(db: Db) -> None
     aged(db, timedelta(minutes=2))
     assert (pruned(db), key_count(db)) == (1, 0)
     with db.begin() as session:
-        anew = idempotency.once(session, KEY, "p", lambda: "anew", lambda answer: answer)
+        anew = idempotency.once(session, KEY, "p", lambda _: "anew", lambda answer: answer)
     assert anew == idempotency.Answered("anew")
 
 
@@ -42,3 +44,34 @@ def test_keys_are_pruned_in_limited_batches_and_locked_ones_are_skipped(db: Db) 
         holder.execute(locked)
         assert [pruned(db), pruned(db), pruned(db)] == [PRUNE_BATCH, 3, 0]
     assert pruned(db) == 2
+
+
+def test_the_oldest_keys_are_pruned_first_and_the_next_batch_begins_where_they_ended(db: Db) -> None:
+    stored(db, *(Key("client", "op", str(number)) for number in range(PRUNE_BATCH)))
+    aged(db, timedelta(days=1))
+    stored(db, KEY)
+    aged(db, 2 * KEPT_FOR)
+    with db.begin() as session:
+        oldest, newest = session.execute(select(func.min(requests.c.created_at), func.max(requests.c.created_at))).one()
+
+    with db.begin() as session:
+        first = idempotency.prune(session)
+        remaining = idempotency.lookup(session, [KEY])
+        nothing = idempotency.prune(session, newest + timedelta(seconds=1))
+        second = idempotency.prune(session, oldest)
+
+    assert first == (PRUNE_BATCH, oldest)
+    assert remaining
+    assert (nothing, second) == ((0, None), (1, None))
+
+
+def test_old_keys_are_found_without_reading_the_table(db: Db) -> None:
+    stored(db, *(Key("client", "op", str(number)) for number in range(PRUNE_BATCH)))
+    aged(db, 2 * KEPT_FOR)
+    with db.begin() as session:
+        session.execute(text("ANALYZE idempotency_requests"))
+
+    plan = executed(db, idempotency.prune)
+
+    assert plan.indexes == {"ix_idempotency_requests_created_at"}
+    assert {kind for kind, table in plan.scans if table == "idempotency_requests"} == {"Index Scan", "Tid Scan"}

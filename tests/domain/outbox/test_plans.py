@@ -95,7 +95,7 @@ def claim(session: Session) -> object:
 
 
 def prune(session: Session) -> object:
-    return outbox.prune(session, older_than=timedelta(days=7))
+    return outbox.prune_delivered(session, older_than=timedelta(days=7))
 
 
 def fetch(session: Session) -> object:
@@ -111,7 +111,7 @@ def expire(session: Session) -> object:
 
 
 def take_two_back(session: Session) -> object:
-    return take_back(session, [3, 4], ROUTES)
+    return take_back(session, {3: 1, 4: 1}, ROUTES)
 
 
 def read_statuses(session: Session) -> object:

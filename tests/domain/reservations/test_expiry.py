@@ -141,8 +141,8 @@ def test_only_the_overdue_holds_of_the_given_items_are_taken_back(db: Db) -> Non
     wanted, unwanted = an_overdue_hold(db, item), an_overdue_hold(db, other)
 
     with db.begin() as session:
-        assert take_back(session, [], ROUTES) == 0
-        assert take_back(session, [item.id], ROUTES) == 1
+        assert take_back(session, {}, ROUTES) == 0
+        assert take_back(session, {item.id: 1}, ROUTES) == 1
 
     assert expired_ids(db) == {wanted.id}
     assert unwanted.id not in expired_ids(db)

@@ -1,0 +1,101 @@
+"""Bulkheads: each kind of request has its own threads and connections, so that slow ones delay no other kind."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass
+from typing import NoReturn, TypeVar
+
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain import outbox
+from domain.runtime import database
+from domain.runtime.errors import Busy
+from domain.runtime.metrics import Counter
+from domain.runtime.settings import Settings
+
+T = TypeVar("T")
+
+REFUSED = Counter(
+    "holdfast_requests_refused_busy",
+    "Requests answered 503 because no thread of their kind was free in time. Alert on any increase: requests of that"
+    " kind are slow, or there are too many.",
+    ["kind"],
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one kind of request.
+
+    `threads` is also the number of connections. A request that gets no thread within `wait_seconds`, or finds
+    `waiting` others in the queue, is answered 503.
+    """
+
+    threads: int
+    waiting: int = 200
+    wait_seconds: float = 2.0
+    statement_seconds: int = 4
+    transaction_seconds: float = 5.0
+    lock_milliseconds: int = 2_000
+
+
+class Bulkhead:
+    """Threads with a connection each, and a queue with a limit before them."""
+
+    def __init__(self, kind: str, settings: Settings, limits: Limits, *, committed: Callable[[], None]) -> None:
+        """`committed` is called after a commit that has recorded events."""
+        self._kind = kind
+        self._limits = limits
+        self._committed = committed
+        self._engine = database.connect(
+            settings,
+            connections=limits.threads,
+            statement_seconds=limits.statement_seconds,
+            transaction_seconds=limits.transaction_seconds,
+            lock_milliseconds=limits.lock_milliseconds,
+        )
+        self.db: sessionmaker[Session] = database.sessions(self._engine)
+        self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix=kind)
+        self._free = asyncio.Semaphore(limits.threads)
+        self._waiting = 0
+
+    async def run(self, act: Callable[[Session], T]) -> T:
+        """Return what `act` returns, in a transaction of its own. Raises Busy, OutcomeUnknown and what `act` raises."""
+        await self._get_thread()
+        loop = asyncio.get_running_loop()
+        running = self._threads.submit(copy_context().run, self._transact, act)
+        # By the thread and not here: a request that its client has abandoned keeps the thread until it is done.
+        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free.release))
+        return await asyncio.wrap_future(running)
+
+    def close(self) -> None:
+        """Wait for the requests in flight, and close the connections."""
+        self._threads.shutdown()
+        self._engine.dispose()
+
+    async def _get_thread(self) -> None:
+        if self._waiting >= self._limits.waiting:
+            self._refuse()
+        self._waiting += 1
+        try:
+            async with asyncio.timeout(self._limits.wait_seconds):
+                await self._free.acquire()
+        except TimeoutError:
+            self._refuse()
+        finally:
+            self._waiting -= 1
+
+    def _refuse(self) -> NoReturn:
+        REFUSED.labels(self._kind).inc()
+        raise Busy
+
+    def _transact(self, act: Callable[[Session], T]) -> T:
+        with self.db() as session:
+            result = act(session)
+            has_recorded = outbox.has_recorded(session)
+            database.commit(session)
+        if has_recorded:
+            self._committed()
+        return result

@@ -1,0 +1,108 @@
+"""The requests that wait for a writer."""
+
+import asyncio
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+from domain.idempotency import Answered
+from domain.reservations import Reserve
+
+#: The requests for one item that may wait for its lock.
+MOST_FOR_AN_ITEM = 128
+
+#: The requests that may wait for the locks of items in all.
+MOST_FOR_ITEMS = 1_024
+
+
+@dataclass(slots=True, eq=False)
+class Member:
+    """A request, the future of its answer, and the time at which it is answered busy if it still waits."""
+
+    request: Reserve
+    future: "asyncio.Future[Answered]"
+    deadline: float
+    races: int = 0
+
+
+class Queue:
+    """Members in order of arrival; those in the background after all others. Any thread may use it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._urgent: deque[Member] = deque()
+        self._background: deque[Member] = deque()
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        return len(self._urgent) + len(self._background)
+
+    def put(self, member: Member, *, is_background: bool = False) -> None:
+        """Add a member at the end."""
+        with self._changed:
+            (self._background if is_background else self._urgent).append(member)
+            self._changed.notify()
+
+    def take(self, most: int) -> Sequence[Member]:
+        """Wait for members, and return up to that many. Return none when the queue is closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self) or self._is_closed)
+            taken = _pop(self._urgent, most)
+            return taken + _pop(self._background, most - len(taken))
+
+    def take_overdue(self, now: float) -> Sequence[Member]:
+        """Return the members whose deadline has passed, without waiting."""
+        with self._changed:
+            overdue = [member for member in chain(self._urgent, self._background) if member.deadline <= now]
+            for members in (self._urgent, self._background) if overdue else ():
+                kept = [member for member in members if member.deadline > now]
+                members.clear()
+                members.extend(kept)
+            return overdue
+
+    def close(self) -> None:
+        """Let `take` return what is queued, and then none."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify()
+
+
+def _pop(members: deque[Member], most: int) -> list[Member]:
+    return [members.popleft() for _ in range(min(most, len(members)))]
+
+
+class WaitingQueue(Queue):
+    """The members whose items are locked. The number for each item has a limit, so that none takes all places."""
+
+    def admit(self, members: Sequence[Member]) -> Sequence[Member]:
+        """Add members, and return those for whom there is no place."""
+        with self._changed:
+            waiting = Counter(member.request.item for member in self._urgent)
+            refused = []
+            for member in members:
+                if waiting[member.request.item] < MOST_FOR_AN_ITEM and len(self) < MOST_FOR_ITEMS:
+                    waiting[member.request.item] += 1
+                    self._urgent.append(member)
+                else:
+                    refused.append(member)
+            self._changed.notify()
+            return refused
+
+    def put_back(self, members: Iterable[Member]) -> None:
+        """Add members that were taken, and could not be decided, before all others."""
+        with self._changed:
+            self._urgent.extendleft(reversed([*members]))
+
+    def take_from_each_item(self, most: int) -> Sequence[Member]:
+        """Wait for members, and return up to that many, equally many of each item if there are so many."""
+        members = self.take(MOST_FOR_ITEMS)
+        seen: Counter[int | str] = Counter()
+        ranks = {}
+        for member in members:
+            ranks[member] = seen[member.request.item]
+            seen[member.request.item] += 1
+        ordered = sorted(members, key=ranks.__getitem__)
+        self.put_back(ordered[most:])
+        return ordered[:most]

@@ -1,0 +1,257 @@
+"""The two writers of the group commit."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import chain
+from typing import Protocol
+
+import structlog
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session, sessionmaker
+
+from api.group_commit.queues import Member, Queue, WaitingQueue
+from domain import items, outbox
+from domain.idempotency import Answered
+from domain.reservations import Deferred, Effort, KeyRace, Reserve
+from domain.runtime.database import (
+    LOCK_TIMEOUT_MILLISECONDS,
+    commit,
+    commit_without_waiting,
+    is_lock_timeout,
+    lock_at_most,
+    trouble,
+)
+from domain.runtime.errors import Busy, DatabaseUnavailable, OutcomeUnknown, Refusal, Unavailable
+from domain.runtime.metrics import Counter, Histogram
+
+#: The largest set. A larger one would commit no faster, and each of its requests would wait longer.
+LARGEST_SET = 256
+
+#: A set that PostgreSQL does not commit within this time counts as hung: its connection is cut off.
+COMMIT_SECONDS = 5.0
+
+#: How long the patient writer waits for the lock of one item before it tries the others again.
+LOCK_MILLISECONDS = 50
+
+#: How long it rests when it could decide nothing.
+REST_SECONDS = 0.01
+
+#: How often a request is tried whose key races with a duplicate. Once the duplicate has committed, its answer is found.
+RACE_ATTEMPTS = 3
+
+#: A connection that breaks within this time was broken before.
+STALE_SECONDS = 1.0
+
+SET_SIZE = Histogram(
+    "holdfast_group_commit_set_size",
+    "Requests committed together, at most 256. If it is always near 256, the writer is the limit: add processes.",
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+)
+SET_SECONDS = Histogram(
+    "holdfast_group_commit_seconds",
+    "How long it took to decide and commit a set of requests."
+    " Alert if the 99th percentile is above 1 s: locks or the disk are slow.",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
+)
+DEFERRED = Counter(
+    "holdfast_group_commit_deferred", "Requests that had to wait because another transaction had locked their item."
+)
+
+log = structlog.get_logger()
+
+Outcome = Answered | Refusal | Deferred
+
+
+class Act(Protocol):
+    """Decides a set of requests within a session, with some effort."""
+
+    def __call__(self, session: Session, requests: Sequence[Reserve], /, *, effort: Effort) -> Sequence[Outcome]: ...
+
+
+#: Answers members, from the thread of a writer.
+Answer = Callable[[Sequence[Member], Sequence[Answered | Exception]], None]
+
+
+class Commits:
+    """Decides and commits sets, each in a transaction of its own."""
+
+    def __init__(self, db: sessionmaker[Session], act: Act, effort: Effort, committed: Callable[[], None]) -> None:
+        self._db = db
+        self._act = act
+        self._effort = effort
+        self._committed = committed
+
+    def commit(self, members: Sequence[Member], *, waits: bool = False) -> Sequence[Outcome]:
+        """Return the outcomes once they are committed. If it `waits`, it first waits for the locks of their items."""
+        requests = [member.request for member in members]
+        with self._db() as session:
+            if waits and not _waited_for(session, requests):
+                return [Deferred()] * len(requests)
+            outcomes = self._act(session, requests, effort=self._effort)
+            # A set of refusals may have expired overdue holds, and recorded events of that.
+            wrote = outbox.has_recorded(session) or any(
+                isinstance(outcome, Answered) and not outcome.replayed for outcome in outcomes
+            )
+            if not wrote:
+                commit_without_waiting(session)
+            commit(session)
+        if wrote:
+            self._committed()
+        return outcomes
+
+
+def _waited_for(session: Session, requests: Sequence[Reserve]) -> bool:
+    """Lock the items of requests, and return whether that took no longer than LOCK_MILLISECONDS."""
+    lock_at_most(session, LOCK_MILLISECONDS)
+    try:
+        items.lock(session, *_by_kind(requests))
+    except OperationalError as error:
+        if is_lock_timeout(error):
+            return False
+        raise
+    lock_at_most(session, LOCK_TIMEOUT_MILLISECONDS)
+    return True
+
+
+def _by_kind(requests: Sequence[Reserve]) -> tuple[set[int], set[str]]:
+    """Return the ids and the skus that requests name."""
+    named = {request.item for request in requests}
+    return {item for item in named if isinstance(item, int)}, {item for item in named if isinstance(item, str)}
+
+
+class _Writer:
+    """A thread that decides the members of its queue."""
+
+    def __init__(self, name: str, commits: Commits, answer: Answer) -> None:
+        self.thread = threading.Thread(target=self._run, name=f"group-commit-{name}", daemon=True)
+        self._commits = commits
+        self._answer = answer
+        self._since: float | None = None
+
+    def age(self) -> float:
+        """Return for how many seconds the set in flight has been in flight, 0 if there is none."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+    def _isolate(self, members: Sequence[Member], *, waits: bool = False) -> Sequence[Member]:
+        """Decide members together. Whatever fails as a whole is halved, until what makes it fail is alone.
+
+        Return those that were deferred; all others are answered. Trouble with the database ends it at once.
+        """
+        deferred: list[Member] = []
+        parts = [members]
+        while parts:
+            part = parts.pop()
+            try:
+                outcomes = self._commit(part, waits=waits)
+            except KeyRace as race:
+                parts += self._split_raced(part, race)
+            # Every error is caught here, and nowhere else in the API: a request that makes a transaction fail must
+            # fail alone, and the thread must continue with the next set.
+            except Exception as error:
+                passing = error if isinstance(error, Unavailable) else trouble(error)
+                if passing:
+                    self._refuse(part, passing)
+                    # The other parts were not tried: their outcome is known.
+                    untried = DatabaseUnavailable() if isinstance(passing, OutcomeUnknown) else passing
+                    self._refuse([*chain(*parts)], untried)
+                    break
+                if len(part) == 1:
+                    self._refuse(part, error)
+                    continue
+                log.warning("reservations.set_split", members=len(part), error=type(error).__name__)
+                half = len(part) // 2
+                parts += [part[half:], part[:half]]
+            else:
+                deferred += self._answer_decided(part, outcomes)
+        return deferred
+
+    def _commit(self, members: Sequence[Member], *, waits: bool) -> Sequence[Outcome]:
+        SET_SIZE.observe(len(members))
+        self._since = began = time.monotonic()
+        try:
+            with SET_SECONDS.time():
+                return self._commits.commit(members, waits=waits)
+        except Exception as error:
+            # A connection that broke while it was idle: nothing was sent to PostgreSQL, which may be back already.
+            if isinstance(trouble(error), DatabaseUnavailable) and time.monotonic() - began < STALE_SECONDS:
+                return self._commits.commit(members, waits=waits)
+            raise
+        finally:
+            self._since = None
+
+    def _split_raced(self, part: Sequence[Member], race: KeyRace) -> Sequence[Sequence[Member]]:
+        """Return the members that raced, and the others, as parts to decide again."""
+        raced = [part[place] for place in race.places]
+        for member in raced:
+            member.races += 1
+        hopeless = [member for member in raced if member.races >= RACE_ATTEMPTS]
+        self._refuse(hopeless, Busy())
+        again = [member for member in raced if member.races < RACE_ATTEMPTS]
+        others = [member for place, member in enumerate(part) if place not in race.places]
+        return [members for members in (again, others) if members]
+
+    def _answer_decided(self, members: Sequence[Member], outcomes: Sequence[Outcome]) -> Sequence[Member]:
+        """Answer the members that were decided, and return the others."""
+        decided: list[Member] = []
+        answers: list[Answered | Exception] = []
+        deferred: list[Member] = []
+        for member, outcome in zip(members, outcomes, strict=True):
+            if isinstance(outcome, Deferred):
+                deferred.append(member)
+            else:
+                decided.append(member)
+                answers.append(outcome)
+        self._answer(decided, answers)
+        return deferred
+
+    def _refuse(self, members: Sequence[Member], error: Exception) -> None:
+        if members:
+            self._answer(members, [error] * len(members))
+
+
+class BriefWriter(_Writer):
+    """Decides what it can at once, and passes the rest on. It waits for no lock of an item."""
+
+    def __init__(self, commits: Commits, answer: Answer, waiting: WaitingQueue) -> None:
+        super().__init__("brief", commits, answer)
+        self.queue = Queue()
+        self._waiting = waiting
+
+    def _run(self) -> None:
+        while members := self.queue.take(LARGEST_SET):
+            deferred = self._isolate(members)
+            if deferred:
+                DEFERRED.inc(len(deferred))
+                self._refuse(self._waiting.admit(deferred), Busy())
+
+
+class PatientWriter(_Writer):
+    """Decides what others have locked: it tries all items, and waits for one after the other for a short time."""
+
+    def __init__(self, commits: Commits, answer: Answer) -> None:
+        super().__init__("patient", commits, answer)
+        self.queue = WaitingQueue()
+        self._waited_at: dict[int | str, float] = {}
+
+    def _run(self) -> None:
+        while members := self.queue.take_from_each_item(LARGEST_SET):
+            undecided = self._isolate(members)
+            if undecided:
+                self.queue.put_back(self._wait_for_one(undecided))
+
+    def _wait_for_one(self, members: Sequence[Member]) -> Sequence[Member]:
+        """Wait for the item that was waited for the longest ago. Return the members that are still undecided."""
+        wanted = {member.request.item for member in members}
+        item = min(wanted, key=lambda item: self._waited_at.get(item, 0.0))
+        self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {item: time.monotonic()}
+        same = [member for member in members if member.request.item == item]
+        others = [member for member in members if member.request.item != item]
+        undecided = self._isolate(same, waits=True)
+        if len(undecided) == len(same):
+            time.sleep(REST_SECONDS)
+        return [*others, *undecided]
