@@ -42,7 +42,7 @@ def a_sink(url: str, *, stopping: Event | None = None, **fields: Any) -> RedisSt
     return RedisStream(Route(name="stream", url=url, **options), some_settings(), stopping or Event())
 
 
-def delivered(rows: Sequence[Row], url: str, **fields: Any) -> Sequence[Outcome]:
+def outcomes_of(rows: Sequence[Row], url: str, **fields: Any) -> Sequence[Outcome]:
     sink = a_sink(url, **fields)
     try:
         return sink.deliver(rows)
@@ -99,7 +99,7 @@ def saying(*answers: bytes) -> Callable[[Sequence[bytes]], bytes | None]:
 def test_the_fields_of_an_entry_are_the_event(server: RedisServer, client: Redis) -> None:
     row = a_row(traceparent="00-1-2-01")
 
-    assert delivered([row], f"{server.url}?stream=bookings") == [Delivered()]
+    assert outcomes_of([row], f"{server.url}?stream=bookings") == [Delivered()]
 
     (entry,) = entries(client)
     body = json.loads(entry["body"])
@@ -120,7 +120,7 @@ def test_an_attribute_can_not_replace_a_field_of_the_sink(
     monkeypatch.setattr(formats, "FORMATS", {"envelope": lambda _: lambda _: message})
     row = a_row()
 
-    delivered([row], f"{server.url}?stream=bookings")
+    outcomes_of([row], f"{server.url}?stream=bookings")
 
     (entry,) = entries(client)
     assert (entry["body"], entry["event_id"]) == ("the body", str(row.event_id))
@@ -129,19 +129,19 @@ def test_an_attribute_can_not_replace_a_field_of_the_sink(
 def test_more_rows_than_one_pipeline_has_are_added_in_order(server: RedisServer, client: Redis) -> None:
     rows = some_rows(2 * PIPELINE + 1)
 
-    assert delivered(rows, f"{server.url}?stream=bookings") == [Delivered()] * len(rows)
+    assert outcomes_of(rows, f"{server.url}?stream=bookings") == [Delivered()] * len(rows)
     assert [entry["event_id"] for entry in entries(client)] == [str(row.event_id) for row in rows]
 
 
 def test_a_stream_keeps_about_as_many_entries_as_the_url_says(server: RedisServer, client: Redis) -> None:
-    delivered(some_rows(2_000), f"{server.url}?stream=bookings&maxlen=300")
+    outcomes_of(some_rows(2_000), f"{server.url}?stream=bookings&maxlen=300")
 
     # Redis removes whole nodes, of 100 entries each.
     assert 300 <= len(entries(client)) <= 400
 
 
 def test_without_maxlen_a_stream_keeps_all_entries(server: RedisServer, client: Redis) -> None:
-    delivered(some_rows(2_000), f"{server.url}?stream=bookings")
+    outcomes_of(some_rows(2_000), f"{server.url}?stream=bookings")
 
     assert len(entries(client)) == 2_000
 
@@ -149,7 +149,7 @@ def test_without_maxlen_a_stream_keeps_all_entries(server: RedisServer, client: 
 def test_a_row_that_can_not_be_written_fails_alone(server: RedisServer, client: Redis) -> None:
     rows = [a_row(1), a_row(2)._replace(headers="no JSON"), a_row(3)]
 
-    outcomes = delivered(rows, f"{server.url}?stream=bookings")
+    outcomes = outcomes_of(rows, f"{server.url}?stream=bookings")
 
     assert [type(outcome) for outcome in outcomes] == [Delivered, Failed, Delivered]
     assert len(entries(client)) == 2
@@ -158,7 +158,7 @@ def test_a_row_that_can_not_be_written_fails_alone(server: RedisServer, client: 
 def test_a_key_with_another_type_of_value_is_an_outage_with_its_reason(server: RedisServer, client: Redis) -> None:
     client.set("bookings", "mine")
 
-    (outcome,) = delivered([a_row()], f"{server.url}?stream=bookings")
+    (outcome,) = outcomes_of([a_row()], f"{server.url}?stream=bookings")
 
     assert isinstance(outcome, Unreachable)
     assert outcome.error.startswith("'bookings' is no stream: another kind of value has that name.")
@@ -196,7 +196,7 @@ def test_a_key_with_another_type_of_value_is_an_outage_with_its_reason(server: R
 def test_an_error_of_redis_itself_is_an_outage(proxy: RedisProxy, answer: bytes) -> None:
     proxy.answer = saying(answer + b"\r\n")
 
-    (outcome,) = delivered([a_row()], url_of(proxy))
+    (outcome,) = outcomes_of([a_row()], url_of(proxy))
 
     assert isinstance(outcome, Unreachable)
 
@@ -233,7 +233,7 @@ def test_redis_py_does_not_retry(proxy: RedisProxy) -> None:
 
     proxy.answer = hang_up
 
-    (outcome,) = delivered([a_row()], url_of(proxy))
+    (outcome,) = outcomes_of([a_row()], url_of(proxy))
 
     assert isinstance(outcome, Unreachable)
     assert len(added) == 1
@@ -242,7 +242,7 @@ def test_redis_py_does_not_retry(proxy: RedisProxy) -> None:
 def test_nothing_more_is_sent_to_a_redis_that_is_full(server: RedisServer, client: Redis) -> None:
     client.config_set("maxmemory", 1)
 
-    outcomes = delivered(some_rows(PIPELINE + 10), f"{server.url}?stream=bookings")
+    outcomes = outcomes_of(some_rows(PIPELINE + 10), f"{server.url}?stream=bookings")
 
     client.config_set("maxmemory", 0)
     assert [type(outcome) for outcome in outcomes] == [Unreachable] * PIPELINE + [NotSent] * 10
@@ -250,7 +250,7 @@ def test_nothing_more_is_sent_to_a_redis_that_is_full(server: RedisServer, clien
 
 
 def test_a_missing_socket_is_an_outage(tmp_path: Path) -> None:
-    (outcome,) = delivered([a_row()], f"unix://{tmp_path}/redis.sock?stream=bookings")
+    (outcome,) = outcomes_of([a_row()], f"unix://{tmp_path}/redis.sock?stream=bookings")
 
     assert isinstance(outcome, Unreachable)
 
@@ -259,7 +259,7 @@ def test_nothing_is_sent_when_the_process_stops(server: RedisServer, client: Red
     stopping = Event()
     stopping.set()
 
-    assert delivered([a_row()], f"{server.url}?stream=bookings", stopping=stopping) == [NotSent()]
+    assert outcomes_of([a_row()], f"{server.url}?stream=bookings", stopping=stopping) == [NotSent()]
     assert entries(client) == []
 
 
@@ -269,13 +269,13 @@ def test_the_url_gives_the_user_the_password_and_the_database(
     client.acl_setuser("clerk", enabled=True, passwords=["+se cret"], keys=["*"], commands=["+@all"])
     host = f"127.0.0.1:{proxy.server_address[1]}"
 
-    assert delivered([a_row()], f"redis://clerk:se%20cret@{host}/3?stream=bookings") == [Delivered()]
-    (refused,) = delivered([a_row()], f"redis://clerk:wrong@{host}/3?stream=bookings")
+    assert outcomes_of([a_row()], f"redis://clerk:se%20cret@{host}/3?stream=bookings") == [Delivered()]
+    (refused,) = outcomes_of([a_row()], f"redis://clerk:wrong@{host}/3?stream=bookings")
 
     assert isinstance(refused, Unreachable) and "se cret" not in refused.error
     with Redis.from_url(server.url, db=3) as third:
         assert third.xlen("bookings") == 1
-    assert delivered([a_row()], f"{server.url}?stream=bookings&db=4") == [Delivered()]
+    assert outcomes_of([a_row()], f"{server.url}?stream=bookings&db=4") == [Delivered()]
     with Redis.from_url(server.url, db=4) as fourth:
         assert fourth.xlen("bookings") == 1
 
