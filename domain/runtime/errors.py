@@ -198,6 +198,6 @@ class DatabaseUnavailable(Unavailable):
 
 @dataclass(eq=False)
 class OutcomeUnknown(Unavailable):
-    """Raised when PostgreSQL was told to commit, and the connection broke before it answered."""
+    """Raised when PostgreSQL was asked to commit, and the connection broke before it answered."""
 
     retry_after_seconds: int = 2
