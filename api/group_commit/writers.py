@@ -242,7 +242,14 @@ class PatientWriter(_Writer):
         while members := self.queue.take_from_each_item(LARGEST_SET):
             undecided = self._isolate(members)
             if undecided:
-                self.queue.put_back(self._wait_for_one(undecided))
+                undecided = self._wait_for_one(undecided)
+                self.queue.put_back(self._refuse_overdue(undecided))
+
+    def _refuse_overdue(self, members: Sequence[Member]) -> Sequence[Member]:
+        """Answer the members busy that have waited for too long, and return the others."""
+        now = time.monotonic()
+        self._refuse([member for member in members if member.deadline <= now], Busy())
+        return [member for member in members if member.deadline > now]
 
     def _wait_for_one(self, members: Sequence[Member]) -> Sequence[Member]:
         """Wait for the item that was waited for the longest ago. Return the members that are still undecided."""
