@@ -22,7 +22,7 @@ from worker import maintenance
 from worker.app import App, open_app
 from worker.broker import DOWN, connect
 from worker.ordering import calling_threads
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 
 #: A drain that takes longer makes room for the other actors, and sends a wake-up for itself.
 RUN_SECONDS = 5.0

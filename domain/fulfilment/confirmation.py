@@ -14,7 +14,7 @@ from domain.reservations.lifecycle import RELEASING, Status
 from domain.reservations.table import Reservation, is_hold, reservations
 from domain.reservations.transition import Change, lock, transition
 
-#: Who is noted as having confirmed or refused.
+#: Who is noted as having confirmed or declined.
 SERVICE = "confirmation-service"
 
 
@@ -34,7 +34,7 @@ def answer(
     session: Session,
     *,
     confirmed: Collection[UUID],
-    refused: Mapping[UUID, str],
+    declined: Mapping[UUID, str],
     given_up: Mapping[UUID, str],
     routes: Routes,
 ) -> None:
@@ -44,18 +44,18 @@ def answer(
     reservation that is not held any more, it is asked to release it. A reservation that was confirmed meanwhile, by
     a repeat of the answer or by hand, stays confirmed.
     """
-    locked = lock(session, [*confirmed, *refused, *given_up])
+    locked = lock(session, [*confirmed, *declined, *given_up])
     pending = [one for one in locked if one.status is Status.PENDING]
-    answers = transition(session, [_change(one, refused, given_up) for one in pending], routes)
+    answers = transition(session, [_change(one, declined, given_up) for one in pending], routes)
     kept = {one.id for one in answers if isinstance(one, Reservation) and one.status is Status.CONFIRMED}
     kept |= {one.id for one in locked if one not in pending and one.status not in RELEASING}
-    ended = [one for one in locked if one.id not in kept and one.id not in refused]
+    ended = [one for one in locked if one.id not in kept and one.id not in declined]
     outbox.record(session, [events.release(one) for one in ended], routes)
 
 
-def _change(one: Reservation, refused: Mapping[UUID, str], given_up: Mapping[UUID, str]) -> Change:
-    if one.id in refused:
-        reason = f"the confirmation service refused: {refused[one.id]}"
+def _change(one: Reservation, declined: Mapping[UUID, str], given_up: Mapping[UUID, str]) -> Change:
+    if one.id in declined:
+        reason = f"the confirmation service declined: {declined[one.id]}"
         return Change(of=one, to=Status.CANCELLED, reason=reason, changed_by=SERVICE)
     if one.id in given_up:
         reason = f"the confirmation service could not be asked: {given_up[one.id]}"

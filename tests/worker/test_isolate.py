@@ -19,7 +19,7 @@ from tests.support.outbox import (
     states,
     time_passes,
 )
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 
 
 class Step(FakeDestination):
@@ -67,7 +67,7 @@ def test_a_poisonous_effect_fails_alone(relay_to: OpenRelay) -> None:
 
     tally = relay.run(limit=3)
 
-    assert tally == Tally(delivered=2, waiting=1)
+    assert tally == Tally(tried=3, processed=2, waiting=1)
     assert shop.applied == [first, last]
     assert states(relay.db) == ["processed", "waiting", "processed"]
     assert row(relay.db, bad).last_error == "ValueError: poison"

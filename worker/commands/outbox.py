@@ -8,11 +8,12 @@ from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
 from worker.commands.output import print_json, progress
 from worker.commands.runner import reporting, stoppable
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 
 MEMBERS = (
-    "delivered, waiting (rows that wait for another attempt), dead and fenced (rows that are sent again, because their"
-    " lease was lost). A destination log: writes its events to standard output as well; the object is the last line."
+    "delivered (or answered, by a step), waiting (rows that wait for another attempt), dead and fenced (rows that are"
+    " sent again, because their lease was lost). A destination log: writes its events to standard output as"
+    " well; the object is the last line."
 )
 
 
@@ -37,7 +38,7 @@ def process_outbox(destination: str | None, limit: int | None, as_json: bool) ->
     with reporting("No event is lost: the next run delivers what this one did not."):
         tally = _deliver(destination, limit)
     if as_json:
-        print_json(delivered=tally.delivered, waiting=tally.waiting, dead=tally.dead, fenced=tally.fenced)
+        print_json(delivered=tally.processed, waiting=tally.waiting, dead=tally.dead, fenced=tally.fenced)
     else:
         click.echo(_describe(tally))
     return TROUBLE if tally.waiting or tally.dead or tally.fenced else DONE
@@ -56,7 +57,7 @@ def _deliver(destination: str | None, limit: int | None) -> Tally:
 
 
 def _describe(tally: Tally) -> str:
-    counts = f"{tally.delivered:,} delivered, {tally.waiting:,} retrying, {tally.dead:,} dead"
+    counts = f"{tally.processed:,} delivered, {tally.waiting:,} retrying, {tally.dead:,} dead"
     return f"{counts}, {tally.fenced:,} sent again because their lease was lost" if tally.fenced else counts
 
 

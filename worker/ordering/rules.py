@@ -4,7 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from uuid import UUID
 
-from domain.outbox import Delivered, Obsolete, Outcome, Refused, Rejected, Row
+from domain.outbox import Declined, Delivered, Obsolete, Outcome, Rejected, Row
 
 #: No call begins later than this after the first call of its batch, so that delivered rows are settled soon:
 #: a worker that is killed causes repeats of little more than this much work.
@@ -24,4 +24,4 @@ def allows_next(outcome: Outcome) -> bool:
 
     It may after a dead letter as well: the gap is counted, and operators see it.
     """
-    return isinstance(outcome, Delivered | Refused | Obsolete | Rejected)
+    return isinstance(outcome, Delivered | Declined | Obsolete | Rejected)

@@ -12,7 +12,8 @@ from domain import outbox
 from domain.outbox import NOT_SENT, Delivered, Delivery, LeasedLane, Outcome, Route, Row, Settlement
 from worker.destinations import Destination
 from worker.isolate import Broken, isolate_effects
-from worker.relay.settling import Settling, Tally, summarize
+from worker.relay.settler import Settler
+from worker.relay.tally import Tally, report
 from worker.telemetry import tracing
 
 #: A lane is released after this long, so that few workers serve many lanes fairly.
@@ -81,11 +82,11 @@ class LaneRun:
         """Settle a batch and fetch the next one. If an effect breaks, settle the rows one by one instead."""
         committed = isolate_effects(partial(self._commit, batch, deliveries, limit, ends))
         if isinstance(committed, Broken):
-            tally = self._settling.settle_one_by_one(batch.lane, deliveries)
+            tally = self._settler.settle_one_by_one(batch.lane, deliveries)
             self.give_back(batch.lane)
             return LaneBatch(lane=batch.lane), tally
         following, settlement = committed
-        return following, summarize(batch.lane, deliveries, settlement)
+        return following, report(batch.lane, deliveries, settlement)
 
     def _commit(
         self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, ends: float
@@ -94,14 +95,14 @@ class LaneRun:
         following = LaneBatch(lane=batch.lane)
         is_last = _is_dry(batch, deliveries)
         with self.db.begin() as session:
-            settlement = self._settling.settle(session, batch.lane, deliveries, is_last=is_last)
+            settlement = self._settler.settle(session, batch.lane, deliveries, is_last=is_last)
             if settlement and not is_last:
                 following = self._following(session, batch.lane, settlement, limit, ends)
         return following, settlement
 
     @property
-    def _settling(self) -> Settling:
-        return Settling(db=self.db, destination=self.destination, retries=self.route.retries)
+    def _settler(self) -> Settler:
+        return Settler(db=self.db, destination=self.destination, retries=self.route.retries)
 
     def _following(
         self, session: Session, lane: LeasedLane, settlement: Settlement, limit: float, ends: float
@@ -142,6 +143,10 @@ def _with_due_rows_ready(session: Session, lane: LeasedLane) -> LeasedLane:
 
 
 def _is_dry(batch: LaneBatch, deliveries: Sequence[Delivery]) -> bool:
-    """Return whether the batch was all there was for this run and was delivered whole: there is nothing to fetch."""
+    """Return whether the batch was all there was for this run and was delivered whole: there is nothing to fetch.
+
+    Obsolete and Declined, which need no further attempt either, are not looked for: they are rare, and such a batch
+    only costs one more fetch.
+    """
     delivered = all(isinstance(outcome, Delivered) for _, outcome in deliveries)
     return delivered and not batch.lane.probing and not batch.is_full

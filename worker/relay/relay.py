@@ -16,7 +16,7 @@ from worker.destinations import Destination
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.lane_run import LaneBatch, LaneRun
 from worker.relay.leases import Leases
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 
 
 @dataclass(frozen=True, kw_only=True)

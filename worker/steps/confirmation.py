@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.fulfilment import confirmation
-from domain.outbox import Delivered, Obsolete, Outcome, Refused, Rejected, Route, Routes, Row, Settlement
+from domain.outbox import Declined, Delivered, Obsolete, Outcome, Rejected, Route, Routes, Row, Settlement
 from domain.reservations.events import RESERVATION_CONFIRM
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
@@ -45,7 +45,7 @@ class ConfirmationStep:
             return Obsolete()
         outcome = self._http.post(wrap(row), trace(row) | {"Idempotency-Key": str(row.event_id)})
         if row.type == RESERVATION_CONFIRM and isinstance(outcome, Rejected):
-            return Refused(outcome.error)
+            return Declined(outcome.error)
         return outcome
 
     def apply(self, session: Session, settlement: Settlement) -> None:
@@ -55,7 +55,7 @@ class ConfirmationStep:
         confirmation.answer(
             session,
             confirmed=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Delivered | Obsolete)],
-            refused={row.aggregate_id: outcome.reason for row, outcome in asked if isinstance(outcome, Refused)},
+            declined={row.aggregate_id: outcome.reason for row, outcome in asked if isinstance(outcome, Declined)},
             given_up={update.row.aggregate_id: update.error or "" for update in dead},
             routes=self._routes,
         )

@@ -13,7 +13,9 @@ from domain.runtime.metrics import Counter, Gauge, Histogram
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 _BY = ["destination"]
-DELIVERED = Counter("holdfast_outbox_delivered", "Rows that were delivered, or whose step was answered.", _BY)
+DELIVERED = Counter(
+    "holdfast_outbox_delivered", "Rows that were delivered, or whose step was answered or had nothing left to ask.", _BY
+)
 FAILED = Counter(
     "holdfast_outbox_failed",
     "Deliveries that failed and spent an attempt. Alert if they outnumber the delivered rows.",

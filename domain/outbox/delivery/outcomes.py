@@ -18,7 +18,7 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class Declined:
     """A step was answered with no. The question has been asked, so the row is processed."""
 
     reason: str
@@ -65,7 +65,7 @@ class NotSent:
     """
 
 
-Outcome = Delivered | Refused | Obsolete | Rejected | Failed | Unreachable | NotSent
+Outcome = Delivered | Declined | Obsolete | Rejected | Failed | Unreachable | NotSent
 
 #: The two outcomes that most rows have, and that have no fields.
 DELIVERED = Delivered()
@@ -146,7 +146,7 @@ def _update(row: Row, outcome: Outcome, ahead: RowUpdate | None, policy: Policy)
     if row.waits_until is not None:
         return RowUpdate(row=row, attempts=row.attempts, until=row.waits_until)
     match outcome:
-        case Delivered() | Refused() | Obsolete():
+        case Delivered() | Declined() | Obsolete():
             return None
         case NotSent():
             return ahead and RowUpdate(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)

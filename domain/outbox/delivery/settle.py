@@ -28,11 +28,11 @@ from sqlalchemy.orm import Session
 from domain.outbox.delivery import breaker, outcomes
 from domain.outbox.delivery.lanes import LeasedLane, fence, release
 from domain.outbox.delivery.outcomes import (
+    Declined,
     Delivered,
     Delivery,
     Obsolete,
     Policy,
-    Refused,
     Rejected,
     Retries,
     RowUpdate,
@@ -46,6 +46,9 @@ from domain.runtime.database import arrays, lists
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
     """What was written: the rows that were processed, the rows that are dead letters now, and how many wait.
+
+    `processed` rows were delivered, or their step was answered or had nothing left to ask. Operators see all of them
+    as delivered.
 
     `is_up` and `is_down` say what the batch has shown about the destination; both may be false. With `is_in_doubt`,
     a row that found it down was taken for the cause, and the next row may show otherwise. `read_on_after` is the id
@@ -70,14 +73,14 @@ def settle(
 
     With `is_last` the lane is released in the same statement that fences it.
     """
-    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Refused | Obsolete)]
+    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Declined | Obsolete)]
     settled_up_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0
     at = release(session, lane, settled_up_to=settled_up_to) if is_last else fence(session, lane)
     if at is None:
         return None
     if processed:
         session.execute(_PROCESSED, {"ids": [row.id for row, _ in processed]})
-    is_up = any(isinstance(outcome, Delivered | Refused | Rejected) for _, outcome in deliveries)
+    is_up = any(isinstance(outcome, Delivered | Declined | Rejected) for _, outcome in deliveries)
     if lane.probing and is_up:
         breaker.close(session, lane.destination)
     updates = [] if len(processed) == len(deliveries) else _update(session, lane, deliveries, retries)

@@ -19,7 +19,7 @@ DELIVERIES = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processed:
-    """The row was delivered, or its step was answered."""
+    """The row was delivered, or its step was answered or had nothing left to ask: for operators it is delivered."""
 
     kind: ClassVar = "delivered"
     at: datetime

@@ -111,12 +111,12 @@ def test_every_event_that_the_domain_records_fits_its_schema(db: Db) -> None:
             changed(db, a_reservation(db, current), to)
     asked = [an_overdue_hold(db, an_item(db)), *(a_hold(db, an_item(db)) for _ in range(3))]
     ended = [a_reservation(db, status) for status in RELEASING]
-    overdue, confirmed, refused, given_up = (one.id for one in asked)
+    overdue, confirmed, declined, given_up = (one.id for one in asked)
     with db.begin() as session:
         confirmation.answer(
             session,
             confirmed=[confirmed, overdue, *(one.id for one in ended)],
-            refused={refused: "Zoë\n\u2028"},
+            declined={declined: "Zoë\n\u2028"},
             given_up={given_up: ""},
             routes=routes_of(db),
         )

@@ -20,12 +20,12 @@ from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, availab
 def answered(
     db: Db,
     confirmed: Collection[UUID] = (),
-    refused: Mapping[UUID, str] | None = None,
+    declined: Mapping[UUID, str] | None = None,
     given_up: Mapping[UUID, str] | None = None,
 ) -> None:
     with db.begin() as session:
         confirmation.answer(
-            session, confirmed=confirmed, refused=refused or {}, given_up=given_up or {}, routes=routes_of(db)
+            session, confirmed=confirmed, declined=declined or {}, given_up=given_up or {}, routes=routes_of(db)
         )
 
 
@@ -65,13 +65,13 @@ def test_a_confirmed_hold_is_confirmed(db: Db) -> None:
     assert released(db) == []
 
 
-def test_a_refused_hold_is_cancelled_with_the_reason_and_its_stock_comes_back(db: Db) -> None:
+def test_a_declined_hold_is_cancelled_with_the_reason_and_its_stock_comes_back(db: Db) -> None:
     item = an_item(db, quantity=5)
     hold = a_hold(db, item, quantity=2)
 
-    answered(db, refused={hold.id: "no such room"})
+    answered(db, declined={hold.id: "no such room"})
 
-    reason = "the confirmation service refused: no such room"
+    reason = "the confirmation service declined: no such room"
     assert (stored(db, hold).status, stored(db, hold).cancellation_reason) == (Status.CANCELLED, reason)
     assert last_change(db, hold) == ("CANCELLED", "confirmation-service", reason)
     assert available(db, item) == 5
@@ -106,7 +106,7 @@ def test_an_answer_that_comes_after_the_hold_has_expired_confirms_nothing_and_re
 def test_a_refusal_that_comes_after_the_hold_has_expired_releases_nothing(db: Db) -> None:
     hold = an_overdue_hold(db, an_item(db))
 
-    answered(db, refused={hold.id: "no"})
+    answered(db, declined={hold.id: "no"})
 
     assert stored(db, hold).status is Status.EXPIRED
     assert released(db) == []
@@ -123,7 +123,7 @@ def test_a_confirmation_of_a_reservation_that_has_ended_is_released(db: Db, stat
     assert released(db) == [hold.id]
 
 
-@pytest.mark.parametrize("answer", ["confirmed", "refused", "given_up"])
+@pytest.mark.parametrize("answer", ["confirmed", "declined", "given_up"])
 @pytest.mark.parametrize("status", [Status.CONFIRMED, Status.CHECKED_IN, Status.COMPLETED])
 def test_a_reservation_that_was_confirmed_meanwhile_stays_so_whatever_the_answer(
     db: Db, status: Status, answer: str
@@ -142,7 +142,7 @@ def test_a_repeated_answer_changes_nothing_more(db: Db) -> None:
     hold, other = a_hold(db, item), a_hold(db, item)
 
     for _ in range(2):
-        answered(db, confirmed=[hold.id], refused={other.id: "no"})
+        answered(db, confirmed=[hold.id], declined={other.id: "no"})
 
     assert (stored(db, hold).status, stored(db, hold).version) == (Status.CONFIRMED, 2)
     assert (stored(db, other).status, stored(db, other).version) == (Status.CANCELLED, 2)
@@ -151,7 +151,7 @@ def test_a_repeated_answer_changes_nothing_more(db: Db) -> None:
 
 
 def test_an_answer_for_an_unknown_reservation_is_ignored(db: Db) -> None:
-    answered(db, confirmed=[uuid4()], refused={uuid4(): "no"}, given_up={uuid4(): "e"})
+    answered(db, confirmed=[uuid4()], declined={uuid4(): "no"}, given_up={uuid4(): "e"})
     answered(db)
 
     assert released(db) == []
@@ -162,7 +162,7 @@ def test_many_answers_are_applied_together(db: Db) -> None:
     yes, no, lost = (a_hold(db, item) for _ in range(3))
     late = an_overdue_hold(db, item)
 
-    answered(db, confirmed=[yes.id, late.id], refused={no.id: "no"}, given_up={lost.id: "e"})
+    answered(db, confirmed=[yes.id, late.id], declined={no.id: "no"}, given_up={lost.id: "e"})
 
     statuses = [stored(db, one).status for one in (yes, no, lost, late)]
     assert statuses == [Status.CONFIRMED, Status.CANCELLED, Status.CANCELLED, Status.EXPIRED]

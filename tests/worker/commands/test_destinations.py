@@ -29,7 +29,7 @@ from tests.support.outbox import (
     with_shop,
 )
 from tests.support.refusals import everything
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 
 pytestmark = pytest.mark.slow
 
@@ -166,7 +166,7 @@ def test_a_paused_destination_gets_nothing_until_it_is_resumed(relay_to: OpenRel
     assert "stocktaking (OPS-7)" in text and "bin/destinations resume shop" in text
     resumed = run_command("destinations", "resume", SHOP, "--why=done", "--who=bob@ops")
 
-    assert resumed.returncode == 0 and relay.run() == Tally(delivered=1)
+    assert resumed.returncode == 0 and relay.run() == Tally(tried=1, processed=1)
     done = [(one.action, one.who, one.why, one.selection["destination"]) for one in audited(relay.db)]
     assert done == [("pause", "ann@ops", "stocktaking (OPS-7)", SHOP), ("resume", "bob@ops", "done", SHOP)]
     assert found.paused_at == audited(relay.db)[0].happened_at
@@ -204,7 +204,7 @@ def test_a_probe_is_made_at_once_and_if_it_succeeds_everything_is_delivered(rela
     run = run_command("destinations", "probe", SHOP, WHY)
 
     assert run.returncode == 0 and "probed at once" in run.stdout
-    assert relay.run() == Tally(delivered=7)
+    assert relay.run() == Tally(tried=7, processed=7)
     assert sorted(server.called) == ids and server.called.index(ids[0]) < server.called.index(ids[1])
     assert status(relay.db).state is State.UP
     assert [(one.action, one.rows > 0) for one in audited(relay.db)] == [("probe", True)]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outbox import Delivered, Failed, NotSent, Obsolete, Outcome, Refused, Rejected, Row, Unreachable
+from domain.outbox import Declined, Delivered, Failed, NotSent, Obsolete, Outcome, Rejected, Row, Unreachable
 from worker.ordering.ordered_calls import OrderedCalls
 from worker.ordering.rules import BATCH_SECONDS
 
@@ -98,7 +98,7 @@ def test_no_aggregate_is_sent_twice_at_once(at_once: OrderedCalls) -> None:
     assert at_once.deliver(some_rows(A, A), answer) == [Delivered()] * 2
 
 
-@pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Obsolete(), Rejected("never")])
+@pytest.mark.parametrize("outcome", [Delivered(), Declined("no"), Obsolete(), Rejected("never")])
 def test_after_a_delivered_or_dead_row_its_aggregate_continues(one_by_one: OrderedCalls, outcome: Outcome) -> None:
     called = Called(row1=outcome)
 
@@ -188,7 +188,7 @@ def test_no_more_calls_run_at_once_than_the_destination_allows(at_once: OrderedC
 
 
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
-    [Delivered(), Delivered(), Refused("r"), Obsolete(), Rejected("e"), Failed("e"), Unreachable("e")]
+    [Delivered(), Delivered(), Declined("r"), Obsolete(), Rejected("e"), Failed("e"), Unreachable("e")]
 )
 
 

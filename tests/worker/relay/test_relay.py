@@ -7,7 +7,7 @@ from threading import Event, Thread
 from sqlalchemy import select, update
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, Outcome, Refused, Rejected, Row
+from domain.outbox import Declined, Delivered, Failed, Outcome, Rejected, Row
 from domain.outbox.table import destinations, lanes
 from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded, routes_of
@@ -24,7 +24,7 @@ from tests.support.outbox import (
 )
 from tests.support.waiting import wait_until
 from worker.relay.lane_run import SLICE_SECONDS
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 
 
 def test_an_empty_outbox_is_drained_at_once(relay_to: OpenRelay) -> None:
@@ -39,7 +39,7 @@ def test_everything_due_is_delivered_once_and_marked(relay_to: OpenRelay) -> Non
     tally = relay.run()
 
     assert sorted(shop.called) == ids
-    assert tally == Tally(delivered=100)
+    assert tally == Tally(tried=100, processed=100)
     assert set(states(relay.db)) == {"processed"}
     assert relay.run() == Tally()
 
@@ -65,14 +65,14 @@ def test_a_failed_event_is_tried_again_later_and_before_the_next_one_of_its_aggr
     first, second, free = recorded_for(relay.db, one, one, other)
     shop.failures[first] = NOT_NOW
 
-    assert relay.run() == Tally(delivered=1, waiting=2)
+    assert relay.run() == Tally(tried=3, processed=1, waiting=2)
     assert (shop.called, states(relay.db)) == ([first, free], ["waiting", "waiting", "processed"])
     third, *_ = recorded_for(relay.db, one)
-    assert relay.run() == Tally(waiting=1)
+    assert relay.run() == Tally(tried=1, waiting=1)
     shop.failures.clear()
     time_passes(relay.db)
 
-    assert relay.run() == Tally(delivered=3)
+    assert relay.run() == Tally(tried=3, processed=3)
     assert shop.called == [first, free, first, second, third]
     assert row(relay.db, first).attempts == 1
 
@@ -84,7 +84,7 @@ def test_after_a_dead_letter_its_aggregate_continues(relay_to: OpenRelay) -> Non
     first, second = recorded_for(relay.db, aggregate, aggregate)
     shop.failures[first] = Rejected("too large")
 
-    assert relay.run() == Tally(delivered=1, dead=1)
+    assert relay.run() == Tally(tried=2, processed=1, dead=1)
 
     assert shop.called == [first, second]
     assert states(relay.db) == ["dead", "processed"]
@@ -113,15 +113,15 @@ def test_a_server_that_breaks_the_call_fails_only_that_row(relay_to: OpenRelay) 
     relay = relay_to(FakeDestination(answer))
     recorded_for(relay.db, an_aggregate(), an_aggregate())
 
-    assert relay.run(limit=2) == Tally(delivered=1, waiting=1)
+    assert relay.run(limit=2) == Tally(tried=2, processed=1, waiting=1)
     assert row(relay.db, 1).last_error == "RuntimeError: unforeseen"
 
 
 def test_a_refusal_by_a_step_settles_its_row(relay_to: OpenRelay) -> None:
-    relay = relay_to(FakeDestination(lambda _: Refused("no")))
+    relay = relay_to(FakeDestination(lambda _: Declined("no")))
     recorded_for(relay.db, an_aggregate())
 
-    assert relay.run() == Tally(delivered=1)
+    assert relay.run() == Tally(tried=1, processed=1)
     assert states(relay.db) == ["processed"]
 
 
@@ -130,9 +130,9 @@ def test_no_more_rows_are_tried_than_the_limit(relay_to: OpenRelay) -> None:
     relay = relay_to(shop, batch_size=3)
     recorded_for(relay.db, *(an_aggregate(number % 2) for number in range(20)))
 
-    assert relay.run(limit=7) == Tally(delivered=7)
+    assert relay.run(limit=7) == Tally(tried=7, processed=7)
     assert len(shop.called) == 7
-    assert relay.run(limit=7) == Tally(delivered=7)
+    assert relay.run(limit=7) == Tally(tried=7, processed=7)
     assert claimed(relay.db) is not None, "the lanes were released"
 
 
@@ -147,7 +147,7 @@ def test_a_relay_that_is_stopped_finishes_its_batch_and_releases_its_lane(relay_
 
     shop.answer = stop
 
-    assert relay.run() == Tally(delivered=2)
+    assert relay.run() == Tally(tried=2, processed=2)
     assert claimed(relay.db) is not None
 
 
@@ -188,7 +188,7 @@ def test_progress_is_reported_after_each_lane(relay_to: OpenRelay) -> None:
     recorded_for(relay.db, an_aggregate(1), an_aggregate(2))
     reported: list[int] = []
 
-    relay.run(progress=lambda tally: reported.append(tally.delivered))
+    relay.run(progress=lambda tally: reported.append(tally.processed))
 
     assert reported == [1, 2]
 
@@ -228,7 +228,7 @@ def test_a_run_that_lost_its_lease_writes_nothing_and_counts_its_rows_as_fenced(
 
     tally = relay.run()
 
-    assert tally == Tally(fenced=2)
+    assert tally == Tally(tried=2, fenced=2)
     assert states(relay.db) == ["ready", "ready"]
 
 

@@ -25,7 +25,7 @@ from tests.support.outbox import SHOP, FakeDestination, an_aggregate, rows, time
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 
 #: Two aggregates share a lane, one has another.
 AGGREGATES = [an_aggregate(0), an_aggregate(0), an_aggregate(1)]

@@ -38,7 +38,7 @@ from tests.support.outbox import destination, time_passes
 from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 from worker.steps.confirmation import ConfirmationStep
 
 TIMEOUT_SECONDS = 0.3
@@ -91,7 +91,7 @@ def test_a_positive_answer_confirms_the_reservation(relay: Relay, service: Serve
     item = an_item(relay.db, quantity=5)
     hold = a_hold(relay.db, item, quantity=2)
 
-    assert relay.run() == Tally(delivered=1)
+    assert relay.run() == Tally(tried=1, processed=1)
 
     assert current(relay, hold).status is Status.CONFIRMED
     assert available(relay.db, item) == 3
@@ -121,12 +121,12 @@ def test_a_refusal_cancels_the_reservation_and_gives_the_stock_back(relay: Relay
     hold = a_hold(relay.db, item, quantity=2)
     service.answer = saying(422, body)
 
-    assert relay.run() == Tally(delivered=1)
+    assert relay.run() == Tally(tried=1, processed=1)
 
     after = current(relay, hold)
     assert after.status is Status.CANCELLED
     assert after.cancellation_reason is not None
-    assert after.cancellation_reason.startswith("the confirmation service refused: 422 Unprocessable")
+    assert after.cancellation_reason.startswith("the confirmation service declined: 422 Unprocessable")
     assert available(relay.db, item) == 5
     assert relay.run() == Tally(), "there is nothing to release"
 
@@ -140,7 +140,7 @@ def test_an_outage_spends_no_attempt_and_the_hold_stays_pending(relay: Relay, se
     hold = a_hold(relay.db, an_item(relay.db))
     service.answer = answer  # type: ignore[assignment]
     for _ in range(MAX_ATTEMPTS + 1):
-        assert relay.run(limit=1) == Tally(waiting=1)
+        assert relay.run(limit=1) == Tally(tried=1, waiting=1)
         time_passes(relay.db)
     assert current(relay, hold).status is Status.PENDING
 
@@ -270,7 +270,7 @@ def test_a_batch_of_holds_has_an_answer_for_each_hold(relay: Relay, service: Ser
 
     service.answer = refuses_some
 
-    assert relay.run() == Tally(delivered=20)
+    assert relay.run() == Tally(tried=20, processed=20)
 
     assert by_status(relay, Status.CANCELLED) == {UUID(one) for one in refused}
     assert len(by_status(relay, Status.CONFIRMED)) == 15
@@ -294,7 +294,7 @@ def test_a_worker_that_lost_its_lease_confirms_nothing(relay: Relay, service: Se
 
     service.answer = another_worker_claims
 
-    assert relay.run() == Tally(fenced=1)
+    assert relay.run() == Tally(tried=1, fenced=1)
 
     assert current(relay, hold).status is Status.PENDING
     with relay.db.begin() as session:
@@ -328,7 +328,7 @@ def test_the_replay_of_a_request_that_was_given_up_only_asks_to_release_the_hold
     assert before.status is Status.CANCELLED
 
     assert replayed(relay) == 1
-    assert relay.run() == Tally(delivered=2)
+    assert relay.run() == Tally(tried=2, processed=2)
 
     assert asked(service) == [("reservation_release", str(hold.id))]
     assert current(relay, hold) == before

@@ -85,7 +85,7 @@ def test_without_tracing_everything_is_delivered_all_the_same(relay_to: OpenRela
     relay = relay_to(FakeDestination())
     traced(relay.db, PARENT)
 
-    assert relay.run().delivered == 1
+    assert relay.run().processed == 1
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 
 from domain import outbox
-from domain.outbox import Delivered, Failed, LeasedLane, NotSent, Outcome, Refused, Rejected, Settlement, Unreachable
+from domain.outbox import Declined, Delivered, Failed, LeasedLane, NotSent, Outcome, Rejected, Settlement, Unreachable
 from domain.outbox.delivery import breaker
 from domain.outbox.delivery.breaker import FIRST_OPEN, LONGEST_OPEN, LONGEST_RETRY_AFTER
 from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE
@@ -150,7 +150,7 @@ def test_a_probe_that_succeeds_closes_the_breaker_for_everyone(shop: Db) -> None
     assert not a_lane(shop).probing
 
 
-@pytest.mark.parametrize("outcome", [Refused("no"), Rejected("never")])
+@pytest.mark.parametrize("outcome", [Declined("no"), Rejected("never")])
 def test_any_clear_answer_shows_that_a_destination_is_up(shop: Db, outcome: Outcome) -> None:
     recorded_for(shop, an_aggregate())
     an_outage(shop)

@@ -25,7 +25,7 @@ from tests.support.outbox import (
     states,
     time_passes,
 )
-from worker.relay.settling import Tally
+from worker.relay.tally import Tally
 
 
 def test_an_outage_spends_no_attempt_kills_no_event_and_keeps_the_order(relay_to: OpenRelay) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outbox import Delivered, Delivery, Failed, NotSent, Obsolete, Outcome, Refused, Rejected, Row, Unreachable
+from domain.outbox import Declined, Delivered, Delivery, Failed, NotSent, Obsolete, Outcome, Rejected, Row, Unreachable
 from domain.outbox.delivery.outcomes import Policy, Retries, RowUpdate, is_its_own_fault, row_updates
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -41,7 +41,7 @@ def updates_of(*deliveries: Delivery, policy: Policy | None = None) -> Sequence[
     return row_updates(deliveries, policy or a_policy())
 
 
-@pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Obsolete()])
+@pytest.mark.parametrize("outcome", [Delivered(), Declined("no"), Obsolete()])
 def test_a_row_that_was_delivered_or_answered_is_not_updated(outcome: Outcome) -> None:
     assert updates_of((a_row(), outcome)) == []
 
@@ -186,7 +186,7 @@ def test_a_row_that_is_itself_the_cause_dies_after_its_last_attempt() -> None:
 
 
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
-    [Delivered(), Refused("r"), Rejected("e"), Failed("e"), Unreachable("e"), NotSent()]
+    [Delivered(), Declined("r"), Rejected("e"), Failed("e"), Unreachable("e"), NotSent()]
 )
 
 

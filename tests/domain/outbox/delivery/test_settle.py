@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
-from domain.outbox import Delivered, Failed, NotSent, Obsolete, Outcome, Refused, Rejected, Unreachable
+from domain.outbox import Declined, Delivered, Failed, NotSent, Obsolete, Outcome, Rejected, Unreachable
 from domain.outbox.delivery.outcomes import ERROR_LENGTH, Retries
 from domain.outbox.delivery.settle import Settlement
 from domain.outbox.table import outbox as table
@@ -25,7 +25,7 @@ def settle_all(db: Db, *outcomes: Outcome, **options: Any) -> Settlement:
     return settlement
 
 
-@pytest.mark.parametrize("outcome", [Delivered(), Refused("no"), Obsolete()])
+@pytest.mark.parametrize("outcome", [Delivered(), Declined("no"), Obsolete()])
 def test_a_row_that_was_delivered_or_answered_is_processed_with_its_time(shop: Db, outcome: Outcome) -> None:
     before = clock(shop)
 
@@ -67,7 +67,7 @@ def test_a_rejected_row_is_dead_with_its_time_and_its_error(shop: Db) -> None:
 
 
 def test_a_batch_with_different_outcomes_is_settled_at_once(shop: Db) -> None:
-    outcomes: list[Outcome] = [Delivered(), Failed("e"), Rejected("e"), Refused("no"), NotSent(), Delivered()]
+    outcomes: list[Outcome] = [Delivered(), Failed("e"), Rejected("e"), Declined("no"), NotSent(), Delivered()]
 
     settlement = settle_all(shop, *outcomes)
 
@@ -96,7 +96,7 @@ def test_the_run_reads_on_before_the_first_row_that_is_still_ready(
     ("outcome", "is_up", "is_down"),
     [
         (Delivered(), True, False),
-        (Refused("no"), True, False),
+        (Declined("no"), True, False),
         (Rejected("never"), True, False),
         (Obsolete(), False, False),
         (Failed("oops"), False, False),

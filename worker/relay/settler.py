@@ -1,7 +1,7 @@
-"""Settling deliveries together with the effects of a step, and counting what became of them."""
+"""The settler of a destination: it settles deliveries, together with the effects of a step."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
 
@@ -13,33 +13,13 @@ from domain.outbox import Delivery, Failed, LeasedLane, Settlement
 from domain.outbox.delivery.outcomes import Retries
 from worker.destinations import Destination, Step
 from worker.isolate import Broken, isolate_effects
-from worker.telemetry import metrics
+from worker.relay.tally import Tally, report
 
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """What became of the rows that were tried. `fenced` ones were sent under a lost lease and are sent again."""
-
-    tried: int = field(default=0, compare=False)
-    delivered: int = 0
-    waiting: int = 0
-    dead: int = 0
-    fenced: int = 0
-
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(
-            tried=self.tried + other.tried,
-            delivered=self.delivered + other.delivered,
-            waiting=self.waiting + other.waiting,
-            dead=self.dead + other.dead,
-            fenced=self.fenced + other.fenced,
-        )
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settling:
+class Settler:
     """Settles the rows of one destination. If it is a step, the effects of its answers commit with the rows."""
 
     db: sessionmaker[Session]
@@ -75,7 +55,7 @@ class Settling:
     def _settle_alone(self, lane: LeasedLane, delivery: Delivery) -> Tally:
         with self.db.begin() as session:
             settlement = self.settle(session, lane, [delivery])
-        return summarize(lane, [delivery], settlement)
+        return report(lane, [delivery], settlement)
 
     def _settle_as_failed(self, lane: LeasedLane, failed: Delivery) -> Tally:
         """Settle a row whose effect broke as failed: without its compensation, should that break as well."""
@@ -85,23 +65,4 @@ class Settling:
         log.error("outbox.uncompensated", destination=lane.destination, row=failed[0].id)
         with self.db.begin() as session:
             settlement = outbox.settle(session, lane, [failed], retries=self.retries)
-        return summarize(lane, [failed], settlement)
-
-
-def summarize(lane: LeasedLane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
-    """Count what became of a batch, in metrics and logs. Call it after the commit."""
-    facts = {"destination": lane.destination, "lane": lane.number}
-    metrics.count(lane.destination, deliveries, settlement)
-    if settlement is None:
-        log.warning("outbox.fenced", **facts, rows=len(deliveries))
-        return Tally(tried=len(deliveries), fenced=len(deliveries))
-    if settlement.is_down:
-        log.warning("destination.down", **facts, waiting=settlement.waiting)
-    for update in settlement.dead:
-        log.error("outbox.dead", **facts, row=update.row.id, type=update.row.type)
-    return Tally(
-        tried=len(deliveries),
-        delivered=len(settlement.processed),
-        waiting=settlement.waiting,
-        dead=len(settlement.dead),
-    )
+        return report(lane, [failed], settlement)

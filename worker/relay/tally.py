@@ -1,0 +1,54 @@
+"""The tally of a run: what became of the rows that were tried, as logs, metrics and commands report it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from domain.outbox import Delivery, LeasedLane, Settlement
+from worker.telemetry import metrics
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What became of the rows that were tried. Those that were not sent and are still ready are in `tried` only.
+
+    `processed` ones were delivered, or their step was answered or had nothing left to ask. `fenced` ones were sent
+    under a lost lease and are sent again.
+    """
+
+    tried: int = 0
+    processed: int = 0
+    waiting: int = 0
+    dead: int = 0
+    fenced: int = 0
+
+    def __add__(self, other: "Tally") -> "Tally":
+        return Tally(
+            tried=self.tried + other.tried,
+            processed=self.processed + other.processed,
+            waiting=self.waiting + other.waiting,
+            dead=self.dead + other.dead,
+            fenced=self.fenced + other.fenced,
+        )
+
+
+def report(lane: LeasedLane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
+    """Report what became of a batch in metrics and logs, and return it. Call it after the commit."""
+    facts = {"destination": lane.destination, "lane": lane.number}
+    metrics.count(lane.destination, deliveries, settlement)
+    if settlement is None:
+        log.warning("outbox.fenced", **facts, rows=len(deliveries))
+        return Tally(tried=len(deliveries), fenced=len(deliveries))
+    if settlement.is_down:
+        log.warning("destination.down", **facts, waiting=settlement.waiting)
+    for update in settlement.dead:
+        log.error("outbox.dead", **facts, row=update.row.id, type=update.row.type)
+    return Tally(
+        tried=len(deliveries),
+        processed=len(settlement.processed),
+        waiting=settlement.waiting,
+        dead=len(settlement.dead),
+    )
