@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -21,7 +22,7 @@ from domain.reservations.table import Reservation, history, reservations
 from domain.reservations.transition import SYSTEM
 from domain.runtime.database import copy, now
 from domain.runtime.errors import IdempotencyKeyReused, Refusal, SoldOut, UnknownItem
-from domain.runtime.identity import new_id
+from domain.runtime.identity import new_ids
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,7 +239,8 @@ def _write(
     if not accepted:
         return {}
     moment = now(session)
-    holds = [(place, requests[place], _hold(requests[place], item, moment)) for place, item in accepted]
+    ids = new_ids(moment)
+    holds = [(place, requests[place], _hold(next(ids), requests[place], item, moment)) for place, item in accepted]
     answers = {place: render(hold) for place, _, hold in holds}
     _insert(session, [(request, hold) for _, request, hold in holds], routes)
     given = [
@@ -252,9 +254,9 @@ def _write(
     return answers
 
 
-def _hold(request: Reserve, item: Item, moment: datetime) -> Reservation:
+def _hold(hold_id: UUID, request: Reserve, item: Item, moment: datetime) -> Reservation:
     return Reservation(
-        id=new_id(),
+        id=hold_id,
         item_id=item.id,
         sku=item.sku,
         quantity=request.quantity,
