@@ -17,7 +17,14 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from domain.runtime import startup
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
-from domain.runtime.wakeups import DRAINING, EXPIRE_RESERVATIONS, MAINTENANCE, PROCESS_OUTBOX, PRUNE
+from domain.runtime.wakeups import (
+    DRAINING,
+    EXPIRE_RESERVATIONS,
+    MAINTENANCE,
+    PROCESS_OUTBOX,
+    PRUNE,
+    RESET_LOW_WATERMARKS,
+)
 from worker import maintenance
 from worker.app import App, open_app
 from worker.broker import DOWN, connect
@@ -26,6 +33,10 @@ from worker.relay.tally import Tally
 
 #: A drain that takes longer makes room for the other actors, and sends a wake-up for itself.
 RUN_SECONDS = 5.0
+
+#: Maintenance ends before its next wake-up, which continues. So a backlog of one kind uses one thread at the most, and
+#: a worker with a single thread still delivers, expires and prunes in turns.
+EXPIRE_SECONDS, PRUNE_SECONDS = 2.0, 4.0
 
 #: A drain that has been busy for longer wakes other threads to help, once.
 ALONE_SECONDS = 0.1
@@ -131,11 +142,17 @@ def _wake_another() -> None:
 @dramatiq.actor(broker=broker, actor_name=EXPIRE_RESERVATIONS, queue_name=MAINTENANCE, throws=OperationalError)
 def expire_reservations() -> None:
     """Expire the overdue holds."""
-    maintenance.expire(running.app.db, running.app.relay.stopping, running.app.routes)
+    maintenance.expire(running.app.db, running.app.relay.stopping, running.app.routes, seconds=EXPIRE_SECONDS)
 
 
 @dramatiq.actor(broker=broker, actor_name=PRUNE, queue_name=MAINTENANCE, throws=OperationalError)
 def prune() -> None:
     """Delete what has been kept long enough."""
     retention = timedelta(days=settings.outbox_retention_days)
-    maintenance.prune(running.app.db, running.app.relay.stopping, outbox_retention=retention)
+    maintenance.prune(running.app.db, running.app.relay.stopping, outbox_retention=retention, seconds=PRUNE_SECONDS)
+
+
+@dramatiq.actor(broker=broker, actor_name=RESET_LOW_WATERMARKS, queue_name=MAINTENANCE, throws=OperationalError)
+def reset_low_watermarks() -> None:
+    """Repair the low watermarks that keep rows from being delivered."""
+    maintenance.reset_low_watermarks(running.app.db)

@@ -2,21 +2,23 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import idempotency, outbox, reservations
 from domain.outbox import Routes
+from domain.runtime.pruning import BEGINNING, Prune
 
 #: Holds that are expired in one transaction. Their items stay locked for about as long as a large
 #: set of new reservations would lock them.
 EXPIRE_BATCH = 500
-
-#: Pruning ends before the next wake-up, so that a backlog never uses more than one thread.
-PRUNE_SECONDS = 240.0
 
 #: After each batch, pruning rests this many times as long as the batch took. That hardly slows recording, and
 #: is still several times as fast as new rows and keys can come.
@@ -31,11 +33,16 @@ def expire(
     routes: Routes,
     *,
     limit: float = float("inf"),
+    seconds: float = float("inf"),
     progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Expire overdue holds, batch by batch, until there are none or `limit` are done. Return how many."""
+    """Expire overdue holds, batch by batch, until there are none, `limit` are done or the time is over.
+
+    Return how many. The next run continues.
+    """
+    ends = time.monotonic() + seconds
     expired = 0
-    while expired < limit and not stopping.is_set():
+    while expired < limit and not stopping.is_set() and time.monotonic() < ends:
         size = int(min(EXPIRE_BATCH, limit - expired))
         with db.begin() as session:
             found = reservations.expire(session, size, routes)
@@ -48,57 +55,80 @@ def expire(
     return expired
 
 
+def kinds(*, outbox_retention: timedelta) -> Mapping[str, Prune]:
+    """Return what is pruned, by the name of one row of each kind."""
+    return {
+        "idempotency key": idempotency.prune,
+        "delivered row": partial(outbox.prune_delivered, older_than=outbox_retention),
+        "discarded row": partial(outbox.prune_discarded, older_than=outbox_retention),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """How many rows of each kind a run has deleted, and whether none that is old enough remained."""
+
+    deleted: Mapping[str, int]
+    complete: bool
+
+
 def prune(
     db: sessionmaker[Session],
     stopping: threading.Event,
     *,
     outbox_retention: timedelta,
-    seconds: float = PRUNE_SECONDS,
-) -> None:
-    """Delete idempotency keys and outbox rows that have been kept long enough, for that many seconds at the most.
+    seconds: float = float("inf"),
+    progress: Callable[[Mapping[str, int]], None] = lambda _: None,
+) -> Pruning:
+    """Delete what has been kept long enough, until nothing is left or the time is over. The next run continues.
 
-    The next run continues. It begins with low watermarks that keep rows from being delivered.
+    Kinds take turns, one batch each, so that no kind waits for another to end. A kind that fails is left to the next
+    run, and its error is raised when the others are done.
     """
     ends = time.monotonic() + seconds
-    _reset_wrong_low_watermarks(db)
-    keys = _prune_keys(db, stopping, ends)
-    rows = _prune_outbox(db, stopping, ends, outbox_retention)
-    if rows or keys:
-        log.info("outbox.pruned", outbox_rows=rows, idempotency_keys=keys)
+    turns = _Turns(kinds(outbox_retention=outbox_retention))
+    while turns.waiting and not stopping.is_set() and (begun := time.monotonic()) < ends:
+        if turns.take(db):
+            progress(turns.deleted)
+            stopping.wait(REST * (time.monotonic() - begun))
+    if any(turns.deleted.values()):
+        log.info("maintenance.pruned", **{plural(name): count for name, count in turns.deleted.items()})
+    for error in turns.errors:
+        raise error
+    return Pruning(turns.deleted, complete=not turns.waiting)
 
 
-def _reset_wrong_low_watermarks(db: sessionmaker[Session]) -> None:
+def plural(name: str) -> str:
+    """Return the name of a kind as a field of a log or of JSON."""
+    return f"{name}s".replace(" ", "_")
+
+
+class _Turns:
+    """The kinds that still have rows to delete, in the order of their turns."""
+
+    def __init__(self, kinds: Mapping[str, Prune]) -> None:
+        self.waiting = deque((name, batch, BEGINNING) for name, batch in kinds.items())
+        self.deleted = dict.fromkeys(kinds, 0)
+        self.errors: list[SQLAlchemyError] = []
+
+    def take(self, db: sessionmaker[Session]) -> int:
+        """Delete one batch of the kind whose turn it is. Return how many rows it has deleted."""
+        name, prune_batch, after = self.waiting.popleft()
+        try:
+            with db.begin() as session:
+                batch = prune_batch(session, after)
+        except SQLAlchemyError as error:
+            self.errors.append(error)
+            return 0
+        self.deleted[name] += batch.deleted
+        if batch.next_after is not None:
+            self.waiting.append((name, prune_batch, batch.next_after))
+        return batch.deleted
+
+
+def reset_low_watermarks(db: sessionmaker[Session]) -> None:
+    """Reset the low watermarks that keep rows from being delivered."""
     with db.begin() as session:
         wrong = outbox.reset_wrong_low_watermarks(session)
     if wrong:
         log.warning("outbox.low_watermarks_reset", lanes=wrong)
-
-
-def _prune_keys(db: sessionmaker[Session], stopping: threading.Event, ends: float) -> int:
-    pruned = 0
-    while not stopping.is_set() and (begun := time.monotonic()) < ends:
-        with db.begin() as session:
-            count = idempotency.prune(session)
-        pruned += count
-        if count == 0:
-            break
-        _rest(stopping, begun)
-    return pruned
-
-
-def _prune_outbox(db: sessionmaker[Session], stopping: threading.Event, ends: float, retention: timedelta) -> int:
-    pruned = 0
-    after = outbox.BEGINNING
-    while not stopping.is_set() and (begun := time.monotonic()) < ends:
-        with db.begin() as session:
-            count, more_after = outbox.prune(session, older_than=retention, after=after)
-        pruned += count
-        if more_after is None:
-            break
-        after = more_after
-        _rest(stopping, begun)
-    return pruned
-
-
-def _rest(stopping: threading.Event, begun: float) -> None:
-    stopping.wait(REST * (time.monotonic() - begun))

@@ -12,14 +12,21 @@ from dramatiq import Broker, Message
 
 from domain.runtime import logs, startup
 from domain.runtime.settings import Settings
-from domain.runtime.wakeups import ENOUGH_WAITING, EXPIRE_RESERVATIONS, PROCESS_OUTBOX, PRUNE, QUEUES
+from domain.runtime.wakeups import (
+    ENOUGH_WAITING,
+    EXPIRE_RESERVATIONS,
+    PROCESS_OUTBOX,
+    PRUNE,
+    QUEUES,
+    RESET_LOW_WATERMARKS,
+)
 from worker.broker import DOWN, connect
 from worker.commands.command_line import DONE, Command, run
 from worker.telemetry import exposition, metrics
 
 #: The time between two wake-ups of each actor, in seconds. Retries become due by the outbox's clock, so
 #: a retry is late by this time at most.
-EVERY = {PROCESS_OUTBOX: 1, EXPIRE_RESERVATIONS: 2, PRUNE: 300}
+EVERY = {PROCESS_OUTBOX: 1, EXPIRE_RESERVATIONS: 2, PRUNE: 5, RESET_LOW_WATERMARKS: 300}
 
 log = structlog.get_logger()
 

@@ -1,12 +1,11 @@
 """Idempotency keys: the same request twice has one effect and one answer."""
 
 from domain.idempotency.answers import lookup, once, replay, store
-from domain.idempotency.prune import PRUNE_BATCH, prune
+from domain.idempotency.prune import prune
 from domain.idempotency.table import KEPT_FOR, Answered, Key, StoredAnswer, requests
 
 __all__ = [
     "KEPT_FOR",
-    "PRUNE_BATCH",
     "Answered",
     "Key",
     "StoredAnswer",

@@ -19,13 +19,12 @@ from domain.outbox.delivery.outcomes import (
     Unreachable,
 )
 from domain.outbox.delivery.settle import Settlement, settle
-from domain.outbox.prune import BEGINNING, prune
+from domain.outbox.prune import prune_delivered, prune_discarded
 from domain.outbox.record import Event, has_recorded, record
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import Row
 
 __all__ = [
-    "BEGINNING",
     "DELIVERED",
     "NOT_SENT",
     "CommitHorizon",
@@ -50,7 +49,8 @@ __all__ = [
     "fetch",
     "has_recorded",
     "make_due_rows_ready",
-    "prune",
+    "prune_delivered",
+    "prune_discarded",
     "record",
     "register",
     "release",

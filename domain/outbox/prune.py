@@ -1,30 +1,27 @@
 """Pruning: deleting rows that were delivered or discarded long ago."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import Column, Interval, Select, any_, bindparam, cast, delete, func, select
 from sqlalchemy.orm import Session
 
 from domain.outbox.table import outbox
-
-#: Rows deleted in one transaction: a few megabytes of log at the most, written in a fraction of a second.
-PRUNE_BATCH = 5_000
-
-#: Earlier than any delivery.
-BEGINNING = datetime.min.replace(tzinfo=UTC)
+from domain.runtime.pruning import BEGINNING, PRUNE_BATCH, Pruned, pruned
 
 
-def prune(session: Session, *, older_than: timedelta, after: datetime = BEGINNING) -> tuple[int, datetime | None]:
-    """Delete up to PRUNE_BATCH rows that were delivered longer ago than that, and as many discarded ones.
+def prune_delivered(session: Session, after: datetime = BEGINNING, *, older_than: timedelta) -> Pruned:
+    """Delete up to PRUNE_BATCH rows that were delivered longer ago than that. Pending rows stay."""
+    return _prune(session, _DELIVERED, after, older_than)
 
-    Return how many, and the moment at which the next batch begins, or None when no more rows are that old. Beginning
-    there, the next batch does not walk over the index entries of the rows that this one has deleted. Pending rows
-    and other dead letters stay.
-    """
-    delivered, last, _ = session.execute(_DELIVERED, {"older_than": older_than, "after": after}).one()
-    discarded, _, _ = session.execute(_DISCARDED, {"older_than": older_than, "after": BEGINNING}).one()
-    is_all = max(delivered, discarded) < PRUNE_BATCH
-    return delivered + discarded, None if is_all else last or after
+
+def prune_discarded(session: Session, after: datetime = BEGINNING, *, older_than: timedelta) -> Pruned:
+    """Delete up to PRUNE_BATCH dead letters that were discarded longer ago than that. Other dead letters stay."""
+    return _prune(session, _DISCARDED, after, older_than)
+
+
+def _prune(session: Session, statement: Select[int, datetime, str], after: datetime, older_than: timedelta) -> Pruned:
+    count, last, _ = session.execute(statement, {"after": after, "older_than": older_than}).one()
+    return pruned(count, last)
 
 
 def _pruning(ended_at: Column[datetime]) -> Select[int, datetime, str]:

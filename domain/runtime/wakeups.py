@@ -15,9 +15,15 @@ MAINTENANCE = "holdfast-maintenance"
 PROCESS_OUTBOX = "process_outbox"
 EXPIRE_RESERVATIONS = "expire_reservations"
 PRUNE = "prune"
+RESET_LOW_WATERMARKS = "reset_low_watermarks"
 
 #: The queue of each actor.
-QUEUES: Mapping[str, str] = {PROCESS_OUTBOX: DRAINING, EXPIRE_RESERVATIONS: MAINTENANCE, PRUNE: MAINTENANCE}
+QUEUES: Mapping[str, str] = {
+    PROCESS_OUTBOX: DRAINING,
+    EXPIRE_RESERVATIONS: MAINTENANCE,
+    PRUNE: MAINTENANCE,
+    RESET_LOW_WATERMARKS: MAINTENANCE,
+}
 
 #: With this many wake-ups waiting in a queue, the workers are down or busy: one more changes nothing.
 ENOUGH_WAITING = 64

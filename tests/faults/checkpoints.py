@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from domain.outbox.operations import replay
 from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox as table
+from domain.runtime.pruning import Pruned
 from tests.support.operations import ENTRY
 from worker import maintenance
 from worker.app import App
@@ -162,22 +163,18 @@ def in_mid_settle(pause: Pause) -> None:
     _wrap(outbox, "settle", settle)
 
 
-#: What `outbox.prune` returns.
-Pruned = tuple[int, datetime | None]
-
-
 def in_pruning(pause: Pause) -> None:
     """One transaction of old rows is deleted and committed, the next one is not committed."""
     pruned: list[int] = []
 
     def prune(inner: Callable[..., Pruned], *args: Any, **options: Any) -> Pruned:
-        count, after = inner(*args, **options)
-        pruned.append(count)
-        if count and len(pruned) > 1 and pruned[-2]:
+        batch = inner(*args, **options)
+        pruned.append(batch.deleted)
+        if batch.deleted and len(pruned) > 1 and pruned[-2]:
             pause.at()
-        return count, after
+        return batch
 
-    _wrap(outbox, "prune", prune)
+    _wrap(outbox, "prune_delivered", prune)
 
 
 def in_replay(pause: Pause) -> None:

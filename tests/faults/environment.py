@@ -13,8 +13,8 @@ from sqlalchemy import func, select, text
 
 from deploy.embedded import PostgreSQL
 from domain.items import Item
-from domain.outbox.prune import PRUNE_BATCH
 from domain.outbox.table import destinations, lanes, outbox, pending
+from domain.runtime.pruning import PRUNE_BATCH
 from tests.proofs.checker import Count, check, count, received_by_sink, wait_until_drained
 from tests.proofs.cluster.cluster import Cluster, a_cluster
 from tests.proofs.cluster.processes import Process

@@ -1,16 +1,14 @@
 """Pruning: rows that were delivered or discarded long ago are deleted, and no others."""
 
-import threading
 from datetime import datetime, timedelta
 
 import pytest
 from sqlalchemy import text
 
 from domain import outbox
-from domain.outbox.prune import PRUNE_BATCH
+from domain.runtime.pruning import BEGINNING, PRUNE_BATCH, Pruned
 from tests.support.builders import Db
 from tests.support.outbox import rows, states
-from worker import maintenance
 
 WEEK = timedelta(days=7)
 
@@ -32,9 +30,14 @@ def some_rows(db: Db, state: str, *, days: float, since: float | None = None, co
         session.execute(text(INSERT), values)
 
 
-def pruned(db: Db, after: datetime = outbox.BEGINNING) -> tuple[int, datetime | None]:
+def pruned(db: Db, after: datetime = BEGINNING) -> Pruned:
     with db.begin() as session:
-        return outbox.prune(session, older_than=WEEK, after=after)
+        return outbox.prune_delivered(session, after, older_than=WEEK)
+
+
+def pruned_discarded(db: Db) -> Pruned:
+    with db.begin() as session:
+        return outbox.prune_discarded(session, older_than=WEEK)
 
 
 def test_an_empty_outbox_has_nothing_to_prune(shop: Db) -> None:
@@ -60,6 +63,7 @@ def test_a_row_that_was_not_delivered_stays_for_ever(shop: Db, state: str) -> No
     some_rows(shop, state, days=1_000)
 
     assert pruned(shop) == (0, None)
+    assert pruned_discarded(shop) == (0, None)
     assert len(rows(shop)) == 1
 
 
@@ -101,7 +105,7 @@ def test_two_transactions_that_prune_at_the_same_time_share_the_work(shop: Db) -
     some_rows(shop, "processed", days=8, count=PRUNE_BATCH + 7)
 
     with shop.begin() as one:
-        first, _ = outbox.prune(one, older_than=WEEK)
+        first, _ = outbox.prune_delivered(one, older_than=WEEK)
         second, _ = pruned(shop)
 
     assert (first, second) == (PRUNE_BATCH, 7)
@@ -114,51 +118,11 @@ def test_pruning_again_finds_nothing_more(shop: Db) -> None:
     assert [pruned(shop), pruned(shop)] == [(2, None), (0, None)]
 
 
-def test_maintenance_prunes_rows_and_keys_batch_by_batch(shop: Db) -> None:
-    some_rows(shop, "processed", days=8, count=2 * PRUNE_BATCH + 7)
-    some_rows(shop, "ready", days=8)
-    with shop.begin() as session:
-        session.execute(
-            text(
-                "INSERT INTO idempotency_requests"
-                " (client_id, operation, idempotency_key, payload_hash, answer, created_at)"
-                " SELECT 'c', 'o', n::text, 'h', 'a', now() - interval '25 hours' FROM generate_series(1, 10) AS n"
-            )
-        )
-
-    maintenance.prune(shop, threading.Event(), outbox_retention=WEEK)
-
-    assert len(rows(shop)) == 1
-    with shop.begin() as session:
-        assert session.execute(text("SELECT count(*) FROM idempotency_requests")).scalar_one() == 0
-
-
-def test_maintenance_that_was_stopped_prunes_nothing(shop: Db) -> None:
-    some_rows(shop, "processed", days=8)
-    stopping = threading.Event()
-    stopping.set()
-
-    maintenance.prune(shop, stopping, outbox_retention=WEEK)
-
-    assert len(rows(shop)) == 1
-
-
-def test_maintenance_whose_time_is_over_leaves_the_other_rows_to_the_next_run(shop: Db) -> None:
-    some_rows(shop, "processed", days=8)
-
-    maintenance.prune(shop, threading.Event(), outbox_retention=WEEK, seconds=0)
-    remaining = len(rows(shop))
-    maintenance.prune(shop, threading.Event(), outbox_retention=WEEK)
-
-    assert remaining == 1
-    assert rows(shop) == []
-
-
 def test_the_rows_of_a_batch_whose_connection_broke_are_deleted_by_the_next(shop: Db) -> None:
     some_rows(shop, "processed", days=8, count=3)
 
     with shop() as session:
-        outbox.prune(session, older_than=WEEK)
+        outbox.prune_delivered(session, older_than=WEEK)
         session.connection().invalidate()
     remaining = len(rows(shop))
 
@@ -172,6 +136,5 @@ def test_dead_letters_that_were_discarded_long_ago_are_deleted_and_others_stay(s
         session.execute(text("UPDATE outbox SET discarded_at = now() - interval '8 days' WHERE id > 1"))
         session.execute(text("UPDATE outbox SET discarded_at = now() - interval '6 days' WHERE id = 2"))
 
-    maintenance.prune(shop, threading.Event(), outbox_retention=WEEK)
-
+    assert [pruned_discarded(shop).deleted, pruned_discarded(shop).deleted] == [PRUNE_BATCH, 0]
     assert [one.id for one in rows(shop)] == [1, 2]

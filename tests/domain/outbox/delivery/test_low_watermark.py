@@ -1,8 +1,6 @@
 """The low watermark of a lane: no claim reads the rows below it, and no row below it ever has to be read."""
 
-import threading
 from collections.abc import Iterator
-from datetime import timedelta
 from uuid import UUID
 
 import pytest
@@ -37,8 +35,6 @@ from worker import maintenance
 from worker.relay import lane_run
 from worker.relay.relay import Relay
 
-WEEK = timedelta(days=7)
-
 
 def low_watermark(db: Db, lane: int = 0) -> int:
     stored = select(lanes.c.low_watermark).where(lanes.c.destination == SHOP, lanes.c.lane == lane)
@@ -60,7 +56,7 @@ def risen(relay: Relay) -> int:
 
 def maintained(db: Db) -> None:
     """Run the maintenance that resets wrong low watermarks."""
-    maintenance.prune(db, threading.Event(), outbox_retention=WEEK)
+    maintenance.reset_low_watermarks(db)
 
 
 def made_ready_by_hand(db: Db, row_id: int) -> None:
