@@ -18,7 +18,7 @@ from tests.support.waiting import PATIENCE_SECONDS
 pytestmark = pytest.mark.slow
 
 API, SCHEDULER = "bin/api", "bin/scheduler"
-PROCESSES = (API, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expire-reservations")
+PROCESSES = (API, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expire-reservations", "bin/prune")
 
 #: One wrong value for each variable. test_settings.py has others.
 WRONG = {

@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "From cron, without workers": {
         "process-outbox": "Deliver what is due, once.",
         "expire-reservations": "Expire overdue holds and make their stock available again, once.",
+        "prune": "Delete what has been kept long enough, once.",
     },
     "Develop it": {
         "install": "Install Holdfast into .venv; most commands need that first.",

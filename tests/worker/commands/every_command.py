@@ -9,6 +9,7 @@ from worker.commands.destinations import destinations
 from worker.commands.doctor import doctor
 from worker.commands.help import list_commands
 from worker.commands.outbox import process_outbox
+from worker.commands.prune import prune
 from worker.commands.replay import replay
 from worker.commands.reservations import expire_reservations
 from worker.commands.why import why
@@ -21,6 +22,7 @@ SCRIPTS: Mapping[str, Command] = {
     "help": list_commands,
     "migrate": migrate,
     "process-outbox": process_outbox,
+    "prune": prune,
     "replay": replay,
     "why": why,
 }
@@ -45,6 +47,7 @@ LEAVES = [path for path, command in COMMANDS.items() if not isinstance(command, 
 ACCEPTED: Mapping[tuple[str, ...], Sequence[str]] = {
     ("process-outbox",): [],
     ("expire-reservations",): [],
+    ("prune",): [],
     ("doctor",): [],
     ("why",): ["01939b52-3a1e-7000-8000-5c1f0e6a9d21"],
     ("replay",): ["--all", "--why=test"],

@@ -62,7 +62,7 @@ def test_an_unknown_option_is_refused_with_a_suggestion(path: tuple[str, ...]) -
     assert f"Try 'bin/{' '.join(path)} --help' for help" in message
 
 
-@pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "doctor"])
+@pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "prune", "doctor"])
 def test_with_an_unknown_option_nothing_is_done(db: Db, script: str) -> None:
     shop = with_shop(db)
     an_overdue_hold(shop, an_item(db))

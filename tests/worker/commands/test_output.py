@@ -231,6 +231,13 @@ def test_what_expire_reservations_expired(db: Db) -> None:
     assert printed("expire-reservations") == {"expired": 1}
 
 
+def test_what_prune_deleted(db: Db) -> None:
+    assert printed("prune") == {
+        "deleted": {"idempotency_keys": 0, "delivered_rows": 0, "discarded_rows": 0},
+        "complete": True,
+    }
+
+
 def test_the_revisions_of_a_migration(db: Db) -> None:
     found = printed("migrate")
 
