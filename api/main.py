@@ -1,6 +1,7 @@
 """The process that serves the API."""
 
 import os
+import resource
 import signal
 import socket
 import sys
@@ -13,7 +14,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import rich_click as click
-from granian.constants import Interfaces
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
@@ -23,7 +25,7 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from litestar import Litestar
+    from api.http.admission import Admission
 
 HELP = """Serve the HTTP API until SIGTERM, then answer the requests in flight and exit.
 
@@ -45,6 +47,21 @@ Example:
   HOST=0.0.0.0 PORT=8080 WEB_CONCURRENCY=2 bin/api
 """
 
+#: The requests that a process serves at a time. Further ones are answered 503.
+MOST_REQUESTS = 4_096
+
+#: The connections that a process of the server may have, idle ones included.
+MOST_CONNECTIONS = 16_000
+
+#: The files that a process needs beside its connections.
+OTHER_FILES = 200
+
+#: A connection that has sent no whole request head for this time, in seconds, is closed.
+HEADER_SECONDS = 20
+
+#: The connections that wait in the system until the server accepts them.
+BACKLOG = 4_096
+
 #: A process of the server sends this signal to the main process when the configuration can't be used any more.
 STOP_SERVER = signal.SIGUSR1
 
@@ -55,6 +72,7 @@ def main() -> None:
     """Check the configuration, then serve. Raises ConfigurationError."""
     settings = Settings.load()
     require_free(settings.host, settings.port)
+    connections = connections_for(settings)
     # The processes of the server need these as well. They are checked here, before anything is served.
     tracing.require()
     load_routes(settings)
@@ -63,6 +81,13 @@ def main() -> None:
         "api.main:load_app",
         factory=True,
         interface=Interfaces.ASGI,
+        # HTTP/2 in clear text is for proxies that are told to use it; none is, and nothing here was tested with it.
+        http=HTTPModes.http1,
+        websockets=False,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000),
+        backlog=BACKLOG,
+        # The server's own limit is one of connections, the idle ones included: beyond it, nobody is answered.
+        backpressure=connections,
         address=settings.host,
         port=settings.port,
         workers=settings.web_processes,
@@ -91,16 +116,38 @@ def require_free(host: str, port: int) -> None:
             ) from error
 
 
-def load_app() -> "Litestar":
+def connections_for(settings: Settings) -> int:
+    """Return how many connections a process may have open, and let it open as many files. Raises ConfigurationError.
+
+    Idle connections count as well, so there are twice as many as requests at a time, and room for the queue of
+    reservations among these.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    files = MOST_CONNECTIONS + OTHER_FILES
+    if hard != resource.RLIM_INFINITY:
+        files = min(files, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))
+    connections = files - OTHER_FILES
+    if min(MOST_REQUESTS, connections // 2) < settings.queue_limit:
+        raise ConfigurationError(
+            f"QUEUE_LIMIT: {settings.queue_limit} is more than a process can serve at a time, so the queue would never"
+            f" be full. Set it to {min(MOST_REQUESTS, connections // 2)} or less, or allow more open files with"
+            " `ulimit -n`."
+        )
+    return connections
+
+
+def load_app() -> "Admission":
     """Return the application, in a process of the server. If the configuration can't be used, stop the server.
 
     The configuration may have become wrong since the main process checked it. The server starts a process again
     that has failed, and would do so for ever.
     """
     from api.app import create_app
+    from api.http.admission import Admission
 
     try:
-        return create_app()
+        return Admission(create_app(), most_requests=MOST_REQUESTS)
     except ConfigurationError as error:
         code = startup.report(error)
         os.kill(os.getppid(), STOP_SERVER)

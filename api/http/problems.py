@@ -131,10 +131,21 @@ EARLY_WORDINGS: Mapping[int, Wording] = {
     wording.status: wording
     for wording in (
         Wording(404, "No such resource", "No resource has this path. /schema shows every operation."),
+        Wording(
+            408,
+            "Body too slow",
+            "The body did not arrive within 5 s. Nothing was changed; send the request again.",
+            "body",
+        ),
         Wording(405, "Method not allowed", "The resource does not support this method. /schema shows every operation."),
         Wording(
-            413, "Body too large", "The body has more than 1,000,000 bytes. Nothing was changed; send less.", "body"
+            413,
+            "Body too large",
+            "The body has more than 1,000,000 bytes, or came in more than 2,000 pieces. Nothing was changed; send"
+            " less.",
+            "body",
         ),
+        Wording(414, "Query too long", "The query string has more than 4,096 bytes. Send fewer parameters."),
         Wording(
             415,
             "Unsupported content type",

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=1, le=65_535, alias="PORT")
     web_processes: int = Field(default=1, ge=1, le=64, alias="WEB_CONCURRENCY")
     #: More waiting requests than this are answered 503: "busy" is not "sold out".
-    queue_limit: int = Field(default=4_096, ge=1, alias="QUEUE_LIMIT")
+    queue_limit: int = Field(default=2_048, ge=1, alias="QUEUE_LIMIT")
     #: The ports at which worker and scheduler serve their metrics, on HOST; 0 for none. The API serves its own at PORT.
     worker_metrics_port: int = Field(default=9191, ge=0, le=65_535, alias="WORKER_METRICS_PORT")
     scheduler_metrics_port: int = Field(default=9192, ge=0, le=65_535, alias="SCHEDULER_METRICS_PORT")
