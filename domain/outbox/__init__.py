@@ -16,6 +16,7 @@ from domain.outbox.delivery.outcomes import (
     Obsolete,
     Outcome,
     Rejected,
+    RetryPolicy,
     Unreachable,
 )
 from domain.outbox.delivery.settle import Settlement, settle
@@ -39,6 +40,7 @@ __all__ = [
     "Outcome",
     "ProbeTaken",
     "Rejected",
+    "RetryPolicy",
     "Route",
     "Routes",
     "Row",

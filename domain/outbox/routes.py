@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from domain.outbox.delivery.outcomes import Retries
+from domain.outbox.delivery.outcomes import RetryPolicy
 from domain.runtime.settings import require_readable_port
 
 #: How a URL begins, by RFC 3986. Which schemes there are is for the workers to say.
@@ -58,8 +58,8 @@ class Route(BaseModel):
         return (secret,) if isinstance(secret, str) else secret
 
     @property
-    def retries(self) -> Retries:
-        return Retries(
+    def retry_policy(self) -> RetryPolicy:
+        return RetryPolicy(
             max_attempts=self.max_attempts,
             first=timedelta(seconds=self.first_retry_seconds),
             longest=timedelta(seconds=self.longest_retry_seconds),

@@ -12,8 +12,8 @@ from sqlalchemy import select, update
 
 from domain import outbox
 from domain.fulfilment import STEP_TYPES
-from domain.outbox import CommitHorizon, Delivered, Failed, LeasedLane, Outcome, Row, Unreachable
-from domain.outbox.delivery.outcomes import Delivery, Retries
+from domain.outbox import CommitHorizon, Delivered, Failed, LeasedLane, Outcome, RetryPolicy, Row, Unreachable
+from domain.outbox.delivery.outcomes import Delivery
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
 from domain.outbox.table import outbox as table
@@ -99,7 +99,16 @@ def settled(
     db: Db, lane: LeasedLane, deliveries: Sequence[Delivery], *, max_attempts: int = 12
 ) -> outbox.Settlement | None:
     with db.begin() as session:
-        return outbox.settle(session, lane, deliveries, retries=Retries(max_attempts=max_attempts))
+        return outbox.settle(
+            session,
+            lane,
+            deliveries,
+            retry_policy=a_retry_policy(max_attempts),
+        )
+
+
+def a_retry_policy(max_attempts: int = 1) -> RetryPolicy:
+    return Route(name=SHOP, url="null:", max_attempts=max_attempts).retry_policy
 
 
 def released(db: Db, lane: LeasedLane) -> None:

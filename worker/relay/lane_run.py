@@ -102,7 +102,7 @@ class LaneRun:
 
     @property
     def _settler(self) -> Settler:
-        return Settler(db=self.db, destination=self.destination, retries=self.route.retries)
+        return Settler(db=self.db, destination=self.destination, retry_policy=self.route.retry_policy)
 
     def _following(
         self, session: Session, lane: LeasedLane, settlement: Settlement, limit: float, ends: float

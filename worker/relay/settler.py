@@ -9,8 +9,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import Delivery, Failed, LeasedLane, Settlement
-from domain.outbox.delivery.outcomes import Retries
+from domain.outbox import Delivery, Failed, LeasedLane, RetryPolicy, Settlement
 from worker.destinations import Destination, Step
 from worker.isolate import Broken, isolate_effects
 from worker.relay.tally import Tally, report
@@ -24,13 +23,13 @@ class Settler:
 
     db: sessionmaker[Session]
     destination: Destination
-    retries: Retries
+    retry_policy: RetryPolicy
 
     def settle(
         self, session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], *, is_last: bool = False
     ) -> Settlement | None:
         """Settle a batch in the caller's transaction. Return None if the lane is not ours any more."""
-        settlement = outbox.settle(session, lane, deliveries, retries=self.retries, is_last=is_last)
+        settlement = outbox.settle(session, lane, deliveries, retry_policy=self.retry_policy, is_last=is_last)
         if settlement and isinstance(self.destination, Step):
             self.destination.apply(session, settlement)
         return settlement
@@ -64,5 +63,5 @@ class Settler:
             return settled
         log.error("outbox.uncompensated", destination=lane.destination, row=failed[0].id)
         with self.db.begin() as session:
-            settlement = outbox.settle(session, lane, [failed], retries=self.retries)
+            settlement = outbox.settle(session, lane, [failed], retry_policy=self.retry_policy)
         return report(lane, [failed], settlement)

@@ -1,6 +1,6 @@
 """The outcomes of a delivery, and what each means for its row. Pure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -101,31 +101,31 @@ class RowUpdate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retries:
+class RetryPolicy:
     """How often a delivery is tried, and how long each retry waits."""
 
-    max_attempts: int = 12
+    max_attempts: int
     #: The first retry comes at most this long after a failure.
-    first: timedelta = timedelta(seconds=1)
+    first: timedelta
     #: No retry waits longer, unless the server's Retry-After asks for more (a day at most).
-    longest: timedelta = timedelta(minutes=10)
+    longest: timedelta
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
-    """What decides how rows that were not delivered are updated.
+class Circumstances:
+    """What decides, besides the outcomes, how rows that were not delivered are updated.
 
-    `open_for` is how long the circuit breaker stays open, `recovered_at` when the destination last recovered, and
-    `roll` returns a random number from 0 up to 1.
+    `open_for` is how long the circuit breaker stays open, `at_fault` has the ids of the rows that are themselves the
+    cause of what they met (see `rows_at_fault`), and `roll` returns a random number from 0 up to 1.
     """
 
-    retries: Retries
+    retry_policy: RetryPolicy
     open_for: timedelta
-    recovered_at: datetime | None
+    at_fault: Collection[int]
     roll: Callable[[], float]
 
 
-def row_updates(deliveries: Sequence[Delivery], policy: Policy) -> Sequence[RowUpdate]:
+def row_updates(deliveries: Sequence[Delivery], circumstances: Circumstances) -> Sequence[RowUpdate]:
     """Return how to update the rows that were not delivered. `deliveries` are in order of id.
 
     A row that waits makes all later rows of its aggregate wait with it.
@@ -133,16 +133,16 @@ def row_updates(deliveries: Sequence[Delivery], policy: Policy) -> Sequence[RowU
     waiting: dict[UUID, RowUpdate] = {}
     found = []
     for row, outcome in deliveries:
-        update = _update(row, outcome, waiting.get(row.aggregate_id), policy)
-        if update is None:
+        row_update = _row_update(row, outcome, waiting.get(row.aggregate_id), circumstances)
+        if row_update is None:
             continue
-        found.append(update)
-        if not update.dead:
-            waiting[row.aggregate_id] = update
+        found.append(row_update)
+        if not row_update.dead:
+            waiting[row.aggregate_id] = row_update
     return found
 
 
-def _update(row: Row, outcome: Outcome, ahead: RowUpdate | None, policy: Policy) -> RowUpdate | None:
+def _row_update(row: Row, outcome: Outcome, ahead: RowUpdate | None, circumstances: Circumstances) -> RowUpdate | None:
     if row.waits_until is not None:
         return RowUpdate(row=row, attempts=row.attempts, until=row.waits_until)
     match outcome:
@@ -150,12 +150,15 @@ def _update(row: Row, outcome: Outcome, ahead: RowUpdate | None, policy: Policy)
             return None
         case NotSent():
             return ahead and RowUpdate(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
-        case Unreachable() if not is_its_own_fault(row, outcome, policy.recovered_at):
-            return RowUpdate(
-                row=row, attempts=row.attempts, wait=policy.open_for, error=outcome.error, unreachable=True
-            )
+        case Unreachable(error=error) if row.id not in circumstances.at_fault:
+            return RowUpdate(row=row, attempts=row.attempts, wait=circumstances.open_for, error=error, unreachable=True)
         case _:
-            return _judge(row, outcome, policy)
+            return _spend_attempt(row, outcome, circumstances)
+
+
+def rows_at_fault(deliveries: Sequence[Delivery], recovered_at: datetime | None) -> Collection[int]:
+    """Return the ids of the rows that find their destination down once more and are themselves the cause."""
+    return {row.id for row, outcome in deliveries if is_its_own_fault(row, outcome, recovered_at)}
 
 
 def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) -> bool:
@@ -171,11 +174,12 @@ def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) 
     return recovered_at > row.unreachable_at
 
 
-def _judge(row: Row, outcome: Rejected | Failed | Unreachable, policy: Policy) -> RowUpdate:
+def _spend_attempt(row: Row, outcome: Rejected | Failed | Unreachable, circumstances: Circumstances) -> RowUpdate:
+    policy = circumstances.retry_policy
     attempts = row.attempts + 1
     down = isinstance(outcome, Unreachable)
-    update = RowUpdate(row=row, attempts=attempts, error=outcome.error, unreachable=down, own_fault=down)
-    if isinstance(outcome, Rejected) or attempts >= policy.retries.max_attempts:
-        return replace(update, dead=True)
-    wait = delay(attempts, first=policy.retries.first, cap=policy.retries.longest, jitter=policy.roll())
-    return replace(update, wait=max(wait, outcome.retry_after or wait))
+    row_update = RowUpdate(row=row, attempts=attempts, error=outcome.error, unreachable=down, own_fault=down)
+    if isinstance(outcome, Rejected) or attempts >= policy.max_attempts:
+        return replace(row_update, dead=True)
+    wait = delay(attempts, first=policy.first, cap=policy.longest, jitter=circumstances.roll())
+    return replace(row_update, wait=max(wait, outcome.retry_after or wait))

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,15 +26,16 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import breaker, outcomes
+from domain.outbox.delivery.breaker import Breaker
 from domain.outbox.delivery.lanes import LeasedLane, fence, release
 from domain.outbox.delivery.outcomes import (
+    Circumstances,
     Declined,
     Delivered,
     Delivery,
     Obsolete,
-    Policy,
     Rejected,
-    Retries,
+    RetryPolicy,
     RowUpdate,
     Unreachable,
     excerpt,
@@ -67,7 +68,12 @@ class Settlement:
 
 
 def settle(
-    session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], *, retries: Retries, is_last: bool = False
+    session: Session,
+    lane: LeasedLane,
+    deliveries: Sequence[Delivery],
+    *,
+    retry_policy: RetryPolicy,
+    is_last: bool = False,
 ) -> Settlement | None:
     """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more.
 
@@ -79,74 +85,84 @@ def settle(
     if at is None:
         return None
     if processed:
-        session.execute(_PROCESSED, {"ids": [row.id for row, _ in processed]})
+        session.execute(_MARK_PROCESSED, {"ids": [row.id for row, _ in processed]})
     is_up = any(isinstance(outcome, Delivered | Declined | Rejected) for _, outcome in deliveries)
     if lane.probing and is_up:
         breaker.close(session, lane.destination)
-    updates = [] if len(processed) == len(deliveries) else _update(session, lane, deliveries, retries)
+    is_all = len(processed) == len(deliveries)
+    row_updates = [] if is_all else _update_undelivered(session, lane, deliveries, retry_policy)
     return Settlement(
         at=at,
         processed=processed,
-        dead=[update for update in updates if update.dead],
-        waiting=sum(not update.dead for update in updates),
-        read_on_after=_read_on_after(deliveries, processed, updates),
+        dead=[one for one in row_updates if one.dead],
+        waiting=sum(not one.dead for one in row_updates),
+        read_on_after=_read_on_after(deliveries, processed, row_updates),
         is_up=is_up,
-        is_down=any(update.unreachable and not update.own_fault for update in updates),
-        is_in_doubt=any(update.own_fault for update in updates),
+        is_down=any(one.unreachable and not one.own_fault for one in row_updates),
+        is_in_doubt=any(one.own_fault for one in row_updates),
     )
 
 
-def _read_on_after(deliveries: Sequence[Delivery], processed: Sequence[Delivery], updates: Sequence[RowUpdate]) -> int:
-    if len(processed) + len(updates) == len(deliveries):
+def _read_on_after(
+    deliveries: Sequence[Delivery], processed: Sequence[Delivery], row_updates: Sequence[RowUpdate]
+) -> int:
+    if len(processed) + len(row_updates) == len(deliveries):
         return deliveries[-1][0].id
-    done = {row.id for row, _ in processed} | {update.row.id for update in updates}
+    done = {row.id for row, _ in processed} | {one.row.id for one in row_updates}
     return next(row.id for row, _ in deliveries if row.id not in done) - 1
 
 
-_PROCESSED = (
+_MARK_PROCESSED = (
     update(outbox)
     .where(outbox.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))), pending)
     .values(processed_at=func.clock_timestamp())
 )
 
 
-def _update(
-    session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], retries: Retries
+def _update_undelivered(
+    session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], retry_policy: RetryPolicy
 ) -> Sequence[RowUpdate]:
     """Update the rows that were not delivered, and open the breaker if the destination is down."""
     state = breaker.lock(session, lane.destination)
-    policy = Policy(retries=retries, open_for=timedelta(0), recovered_at=state.recovered_at, roll=random.random)
-    down = [
-        outcome
-        for row, outcome in deliveries
-        if isinstance(outcome, Unreachable) and not outcomes.is_its_own_fault(row, outcome, state.recovered_at)
-    ]
-    if any(outcome.gone for outcome in down):
-        breaker.pause(session, lane.destination, reason=next(outcome.error for outcome in down if outcome.gone))
-    elif down:
-        open_for = breaker.trip(session, lane.destination, state, down, probing=lane.probing)
-        policy = replace(policy, open_for=open_for)
-    updates = outcomes.row_updates(deliveries, policy)
-    if updates:
-        session.execute(_UPDATE, _columns(updates))
-    return updates
+    at_fault = outcomes.rows_at_fault(deliveries, state.recovered_at)
+    outages = [outcome for row, outcome in deliveries if isinstance(outcome, Unreachable) and row.id not in at_fault]
+    circumstances = Circumstances(
+        retry_policy=retry_policy,
+        open_for=_open_breaker(session, lane, state, outages),
+        at_fault=at_fault,
+        roll=random.random,
+    )
+    row_updates = outcomes.row_updates(deliveries, circumstances)
+    if row_updates:
+        session.execute(_UPDATE_ROWS, _new_values_of(row_updates))
+    return row_updates
 
 
-def _columns(updates: Sequence[RowUpdate]) -> Mapping[str, Sequence[Any]]:
+def _open_breaker(session: Session, lane: LeasedLane, state: Breaker, outages: Sequence[Unreachable]) -> timedelta:
+    """Open the breaker after an outage, or pause a destination that is gone. Return how long the breaker is open."""
+    gone = next((outage for outage in outages if outage.gone), None)
+    if gone:
+        breaker.pause(session, lane.destination, reason=gone.error)
+    elif outages:
+        return breaker.trip(session, lane.destination, state, outages, probing=lane.probing)
+    return timedelta(0)
+
+
+def _new_values_of(row_updates: Sequence[RowUpdate]) -> Mapping[str, Sequence[Any]]:
     return lists(
-        _updates,
-        id=[update.row.id for update in updates],
-        attempts=[update.attempts for update in updates],
-        wait=[None if update.wait is None else update.wait.total_seconds() for update in updates],
-        until=[update.until for update in updates],
-        error=[update.error and excerpt(update.error) for update in updates],
-        dead=[update.dead for update in updates],
-        unreachable=[update.unreachable for update in updates],
+        _new_values,
+        id=[one.row.id for one in row_updates],
+        attempts=[one.attempts for one in row_updates],
+        wait=[None if one.wait is None else one.wait.total_seconds() for one in row_updates],
+        until=[one.until for one in row_updates],
+        error=[one.error and excerpt(one.error) for one in row_updates],
+        dead=[one.dead for one in row_updates],
+        unreachable=[one.unreachable for one in row_updates],
     )
 
 
-_updates = arrays(
-    "updates",
+_new_values = arrays(
+    "new_values",
     id=BigInteger,
     attempts=SmallInteger,
     wait=Float,
@@ -156,14 +172,14 @@ _updates = arrays(
     unreachable=Boolean,
 )
 _second: ColumnElement[timedelta] = literal_column("interval '1 second'")
-_UPDATE = (
+_UPDATE_ROWS = (
     update(outbox)
-    .where(outbox.c.id == _updates.c.id, pending)
+    .where(outbox.c.id == _new_values.c.id, pending)
     .values(
-        attempts=_updates.c.attempts,
-        available_at=func.coalesce(_updates.c.until, func.now() + _updates.c.wait * _second),
-        last_error=func.coalesce(_updates.c.error, outbox.c.last_error),
-        dead_at=case((_updates.c.dead, func.now())),
-        unreachable_at=case((_updates.c.unreachable, func.now()), else_=outbox.c.unreachable_at),
+        attempts=_new_values.c.attempts,
+        available_at=func.coalesce(_new_values.c.until, func.now() + _new_values.c.wait * _second),
+        last_error=func.coalesce(_new_values.c.error, outbox.c.last_error),
+        dead_at=case((_new_values.c.dead, func.now())),
+        unreachable_at=case((_new_values.c.unreachable, func.now()), else_=outbox.c.unreachable_at),
     )
 )

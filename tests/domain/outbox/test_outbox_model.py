@@ -20,16 +20,15 @@ from sqlalchemy.orm import Session
 
 from domain import outbox
 from domain.outbox import Delivered, Delivery, Failed, LeasedLane, NotSent, Outcome, Rejected, Unreachable
-from domain.outbox.delivery.outcomes import Retries
 from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from tests.conftest import empty
 from tests.domain.outbox.outbox_model import AGGREGATES, MAX_ATTEMPTS, Model, ModelRow, Sent
 from tests.support.builders import Db, an_event, routes_of
 from tests.support.hypothesis_settings import MODEL
-from tests.support.outbox import DOWN, NOT_NOW, SHOP, rows, states, with_shop
+from tests.support.outbox import DOWN, NOT_NOW, SHOP, a_retry_policy, rows, states, with_shop
 
-RETRIES = Retries(max_attempts=MAX_ATTEMPTS)
+RETRY_POLICY = a_retry_policy(MAX_ATTEMPTS)
 
 #: An hour from now, which is longer than the test takes, and an hour ago.
 LATER, BEFORE = func.now() + func.make_interval(0, 0, 0, 1), func.now() - func.make_interval(0, 0, 0, 1)
@@ -184,7 +183,7 @@ class Outbox(RuleBasedStateMachine):
         deliveries: list[Delivery] = [(one.row, one.outcome) for one in run.batch if one.outcome]
         before = [] if self._has_lease(run) else rows(self.db)
         with self.db.begin() as session:
-            settlement = outbox.settle(session, run.lane, deliveries, retries=RETRIES, is_last=is_last)
+            settlement = outbox.settle(session, run.lane, deliveries, retry_policy=RETRY_POLICY, is_last=is_last)
             assert (settlement is not None) == self._has_lease(run)
             if settlement is not None:
                 self._apply(run, settlement, is_last=is_last)

@@ -9,7 +9,6 @@ from sqlalchemy import text, update
 from domain import outbox
 from domain.outbox import CommitHorizon, Delivered, Failed, ProbeTaken, Rejected
 from domain.outbox.delivery.lanes import LEASE
-from domain.outbox.delivery.outcomes import Retries
 from domain.outbox.table import LANES, waiting
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
@@ -18,6 +17,7 @@ from tests.support.builders import Db
 from tests.support.outbox import (
     SHOP,
     a_lane,
+    a_retry_policy,
     an_aggregate,
     claimed,
     destination,
@@ -184,7 +184,7 @@ def test_a_claim_does_not_wait_for_a_lane_that_is_being_settled(shop: Db) -> Non
     batch = fetched(shop, lane)
 
     with shop.begin() as settling:
-        outbox.settle(settling, lane, [(batch[0], Delivered())], retries=Retries(max_attempts=1))
+        outbox.settle(settling, lane, [(batch[0], Delivered())], retry_policy=a_retry_policy())
         other = claimed(shop)
 
     assert other is not None and other.number != lane.number

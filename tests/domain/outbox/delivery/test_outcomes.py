@@ -9,11 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Declined, Delivered, Delivery, Failed, NotSent, Obsolete, Outcome, Rejected, Row, Unreachable
-from domain.outbox.delivery.outcomes import Policy, Retries, RowUpdate, is_its_own_fault, row_updates
+from domain.outbox.delivery.outcomes import (
+    Circumstances,
+    RetryPolicy,
+    RowUpdate,
+    is_its_own_fault,
+    row_updates,
+    rows_at_fault,
+)
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 OPEN_FOR = timedelta(seconds=7)
-FIRST_RETRY, LONGEST_RETRY = Retries().first, Retries().longest
+FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=1), timedelta(minutes=10)
 
 A, B = uuid4(), uuid4()
 
@@ -31,14 +38,16 @@ def a_row(
     )
 
 
-def a_policy(*, max_attempts: int = 12, recovered_at: datetime | None = None, roll: float = 1.0) -> Policy:
-    return Policy(
-        retries=Retries(max_attempts=max_attempts), open_for=OPEN_FOR, recovered_at=recovered_at, roll=lambda: roll
+def updates_of(
+    *deliveries: Delivery, max_attempts: int = 12, recovered_at: datetime | None = None, roll: float = 1.0
+) -> Sequence[RowUpdate]:
+    circumstances = Circumstances(
+        retry_policy=RetryPolicy(max_attempts=max_attempts, first=FIRST_RETRY, longest=LONGEST_RETRY),
+        open_for=OPEN_FOR,
+        at_fault=rows_at_fault(deliveries, recovered_at),
+        roll=lambda: roll,
     )
-
-
-def updates_of(*deliveries: Delivery, policy: Policy | None = None) -> Sequence[RowUpdate]:
-    return row_updates(deliveries, policy or a_policy())
+    return row_updates(deliveries, circumstances)
 
 
 @pytest.mark.parametrize("outcome", [Delivered(), Declined("no"), Obsolete()])
@@ -55,7 +64,7 @@ def test_a_failure_spends_an_attempt_and_waits() -> None:
 def test_after_its_last_attempt_a_row_is_dead() -> None:
     row = a_row(attempts=2)
 
-    assert updates_of((row, Failed("oops")), policy=a_policy(max_attempts=3)) == [
+    assert updates_of((row, Failed("oops")), max_attempts=3) == [
         RowUpdate(row=row, attempts=3, error="oops", dead=True)
     ]
 
@@ -69,7 +78,7 @@ def test_a_rejected_row_is_dead_at_once() -> None:
 def test_in_an_outage_a_row_spends_no_attempt_and_waits_for_as_long_as_the_breaker_is_open() -> None:
     row = a_row(attempts=5)
 
-    (update,) = updates_of((row, Unreachable("down")), policy=a_policy(max_attempts=1))
+    (update,) = updates_of((row, Unreachable("down")), max_attempts=1)
 
     assert update == RowUpdate(row=row, attempts=5, error="down", wait=OPEN_FOR, unreachable=True)
 
@@ -107,7 +116,7 @@ def test_after_a_rejected_row_its_aggregate_continues() -> None:
 
 
 def test_a_row_behind_a_dead_one_stays_ready() -> None:
-    (dead,) = updates_of((a_row(1), Failed("oops")), (a_row(2), NotSent()), policy=a_policy(max_attempts=1))
+    (dead,) = updates_of((a_row(1), Failed("oops")), (a_row(2), NotSent()), max_attempts=1)
 
     assert dead.dead
 
@@ -139,7 +148,7 @@ def test_a_server_may_ask_for_more_time_than_the_backoff_gives() -> None:
 
 @given(st.integers(0, 999), st.floats(0, 1, exclude_max=True))
 def test_no_retry_waits_longer_than_the_longest_one(attempts: int, roll: float) -> None:
-    (update,) = updates_of((a_row(attempts=attempts), Failed("oops")), policy=a_policy(max_attempts=1_001, roll=roll))
+    (update,) = updates_of((a_row(attempts=attempts), Failed("oops")), max_attempts=1_001, roll=roll)
 
     assert update.wait is not None and timedelta(0) <= update.wait <= LONGEST_RETRY
 
@@ -163,7 +172,7 @@ def test_a_row_is_itself_the_cause_if_its_destination_has_recovered_since_the_ro
     row = a_row(unreachable_at=unreachable_at)
 
     assert is_its_own_fault(row, Unreachable("500"), recovered_at) is own
-    (update,) = updates_of((row, Unreachable("500")), policy=a_policy(recovered_at=recovered_at))
+    (update,) = updates_of((row, Unreachable("500")), recovered_at=recovered_at)
     assert update.attempts == (1 if own else 0)
 
 
@@ -180,7 +189,7 @@ def test_only_an_outage_can_be_the_fault_of_a_row() -> None:
 def test_a_row_that_is_itself_the_cause_dies_after_its_last_attempt() -> None:
     row = a_row(attempts=1, unreachable_at=BEFORE)
 
-    (update,) = updates_of((row, Unreachable("500")), policy=a_policy(max_attempts=2, recovered_at=NOON))
+    (update,) = updates_of((row, Unreachable("500")), max_attempts=2, recovered_at=NOON)
 
     assert update.dead
 
@@ -204,8 +213,7 @@ def test_a_row_that_waits_never_has_a_ready_row_of_its_aggregate_behind_it(
             stopped.add(aggregate)
         deliveries.append((row, outcome))
 
-    policy = a_policy(max_attempts=2, recovered_at=NOON)
-    updates = {update.row.id: update for update in updates_of(*deliveries, policy=policy)}
+    updates = {update.row.id: update for update in updates_of(*deliveries, max_attempts=2, recovered_at=NOON)}
 
     for row, _ in deliveries:
         later = [other for other, _ in deliveries if other.aggregate_id == row.aggregate_id and other.id > row.id]

@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import update
 
 from domain.outbox import Declined, Delivered, Failed, NotSent, Obsolete, Outcome, Rejected, Unreachable
-from domain.outbox.delivery.outcomes import ERROR_LENGTH, Retries
+from domain.outbox.delivery.outcomes import ERROR_LENGTH
 from domain.outbox.delivery.settle import Settlement
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
 from tests.domain.outbox.conftest import clock
 from tests.support.builders import Db
-from tests.support.outbox import a_lane, an_aggregate, fetched, recorded_for, row, settled, states
+from tests.support.outbox import a_lane, a_retry_policy, an_aggregate, fetched, recorded_for, row, settled, states
 
 
 def settle_all(db: Db, *outcomes: Outcome, **options: Any) -> Settlement:
@@ -46,7 +46,7 @@ def test_a_failure_is_written_with_its_attempt_its_error_and_its_time(shop: Db) 
     stored = row(shop, 1)
     assert settlement.waiting == 1
     assert (stored.attempts, stored.last_error, stored.unreachable_at) == (1, "oops", None)
-    assert before < stored.available_at < before + Retries().first + timedelta(seconds=2)
+    assert before < stored.available_at < before + a_retry_policy().first + timedelta(seconds=2)
 
 
 def test_a_destination_that_asks_for_more_time_gets_it(shop: Db) -> None:
