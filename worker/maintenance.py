@@ -40,9 +40,9 @@ def expire(
 
     Return how many. The next run continues.
     """
-    ends = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     expired = 0
-    while expired < limit and not stopping.is_set() and time.monotonic() < ends:
+    while expired < limit and not stopping.is_set() and time.monotonic() < deadline:
         size = int(min(EXPIRE_BATCH, limit - expired))
         with db.begin() as session:
             found = reservations.expire(session, size, routes)
@@ -85,9 +85,9 @@ def prune(
     Kinds take turns, one batch each, so that no kind waits for another to end. A kind that fails is left to the next
     run, and its error is raised when the others are done.
     """
-    ends = time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
     turns = _Turns(kinds(outbox_retention=outbox_retention))
-    while turns.waiting and not stopping.is_set() and (begun := time.monotonic()) < ends:
+    while turns.waiting and not stopping.is_set() and (begun := time.monotonic()) < deadline:
         if turns.take(db):
             progress(turns.deleted)
             stopping.wait(REST * (time.monotonic() - begun))

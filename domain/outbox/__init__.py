@@ -3,7 +3,7 @@
 from domain.outbox.delivery.claim import ProbeTaken, claim
 from domain.outbox.delivery.commit_horizon import CommitHorizon
 from domain.outbox.delivery.fetch import fetch, make_due_rows_ready
-from domain.outbox.delivery.lanes import LeasedLane, fence, register, release, renew
+from domain.outbox.delivery.lanes import LeasedLane, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
     DELIVERED,
@@ -47,7 +47,6 @@ __all__ = [
     "Settlement",
     "Unreachable",
     "claim",
-    "fence",
     "fetch",
     "has_recorded",
     "make_due_rows_ready",

@@ -27,8 +27,8 @@ def deliver_in_batches(
     """
     outcomes: dict[int, Outcome] = {}
     queues = by_aggregate(rows)
-    ends = time.monotonic() + BATCH_SECONDS
-    while queues and not stopping.is_set() and time.monotonic() < ends:
+    deadline = time.monotonic() + BATCH_SECONDS
+    while queues and not stopping.is_set() and time.monotonic() < deadline:
         heads = [queue.popleft() for queue in queues.values()]
         answers = isolate_send(send, heads)
         outcomes.update((row.id, answer) for row, answer in zip(heads, answers, strict=True))

@@ -36,10 +36,10 @@ class OrderedCalls:
 class _Batch:
     """The calls of one batch, and the conditions that end it early."""
 
-    def __init__(self, call: Callable[[Row], Outcome], stopping: Event, ends: float) -> None:
+    def __init__(self, call: Callable[[Row], Outcome], stopping: Event, deadline: float) -> None:
         self._call = call
         self._stopping = stopping
-        self._ends = ends
+        self._deadline = deadline
         self._is_down = False
 
     def in_order(self, rows: Sequence[Row]) -> Sequence[tuple[int, Outcome]]:
@@ -53,4 +53,4 @@ class _Batch:
         return outcomes
 
     def _is_over(self) -> bool:
-        return self._is_down or self._stopping.is_set() or time.monotonic() > self._ends
+        return self._is_down or self._stopping.is_set() or time.monotonic() > self._deadline

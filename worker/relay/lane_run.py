@@ -48,20 +48,20 @@ class LaneRun:
         """Fetch the first batch, in the transaction of the claim."""
         if lane.has_due_rows and not lane.probing:
             lane = _with_due_rows_ready(session, lane)
-        return self._fetch(session, lane, after=lane.low_watermark, limit=limit, ends=NEVER)
+        return self._fetch(session, lane, after=lane.low_watermark, limit=limit, deadline=NEVER)
 
     def drain(self, batch: LaneBatch, limit: float) -> Tally:
         """Deliver batch after batch, `limit` rows at the most, until one is empty."""
-        ends = time.monotonic() + SLICE_SECONDS
+        deadline = time.monotonic() + SLICE_SECONDS
         total = Tally()
         while batch.rows:
             deliveries = self._deliver(batch)
             left = limit - total.tried - len(deliveries)
-            batch, settled = self._settle_and_fetch(batch, deliveries, left, ends)
+            batch, settled = self._settle_and_fetch(batch, deliveries, left, deadline)
             total += settled
         return total
 
-    def give_back(self, lane: LeasedLane) -> None:
+    def release(self, lane: LeasedLane) -> None:
         """Release a lane in a transaction of its own."""
         with self.db.begin() as session:
             outbox.release(session, lane)
@@ -77,19 +77,19 @@ class LaneRun:
             return self.destination.deliver(rows)
 
     def _settle_and_fetch(
-        self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, ends: float
+        self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
     ) -> tuple[LaneBatch, Tally]:
         """Settle a batch and fetch the next one. If an effect breaks, settle the rows one by one instead."""
-        committed = isolate_effects(partial(self._commit, batch, deliveries, limit, ends))
+        committed = isolate_effects(partial(self._commit, batch, deliveries, limit, deadline))
         if isinstance(committed, Broken):
             tally = self._settler.settle_one_by_one(batch.lane, deliveries)
-            self.give_back(batch.lane)
+            self.release(batch.lane)
             return LaneBatch(lane=batch.lane), tally
         following, settlement = committed
         return following, report(batch.lane, deliveries, settlement)
 
     def _commit(
-        self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, ends: float
+        self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
     ) -> tuple[LaneBatch, Settlement | None]:
         """Settle a batch and, in the same transaction, fetch the next one or release the lane."""
         following = LaneBatch(lane=batch.lane)
@@ -97,7 +97,7 @@ class LaneRun:
         with self.db.begin() as session:
             settlement = self._settler.settle(session, batch.lane, deliveries, is_last=is_last)
             if settlement and not is_last:
-                following = self._following(session, batch.lane, settlement, limit, ends)
+                following = self._following(session, batch.lane, settlement, limit, deadline)
         return following, settlement
 
     @property
@@ -105,7 +105,7 @@ class LaneRun:
         return Settler(db=self.db, destination=self.destination, retry_policy=self.route.retry_policy)
 
     def _following(
-        self, session: Session, lane: LeasedLane, settlement: Settlement, limit: float, ends: float
+        self, session: Session, lane: LeasedLane, settlement: Settlement, limit: float, deadline: float
     ) -> LaneBatch:
         if settlement.is_down:
             # The breaker is open now, so there is no probe to hand on.
@@ -115,24 +115,24 @@ class LaneRun:
         # right. It has not leased the probe, as the breaker may meanwhile be open for what another lane was answered.
         probing = settlement.is_in_doubt or (lane.probing and not settlement.is_up)
         lane = replace(lane, probing=probing, has_probe_lease=lane.has_probe_lease and not settlement.is_up)
-        return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, ends=ends)
+        return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, deadline=deadline)
 
-    def _fetch(self, session: Session, lane: LeasedLane, *, after: int, limit: float, ends: float) -> LaneBatch:
+    def _fetch(self, session: Session, lane: LeasedLane, *, after: int, limit: float, deadline: float) -> LaneBatch:
         """Fetch the next batch, or release the lane if there is none or its time is over."""
         size = 1 if lane.probing else int(min(self.route.batch_size, limit))
-        rows = self._read(session, lane, after, size, ends)
+        rows = self._read(session, lane, after, size, deadline)
         if not rows and lane.has_due_rows:
             # A probe first tries rows that have not met the outage. A row that has met it may be its cause, and
             # probing with that row again and again would keep its neighbours waiting for ever.
             lane = _with_due_rows_ready(session, lane)
             after = lane.low_watermark
-            rows = self._read(session, lane, after, size, ends)
+            rows = self._read(session, lane, after, size, deadline)
         if not rows:
             outbox.release(session, lane, settled_up_to=after)
         return LaneBatch(lane=lane, rows=rows, is_full=len(rows) == size)
 
-    def _read(self, session: Session, lane: LeasedLane, after: int, size: int, ends: float) -> Sequence[Row]:
-        if size <= 0 or self.stopping.is_set() or time.monotonic() >= ends:
+    def _read(self, session: Session, lane: LeasedLane, after: int, size: int, deadline: float) -> Sequence[Row]:
+        if size <= 0 or self.stopping.is_set() or time.monotonic() >= deadline:
             return ()
         return outbox.fetch(session, lane, after=after, limit=size)
 

@@ -19,10 +19,10 @@ RENEW_SECONDS = 1.0
 
 #: No healthy run takes as long: its last batch begins within a second and takes a few time-outs of a minute at most.
 #: A run that takes longer hangs in a way that nobody foresaw, and another worker may claim the lane.
-LONGEST_SECONDS = 900.0
+LONGEST_RUN_SECONDS = 900.0
 
 HANGS = (
-    f"A delivery has not ended for {LONGEST_SECONDS:g} s. Other workers continue with its lane. Restart this"
+    f"A delivery has not ended for {LONGEST_RUN_SECONDS:g} s. Other workers continue with its lane. Restart this"
     " worker: until then it has one thread less."
 )
 
@@ -42,7 +42,7 @@ class Leases:
 
     @contextmanager
     def renewing(self, lane: LeasedLane) -> Iterator[None]:
-        """Renew the lease of a lane while the block runs, for LONGEST_SECONDS at the most."""
+        """Renew the lease of a lane while the block runs, for LONGEST_RUN_SECONDS at the most."""
         with self._lock:
             self._leased[lane] = time.monotonic()
         metrics.LEASED.labels(lane.destination).inc()
@@ -73,7 +73,8 @@ class Leases:
     def _give_up(self) -> None:
         """Stop renewing lanes that were leased for too long. The fence rejects what their threads may still settle."""
         with self._lock:
-            too_long = [lane for lane, since in self._leased.items() if time.monotonic() - since > LONGEST_SECONDS]
+            latest = time.monotonic() - LONGEST_RUN_SECONDS
+            too_long = [lane for lane, since in self._leased.items() if since < latest]
             for lane in too_long:
                 del self._leased[lane]
         for lane in too_long:

@@ -71,7 +71,7 @@ class Relay:
     def _drain(self, run: LaneRun, batch: LaneBatch, *, limit: float) -> Tally:
         with self.limits.thread(batch.lane.destination) as has_room:
             if not has_room:
-                run.give_back(batch.lane)
+                run.release(batch.lane)
                 return Tally()
             with self.leases.renewing(batch.lane):
                 return run.drain(batch, limit)

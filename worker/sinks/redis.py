@@ -80,14 +80,14 @@ class RedisStream:
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         entries, outcomes = encode(rows, self._fields)
-        ends = time.monotonic() + BATCH_SECONDS
+        deadline = time.monotonic() + BATCH_SECONDS
         for start in range(0, len(entries), PIPELINE):
             piece = entries[start : start + PIPELINE]
             added = self._add([fields for _, fields in piece])
             outcomes.update((row.id, outcome) for (row, _), outcome in zip(piece, added, strict=True))
             if (
                 self._stopping.is_set()
-                or time.monotonic() > ends
+                or time.monotonic() > deadline
                 or any(isinstance(outcome, Unreachable) for outcome in added)
             ):
                 break

@@ -49,7 +49,7 @@ def test_all_leased_lanes_are_renewed_and_no_others(shop: Db, leases: Leases) ->
 
 
 def test_a_delivery_that_never_ends_loses_its_lane(shop: Db, leases: Leases, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.relay.leases.LONGEST_SECONDS", 0.0)
+    monkeypatch.setattr("worker.relay.leases.LONGEST_RUN_SECONDS", 0.0)
     hanging, _ = a_lane(shop), a_lane(shop)
 
     with leases.renewing(hanging):

@@ -65,10 +65,10 @@ class TopicProducer:
             if self.fault:
                 return [self.fault] * len(records)
             self._waiting.add(pending)
-        ends = time.monotonic() + self._timeout_seconds + LATE_SECONDS
+        deadline = time.monotonic() + self._timeout_seconds + LATE_SECONDS
         for position, record in enumerate(records):
-            self._produce(record, partial(self._on_report, pending, position, len(record["value"])), ends)
-        if not pending.wait(max(0.0, ends - time.monotonic())):
+            self._produce(record, partial(self._on_report, pending, position, len(record["value"])), deadline)
+        if not pending.wait(max(0.0, deadline - time.monotonic())):
             self._end(Unreachable(f"no answer within {self._timeout_seconds:g} s"))
         with self._lock:
             self._waiting.discard(pending)
@@ -78,8 +78,8 @@ class TopicProducer:
         self._end(Unreachable("the destination was closed"))
         self._thread.join()
 
-    def _produce(self, record: Record, report: Report, ends: float) -> None:
-        while time.monotonic() < ends and not self.fault:
+    def _produce(self, record: Record, report: Report, deadline: float) -> None:
+        while time.monotonic() < deadline and not self.fault:
             try:
                 self._producer.produce(self._topic, **record, on_delivery=report)
             except BufferError:

@@ -66,15 +66,15 @@ class Sqs:
         """Send rows of different aggregates, several calls at once."""
         entries, outcomes = encode(rows, self._entry)
         sent, down = list(chunks(entry for _, entry in entries)), Event()
-        ends = time.monotonic() + BATCH_SECONDS
-        calls = [self._threads.submit(self._call, chunk, down, ends) for chunk in sent]
+        deadline = time.monotonic() + BATCH_SECONDS
+        calls = [self._threads.submit(self._call, chunk, down, deadline) for chunk in sent]
         for chunk, call in zip(sent, calls, strict=True):
             outcomes |= _finished(chunk, call)
         return [outcomes[row.id] for row in rows]
 
-    def _call(self, chunk: Chunk, down: Event, ends: float) -> Mapping[int, Outcome]:
+    def _call(self, chunk: Chunk, down: Event, deadline: float) -> Mapping[int, Outcome]:
         """Send a chunk, unless another call has found the queue down, or the time of the batch is over."""
-        if down.is_set() or self._stopping.is_set() or time.monotonic() > ends:
+        if down.is_set() or self._stopping.is_set() or time.monotonic() > deadline:
             return same_for_all(chunk, NOT_SENT)
         try:
             response = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=_numbered(chunk))
@@ -82,7 +82,7 @@ class Sqs:
         except ClientError as error:
             if len(chunk) > 1 and blames_a_message(error):
                 # SQS refused the whole call because of one message. Each message is sent again alone.
-                return {row: outcome for entry in chunk for row, outcome in self._call([entry], down, ends).items()}
+                return {row: outcome for entry in chunk for row, outcome in self._call([entry], down, deadline).items()}
             outcomes = same_for_all(chunk, outcome_of_error(error))
         except BotoCoreError as error:
             outcomes = same_for_all(chunk, Unreachable(f"{type(error).__name__}: {error}"))

@@ -4,7 +4,7 @@ from sqlalchemy import update
 
 from domain import outbox
 from domain.outbox import Delivered, Failed, LeasedLane, Outcome, Unreachable
-from domain.outbox.delivery.lanes import LEASE
+from domain.outbox.delivery.lanes import LEASE, fence
 from domain.outbox.table import lanes
 from tests.domain.outbox.conftest import stored_lane
 from tests.support.builders import Db
@@ -31,7 +31,7 @@ def renewed(db: Db, *leased: LeasedLane) -> int:
 def is_fenced(db: Db, lane: LeasedLane) -> bool:
     """Return whether the fence rejects this claim."""
     with db.begin() as session:
-        return not outbox.fence(session, lane)
+        return not fence(session, lane)
 
 
 def test_a_lease_that_was_lost_can_not_be_renewed(shop: Db) -> None:
