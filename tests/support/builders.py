@@ -16,7 +16,7 @@ from domain.fulfilment import CONFIRMATION, STEP_TYPES
 from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Event, Route, Routes, record, register
-from domain.reservations import Reservation, Reserve
+from domain.reservations import Deferred, Reservation, Reserve
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import Refusal
 from domain.runtime.settings import Settings
@@ -66,7 +66,7 @@ def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: obj
     return Reserve(**(wanted | fields))  # type: ignore[arg-type]
 
 
-def reserve(db: Db, *requests: Reserve) -> list[Answered | Refusal]:
+def reserve(db: Db, *requests: Reserve) -> list[Answered | Refusal | Deferred]:
     """Reserve as one set, in a transaction of its own."""
     with db.begin() as session:
         return list(reservations.reserve(session, requests, render_reservation, routes_of(db)))

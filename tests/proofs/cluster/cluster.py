@@ -23,7 +23,7 @@ from domain.fulfilment import load_routes
 from domain.idempotency import Answered
 from domain.outbox import Routes
 from domain.outbox.table import destinations, lane_of, lanes, outbox, waiting
-from domain.reservations import Change, Reservation, Reserve
+from domain.reservations import Change, Deferred, Reservation, Reserve
 from domain.reservations.lifecycle import Status
 from domain.runtime import database
 from domain.runtime.errors import Refusal
@@ -158,7 +158,7 @@ class Cluster:
         reservations.reserve(session, [a_request(item, hold_for=lasting)] * times, render, self.routes)
         return made
 
-    def reserve(self, *requests: Reserve) -> Sequence[Answered | Refusal]:
+    def reserve(self, *requests: Reserve) -> Sequence[Answered | Refusal | Deferred]:
         """Reserve as one set, in one transaction."""
         with self.db.begin() as session:
             return reservations.reserve(session, requests, render_reservation, self.routes)
