@@ -104,7 +104,7 @@ destinations = Table(
 
 
 #: What operators did: who, why, to which rows, and to how many.
-operations = Table(
+audit_entries = Table(
     "outbox_operations",
     metadata,
     Column("id", BigInteger, Identity(always=True), primary_key=True),

@@ -8,7 +8,7 @@ from sqlalchemy import Row as Record
 from sqlalchemy import func, select, text, update
 
 from domain.outbox.operations.audit import AuditEntry
-from domain.outbox.table import operations, outbox
+from domain.outbox.table import audit_entries, outbox
 from tests.support.builders import Db
 
 ZERO = timedelta(0)
@@ -44,4 +44,4 @@ def a_backlog(db: Db, count: int, *, to: str = "shop") -> None:
 def audited(db: Db) -> Sequence[Record[Any]]:
     """Return all audit entries, in order."""
     with db.begin() as session:
-        return session.execute(select(operations).order_by(operations.c.id)).all()
+        return session.execute(select(audit_entries).order_by(audit_entries.c.id)).all()

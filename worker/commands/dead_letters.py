@@ -14,7 +14,7 @@ from domain.outbox.operations.selection import Among, Selection
 from worker.commands import command_line, options, paced_changes
 from worker.commands.command_line import DONE, Group
 from worker.commands.output import instant, print_json, print_wrapped, printable, progress, rows
-from worker.commands.paced_changes import Change, Terms
+from worker.commands.paced_changes import BulkOperation, Terms
 from worker.commands.replay import RATE, replaying
 from worker.commands.runner import fail, opened
 
@@ -184,8 +184,8 @@ def replay(who: str, why: str | None, dry_run: bool, rate: int, as_json: bool, *
     """Send dead letters again: the same events, with the same ids, in their order."""
     terms = Terms(who=who, why=why, dry_run=dry_run, rate=rate, as_json=as_json)
     with opened("Nothing was changed.") as (db, routes):
-        change = replaying("dead letter", routes.step_types)
-        return paced_changes.apply(db, change, Selection(among=Among.DEAD, **filters), terms)
+        operation = replaying("dead letter", routes.step_types)
+        return paced_changes.apply(db, operation, Selection(among=Among.DEAD, **filters), terms)
 
 
 @dead_letters.command(
@@ -209,7 +209,7 @@ def discard(who: str, why: str | None, dry_run: bool, rate: int | None, as_json:
         return paced_changes.apply(db, DISCARDING, Selection(among=Among.DEAD, **filters), terms)
 
 
-DISCARDING = Change(
+DISCARDING = BulkOperation(
     count=lambda session, selection: replays.count(session, selection, ()),
     act=letters.discard,
     noun="dead letter",

@@ -33,8 +33,11 @@ SKIPPED = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """A kind of change, and how it is described. `outlook` says what happens to the rows afterwards."""
+class BulkOperation:
+    """What is done to the rows of a selection, and how it is described. `outlook` says what happens to them afterwards.
+
+    `act` changes one batch of the rows that `count` counts.
+    """
 
     count: Callable[[Session, Selection], ReplayCount]
     act: Callable[[Session, Batch], Changed]
@@ -46,7 +49,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
-    """How the operator wants a change to be made: the options of `options.audited`, `paced` and `as_json`."""
+    """How an operator wants an operation to be done: the options of `options.audited`, `paced` and `as_json`."""
 
     who: str
     why: str | None
@@ -64,35 +67,35 @@ class Run:
     error: SQLAlchemyError | None = None
 
 
-def apply(db: sessionmaker[Session], change: Change, selection: Selection, terms: Terms) -> int:
+def apply(db: sessionmaker[Session], operation: BulkOperation, selection: Selection, terms: Terms) -> int:
     """Change the rows of a selection, or count them in a dry run. Print a summary and return the exit code."""
     with progress("Counting rows"), db.begin() as session:
         selection = selection.as_of_now(session)
-        found = change.count(session, selection)
-    run = Run() if terms.dry_run or not found.rows else _run(db, change, selection, terms, found.rows)
+        found = operation.count(session, selection)
+    run = Run() if terms.dry_run or not found.rows else _run(db, operation, selection, terms, found.rows)
     if terms.as_json:
         _print_json(run, found, selection, terms)
     elif found.skipped_steps:
         print_wrapped(SKIPPED.format(rows(found.skipped_steps, "answered step")))
     if not found.rows:
-        fail(f"No matching {change.noun}s. Nothing was changed.")
+        fail(f"No matching {operation.noun}s. Nothing was changed.")
     if run.error:
         click.echo(describe(run.error, "The batch that failed was undone."), err=True)
     if not terms.as_json:
-        print_wrapped(_summary(run, found.rows, change, selection, terms))
+        print_wrapped(_summary(run, found.rows, operation, selection, terms))
     return DONE if terms.dry_run or run.is_complete else TROUBLE
 
 
-def _run(db: sessionmaker[Session], change: Change, selection: Selection, terms: Terms, total: int) -> Run:
+def _run(db: sessionmaker[Session], operation: BulkOperation, selection: Selection, terms: Terms, total: int) -> Run:
     """Change batch after batch, until all rows are changed or the process is asked to stop."""
     first = Batch(selection=selection, entry=AuditEntry(who=terms.who, why=terms.why or ""))
     batch: Batch | None = first if terms.rate is None else replace(first, limit=_batch_size(first.limit, terms.rate))
     stopping, began, done = threading.Event(), time.monotonic(), 0
-    with stoppable(stopping), progress(change.verb, total) as advance:
+    with stoppable(stopping), progress(operation.verb, total) as advance:
         while batch is not None and not stopping.is_set():
             try:
                 with db.begin() as session:
-                    changed = change.act(session, batch)
+                    changed = operation.act(session, batch)
             except SQLAlchemyError as error:
                 return Run(rows=done, error=error)
             done, batch = done + changed.rows, changed.following
@@ -106,16 +109,16 @@ def _batch_size(limit: int, rate: int) -> int:
     return max(1, min(limit, rate // BATCHES_PER_SECOND))
 
 
-def _summary(run: Run, total: int, change: Change, selection: Selection, terms: Terms) -> str:
-    matching = rows(total, change.noun)
+def _summary(run: Run, total: int, operation: BulkOperation, selection: Selection, terms: Terms) -> str:
+    matching = rows(total, operation.noun)
     if terms.dry_run:
-        return f"{matching} would be {change.participle}. Dry run. Run again with --why TEXT to apply."
+        return f"{matching} would be {operation.participle}. Dry run. Run again with --why TEXT to apply."
     if run.is_complete:
-        return f"{rows(run.rows, change.noun)} {change.participle}. {change.outlook}"
+        return f"{rows(run.rows, operation.noun)} {operation.participle}. {operation.outlook}"
     assert selection.until is not None
     return (
-        f"Stopped: {run.rows:,} of {matching} {change.participle}. {change.outlook}\nFor the rest, run it again with"
-        f" --until {exact(selection.until)}, so that no row is {change.participle} twice."
+        f"Stopped: {run.rows:,} of {matching} {operation.participle}. {operation.outlook}\nFor the rest, run it again"
+        f" with --until {exact(selection.until)}, so that no row is {operation.participle} twice."
     )
 
 

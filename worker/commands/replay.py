@@ -9,7 +9,7 @@ from domain.outbox.operations import replay as replays
 from domain.outbox.operations.selection import Among, Selection
 from worker.commands import command_line, options, paced_changes
 from worker.commands.command_line import Command
-from worker.commands.paced_changes import Change, Terms
+from worker.commands.paced_changes import BulkOperation, Terms
 from worker.commands.runner import opened
 
 #: Rows per second. A consumer that is up can take as many besides its present events.
@@ -43,13 +43,13 @@ def replay(who: str, why: str | None, dry_run: bool, rate: int, as_json: bool, *
     """
     terms = Terms(who=who, why=why, dry_run=dry_run, rate=rate, as_json=as_json)
     with opened("Nothing was changed.") as (db, routes):
-        change = replaying("delivered row", routes.step_types)
-        return paced_changes.apply(db, change, Selection(among=Among.DELIVERED, **filters), terms)
+        operation = replaying("delivered row", routes.step_types)
+        return paced_changes.apply(db, operation, Selection(among=Among.DELIVERED, **filters), terms)
 
 
-def replaying(noun: str, step_types: Collection[str]) -> Change:
-    """Return the change that makes rows pending again."""
-    return Change(
+def replaying(noun: str, step_types: Collection[str]) -> BulkOperation:
+    """Return the operation that makes rows pending again."""
+    return BulkOperation(
         count=lambda session, selection: replays.count(session, selection, step_types),
         act=lambda session, batch: replays.replay(session, batch, step_types),
         noun=noun,

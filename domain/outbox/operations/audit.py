@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import insert, update
 from sqlalchemy.orm import Session
 
-from domain.outbox.table import operations
+from domain.outbox.table import audit_entries
 from domain.runtime.errors import Invalid
 
 #: Characters, as many as the column holds.
@@ -18,7 +18,7 @@ WHY_LENGTH = 1_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditEntry:
-    """Who makes a change, and why. The operation itself adds what it does, and to which rows."""
+    """Who makes a change, and why. The operation itself adds the action, and which rows it changes."""
 
     who: str
     why: str
@@ -30,21 +30,15 @@ class AuditEntry:
             raise Invalid("who", f"say who, in 1 to {WHO_LENGTH} characters; it is kept with what you do")
 
 
-def record(
-    session: Session,
-    action: str,
-    selection: Mapping[str, str],
-    entry: AuditEntry,
-    *,
-    rows: int,
-    number: int | None = None,
-) -> int:
-    """Record an action and how many rows it changed, or add the rows to the record `number`. Return its number."""
-    if number is None:
-        recorded = insert(operations).values(
-            action=action, who=entry.who, why=entry.why, selection=dict(selection), rows=rows
-        )
-        begun: int = session.execute(recorded.returning(operations.c.id)).scalar_one()
-        return begun
-    session.execute(update(operations).where(operations.c.id == number).values(rows=operations.c.rows + rows))
-    return number
+def record(session: Session, action: str, selection: Mapping[str, str], entry: AuditEntry, *, rows: int) -> int:
+    """Record an action and how many rows it changed. Return the id of the audit entry."""
+    values = {"action": action, "who": entry.who, "why": entry.why, "selection": dict(selection), "rows": rows}
+    recorded = insert(audit_entries).values(values).returning(audit_entries.c.id)
+    entry_id: int = session.execute(recorded).scalar_one()
+    return entry_id
+
+
+def add_rows(session: Session, entry_id: int, rows: int) -> None:
+    """Add the rows of a further batch to the audit entry of their operation."""
+    counted = update(audit_entries).where(audit_entries.c.id == entry_id)
+    session.execute(counted.values(rows=audit_entries.c.rows + rows))

@@ -20,14 +20,14 @@ BATCH = 500
 class Batch:
     """Up to `limit` rows of a selection that are to be changed: the first ones beyond the id `after`.
 
-    `operation` is the number of the audit record to which earlier batches of the same operation were added.
+    `audit_entry_id` is the entry that earlier batches of the same operation were recorded in.
     """
 
     selection: Selection
     entry: AuditEntry
     after: int = 0
     limit: int = BATCH
-    operation: int | None = None
+    audit_entry_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +38,7 @@ class Changed:
     following: Batch | None
 
 
-def change(
+def apply(
     session: Session,
     action: str,
     batch: Batch,
@@ -59,8 +59,13 @@ def change(
     ids = session.execute(changed).scalars().all()
     if not ids:
         return Changed(rows=0, following=None)
-    operation = audit.record(
-        session, action, batch.selection.facts(), batch.entry, rows=len(ids), number=batch.operation
-    )
-    following = replace(batch, after=max(ids), operation=operation)
+    following = replace(batch, after=max(ids), audit_entry_id=_record(session, action, batch, rows=len(ids)))
     return Changed(rows=len(ids), following=following if len(ids) == batch.limit else None)
+
+
+def _record(session: Session, action: str, batch: Batch, rows: int) -> int:
+    """Record a batch in the audit entry of its operation, which the first batch makes. Return the id of that entry."""
+    if batch.audit_entry_id is None:
+        return audit.record(session, action, batch.selection.facts(), batch.entry, rows=rows)
+    audit.add_rows(session, batch.audit_entry_id, rows)
+    return batch.audit_entry_id

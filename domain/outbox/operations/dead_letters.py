@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Text, cast, func, select
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import Session
 
-from domain.outbox.operations.bulk_change import Batch, Changed, change
+from domain.outbox.operations import bulk_change
+from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.selection import Among, Selection, error_kind, group_name
 from domain.outbox.table import outbox
 
@@ -105,4 +107,5 @@ def discard(session: Session, batch: Batch) -> Changed:
 
     They can be looked at until they are pruned, as long as delivered rows.
     """
-    return change(session, "discard", batch, {outbox.c.discarded_at: func.now()}, outbox.c.dead_at.is_not(None))
+    values: dict[ColumnElement[Any], Any] = {outbox.c.discarded_at: func.now()}
+    return bulk_change.apply(session, "discard", batch, values, outbox.c.dead_at.is_not(None))

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from domain.outbox.delivery import breaker
 from domain.outbox.operations import audit
 from domain.outbox.operations.audit import AuditEntry
-from domain.outbox.table import destinations, operations, outbox, waiting
+from domain.outbox.table import audit_entries, destinations, outbox, waiting
 from domain.runtime.errors import UnknownDestination
 
 #: The waiting rows that a probe makes due at once. The others become due at their own time.
@@ -46,12 +46,12 @@ class DestinationState:
         return State.DOWN if self.failures else State.UP
 
 
-#: When an operator paused it. A destination that paused itself, by answering 410, has no audit record.
+#: When an operator paused it. A destination that paused itself, by answering 410, has no audit entry.
 _paused_at = (
-    select(case((operations.c.action == "pause", operations.c.happened_at)))
-    .where(destinations.c.paused, operations.c.action.in_(("pause", "resume")))
-    .where(operations.c.selection["destination"].astext == destinations.c.name)
-    .order_by(operations.c.id.desc())
+    select(case((audit_entries.c.action == "pause", audit_entries.c.happened_at)))
+    .where(destinations.c.paused, audit_entries.c.action.in_(("pause", "resume")))
+    .where(audit_entries.c.selection["destination"].astext == destinations.c.name)
+    .order_by(audit_entries.c.id.desc())
     .limit(1)
     .correlate(destinations)
     .scalar_subquery()
@@ -86,7 +86,8 @@ def pause(session: Session, name: str, entry: AuditEntry) -> bool:
     if lock(session, name).paused:
         return False
     breaker.pause(session, name, reason=f"{entry.why} ({entry.who})")
-    return _recorded(session, "pause", name, entry)
+    audit.record(session, "pause", {"destination": name}, entry, rows=0)
+    return True
 
 
 def resume(session: Session, name: str, entry: AuditEntry) -> bool:
@@ -97,7 +98,8 @@ def resume(session: Session, name: str, entry: AuditEntry) -> bool:
     if not lock(session, name).paused:
         return False
     session.execute(update(destinations).where(destinations.c.name == name).values(paused=False, reason=None))
-    return _recorded(session, "resume", name, entry)
+    audit.record(session, "resume", {"destination": name}, entry, rows=0)
+    return True
 
 
 def probe(session: Session, name: str, entry: AuditEntry) -> bool:
@@ -121,9 +123,5 @@ def probe(session: Session, name: str, entry: AuditEntry) -> bool:
     )
     due = update(outbox).where(outbox.c.id == sleeping.c.id, waiting).values(available_at=func.now())
     rows = len(session.execute(due.returning(outbox.c.id)).all())
-    return _recorded(session, "probe", name, entry, rows)
-
-
-def _recorded(session: Session, action: str, name: str, entry: AuditEntry, rows: int = 0) -> bool:
-    audit.record(session, action, {"destination": name}, entry, rows=rows)
+    audit.record(session, "probe", {"destination": name}, entry, rows=rows)
     return True

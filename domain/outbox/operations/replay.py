@@ -8,7 +8,8 @@ from sqlalchemy import ColumnElement, func, literal, select
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
-from domain.outbox.operations.bulk_change import Batch, Changed, change
+from domain.outbox.operations import bulk_change
+from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
 from domain.runtime.errors import Invalid
@@ -41,7 +42,8 @@ def replay(session: Session, batch: Batch, step_types: Collection[str]) -> Chang
     """
     # Two replays at the same time could each take some rows of one reservation, and commit the later ones first.
     session.execute(select(func.pg_advisory_xact_lock(REPLAY_LOCK)))
-    return change(session, "replay", batch, _PENDING_AGAIN, ~_is_answered_step(batch.selection, step_types))
+    is_no_answered_step = ~_is_answered_step(batch.selection, step_types)
+    return bulk_change.apply(session, "replay", batch, _PENDING_AGAIN, is_no_answered_step)
 
 
 # The rows are not ready at once, but waiting until now: a worker that runs over the lane at this moment may have
