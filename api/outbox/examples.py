@@ -85,7 +85,7 @@ _WHY = "The shop is back (OPS-7)"
 _ACTION = ActionRequest(_WHY)
 _LETTERS = DeadLetterRequest(selection=SelectedLetters(group=_GROUP.group), why=_WHY)
 _DELIVERED = ReplayRequest(selection=Selected(type="booking.*", since=MADE), why=_WHY)
-_DONE = Progress(rows=3, dry_run=False, skipped_steps=None, until=CHANGED, next_cursor=None)
+_DONE = Progress(rows=3, dry_run=False, skipped_steps=None, before=CHANGED, next_cursor=None)
 
 OPERATIONS: Mapping[str, Shown] = {
     "list_destinations": Shown(answer=DestinationList([_STATUS])),

@@ -224,12 +224,12 @@ async def _batch(
 
 
 def _progress(selection: Selection, rows: int, after: int | None, skipped_steps: int | None = None) -> Progress:
-    assert selection.until is not None
+    assert selection.before is not None
     return Progress(
         rows=rows,
         dry_run=skipped_steps is not None,
         skipped_steps=skipped_steps,
-        until=selection.until,
+        before=selection.before,
         next_cursor=None if after is None else str(after),
     )
 

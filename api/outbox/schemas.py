@@ -29,7 +29,7 @@ Cursor = Annotated[str, Meta(pattern="^[0-9]{1,18}$")]
 class Selected(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The rows to change. Filters are combined with AND; to select every row, set `all`.
 
-    `type` may contain `*` for any characters. `since` (inclusive) and `until` (exclusive) bound the time at which
+    `type` may contain `*` for any characters. `since` (inclusive) and `before` (exclusive) bound the time at which
     the row was delivered or became a dead letter.
     """
 
@@ -39,7 +39,7 @@ class Selected(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     type: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
     destination: Annotated[str, Meta(min_length=1, max_length=64)] | None = None
     since: Timestamp | None = None
-    until: Timestamp | None = None
+    before: Timestamp | None = None
     all: bool = False
 
     def to_selection(self, among: Among) -> Selection:
@@ -74,13 +74,13 @@ class BulkRequest(ActionRequest, forbid_unknown_fields=True, kw_only=True):
 
 
 class DeadLetterRequest(BulkRequest, forbid_unknown_fields=True, kw_only=True):
-    """Dead letters to replay or to discard. To continue, send `until` and `next_cursor` of the answer back."""
+    """Dead letters to replay or to discard. To continue, send `before` and `next_cursor` of the answer back."""
 
     selection: SelectedLetters
 
 
 class ReplayRequest(BulkRequest, forbid_unknown_fields=True, kw_only=True):
-    """Delivered rows to replay. To continue, send `until` and `next_cursor` of the answer back."""
+    """Delivered rows to replay. To continue, send `before` and `next_cursor` of the answer back."""
 
 
 class Progress(msgspec.Struct):
@@ -93,7 +93,7 @@ class Progress(msgspec.Struct):
     rows: int
     dry_run: bool
     skipped_steps: int | None
-    until: datetime
+    before: datetime
     next_cursor: str | None
 
 

@@ -44,7 +44,7 @@ def event_or_row(text: str) -> UUID | int:
 def filters(moment: str) -> Decorator:
     """Add the filters of a selection; the command gets them under the names of Selection's fields.
 
-    `moment` says what happened to a row at the time that `--since` and `--until` bound.
+    `moment` says what happened to a row at the time that `--since` and `--before` bound.
     """
     return _all(
         _filter("--id", "row_id", metavar="ROW", type=click.IntRange(*ROW_IDS), help="The row with this number."),
@@ -55,7 +55,7 @@ def filters(moment: str) -> Decorator:
         _filter(
             "--since", "since", metavar="TIME", type=instant, help=f"{moment} at or after this RFC 3339 timestamp."
         ),
-        _filter("--until", "until", metavar="TIME", type=instant, help=f"{moment} before this RFC 3339 timestamp."),
+        _filter("--before", "before", metavar="TIME", type=instant, help=f"{moment} before this RFC 3339 timestamp."),
     )
 
 

@@ -23,7 +23,7 @@ BATCHES_PER_SECOND = 4
 #: The members of the object that `--json` prints, for the help.
 MEMBERS = (
     "matching (rows), changed (rows), skipped_steps, dry_run, complete (whether all matching rows were changed) and"
-    " until (the time up to which rows were selected)."
+    " before (the time up to which rows were selected)."
 )
 
 SKIPPED = (
@@ -115,10 +115,10 @@ def _summary(run: Run, total: int, operation: BulkOperation, selection: Selectio
         return f"{matching} would be {operation.participle}. Dry run. Run again with --why TEXT to apply."
     if run.is_complete:
         return f"{rows(run.rows, operation.noun)} {operation.participle}. {operation.outlook}"
-    assert selection.until is not None
+    assert selection.before is not None
     return (
         f"Stopped: {run.rows:,} of {matching} {operation.participle}. {operation.outlook}\nFor the rest, run it again"
-        f" with --until {exact(selection.until)}, so that no row is {operation.participle} twice."
+        f" with --before {exact(selection.before)}, so that no row is {operation.participle} twice."
     )
 
 
@@ -129,5 +129,5 @@ def _print_json(run: Run, found: ReplayCount, selection: Selection, terms: Terms
         skipped_steps=found.skipped_steps,
         dry_run=terms.dry_run,
         complete=run.is_complete,
-        until=selection.until,
+        before=selection.before,
     )

@@ -43,7 +43,7 @@ class Among(StrEnum):
 class Selection:
     """Rows that match every given field. A selection without any field must say `everything`.
 
-    `type` may contain `*` for any characters. `since` (inclusive) and `until` (exclusive) bound the time at which
+    `type` may contain `*` for any characters. `since` (inclusive) and `before` (exclusive) bound the time at which
     the row was delivered or became a dead letter. `error` is a part of the last error, `group` the name of a group
     of dead letters.
     """
@@ -55,7 +55,7 @@ class Selection:
     type: str | None = None
     destination: str | None = None
     since: datetime | None = None
-    until: datetime | None = None
+    before: datetime | None = None
     error: str | None = None
     group: str | None = None
     everything: bool = False
@@ -66,11 +66,11 @@ class Selection:
         for name, value in self._given().items():
             if value == "":
                 raise Invalid(name, "it is empty; give a value, or leave it out")
-        for name, moment in (("since", self.since), ("until", self.until)):
+        for name, moment in (("since", self.since), ("before", self.before)):
             if moment and moment.tzinfo is None:
                 raise Invalid(name, "it needs a UTC offset, such as 2030-01-31T12:00:00Z")
-        if self.since and self.until and self.since >= self.until:
-            raise Invalid("until", "it must be later than since")
+        if self.since and self.before and self.since >= self.before:
+            raise Invalid("before", "it must be later than since")
         if self.group is not None and not re.fullmatch("[0-9a-f]{8}", self.group):
             raise Invalid("group", "it has 8 hexadecimal digits, as the list of dead letters shows it")
 
@@ -89,7 +89,7 @@ class Selection:
         now = database.now(session)
         if self.since and self.since >= now:
             raise Invalid("since", "it is in the future")
-        return replace(self, until=min(self.until or now, now))
+        return replace(self, before=min(self.before or now, now))
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions that a selected row of the outbox meets."""
@@ -99,8 +99,8 @@ class Selection:
             conditions.append(outbox.c.type.like(_pattern(self.type), escape="\\"))
         if self.since is not None:
             conditions.append(moment >= self.since)
-        if self.until is not None:
-            conditions.append(moment < self.until)
+        if self.before is not None:
+            conditions.append(moment < self.before)
         if self.error is not None:
             conditions.append(func.strpos(outbox.c.last_error, self.error) > 0)
         if self.group is not None:

@@ -139,7 +139,7 @@ def test_a_replay_continues_where_the_last_request_ended(api: httpx.Client, db: 
 
     first = answer_to(api, "/outbox/replay", **body)
     mark_delivered(db, *ids[:2])  # the replayed rows are delivered once more
-    body["selection"]["until"] = first["until"]
+    body["selection"]["before"] = first["before"]
     second = answer_to(api, "/outbox/replay", **body, cursor=first["next_cursor"])
     third = answer_to(api, "/outbox/replay", **body, cursor=second["next_cursor"])
 

@@ -154,7 +154,7 @@ def some_letters(shop: Db) -> list[int]:
         ({"error": "%"}, [3]),
         ({"destination": "other"}, []),
         ({"since": datetime.now(UTC) - timedelta(days=2, hours=12)}, [2, 3]),
-        ({"until": datetime.now(UTC) - timedelta(days=2, hours=12)}, [1]),
+        ({"before": datetime.now(UTC) - timedelta(days=2, hours=12)}, [1]),
         ({"event_id": UUID(int=7)}, []),
         ({"reservation_id": UUID(int=7)}, []),
     ],
@@ -183,7 +183,7 @@ def test_a_selection_by_an_id_or_a_group_contains_only_its_rows(shop: Db) -> Non
         ({"type": None}, "selection"),
         ({"group": "no group"}, "group"),
         ({"since": datetime(2030, 1, 2)}, "since"),  # noqa: DTZ001
-        ({"since": datetime(2030, 1, 2, tzinfo=UTC), "until": datetime(2030, 1, 2, tzinfo=UTC)}, "until"),
+        ({"since": datetime(2030, 1, 2, tzinfo=UTC), "before": datetime(2030, 1, 2, tzinfo=UTC)}, "before"),
     ],
 )
 def test_an_impossible_selection_is_refused(fields: dict[str, Any], field: str) -> None:
@@ -321,7 +321,7 @@ def test_a_replay_that_is_stopped_half_way_has_recorded_what_it_did(shop: Db, en
     if end is not signal.SIGKILL:
         assert process.returncode == 1
         assert printed.decode().startswith(f"Stopped: {done.rows} of 200 dead letters replayed.")
-        assert b"--until" in printed
+        assert b"--before" in printed
 
 
 @pytest.mark.slow

@@ -149,7 +149,7 @@ def test_a_change_of_dead_letters(shop: Db, action: str) -> None:
     nothing = printed("dead-letters", action, "--all", WHY, code=1)
 
     for found in (counted, changed, nothing):
-        assert datetime.fromisoformat(found.pop("until")).tzinfo
+        assert datetime.fromisoformat(found.pop("before")).tzinfo
     assert counted == {"matching": 1, "changed": 0, "skipped_steps": 0, "dry_run": True, "complete": False}
     assert changed == {"matching": 1, "changed": 1, "skipped_steps": 0, "dry_run": False, "complete": True}
     assert nothing == {"matching": 0, "changed": 0, "skipped_steps": 0, "dry_run": False, "complete": False}

@@ -114,7 +114,7 @@ def test_an_error_of_the_database_half_way_says_how_far_it_came_and_how_to_conti
         run = run_command("replay", "--all", WHY, "--rate=8")
 
     assert run.returncode == 1
-    assert run.stdout.startswith("Stopped: 2 of 4 delivered rows replayed.") and "--until 20" in run.stdout
+    assert run.stdout.startswith("Stopped: 2 of 4 delivered rows replayed.") and "--before 20" in run.stdout
     assert run.stderr.startswith("The database refused a statement (") and len(run.stderr.splitlines()) == 1
     assert "The batch that failed was undone." in run.stderr
     assert states(shop) == ["waiting", "waiting", "processed", "processed"]
