@@ -11,7 +11,7 @@ from domain.runtime.settings import Settings, require_readable_port
 
 def timeout_of(route: Route, settings: Settings) -> float:
     """Return how long the destination may take to answer, in seconds."""
-    return route.timeout_seconds or settings.webhook_timeout_seconds
+    return route.timeout_seconds or settings.delivery_timeout_seconds
 
 
 def options_of(route: Route) -> Mapping[str, str]:

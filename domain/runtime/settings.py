@@ -36,7 +36,8 @@ class Settings(BaseSettings):
     routes_file: Path | None = Field(default=None, alias="HOLDFAST_ROUTES")
     confirmation_url: str | None = Field(default=None, alias="CONFIRMATION_URL")
     confirmation_timeout_seconds: float = Field(default=5.0, gt=0, le=60, alias="CONFIRMATION_TIMEOUT_SECONDS")
-    webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=60, alias="WEBHOOK_TIMEOUT_SECONDS")
+    #: For every sink whose route has no `timeout_seconds`.
+    delivery_timeout_seconds: float = Field(default=10.0, gt=0, le=60, alias="DELIVERY_TIMEOUT_SECONDS")
     #: Webhooks go to public addresses and into these networks only. Otherwise the author of a webhook's URL could
     #: make Holdfast call a server that only Holdfast can reach.
     webhook_private_networks: Annotated[tuple[Network, ...], NoDecode] = Field(

@@ -29,7 +29,7 @@ WRONG = {
     "WEBHOOK_PRIVATE_NETWORKS": "10.1.0.0/99",
     "CONFIRMATION_URL": "ftp://127.0.0.1/",
     "CONFIRMATION_TIMEOUT_SECONDS": "0",
-    "WEBHOOK_TIMEOUT_SECONDS": "soon",
+    "DELIVERY_TIMEOUT_SECONDS": "soon",
     "HOLD_SECONDS": "0",
     "HOST": "localhost",
     "PORT": "http",

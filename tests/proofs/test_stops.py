@@ -39,7 +39,7 @@ def test_a_worker_settles_what_it_has_begun_and_releases_its_lanes(open_cluster:
 
 def test_a_worker_whose_partner_hangs_releases_its_lanes_too(open_cluster: Open) -> None:
     """No answer comes before the worker must be gone: the calls that it has begun are repeated, and no others."""
-    cluster = open_cluster(concurrency=4, WEBHOOK_TIMEOUT_SECONDS="60", CONFIRMATION_TIMEOUT_SECONDS="60")
+    cluster = open_cluster(concurrency=4, DELIVERY_TIMEOUT_SECONDS="60", CONFIRMATION_TIMEOUT_SECONDS="60")
     cluster.partners.ready()
     cluster.partners.set_knobs(latency_seconds=25)
     worker = cluster.worker(threads=4)

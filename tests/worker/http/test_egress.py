@@ -69,7 +69,7 @@ def server() -> Iterator[Server]:
 
 
 def posted(url: str, *, allowed: str = "") -> Outcome:
-    settings = some_settings(webhook_private_networks=allowed, webhook_timeout_seconds=2)
+    settings = some_settings(webhook_private_networks=allowed, delivery_timeout_seconds=2)
     webhook = Webhook(Route(name="partner", url=url), settings, Event())
     (outcome,) = webhook.deliver([a_row()])
     webhook.close()

@@ -45,7 +45,7 @@ def post(server: Server) -> Iterator[Callable[..., Outcome]]:
 
 
 def a_webhook(url: str, **fields: Any) -> Webhook:
-    settings = some_settings(webhook_timeout_seconds=TIMEOUT_SECONDS)
+    settings = some_settings(delivery_timeout_seconds=TIMEOUT_SECONDS)
     return Webhook(Route(name="partner", url=url, **fields), settings, Event())
 
 
