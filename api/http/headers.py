@@ -16,7 +16,6 @@ from domain.runtime.errors import Invalid
 ANONYMOUS = "anonymous"
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
-_ETAG = re.compile(r'(?:W/)?"?(\d{1,9})"?')
 
 
 def client_of(request: Request[Any, Any, Any]) -> str:
@@ -44,17 +43,6 @@ def hash_of(*parts: object) -> str:
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
-def version_of(request: Request[Any, Any, Any]) -> int | None:
-    """Return the version that If-Match names, or None if any version will do. Raises Invalid."""
-    written = request.headers.get("if-match", "*").strip()
-    if written == "*":
-        return None
-    etag = _ETAG.fullmatch(written)
-    if etag is None:
-        raise Invalid("If-Match", 'it must be * or one ETag, such as "3"')
-    return int(etag[1])
-
-
 def trace_of(request: Request[Any, Any, Any]) -> dict[str, str]:
     """Return what connects events to the request that caused them: its W3C trace context and its correlation id.
 
@@ -79,12 +67,6 @@ CLIENT = Parameter(
     description="The client to whom the key belongs, in 1 to 255 printable ASCII characters",
     # Without a pattern, because the header is not checked where nothing depends on it.
     schema=Schema(type=OpenAPIType.STRING),
-)
-IF_MATCH = Parameter(
-    name="If-Match",
-    param_in="header",
-    description="The ETag of the version to change",
-    schema=Schema(type=OpenAPIType.STRING, pattern=r'^(\*|(W/)?"?[0-9]{1,9}"?)$'),
 )
 
 

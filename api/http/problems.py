@@ -97,8 +97,8 @@ WORDINGS: Mapping[type[HoldfastError], Wording] = {
     errors.StalePrecondition: Wording(
         412,
         "Stale precondition",
-        "If-Match names version {expected_version}, and the reservation has version {current_version}. Nothing was"
-        " changed; GET it and decide again.",
+        "If-Match names {if_match}, and the current ETag is {current_etag}. Nothing was changed; GET it and decide"
+        " again.",
     ),
     errors.IdempotencyKeyReused: Wording(
         409,
@@ -169,7 +169,7 @@ def of(error: HoldfastError) -> Response[dict[str, Any]]:
 
 def body_of(error: HoldfastError) -> dict[str, Any]:
     """Return the body of the problem that describes an error of the domain."""
-    facts = {_MEMBERS.get(name, name): _plain(value) for name, value in vars(error).items()}
+    facts = {_MEMBERS.get(name, name): _plain(value) for name, value in vars(error).items() if value is not None}
     if isinstance(error, NotFound):
         facts["field"] = error.field
     if isinstance(error, Unavailable):

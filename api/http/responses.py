@@ -42,7 +42,7 @@ _PROBLEMS = {
     400: ("The request is invalid; the problem names the field", body_of(Invalid("quantity", "expected int >= 1"))),
     404: ("What the request names does not exist", body_of(UnknownItem("ROOM-DOUBLE"))),
     409: ("The request contradicts the present state", body_of(SoldOut("ROOM-DOUBLE", asked=3, available_quantity=1))),
-    412: ("If-Match names another version than the current one", body_of(StalePrecondition(1, 2))),
+    412: ("If-Match does not name the current ETag", body_of(StalePrecondition('"1"', '"2"', 2))),
     413: ("The body has more than 1,000,000 bytes", early_body_of(EARLY_WORDINGS[413])),
     415: ("The body is not JSON", early_body_of(EARLY_WORDINGS[415])),
     503: ("Busy, or the database is unavailable; send the request again after Retry-After seconds", body_of(Busy())),

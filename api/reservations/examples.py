@@ -6,15 +6,21 @@ from datetime import timedelta
 from msgspec.structs import replace
 
 from api.http.fields import ITEM_ID, RESERVATION_ID, SKU
-from api.http.headers import CLIENT, ETAG, IF_MATCH, KEY, LOCATION, REPLAYED
+from api.http.headers import CLIENT, ETAG, KEY, LOCATION, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
+from api.http.preconditions import IF_MATCH
 from api.reservations.schemas import (
     Cancellation,
+    CheckIn,
+    Completion,
     Confirmation,
     Guest,
     NewReservation,
+    NoShow,
+    Rejection,
     ReservationPage,
     ReservationView,
+    Versioned,
 )
 from domain.reservations.lifecycle import Status
 
@@ -40,6 +46,9 @@ _NEW_HOLD = NewReservation(
     sku=HOLD.sku, quantity=HOLD.quantity, guest=HOLD.guest, note=HOLD.note, metadata=HOLD.metadata
 )
 _CONFIRMED = replace(HOLD, status=Status.CONFIRMED, version=2, updated_at=CHANGED, confirmed_at=CHANGED)
+_REJECTED = replace(
+    HOLD, status=Status.REJECTED, version=2, updated_at=CHANGED, cancellation_reason="The room is being painted"
+)
 _CANCELLED = replace(
     HOLD,
     status=Status.CANCELLED,
@@ -49,20 +58,25 @@ _CANCELLED = replace(
     cancelled_at=CHANGED,
 )
 
+
+def _change(body: Versioned, answer: ReservationView) -> Shown:
+    return Shown(body=body, answer=answer, reads=(KEY, CLIENT, IF_MATCH), writes=ETAG | REPLAYED)
+
+
 OPERATIONS: Mapping[str, Shown] = {
     "make_reservation": Shown(body=_NEW_HOLD, answer=HOLD, reads=(KEY, CLIENT), writes=LOCATION | ETAG | REPLAYED),
     "list_reservations": Shown(answer=ReservationPage([HOLD], None)),
     "get_reservation": Shown(answer=HOLD, writes=ETAG),
-    "confirm_reservation": Shown(
-        body=Confirmation(expected_version=1),
-        answer=_CONFIRMED,
-        reads=(KEY, CLIENT, IF_MATCH),
-        writes=ETAG | REPLAYED,
+    "confirm_reservation": _change(Confirmation(expected_version=1), _CONFIRMED),
+    "reject_reservation": _change(Rejection(reason=_REJECTED.cancellation_reason), _REJECTED),
+    "cancel_reservation": _change(Cancellation(reason=_CANCELLED.cancellation_reason), _CANCELLED),
+    "check_in_reservation": _change(
+        CheckIn(expected_version=2), replace(_CONFIRMED, status=Status.CHECKED_IN, version=3)
     ),
-    "cancel_reservation": Shown(
-        body=Cancellation(reason=_CANCELLED.cancellation_reason),
-        answer=_CANCELLED,
-        reads=(KEY, CLIENT, IF_MATCH),
-        writes=ETAG | REPLAYED,
+    "complete_reservation": _change(
+        Completion(expected_version=3), replace(_CONFIRMED, status=Status.COMPLETED, version=4)
+    ),
+    "note_no_show": _change(
+        NoShow(reason="Waited until midnight"), replace(_CONFIRMED, status=Status.NO_SHOW, version=3)
     ),
 }

@@ -1,4 +1,4 @@
-"""Reservations over HTTP."""
+"""Reservations over HTTP: making and reading them. Their status is changed in `status_changes`."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -14,22 +14,15 @@ from sqlalchemy.orm import Session
 from api.bulkheads import Bulkhead
 from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
-from api.http.headers import client_of, hash_of, key_of, trace_of, version_of
+from api.http.headers import client_of, hash_of, key_of, trace_of
 from api.http.responses import answered, problems
-from api.reservations.schemas import (
-    Cancellation,
-    Confirmation,
-    NewReservation,
-    ReservationPage,
-    ReservationView,
-    render_reservation,
-)
-from domain import idempotency, reservations
+from api.reservations import status_changes
+from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
+from domain import reservations
 from domain.idempotency import Answered
-from domain.outbox import Routes
-from domain.reservations import Filter, Reservation, Reserve
+from domain.reservations import Filter, Reserve
 from domain.reservations.lifecycle import Status
-from domain.runtime.errors import Invalid, Refusal
+from domain.runtime.errors import Invalid
 
 #: How the OpenAPI document describes a timestamp, which is read as text.
 TIMESTAMP = {"format": "date-time"}
@@ -138,84 +131,4 @@ def _timestamp(name: str, written: str | None) -> datetime | None:
         raise Invalid(name, "it must be an RFC 3339 timestamp with UTC offset, such as 2030-01-31T12:00:00Z") from error
 
 
-@post(
-    "/reservations/{reservation_id:str}/confirm",
-    dto=Strict[Confirmation],
-    status_code=200,
-    responses=problems(404, 409, 412, 413, 415),
-    tags=["reservations"],
-)
-async def confirm_reservation(
-    request: Request[Any, Any, Any],
-    reservation_id: UUID,
-    changes: Bulkhead,
-    routes: Routes,
-    data: Confirmation | None = None,
-) -> Response[ReservationView]:
-    """Confirm a hold. A hold that has expired can't be confirmed."""
-    wanted = data or Confirmation()
-    return await _change(request, reservation_id, changes, routes, Status.CONFIRMED, None, wanted.expected_version)
-
-
-@post(
-    "/reservations/{reservation_id:str}/cancel",
-    dto=Strict[Cancellation],
-    status_code=200,
-    responses=problems(404, 409, 412, 413, 415),
-    tags=["reservations"],
-)
-async def cancel_reservation(
-    request: Request[Any, Any, Any],
-    reservation_id: UUID,
-    item_changes: Bulkhead,
-    routes: Routes,
-    data: Cancellation | None = None,
-) -> Response[ReservationView]:
-    """Cancel a reservation. Its units become available again."""
-    wanted = data or Cancellation()
-    return await _change(
-        request, reservation_id, item_changes, routes, Status.CANCELLED, wanted.reason, wanted.expected_version
-    )
-
-
-async def _change(
-    request: Request[Any, Any, Any],
-    reservation_id: UUID,
-    bulkhead: Bulkhead,
-    routes: Routes,
-    to: Status,
-    reason: str | None,
-    expected_version: int | None,
-) -> Response[ReservationView]:
-    key, if_match, changed_by = key_of(request, f"reservations.{to.lower()}"), version_of(request), client_of(request)
-    headers = trace_of(request)
-
-    payload_hash = hash_of(reservation_id, reason, expected_version)
-
-    def change(session: Session) -> Reservation | Refusal:
-        return reservations.change(
-            session,
-            reservation_id,
-            to,
-            reason=reason,
-            changed_by=changed_by,
-            if_match=if_match,
-            expected_version=expected_version,
-            headers=headers,
-            routes=routes,
-        )
-
-    def act(session: Session) -> Answered | Refusal:
-        return idempotency.once(session, key, payload_hash, change, render_reservation)
-
-    outcome = await bulkhead.run(act)
-    return answered(outcome, status=200, at="/reservations")
-
-
-ROUTES: Sequence[HTTPRouteHandler] = (
-    make_reservation,
-    list_reservations,
-    get_reservation,
-    confirm_reservation,
-    cancel_reservation,
-)
+ROUTES: Sequence[HTTPRouteHandler] = (make_reservation, list_reservations, get_reservation, *status_changes.ROUTES)

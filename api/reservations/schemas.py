@@ -1,4 +1,4 @@
-"""The shapes of reservations, and of the requests that make, confirm and cancel them."""
+"""The shapes of reservations, and of the requests that make and change them."""
 
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -38,21 +38,47 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
     metadata: Annotated[dict[str, Any], Meta(examples=[{"cart": "c-7"}])] | None = None
 
 
-class Confirmation(msgspec.Struct, forbid_unknown_fields=True):
+class Versioned(msgspec.Struct, forbid_unknown_fields=True):
+    """The version to change. Without it, the current version is changed."""
+
+    expected_version: Version | None = None
+
+
+class Confirmation(Versioned, forbid_unknown_fields=True):
     """The version to confirm. Without it, the current version is confirmed."""
 
-    expected_version: Version | None = None
+
+class CheckIn(Versioned, forbid_unknown_fields=True):
+    """The version to check in. Without it, the current version is checked in."""
 
 
-class Cancellation(msgspec.Struct, forbid_unknown_fields=True):
-    """The reason and the version to cancel, both optional. Without a version, the current one is cancelled."""
+class Completion(Versioned, forbid_unknown_fields=True):
+    """The version to complete. Without it, the current version is completed."""
+
+
+class Reasoned(Versioned, forbid_unknown_fields=True):
+    """The reason and the version to change, both optional. Without a version, the current one is changed."""
 
     reason: Reason | None = None
-    expected_version: Version | None = None
+
+
+class Cancellation(Reasoned, forbid_unknown_fields=True):
+    """The reason and the version to cancel, both optional. Without a version, the current one is cancelled."""
+
+
+class Rejection(Reasoned, forbid_unknown_fields=True):
+    """The reason and the version to reject, both optional. Without a version, the current one is rejected."""
+
+
+class NoShow(Reasoned, forbid_unknown_fields=True):
+    """The reason and the version to change, both optional. Without a version, the current one is changed."""
 
 
 class ReservationView(msgspec.Struct):
-    """A reservation. While it is PENDING, it is a hold that expires at `expires_at`. Timestamps are in UTC."""
+    """A reservation. While it is PENDING, it is a hold that expires at `expires_at`. Timestamps are in UTC.
+
+    `cancellation_reason` says why it was cancelled or rejected.
+    """
 
     id: UUID
     item_id: ItemId

@@ -1,6 +1,7 @@
 """What the confirmation service's answers do to reservations."""
 
 from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from uuid import UUID
 
 from sqlalchemy import Uuid, any_, bindparam, cast, func, select
@@ -16,6 +17,11 @@ from domain.reservations.transition import Change, lock, transition
 
 #: Who is noted as having confirmed or declined.
 SERVICE = "confirmation-service"
+
+#: The reasons that reservations, their history and their events have. Programs may rely on these codes. What the
+#: service answered is not part of them: it may contain anything.
+DECLINED = "confirmation-declined"
+GIVEN_UP = "confirmation-unavailable"
 
 
 def still_held(session: Session, ids: Collection[UUID]) -> Collection[UUID]:
@@ -34,30 +40,33 @@ def answer(
     session: Session,
     *,
     confirmed: Collection[UUID],
-    declined: Mapping[UUID, str],
-    given_up: Mapping[UUID, str],
+    declined: Collection[UUID],
+    given_up: Collection[UUID],
+    headers: Mapping[UUID, Mapping[str, str]] = MappingProxyType({}),
     routes: Routes,
 ) -> None:
-    """Confirm the holds that are still PENDING, or cancel them for the reason given.
+    """Confirm the holds that are still PENDING, reject those that were declined, and cancel those given up.
 
     `given_up` are holds for which there was no answer after the last attempt. If the service may have confirmed a
     reservation that is not held any more, it is asked to release it. A reservation that was confirmed meanwhile, by
-    a repeat of the answer or by hand, stays confirmed.
+    a repeat of the answer or by hand, stays confirmed. `headers` tie the events of each reservation to the request
+    that the service was asked for.
     """
     locked = lock(session, [*confirmed, *declined, *given_up])
     pending = [one for one in locked if one.status is Status.PENDING]
-    answers = transition(session, [_change(one, declined, given_up) for one in pending], routes)
+    changes = [_change(one, declined, given_up, headers.get(one.id, {})) for one in pending]
+    answers = transition(session, changes, routes)
     kept = {one.id for one in answers if isinstance(one, Reservation) and one.status is Status.CONFIRMED}
     kept |= {one.id for one in locked if one not in pending and one.status not in RELEASING}
     ended = [one for one in locked if one.id not in kept and one.id not in declined]
-    outbox.record(session, [events.release(one) for one in ended], routes)
+    outbox.record(session, [events.release(one, headers.get(one.id, {})) for one in ended], routes)
 
 
-def _change(one: Reservation, declined: Mapping[UUID, str], given_up: Mapping[UUID, str]) -> Change:
+def _change(
+    one: Reservation, declined: Collection[UUID], given_up: Collection[UUID], headers: Mapping[str, str]
+) -> Change:
     if one.id in declined:
-        reason = f"the confirmation service declined: {declined[one.id]}"
-        return Change(of=one, to=Status.CANCELLED, reason=reason, changed_by=SERVICE)
+        return Change(of=one, to=Status.REJECTED, reason=DECLINED, changed_by=SERVICE, headers=headers)
     if one.id in given_up:
-        reason = f"the confirmation service could not be asked: {given_up[one.id]}"
-        return Change(of=one, to=Status.CANCELLED, reason=reason)
-    return Change(of=one, to=Status.CONFIRMED, changed_by=SERVICE)
+        return Change(of=one, to=Status.CANCELLED, reason=GIVEN_UP, headers=headers)
+    return Change(of=one, to=Status.CONFIRMED, changed_by=SERVICE, headers=headers)

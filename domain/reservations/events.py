@@ -14,13 +14,15 @@ STATUS_CHANGED = "booking.status_changed"
 RESERVATION_CONFIRM = "reservation_confirm"
 RESERVATION_RELEASE = "reservation_release"
 
-#: Statuses that have an event of their own beside `booking.status_changed`.
+#: The event that each status has beside `booking.status_changed`.
 OWN_EVENT = {
     Status.CONFIRMED: "booking.confirmed",
     Status.CANCELLED: "booking.cancelled",
     Status.EXPIRED: "booking.expired",
     Status.CHECKED_IN: "booking.checked_in",
     Status.COMPLETED: "booking.completed",
+    Status.REJECTED: "booking.rejected",
+    Status.NO_SHOW: "booking.no_show",
 }
 
 
@@ -39,14 +41,13 @@ def of_change(
     """Return the events of a change from `from_status` to the status that the reservation has now."""
     change = {"from_status": from_status, "to_status": reservation.status, "reason": reason}
     payload = _facts(reservation) | change
-    own = OWN_EVENT.get(reservation.status)
-    names = [STATUS_CHANGED, own] if own else [STATUS_CHANGED]
+    names = (STATUS_CHANGED, OWN_EVENT[reservation.status])
     return [Event(name, reservation.id, payload, headers) for name in names]
 
 
-def release(reservation: Reservation) -> Event:
+def release(reservation: Reservation, headers: Mapping[str, str]) -> Event:
     """Return the request that the confirmation service release what it may have confirmed."""
-    return Event(RESERVATION_RELEASE, reservation.id, _facts(reservation))
+    return Event(RESERVATION_RELEASE, reservation.id, _facts(reservation), headers)
 
 
 def _facts(reservation: Reservation) -> dict[str, Any]:

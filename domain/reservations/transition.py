@@ -1,7 +1,7 @@
 """Changing a status: the only way there is, for every endpoint, step and maintenance job."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -17,7 +17,7 @@ from domain.reservations import events
 from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
 from domain.reservations.table import Reservation, history, read, reservations
 from domain.runtime.database import arrays, copy, lists, now
-from domain.runtime.errors import HoldExpired, Refusal, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
+from domain.runtime.errors import HoldExpired, Refusal, StaleVersion, UnknownReservation, WrongStatus
 
 #: Who changes a status when nobody asked for it.
 SYSTEM = "system"
@@ -31,6 +31,9 @@ REACHED = {
     Status.COMPLETED: "completed_at",
     Status.CANCELLED: "cancelled_at",
 }
+
+#: The statuses of which the reservation itself keeps who ended it and why, beside its history.
+KEEPS_REASON = frozenset({Status.CANCELLED, Status.REJECTED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,33 +66,45 @@ def change(
     *,
     reason: str | None = None,
     changed_by: str = SYSTEM,
-    if_match: int | None = None,
+    precondition: Callable[[Reservation], None] | None = None,
     expected_version: int | None = None,
     headers: Mapping[str, str] | None = None,
     routes: Routes,
 ) -> Reservation | Refusal:
-    """Lock one reservation and change its status. Raises UnknownReservation, StalePrecondition, StaleVersion.
+    """Lock one reservation and change its status. Raises UnknownReservation, StaleVersion.
 
-    A version that is given must be the current one. For the answer see `transition`.
+    A reservation that has the status already is returned as it is: whoever lost the first answer asks again, with the
+    version from before. Otherwise `precondition` is called with the reservation and may raise a refusal, and an
+    expected version must be the current one. For the answer see `transition`.
     """
     locked = lock(session, [reservation_id])
     if not locked:
         raise UnknownReservation(reservation_id)
     (one,) = locked
-    if if_match is not None and if_match != one.version:
-        raise StalePrecondition(if_match, one.version)
-    if expected_version is not None and expected_version != one.version:
-        raise StaleVersion(expected_version, one.version)
+    if one.status is to:
+        return one
+    # A hold that has lapsed is refused as such, whatever version is named: its version depends on maintenance.
+    if (precondition or expected_version is not None) and not _has_lapsed(one, now(session)):
+        _require(one, precondition, expected_version)
     asked = Change(of=one, to=to, reason=reason, changed_by=changed_by, headers=headers or {})
     return transition(session, [asked], routes)[0]
+
+
+def _require(
+    one: Reservation, precondition: Callable[[Reservation], None] | None, expected_version: int | None
+) -> None:
+    if precondition is not None:
+        precondition(one)
+    if expected_version is not None and expected_version != one.version:
+        raise StaleVersion(expected_version, one.version)
 
 
 def transition(session: Session, changes: Sequence[Change], routes: Routes) -> Sequence[Reservation | Refusal]:
     """Change the status of reservations that the caller has locked. Return a result for each.
 
     An overdue hold becomes EXPIRED instead, whatever was asked, and its result is HoldExpired: commit, and only then
-    raise it. Any other refusal changes nothing. Pass all changes of a transaction in one call: it locks their items
-    in order.
+    raise it. The result is the same if it is EXPIRED already. Any other refusal changes nothing. Pass all changes of
+    a transaction in one call: it locks their items in order.
     """
     if not changes:
         return []
@@ -115,8 +130,15 @@ def _decide(asked: Change, moment: datetime) -> _Move | None:
     if asked.to is Status.CONFIRMED:
         after = replace(after, confirmed_at=moment)
     if asked.to is Status.CANCELLED:
-        after = replace(after, cancelled_at=moment, cancellation_reason=asked.reason)
+        after = replace(after, cancelled_at=moment)
+    if asked.to in KEEPS_REASON:
+        after = replace(after, cancellation_reason=asked.reason)
     return _Move(asked, after)
+
+
+def _has_lapsed(reservation: Reservation, moment: datetime) -> bool:
+    """Return whether a reservation is a hold that was not confirmed in time, seen by maintenance or not."""
+    return reservation.status is Status.EXPIRED or _is_overdue(reservation, moment)
 
 
 def _is_overdue(reservation: Reservation, moment: datetime) -> bool:
@@ -125,12 +147,11 @@ def _is_overdue(reservation: Reservation, moment: datetime) -> bool:
 
 
 def _answer(asked: Change, move: _Move | None) -> Reservation | Refusal:
-    if move is None:
-        return WrongStatus(asked.of.status, asked.to)
-    if move.after.status is not asked.to:
+    status = asked.of.status if move is None else move.after.status
+    if status is Status.EXPIRED and asked.to is not Status.EXPIRED:
         assert asked.of.expires_at is not None
         return HoldExpired(asked.of.id, asked.of.expires_at)
-    return move.after
+    return WrongStatus(asked.of.status, asked.to) if move is None else move.after
 
 
 def _write(session: Session, moves: Sequence[_Move], routes: Routes) -> None:
@@ -155,7 +176,7 @@ def _rewrite(session: Session, to: Status, moves: Sequence[_Move]) -> None:
     }
     if to in REACHED:
         values[REACHED[to]] = moves[0].after.updated_at
-    if to is Status.CANCELLED:
+    if to in KEEPS_REASON:
         values |= {"cancellation_reason": _changed.c.reason, "cancelled_by": _changed.c.changed_by}
     changes = lists(
         _changed,

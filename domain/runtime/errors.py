@@ -169,10 +169,11 @@ class StaleVersion(Conflict):
 
 @dataclass(eq=False)
 class StalePrecondition(Conflict):
-    """Raised when the version in an If-Match header is not the current version."""
+    """Raised when none of the ETags in an If-Match header is the current one. An item has no `current_version`."""
 
-    expected_version: int
-    current_version: int
+    if_match: str
+    current_etag: str
+    current_version: int | None = None
 
 
 @dataclass(eq=False)

@@ -25,6 +25,7 @@ EVENT_TYPES = {
     Status.PENDING: ("booking.created",),
     Status.CONFIRMED: ("booking.status_changed", "booking.confirmed"),
     Status.CANCELLED: ("booking.status_changed", "booking.cancelled"),
+    Status.REJECTED: ("booking.status_changed", "booking.rejected"),
     Status.EXPIRED: ("booking.status_changed", "booking.expired"),
 }
 

@@ -1,6 +1,7 @@
 """The confirmation service: it confirms holds, and releases those that it may have confirmed in vain."""
 
-from collections.abc import Collection, Sequence
+import json
+from collections.abc import Collection, Mapping, Sequence
 from threading import Event
 from uuid import UUID
 
@@ -17,7 +18,7 @@ from worker.ordering.ordered_calls import OrderedCalls
 
 
 class ConfirmationStep:
-    """A step. The answer 2xx confirms a hold, and 4xx cancels it and gives the stock back. After any other answer the
+    """A step. The answer 2xx confirms a hold, and 4xx rejects it and gives the stock back. After any other answer the
     service is asked again.
     """
 
@@ -51,15 +52,22 @@ class ConfirmationStep:
     def apply(self, session: Session, settlement: Settlement) -> None:
         """Change the reservations that the service has answered for, and cancel those that it never will."""
         asked = [(row, outcome) for row, outcome in settlement.processed if row.type == RESERVATION_CONFIRM]
-        dead = [update for update in settlement.dead if update.row.type == RESERVATION_CONFIRM]
+        dead = [update.row for update in settlement.dead if update.row.type == RESERVATION_CONFIRM]
         confirmation.answer(
             session,
             confirmed=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Delivered | Obsolete)],
-            declined={row.aggregate_id: outcome.reason for row, outcome in asked if isinstance(outcome, Declined)},
-            given_up={update.row.aggregate_id: update.error or "" for update in dead},
+            declined=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Declined)],
+            given_up=[row.aggregate_id for row in dead],
+            headers={row.aggregate_id: _cause(row) for row in (*(row for row, _ in asked), *dead)},
             routes=self._routes,
         )
 
     def close(self) -> None:
         self._calls.close()
         self._http.close()
+
+
+def _cause(row: Row) -> Mapping[str, str]:
+    """Return the headers that tie a row to the request that caused it, for the events that follow from its answer."""
+    recorded: Mapping[str, str] = json.loads(row.headers)
+    return {name: value for name, value in recorded.items() if name != "replayed"}

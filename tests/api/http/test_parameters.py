@@ -19,7 +19,7 @@ def environment(api: httpx.Client, db: Db) -> Iterator[Environment]:
 @pytest.mark.parametrize(
     ("path", "named"),
     [
-        *((f"/items?limit={limit}", "limit") for limit in ("0", "-1", "1001", "many", "", "1.5", "9" * 5_000)),
+        *((f"/items?limit={limit}", "limit") for limit in ("0", "-1", "1001", "many", "", "1.5", "9" * 4_000)),
         *((f"/items?cursor={cursor}", "cursor") for cursor in ("-1", "next", "9223372036854775808", "%00")),
         ("/items/%00", "item_id"),
         ("/items/A%00B", "item_id"),
@@ -74,9 +74,13 @@ def test_a_wrong_header_is_named(
     assert (problem["status"], problem["field"]) == (400, header)
 
 
-@pytest.mark.parametrize("value", [b"", b"x", b'"x"', b'"1", "2"', b"99999999999", b"-1", b"\xff"])
+@pytest.mark.parametrize(
+    "value", [b"", b",", b"x", b"1", b"-1", b"\xff", b'"1', b'"1" "2"', b'"1" x', b'*, "1"', b'w/"1"', b'"a b"']
+)
 @pytest.mark.parametrize("operation", ["confirm", "cancel"])
-def test_an_if_match_without_an_etag_is_refused(environment: Environment, operation: str, value: bytes) -> None:
+def test_an_if_match_that_is_no_list_of_etags_is_refused(
+    environment: Environment, operation: str, value: bytes
+) -> None:
     problem = environment.refuses("POST", f"/reservations/{HOLD}/{operation}", headers={b"If-Match": value})
 
     assert (problem["status"], problem["field"]) == (400, "If-Match")

@@ -27,6 +27,7 @@ SAMPLES = {
     int | str: "ROOM-101",
     UUID: UUID(int=7),
     datetime: datetime(2030, 1, 31, tzinfo=UTC),
+    int | None: 7,
 }
 
 

@@ -10,8 +10,10 @@ from redis import Redis
 from sqlalchemy import select
 
 from deploy.embedded import RedisServer
+from domain import reservations
 from domain.outbox.table import outbox
-from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+from tests.support.builders import ROUTES, Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve
+from tests.support.refusals import everything
 from tests.support.waiting import wait_until
 
 
@@ -163,7 +165,7 @@ def test_no_reason_is_needed_to_cancel(api: httpx.Client, db: Db) -> None:
     assert (cancelled.status_code, cancelled.json()["cancellation_reason"]) == (200, None)
 
 
-@pytest.mark.parametrize("operation", ["confirm", "cancel"])
+@pytest.mark.parametrize("operation", ["confirm", "check-in", "complete", "no-show", "reject"])
 def test_what_is_cancelled_stays_cancelled(api: httpx.Client, db: Db, operation: str) -> None:
     item = an_item(db, quantity=5)
     hold = a_hold(db, item, quantity=2)
@@ -179,6 +181,89 @@ def test_what_is_cancelled_stays_cancelled(api: httpx.Client, db: Db, operation:
     assert available(db, item) == 5
 
 
+@pytest.mark.parametrize(
+    ("before", "operation"),
+    [([], "confirm"), ([], "cancel"), (["confirm"], "cancel"), ([], "reject"), (["confirm"], "check-in"),
+     (["confirm"], "complete"), (["confirm", "check-in"], "complete"), (["confirm"], "no-show")],
+)  # fmt: skip
+@pytest.mark.parametrize("stale", [None, "If-Match", "expected_version"])
+def test_asking_for_what_is_so_already_succeeds_and_changes_nothing(
+    api: httpx.Client, db: Db, before: list[str], operation: str, stale: str | None
+) -> None:
+    """Whoever lost the first answer, and sends no key, asks again with the version from before."""
+    hold = a_hold(db, an_item(db))
+    for earlier in before:
+        api.post(f"/reservations/{hold.id}/{earlier}").raise_for_status()
+    version = len(before) + 1
+    headers = {"If-Match": f'"{version}"'} if stale == "If-Match" else {}
+    body = {"expected_version": version} if stale == "expected_version" else {}
+    first = api.post(f"/reservations/{hold.id}/{operation}", json=body, headers=headers)
+    after_first = everything(db)
+
+    again = api.post(f"/reservations/{hold.id}/{operation}", json=body, headers=headers)
+
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert (again.json(), again.headers["ETag"]) == (first.json(), first.headers["ETag"])
+    assert first.json()["version"] == version + 1
+    assert everything(db) == after_first
+
+
+@pytest.mark.parametrize("operation", ["confirm", "cancel", "reject", "check-in", "complete", "no-show"])
+@pytest.mark.parametrize("seen_by_maintenance", [False, True])
+@pytest.mark.parametrize("headers", [{}, {"If-Match": '"1"'}, {"If-Match": '"2"'}])
+def test_every_change_of_a_hold_that_has_lapsed_is_refused_in_the_same_way(
+    api: httpx.Client, db: Db, operation: str, seen_by_maintenance: bool, headers: dict[str, str]
+) -> None:
+    hold = an_overdue_hold(db, an_item(db))
+    if seen_by_maintenance:
+        with db.begin() as session:
+            assert reservations.expire(session, 10, ROUTES) == 1
+
+    refused = api.post(f"/reservations/{hold.id}/{operation}", headers=headers)
+
+    assert refused.status_code == 409
+    facts = {"type": "urn:holdfast:problem:hold-expired", "reservation_id": str(hold.id)}
+    assert facts.items() <= refused.json().items()
+    assert _instant(refused.json()["expired_at"]) == hold.expires_at
+
+
+@pytest.mark.parametrize(
+    ("before", "operation", "status", "available_after"),
+    [
+        (["confirm"], "check-in", "CHECKED_IN", 3),
+        (["confirm"], "complete", "COMPLETED", 3),
+        (["confirm", "check-in"], "complete", "COMPLETED", 3),
+        (["confirm"], "no-show", "NO_SHOW", 5),
+        ([], "reject", "REJECTED", 5),
+    ],
+)
+def test_every_status_of_the_lifecycle_can_be_reached(
+    api: httpx.Client, db: Db, before: list[str], operation: str, status: str, available_after: int
+) -> None:
+    item = an_item(db, quantity=5)
+    hold = a_hold(db, item, quantity=2)
+    for earlier in before:
+        api.post(f"/reservations/{hold.id}/{earlier}").raise_for_status()
+
+    changed = api.post(f"/reservations/{hold.id}/{operation}")
+
+    assert (changed.status_code, changed.json()["status"]) == (200, status)
+    assert changed.headers["ETag"] == f'"{len(before) + 2}"'
+    assert api.get(f"/reservations/{hold.id}").json() == changed.json()
+    assert available(db, item) == available_after
+
+
+def test_a_rejected_reservation_says_why(api: httpx.Client, db: Db) -> None:
+    hold = a_hold(db, an_item(db))
+
+    rejected = api.post(f"/reservations/{hold.id}/reject", json={"reason": "The room is being painted"})
+
+    assert rejected.status_code == 200
+    facts = {"status": "REJECTED", "cancellation_reason": "The room is being painted", "cancelled_at": None}
+    assert facts.items() <= rejected.json().items()
+    assert api.get(f"/reservations/{hold.id}").json() == rejected.json()
+
+
 def test_an_overdue_hold_can_not_be_confirmed_and_expires_at_once(api: httpx.Client, db: Db) -> None:
     item = an_item(db, quantity=5)
     hold = an_overdue_hold(db, item, quantity=2)
@@ -192,7 +277,7 @@ def test_an_overdue_hold_can_not_be_confirmed_and_expires_at_once(api: httpx.Cli
     assert available(db, item) == 5
 
 
-@pytest.mark.parametrize("written", ['"1"', 'W/"1"', "1", "*"])
+@pytest.mark.parametrize("written", ['"1"', "*", '"7", "1"', '"unknown","1"', 'W/"1", "1"', '"7" ,, "1"'])
 def test_a_version_that_if_match_names_is_changed(api: httpx.Client, db: Db, written: str) -> None:
     hold = a_hold(db, an_item(db))
 
@@ -201,15 +286,29 @@ def test_a_version_that_if_match_names_is_changed(api: httpx.Client, db: Db, wri
     assert confirmed.status_code == 200
 
 
+@pytest.mark.parametrize(
+    "written", ['"7"', 'W/"1"', '"unknown"', '"01"', '"99999999999"', '"2", "7"', 'W/"1", "7"', '""', '",W/"']
+)
 @pytest.mark.parametrize("operation", ["confirm", "cancel"])
-def test_another_version_than_if_match_names_is_not_changed(api: httpx.Client, db: Db, operation: str) -> None:
+def test_another_version_than_if_match_names_is_not_changed(
+    api: httpx.Client, db: Db, operation: str, written: str
+) -> None:
     hold = a_hold(db, an_item(db))
 
-    refused = api.post(f"/reservations/{hold.id}/{operation}", headers={"If-Match": '"7"'})
+    refused = api.post(f"/reservations/{hold.id}/{operation}", headers={"If-Match": written})
 
     assert refused.status_code == 412
-    assert (refused.json()["expected_version"], refused.json()["current_version"]) == (7, 1)
+    facts = {"if_match": written, "current_etag": '"1"', "current_version": 1}
+    assert facts.items() <= refused.json().items()
     assert api.get(f"/reservations/{hold.id}").json()["status"] == "PENDING"
+
+
+def test_if_match_may_be_spread_over_several_headers(api: httpx.Client, db: Db) -> None:
+    hold = a_hold(db, an_item(db))
+
+    confirmed = api.post(f"/reservations/{hold.id}/confirm", headers=[("If-Match", '"7"'), ("If-Match", '"1"')])
+
+    assert confirmed.status_code == 200
 
 
 @pytest.mark.parametrize("operation", ["confirm", "cancel"])

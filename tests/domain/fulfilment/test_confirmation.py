@@ -1,14 +1,15 @@
 """What the answers of the confirmation service do to reservations, however late they come."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import delete, func, select, update
 
 from domain import reservations
 from domain.fulfilment import confirmation
+from domain.fulfilment.confirmation import DECLINED
 from domain.outbox.table import outbox
 from domain.reservations import Reservation
 from domain.reservations.lifecycle import Status
@@ -20,13 +21,11 @@ from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, availab
 def answered(
     db: Db,
     confirmed: Collection[UUID] = (),
-    declined: Mapping[UUID, str] | None = None,
-    given_up: Mapping[UUID, str] | None = None,
+    declined: Collection[UUID] = (),
+    given_up: Collection[UUID] = (),
 ) -> None:
     with db.begin() as session:
-        confirmation.answer(
-            session, confirmed=confirmed, declined=declined or {}, given_up=given_up or {}, routes=routes_of(db)
-        )
+        confirmation.answer(session, confirmed=confirmed, declined=declined, given_up=given_up, routes=routes_of(db))
 
 
 def stored(db: Db, one: Reservation) -> Reservation:
@@ -65,15 +64,15 @@ def test_a_confirmed_hold_is_confirmed(db: Db) -> None:
     assert released(db) == []
 
 
-def test_a_declined_hold_is_cancelled_with_the_reason_and_its_stock_comes_back(db: Db) -> None:
+def test_a_declined_hold_is_rejected_with_a_code_as_the_reason_and_its_stock_comes_back(db: Db) -> None:
     item = an_item(db, quantity=5)
     hold = a_hold(db, item, quantity=2)
 
-    answered(db, declined={hold.id: "no such room"})
+    answered(db, declined=[hold.id])
 
-    reason = "the confirmation service declined: no such room"
-    assert (stored(db, hold).status, stored(db, hold).cancellation_reason) == (Status.CANCELLED, reason)
-    assert last_change(db, hold) == ("CANCELLED", "confirmation-service", reason)
+    after = stored(db, hold)
+    assert (after.status, after.cancellation_reason, after.cancelled_at) == (Status.REJECTED, DECLINED, None)
+    assert last_change(db, hold) == ("REJECTED", "confirmation-service", "confirmation-declined")
     assert available(db, item) == 5
     assert released(db) == [], "the service has confirmed nothing that it could release"
 
@@ -83,10 +82,9 @@ def test_a_hold_that_was_given_up_is_cancelled_and_the_service_is_asked_to_relea
     item = an_item(db, quantity=5)
     hold = a_hold(db, item, quantity=2)
 
-    answered(db, given_up={hold.id: "500 oops"})
+    answered(db, given_up=[hold.id])
 
-    reason = "the confirmation service could not be asked: 500 oops"
-    assert last_change(db, hold) == ("CANCELLED", "system", reason)
+    assert last_change(db, hold) == ("CANCELLED", "system", "confirmation-unavailable")
     assert available(db, item) == 5
     assert released(db) == [hold.id]
 
@@ -96,7 +94,7 @@ def test_an_answer_that_comes_after_the_hold_has_expired_confirms_nothing_and_re
     item = an_item(db, quantity=5)
     hold = an_overdue_hold(db, item, quantity=2)
 
-    answered(db, **{answer: {hold.id: "e"}})
+    answered(db, **{answer: [hold.id]})
 
     assert stored(db, hold).status is Status.EXPIRED
     assert available(db, item) == 5
@@ -106,7 +104,7 @@ def test_an_answer_that_comes_after_the_hold_has_expired_confirms_nothing_and_re
 def test_a_refusal_that_comes_after_the_hold_has_expired_releases_nothing(db: Db) -> None:
     hold = an_overdue_hold(db, an_item(db))
 
-    answered(db, declined={hold.id: "no"})
+    answered(db, declined=[hold.id])
 
     assert stored(db, hold).status is Status.EXPIRED
     assert released(db) == []
@@ -131,7 +129,7 @@ def test_a_reservation_that_was_confirmed_meanwhile_stays_so_whatever_the_answer
     hold = a_hold(db, an_item(db))
     set_status(db, hold, status)
 
-    answered(db, **{answer: {hold.id: "e"}})
+    answered(db, **{answer: [hold.id]})
 
     assert (stored(db, hold).status, stored(db, hold).version) == (status, 1)
     assert released(db) == []
@@ -142,16 +140,16 @@ def test_a_repeated_answer_changes_nothing_more(db: Db) -> None:
     hold, other = a_hold(db, item), a_hold(db, item)
 
     for _ in range(2):
-        answered(db, confirmed=[hold.id], declined={other.id: "no"})
+        answered(db, confirmed=[hold.id], declined=[other.id])
 
     assert (stored(db, hold).status, stored(db, hold).version) == (Status.CONFIRMED, 2)
-    assert (stored(db, other).status, stored(db, other).version) == (Status.CANCELLED, 2)
+    assert (stored(db, other).status, stored(db, other).version) == (Status.REJECTED, 2)
     assert available(db, item) == 4
     assert released(db) == []
 
 
 def test_an_answer_for_an_unknown_reservation_is_ignored(db: Db) -> None:
-    answered(db, confirmed=[uuid4()], declined={uuid4(): "no"}, given_up={uuid4(): "e"})
+    answered(db, confirmed=[uuid4()], declined=[uuid4()], given_up=[uuid4()])
     answered(db)
 
     assert released(db) == []
@@ -162,10 +160,10 @@ def test_many_answers_are_applied_together(db: Db) -> None:
     yes, no, lost = (a_hold(db, item) for _ in range(3))
     late = an_overdue_hold(db, item)
 
-    answered(db, confirmed=[yes.id, late.id], declined={no.id: "no"}, given_up={lost.id: "e"})
+    answered(db, confirmed=[yes.id, late.id], declined=[no.id], given_up=[lost.id])
 
     statuses = [stored(db, one).status for one in (yes, no, lost, late)]
-    assert statuses == [Status.CONFIRMED, Status.CANCELLED, Status.CANCELLED, Status.EXPIRED]
+    assert statuses == [Status.CONFIRMED, Status.REJECTED, Status.CANCELLED, Status.EXPIRED]
     assert set(released(db)) == {lost.id, late.id}
     assert available(db, item) == 9
 
@@ -179,6 +177,36 @@ def test_the_request_to_release_is_recorded_after_the_request_to_confirm(db: Db)
     asked = select(outbox.c.type).where(outbox.c.destination == "confirmation").order_by(outbox.c.id)
     with db.begin() as session:
         assert session.execute(asked).scalars().all() == ["reservation_confirm", "reservation_release"]
+
+
+def test_the_events_of_an_answer_name_the_request_that_the_service_was_asked_for(db: Db) -> None:
+    item = an_item(db, quantity=5)
+    yes, no = a_hold(db, item), a_hold(db, item)
+    late = an_overdue_hold(db, item)
+    causes = {one.id: {"correlation_id": f"r-{one.id}"} for one in (yes, no, late)}
+    with db.begin() as session:
+        session.execute(delete(outbox))
+
+    with db.begin() as session:
+        confirmation.answer(
+            session,
+            confirmed=[yes.id, late.id],
+            declined=[no.id],
+            given_up=(),
+            headers=causes,
+            routes=routes_of(db),
+        )
+
+    with db.begin() as session:
+        recorded = session.execute(select(outbox.c.type, outbox.c.aggregate_id, outbox.c.headers)).all()
+    assert {row.type for row in recorded} == {
+        "booking.status_changed",
+        "booking.confirmed",
+        "booking.rejected",
+        "booking.expired",
+        "reservation_release",
+    }
+    assert all(row.headers == causes[row.aggregate_id] for row in recorded)
 
 
 def test_only_unexpired_holds_are_still_held(db: Db) -> None:

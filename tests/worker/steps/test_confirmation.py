@@ -25,9 +25,11 @@ from domain.runtime.errors import ConfigurationError
 from tests.support.builders import (
     Db,
     a_hold,
+    a_request,
     an_item,
     an_overdue_hold,
     available,
+    reserve,
     routes_of,
     some_settings,
     with_routes,
@@ -116,7 +118,7 @@ def test_every_attempt_has_the_same_idempotency_key(relay: Relay, service: Serve
 
 
 @pytest.mark.parametrize("body", [b'{"reason": "full"}', b"", b"a\0b", b"\xff", b"x" * 1_000_000])
-def test_a_refusal_cancels_the_reservation_and_gives_the_stock_back(relay: Relay, service: Server, body: bytes) -> None:
+def test_a_refusal_rejects_the_reservation_and_gives_the_stock_back(relay: Relay, service: Server, body: bytes) -> None:
     item = an_item(relay.db, quantity=5)
     hold = a_hold(relay.db, item, quantity=2)
     service.answer = saying(422, body)
@@ -124,9 +126,8 @@ def test_a_refusal_cancels_the_reservation_and_gives_the_stock_back(relay: Relay
     assert relay.run() == Tally(tried=1, processed=1)
 
     after = current(relay, hold)
-    assert after.status is Status.CANCELLED
-    assert after.cancellation_reason is not None
-    assert after.cancellation_reason.startswith("the confirmation service declined: 422 Unprocessable")
+    assert after.status is Status.REJECTED
+    assert after.cancellation_reason == "confirmation-declined", "whatever the service has written"
     assert available(relay.db, item) == 5
     assert relay.run() == Tally(), "there is nothing to release"
 
@@ -150,6 +151,28 @@ def test_an_outage_spends_no_attempt_and_the_hold_stays_pending(relay: Relay, se
     assert current(relay, hold).status is Status.CONFIRMED
 
 
+def test_the_event_that_follows_from_an_answer_names_the_request_that_the_service_was_asked_for(
+    relay: Relay, service: Server
+) -> None:
+    cause = {"correlation_id": "r-1", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
+    (_,) = reserve(relay.db, a_request(an_item(relay.db), headers=cause))
+    with relay.db.begin() as session:
+        session.execute(update(outbox_rows).values(dead_at=func.now()))
+    replayed(relay)
+
+    def expires_meanwhile(handler: BaseHTTPRequestHandler) -> None:
+        with relay.db.begin() as session:
+            session.execute(update(table).values(expires_at=func.now()))
+        saying(200)(handler)
+
+    service.answer = expires_meanwhile
+    relay.run()
+
+    with relay.db.begin() as session:
+        release = select(outbox_rows.c.headers).where(outbox_rows.c.type == "reservation_release")
+        assert session.execute(release).scalars().all() == [cause], "the release is not itself a replay"
+
+
 def test_after_the_last_attempt_the_hold_is_cancelled_and_the_service_is_asked_to_release_it(
     relay: Relay, service: Server
 ) -> None:
@@ -162,7 +185,7 @@ def test_after_the_last_attempt_the_hold_is_cancelled_and_the_service_is_asked_t
 
     after = current(relay, hold)
     assert after.status is Status.CANCELLED
-    assert after.cancellation_reason == "the confirmation service could not be asked: 408 Request Timeout: too slow"
+    assert after.cancellation_reason == "confirmation-unavailable"
     assert available(relay.db, item) == 5
     service.answer = saying(200)
     relay.run()
@@ -272,7 +295,7 @@ def test_a_batch_of_holds_has_an_answer_for_each_hold(relay: Relay, service: Ser
 
     assert relay.run() == Tally(tried=20, processed=20)
 
-    assert by_status(relay, Status.CANCELLED) == {UUID(one) for one in refused}
+    assert by_status(relay, Status.REJECTED) == {UUID(one) for one in refused}
     assert len(by_status(relay, Status.CONFIRMED)) == 15
     assert available(relay.db, item) == 85
 

@@ -1,0 +1,60 @@
+"""If-Match: a request that names the ETags that it has seen changes nothing else. Source: RFC 9110 §13.1.1."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Request
+from litestar.openapi.spec import OpenAPIType, Parameter, Schema
+
+from domain.runtime.errors import Invalid, StalePrecondition
+
+_OPAQUE = r'"[!#-~\x80-\xff]*+"'
+_ETAG = re.compile(rf"(W/)?({_OPAQUE})")
+#: ETags with commas between them. A list may have empty elements, and must be read all the same: RFC 9110 §5.6.1.
+_LIST = re.compile(rf"(?:[ \t]*+(?:(?:W/)?{_OPAQUE}[ \t]*+)?(?:,|$))+")
+
+#: The part of a header that a problem repeats, in characters.
+SHOWN = 255
+
+
+@dataclass(frozen=True, slots=True)
+class IfMatch:
+    """The header, and the ETags in it that can match: a weak one never does."""
+
+    written: str
+    strong: Collection[str]
+
+    def require(self, etag: str, version: int | None = None) -> None:
+        """Raise StalePrecondition if the header does not name this ETag, which is that of this version."""
+        if etag not in self.strong:
+            raise StalePrecondition(self.written[:SHOWN], etag, version)
+
+
+def if_match_of(request: Request[Any, Any, Any]) -> IfMatch | None:
+    """Return what If-Match requires, or None if any version will do. Raises Invalid."""
+    # A list may be spread over several headers.
+    lines = request.headers.getall("if-match", None)
+    if lines is None:
+        return None
+    written = ", ".join(lines)
+    if written.strip() == "*":
+        return None
+    if not _LIST.fullmatch(written) or '"' not in written:
+        raise Invalid("If-Match", 'it must be * or a list of ETags, such as "3"')
+    return IfMatch(written, frozenset(tag for weak, tag in _ETAG.findall(written) if not weak))
+
+
+def etag_of(version: int | str) -> str:
+    """Return the ETag of a version."""
+    return f'"{version}"'
+
+
+#: The header, as the OpenAPI document describes it.
+IF_MATCH = Parameter(
+    name="If-Match",
+    param_in="header",
+    description="The ETags of the versions that may be changed. They are compared strongly: a weak one matches none",
+    schema=Schema(type=OpenAPIType.STRING, pattern=r'^(\*|(W/)?"[!#-~]*"([ \t]*,[ \t]*(W/)?"[!#-~]*")*)$'),
+)
