@@ -231,7 +231,7 @@ StateKind = Literal[
     "paused",
     "breaker_open",
     "blocked_by_earlier_event",
-    "retrying",
+    "waiting",
     "leased",
     "ready",
 ]

@@ -92,7 +92,7 @@ def test_with_no_redis_at_all_cron_delivers_everything(open_cluster: Open, seed:
     print(f"the slowest answer took {load.slowest_seconds:.2f} s; {output.strip()}")
     counted = check(cluster, answered=load.answered)
     assert (counted.pending, counted.attempts) == (0, 0)
-    assert f"{counted.recorded} delivered, 0 retrying" in output
+    assert f"{counted.recorded} delivered, 0 waiting" in output
     assert (load.unanswered, load.unexpected) == (0, [])
 
 

@@ -16,7 +16,7 @@ from worker.commands.command_line import DONE, Group
 from worker.commands.output import instant, print_json, print_wrapped, printable, progress, rows, table
 from worker.commands.runner import opened
 
-HEAD = "NAME", "STATE", "PENDING", "RETRYING", "DEAD", "OLDEST PENDING", "LANES LEASED"
+HEAD = "NAME", "STATE", "PENDING", "WAITING", "DEAD", "OLDEST PENDING", "LANES LEASED"
 
 MEMBERS = (
     "destinations, a list of name, state (up, paused or down), routed (whether the present routes have it), reason,"

@@ -57,7 +57,7 @@ def _deliver(destination: str | None, limit: int | None) -> Tally:
 
 
 def _describe(tally: Tally) -> str:
-    counts = f"{tally.processed:,} delivered, {tally.waiting:,} retrying, {tally.dead:,} dead"
+    counts = f"{tally.processed:,} delivered, {tally.waiting:,} waiting, {tally.dead:,} dead"
     return f"{counts}, {tally.fenced:,} sent again because their lease was lost" if tally.fenced else counts
 
 

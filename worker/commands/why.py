@@ -20,9 +20,9 @@ from domain.outbox.operations.explain import (
     Paused,
     Processed,
     Ready,
-    Retrying,
     Unregistered,
     Unrouted,
+    Waiting,
 )
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, Command
@@ -32,7 +32,7 @@ from worker.commands.runner import opened
 MEMBERS = (
     "deliveries, a list of event_id, reservation_id, type, destination, created_at, replayed_at and states; each state"
     " has a kind (delivered, dead, discarded, unrouted, unregistered, paused, breaker_open, blocked_by_earlier_event,"
-    " retrying, leased or ready), and of at, since, until, error, reason, attempts, event_id, type and holder those"
+    " waiting, leased or ready), and of at, since, until, error, reason, attempts, event_id, type and holder those"
     " that this kind has."
 )
 
@@ -114,8 +114,8 @@ def _describe_obstacle(obstacle: Obstacle, destination: str) -> str:
                 f"Blocked by an earlier event of the same reservation, {event_type}, which is delivered first.\n"
                 f"Why that event is not delivered: bin/why {event_id}"
             )
-        case Retrying(until=until, attempts=attempts, error=error):
-            return f"Retrying at {instant(until)}, after {rows(attempts, 'failed attempt')}{_because(error)}."
+        case Waiting():
+            return _describe_waiting(obstacle)
         case Leased(holder=holder, until=until):
             return (
                 f"In turn: its lane is leased by {printable(holder)} until {instant(until)} or longer, and that worker"
@@ -126,6 +126,15 @@ def _describe_obstacle(obstacle: Obstacle, destination: str) -> str:
                 "Ready; waiting for a worker. None has leased its lane.\n"
                 "If no worker is running: bin/worker, or once bin/process-outbox"
             )
+
+
+def _describe_waiting(waiting: Waiting) -> str:
+    until = f"Waiting until {instant(waiting.until)}"
+    if waiting.attempts:
+        return f"{until}, after {rows(waiting.attempts, 'failed attempt')}{_because(waiting.error)}."
+    if waiting.error is not None:
+        return f"{until}, because its destination was down{_because(waiting.error)}."
+    return f"{until}, because an earlier event of its reservation had to wait."
 
 
 def _describe_destination(obstacle: Unrouted | Unregistered | Paused | BreakerOpen, destination: str) -> str:

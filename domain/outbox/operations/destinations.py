@@ -113,15 +113,15 @@ def probe(session: Session, name: str, entry: AuditEntry) -> bool:
         return False
     breaker.leave_half_open(session, name)
     outage = or_(outbox.c.unreachable_at.is_not(None), outbox.c.attempts == 0)
-    sleeping = (
+    chosen = (
         select(outbox.c.id)
         .where(waiting, outbox.c.destination == name, outbox.c.available_at > func.now(), outage)
         .order_by(outbox.c.available_at, outbox.c.id)
         .limit(PROBED)
         .with_for_update(skip_locked=True)
-        .cte("sleeping")
+        .cte("chosen")
     )
-    due = update(outbox).where(outbox.c.id == sleeping.c.id, waiting).values(available_at=func.now())
+    due = update(outbox).where(outbox.c.id == chosen.c.id, waiting).values(available_at=func.now())
     rows = len(session.execute(due.returning(outbox.c.id)).all())
     audit.record(session, "probe", {"destination": name}, entry, rows=rows)
     return True

@@ -86,10 +86,14 @@ class BlockedByEarlierEvent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retrying:
-    """The row waits for its next attempt."""
+class Waiting:
+    """The row waits until a time: after failed attempts, or in an outage, or with an earlier row of its aggregate.
 
-    kind: ClassVar = "retrying"
+    After failed attempts `error` is the last error. With no failed attempt, an `error` says how the destination was
+    down; without an `error`, the row waits because an earlier one does.
+    """
+
+    kind: ClassVar = "waiting"
     until: datetime
     attempts: int
     error: str | None
@@ -112,7 +116,7 @@ class Ready:
 
 
 End = Processed | Dead | Discarded
-Obstacle = Unrouted | Unregistered | Paused | BreakerOpen | BlockedByEarlierEvent | Retrying | Leased | Ready
+Obstacle = Unrouted | Unregistered | Paused | BreakerOpen | BlockedByEarlierEvent | Waiting | Leased | Ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +175,7 @@ def _deliveries(condition: Any) -> Any:
     return (
         select(
             outbox,
-            (outbox.c.available_at > CLOCK).label("is_retrying"),
+            (outbox.c.available_at > CLOCK).label("is_waiting"),
             destinations.c.paused,
             destinations.c.reason,
             destinations.c.failures,
@@ -231,8 +235,10 @@ def _obstacles(row: Any, routed: Collection[str]) -> Sequence[Obstacle]:
         found.append(BreakerOpen(since=row.opened_at, until=row.open_until, reason=row.reason))
     if row.head_event_id:
         found.append(BlockedByEarlierEvent(event_id=row.head_event_id, type=row.head_type))
-    if row.is_retrying:
-        found.append(Retrying(until=row.available_at, attempts=row.attempts, error=row.last_error))
+    if row.is_waiting:
+        # The error of a row that was replayed is from before the replay, until the row is tried again.
+        error = row.last_error if row.attempts or row.unreachable_at else None
+        found.append(Waiting(until=row.available_at, attempts=row.attempts, error=error))
     if row.is_leased:
         found.append(Leased(holder=row.holder, until=row.leased_until))
     return found

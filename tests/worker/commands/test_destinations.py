@@ -59,15 +59,13 @@ def listed(tmp_path: Path, *routes: str) -> str:
 def test_destinations_with_nothing_to_deliver_are_up(db: Db, tmp_path: Path) -> None:
     lines = listed(tmp_path, "confirmation", "events").splitlines()
 
-    assert lines[0].split() == ["NAME", "STATE", "PENDING", "RETRYING", "DEAD", "OLDEST", "PENDING", "LANES", "LEASED"]
+    assert lines[0].split() == ["NAME", "STATE", "PENDING", "WAITING", "DEAD", "OLDEST", "PENDING", "LANES", "LEASED"]
     assert [line.split() for line in lines[1:]] == [
         [name, "up", "0", "0", "0", "-", "0"] for name in ("confirmation", "events")
     ]
 
 
-def test_pending_retrying_and_dead_rows_are_counted_and_the_oldest_is_shown(
-    relay_to: OpenRelay, tmp_path: Path
-) -> None:
+def test_pending_waiting_and_dead_rows_are_counted_and_the_oldest_is_shown(relay_to: OpenRelay, tmp_path: Path) -> None:
     server = FakeDestination()
     relay = relay_to(server)
     ids = recorded_for(relay.db, *(an_aggregate(lane) for lane in range(6)))
@@ -81,7 +79,7 @@ def test_pending_retrying_and_dead_rows_are_counted_and_the_oldest_is_shown(
     assert (found.pending, found.waiting, found.dead) == (4, 1, 1)
     assert found.oldest_pending_at == row(relay.db, ids[0]).created_at
     text = listed(tmp_path)
-    assert "shop          up           4         1     1  2" in text
+    assert "shop          up           4        1     1  2" in text
     assert "dead letters: bin/dead-letters list --destination shop" in text
 
 
@@ -93,7 +91,7 @@ def test_a_backlog_is_counted_up_to_a_bound_and_marked_as_more(shop: Db, tmp_pat
     found = status(shop)
 
     assert (found.pending, found.waiting, found.dead, found.lower_bounds) == (MAX_COUNTED, 0, 1, ["pending"])
-    assert "shop          up     20,000+         0     1  2" in listed(tmp_path)
+    assert "shop          up     20,000+        0     1  2" in listed(tmp_path)
     assert "no worker delivers at least 20,000 rows." in on_one_line(listed(tmp_path, "events"))
 
 

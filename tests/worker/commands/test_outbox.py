@@ -22,7 +22,7 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 
-NOTHING = "0 delivered, 0 retrying, 0 dead\n"
+NOTHING = "0 delivered, 0 waiting, 0 dead\n"
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_outbox_is_delivered_to_where_the_routes_lead(db: Db, routes: Callab
 
     run = run_command("process-outbox", HOLDFAST_ROUTES=routes(shop=f"log:{tmp_path}/events"))
 
-    assert (run.returncode, run.stdout) == (0, "40 delivered, 0 retrying, 0 dead\n")
+    assert (run.returncode, run.stdout) == (0, "40 delivered, 0 waiting, 0 dead\n")
     assert len((tmp_path / "events").read_text().splitlines()) == 40
     assert set(states(shop)) == {"processed"}
 
@@ -106,7 +106,7 @@ def test_a_row_that_has_to_be_retried_is_trouble(db: Db, routes: Callable[..., s
         server.answer = saying(408)
         run = run_command("process-outbox", "--limit", "2", HOLDFAST_ROUTES=routes(shop=server.url))
 
-    assert (run.returncode, run.stdout) == (1, "0 delivered, 2 retrying, 0 dead\n")
+    assert (run.returncode, run.stdout) == (1, "0 delivered, 2 waiting, 0 dead\n")
     assert states(shop) == ["waiting", "waiting"]
 
 
@@ -116,7 +116,7 @@ def test_a_row_that_becomes_a_dead_letter_is_trouble(db: Db, routes: Callable[..
         server.answer = saying(404)
         run = run_command("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
 
-    assert (run.returncode, run.stdout) == (1, "0 delivered, 0 retrying, 1 dead\n")
+    assert (run.returncode, run.stdout) == (1, "0 delivered, 0 waiting, 1 dead\n")
 
 
 def test_processes_beside_each_other_deliver_everything_once(

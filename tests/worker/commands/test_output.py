@@ -176,7 +176,7 @@ def test_explanations(shop: Db) -> None:
     assert [state["kind"] for state in second["states"]] == [
         "unrouted",
         "blocked_by_earlier_event",
-        "retrying",
+        "waiting",
         "leased",
     ]
     assert second["states"][1] == {

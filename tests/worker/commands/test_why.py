@@ -23,9 +23,9 @@ from domain.outbox.operations.explain import (
     Paused,
     Processed,
     Ready,
-    Retrying,
     Unregistered,
     Unrouted,
+    Waiting,
     explain,
 )
 from domain.outbox.table import outbox
@@ -154,7 +154,7 @@ def test_an_event_for_another_destination_or_of_another_reservation_blocks_nothi
     assert obstacles(db, 3) == (Ready(),)
 
 
-def test_an_event_that_failed_is_retrying(relay_to: OpenRelay, tmp_path: Path) -> None:
+def test_an_event_that_failed_waits_for_its_next_attempt(relay_to: OpenRelay, tmp_path: Path) -> None:
     server = FakeDestination()
     relay = relay_to(server)
     recorded_for(relay.db, an_aggregate())
@@ -162,9 +162,9 @@ def test_an_event_that_failed_is_retrying(relay_to: OpenRelay, tmp_path: Path) -
     relay.run()
 
     until = row(relay.db, 1).available_at
-    assert obstacles(relay.db) == [Retrying(until=until, attempts=1, error="not now")]
+    assert obstacles(relay.db) == [Waiting(until=until, attempts=1, error="not now")]
     text = printed(relay.db, tmp_path)
-    assert "Retrying at " in text and "after 1 failed attempt (not now)" in text
+    assert "Waiting until " in text and "after 1 failed attempt (not now)" in text
 
 
 def test_an_event_for_a_destination_that_is_down_is_described_with_since_when_and_why(
@@ -177,10 +177,31 @@ def test_an_event_for_a_destination_that_is_down_is_described_with_since_when_an
     relay.run()
 
     state = destination(relay.db)
-    breaker, retrying = obstacles(relay.db)
+    breaker, waiting = obstacles(relay.db)
     assert breaker == BreakerOpen(since=state.opened_at, until=state.open_until, reason=BUSY.error)
-    assert isinstance(retrying, Retrying)
-    assert "has been down since " in printed(relay.db, tmp_path) and BUSY.error in printed(relay.db, tmp_path)
+    assert waiting == Waiting(until=row(relay.db, 1).available_at, attempts=0, error=BUSY.error)
+    text = printed(relay.db, tmp_path)
+    assert "has been down since " in text and BUSY.error in text
+    assert f"because its destination was down ({BUSY.error})." in text
+
+
+def test_an_event_that_waits_with_an_earlier_one_has_no_error_of_its_own(relay_to: OpenRelay, tmp_path: Path) -> None:
+    """A replay keeps the error of the last attempt before it, which is not why the event waits now."""
+    server = FakeDestination()
+    relay = relay_to(server)
+    aggregate = an_aggregate()
+    recorded_for(relay.db, aggregate, aggregate)
+    mark_dead(relay.db, 2)
+    with relay.db.begin() as session:
+        replay.replay(session, Batch(selection=dead_letters.ALL, entry=ENTRY), STEP_TYPES)
+    server.failures[1] = NOT_NOW
+    relay.run()
+
+    until = row(relay.db, 1).available_at
+    blocked, waiting = obstacles(relay.db, 2)
+    assert isinstance(blocked, BlockedByEarlierEvent)
+    assert waiting == Waiting(until=until, attempts=0, error=None)
+    assert "because an earlier event of its reservation had to wait." in printed(relay.db, tmp_path, 2)
 
 
 def test_an_event_for_a_paused_destination_is_described_with_the_reason(shop: Db, tmp_path: Path) -> None:
@@ -238,7 +259,7 @@ def test_all_obstacles_are_described_at_once(shop: Db) -> None:
 
     kinds = [type(one) for one in obstacles(shop, 2, routes=["other"])]
 
-    assert kinds == [Unrouted, Paused, BlockedByEarlierEvent, Retrying]
+    assert kinds == [Unrouted, Paused, BlockedByEarlierEvent, Waiting]
 
 
 def test_a_replay_is_described(relay_to: OpenRelay, tmp_path: Path) -> None:
