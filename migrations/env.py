@@ -1,39 +1,91 @@
-"""Alembic's environment: one migration at a time, and none that waits for a lock for long."""
+"""Alembic's environment: one migration at a time, and none that makes others wait for long."""
 
 import logging
+import time
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from alembic import context
-from sqlalchemy import create_engine, make_url, text
-from sqlalchemy.pool import NullPool
+from alembic.runtime.migration import MigrationContext, MigrationInfo
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
 
 from domain import idempotency, items, outbox, reservations  # noqa: F401 - their tables are in the metadata
-from domain.runtime.database import metadata
+from domain.runtime import database
 from domain.runtime.settings import Settings
+from migrations import locks
 
-#: Any number that no other program of this database uses: who holds it, migrates.
-ADVISORY_LOCK = 6_011_996
+#: A migration that did not get a lock in time is undone and tried again, this many times in all.
+ATTEMPTS = 5
 
-#: A migration that waits for a lock makes everything behind it wait as well. It gives up
-#: instead, having changed nothing, and is run again.
-LOCK_TIMEOUT = "4s"
+#: Between two attempts, everybody who had to wait gets ahead.
+PAUSE_SECONDS = 2.0
 
 logging.basicConfig(level=logging.WARNING)
 
 
 def migrate() -> None:
-    url = make_url(Settings.load().database_url).set(drivername="postgresql+psycopg")
-    with create_engine(url, poolclass=NullPool).connect() as connection:
-        # Another one that is at it is waited for; then there is nothing left to do.
-        connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
-        connection.execute(text(f"SET lock_timeout = '{LOCK_TIMEOUT}'"))
-        connection.commit()
-        context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
-        with context.begin_transaction():
-            context.run_migrations()
+    engine = database.connect(Settings.load(), connections=1, checked=False)
+    locks.limit_waiting(engine)
+    try:
+        with engine.connect() as connection:
+            locks.wait_for_turn(connection)
+            _persist(connection)
+    finally:
+        engine.dispose()
+
+
+def _persist(connection: Connection) -> None:
+    """Run the migrations, and try again if one of them did not get a lock in time."""
+    for attempts_left in reversed(range(ATTEMPTS)):
+        try:
+            _run(connection)
+        except OperationalError as error:
+            if not locks.waited_in_vain(error):
+                raise
+            connection.rollback()
+            if not attempts_left or locks.is_concurrent(error.statement or ""):
+                error.add_note(locks.oldest_transactions(connection))
+                raise
+            time.sleep(PAUSE_SECONDS)
+        else:
+            break
+
+
+def _run(connection: Connection) -> None:
+    context.configure(
+        connection=connection,
+        target_metadata=database.metadata,
+        transaction_per_migration=True,
+        on_version_apply=_record_what_is_served,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _record_what_is_served(
+    ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any], run_args: Mapping[str, Any]
+) -> None:
+    """Store the oldest revision whose code the schema serves beside the schema's version, in the same transaction."""
+    connection = ctx.connection
+    if ctx.as_sql or connection is None:
+        return
+    # The column is added only if it is missing: it takes a lock that a dump of the database would keep it waiting for.
+    if connection.execute(_HAS_COLUMN).scalar_one_or_none() is None:
+        connection.execute(text("ALTER TABLE alembic_version ADD COLUMN serves_from varchar(32)"))
+    applied = list(context.script.iterate_revisions(tuple(heads), "base"))
+    if applied:
+        oldest = max(getattr(script.module, "serves_from", applied[-1].revision) for script in applied)
+        connection.execute(text("UPDATE alembic_version SET serves_from = :oldest"), {"oldest": oldest})
+
+
+_HAS_COLUMN = text(
+    "SELECT 1 FROM pg_attribute WHERE attrelid = 'alembic_version'::regclass AND attname = 'serves_from'"
+)
 
 
 if context.is_offline_mode():
-    context.configure(url="postgresql://", target_metadata=metadata, literal_binds=True)
+    context.configure(url="postgresql://", target_metadata=database.metadata, literal_binds=True)
     with context.begin_transaction():
         context.run_migrations()
 else:

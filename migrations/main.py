@@ -2,7 +2,9 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import rich_click as click
@@ -12,9 +14,13 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, func, inspect, literal, select, table
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from domain.runtime import database
+from domain.runtime.schema import SCHEMA_VERSION, is_migrated
 from domain.runtime.settings import Settings
+from migrations import locks
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, WRONG_USAGE, Command
 from worker.commands.output import print_json, progress, rows
@@ -23,8 +29,11 @@ from worker.commands.runner import fail, reporting
 #: The revision that this code needs, and the one before the first.
 NEWEST, BASE = "head", "base"
 
-#: Revisions that are so many steps before the present one.
-STEPS_BACK = re.compile(r"-\d+")
+#: A revision that is so many steps before or after the present one.
+STEPS = re.compile(r"[-+]\d+")
+
+#: What an error means for the schema.
+UNDONE = "The migration that failed was undone, except for indexes that it had completed; those before it stay."
 
 #: Rows of a table are counted up to this number, to say what would be deleted.
 MAX_COUNTED = 100_000
@@ -34,7 +43,7 @@ class Migrate(Command):
     """A command whose argument may begin with a dash: -1 is a revision and no option."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        back = [] if "--" in args else [arg for arg in args if STEPS_BACK.fullmatch(arg)]
+        back = [] if "--" in args else [arg for arg in args if arg.startswith("-") and STEPS.fullmatch(arg)]
         others = [arg for arg in args if arg not in back]
         return super().parse_args(ctx, [*others, *(["--", *back] if back else [])])
 
@@ -44,7 +53,7 @@ class Migrate(Command):
     cls=Migrate,
     examples=["bin/migrate", "bin/migrate -1", "bin/migrate base --erase holdfast_test"],
     exit_codes={
-        0: "the schema is at that revision",
+        0: "the schema is at that revision, or at a newer one that serves this release",
         1: "there is no such revision, a lock was not free in time, or the database failed",
     },
 )
@@ -63,10 +72,11 @@ class Migrate(Command):
 def main(revision: str, erase: str | None, as_json: bool) -> int:
     """Take the schema to the newest revision, or to another one.
 
-    Migrations that run at the same time wait for each other. A migration that does not get a lock within seconds
-    gives up, so that it does not block the application; run it again.
+    Migrations that run at the same time wait for each other. A migration that does not get a lock within 2 seconds is
+    undone and tried again a few times, so that it does not block the application. It may be stopped at any time, and
+    continues when it is run again.
     """
-    with reporting("The migration that failed was undone; those before it stay."):
+    with reporting(UNDONE), _stopping_cleanly():
         engine = database.connect(Settings.load(), connections=1)
         try:
             before = _current(engine)
@@ -74,12 +84,16 @@ def main(revision: str, erase: str | None, as_json: bool) -> int:
             after = _current(engine)
         except CommandError as error:
             fail(f"The schema can't be taken to {revision}: {error}. Nothing was changed.")
+        except OperationalError as error:
+            if locks.waited_in_vain(error):
+                fail(_describe_lock(error))
+            raise
         finally:
             engine.dispose()
     if as_json:
         print_json(revision_before=before, revision=after)
     else:
-        click.echo("The schema is up to date." if revision == NEWEST else f"The schema is at {after or BASE}.")
+        click.echo(_describe(after, revision))
     return DONE
 
 
@@ -91,23 +105,86 @@ def _current(engine: Engine) -> str | None:
 def _take(engine: Engine, revision: str, current: str | None, erase: str | None) -> None:
     """Take the schema from the current revision to another one, back or forth. Raises CommandError."""
     script = ScriptDirectory.from_config(_config())
-    applied = [one.revision for one in script.iterate_revisions(current or BASE, BASE)]
-    if revision in {BASE, f"-{len(applied)}"}:
+    known = [one.revision for one in script.walk_revisions()]
+    if current is not None and current not in known:
+        return _stay(engine, revision, current)
+    applied = known[known.index(current) :] if current else []
+    target = _absolute(revision, known, applied)
+    if target == BASE:
         with engine.connect() as connection:
             _require_name(connection, revision, erase)
     elif erase is not None:
         raise click.UsageError("--erase is only for a migration that deletes everything, such as base.")
     with progress("Migrating"):
-        migrate(revision, back=_is_back(script, revision, applied))
+        migrate(target, back=_is_back(script, target, applied))
+    return None
+
+
+def _stay(engine: Engine, revision: str, current: str) -> None:
+    """Accept a newer schema that serves this release, as after a rollback of the release. End the command otherwise."""
+    with Session(engine) as session:
+        serves = is_migrated(session)
+    if revision != NEWEST or not serves:
+        fail(
+            f"The schema is at {current}, which a newer release has made"
+            f"{'' if serves else f'; it does not serve this release, which needs {SCHEMA_VERSION}'}."
+            " Nothing was changed. Use bin/migrate of that release."
+        )
+
+
+def _absolute(revision: str, known: Sequence[str], applied: Sequence[str]) -> str:
+    """Return the revision that a number of steps leads to, so that a second attempt does not take them again.
+
+    Revisions are the newest first. A number of steps that leads nowhere is returned as it is: Alembic refuses it.
+    """
+    if not STEPS.fullmatch(revision):
+        return revision
+    place = len(known) - len(applied) - int(revision)
+    return [*known, BASE][place] if 0 <= place <= len(known) else revision
 
 
 def _is_back(script: ScriptDirectory, revision: str, applied: Sequence[str]) -> bool:
-    if revision == BASE or STEPS_BACK.fullmatch(revision):
+    if revision == BASE or revision.startswith("-"):
         return True
     if revision == NEWEST or revision.startswith("+"):
         return False
     wanted = script.get_revision(revision)
     return wanted is not None and wanted.revision in applied[1:]
+
+
+def _describe(revision: str | None, wanted: str) -> str:
+    if wanted != NEWEST:
+        return f"The schema is at {revision or BASE}."
+    if revision == SCHEMA_VERSION:
+        return "The schema is up to date."
+    return f"The schema is at {revision}, which a newer release has made. It serves this release too."
+
+
+def _describe_lock(error: OperationalError) -> str:
+    open_for_longest = "".join(getattr(error, "__notes__", ()))
+    advice = f"Open for longest: {open_for_longest}. Wait for them or end them" if open_for_longest else "Wait a little"
+    return f"A migration did not get a lock ({str(error).splitlines()[0]}). {UNDONE} {advice}, and run it again."
+
+
+@contextmanager
+def _stopping_cleanly() -> Iterator[None]:
+    """End the command at SIGTERM as at Ctrl-C, and say what that means."""
+    stopped = False
+
+    def stop(*_: object) -> None:
+        nonlocal stopped
+        stopped = True
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    try:
+        yield
+    except (KeyboardInterrupt, SQLAlchemyError):
+        # Alembic still uses the connection of the statement that was interrupted, and that is another error.
+        if not stopped:
+            raise
+        fail(f"Stopped. {UNDONE} Run it again for the rest.")
 
 
 def _require_name(connection: Connection, revision: str, erase: str | None) -> None:

@@ -7,6 +7,9 @@ down_revision = "0002"
 branch_labels = None
 depends_on = None
 
+#: Older code has the column under its old name.
+serves_from = "0003"
+
 
 def upgrade() -> None:
     _rename("settled_to", "low_watermark")

@@ -3,8 +3,9 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -12,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, func, inspect, make_url, select, text
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from deploy.embedded import PostgreSQL
@@ -20,8 +21,8 @@ from domain import idempotency, items, outbox, reservations  # noqa: F401 - they
 from domain.runtime.database import metadata
 from domain.runtime.schema import SCHEMA_VERSION
 from domain.runtime.settings import ROOT
-from migrations import main
-from tests.support.waiting import wait_until_blocked
+from migrations import locks, main
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -202,9 +203,9 @@ def test_the_revision_that_the_code_needs_is_the_newest(engine: Engine) -> None:
 def test_two_migrations_at_once_are_applied_one_after_the_other(url: str) -> None:
     db = sessionmaker(create_engine(_driver(url)))
     with ThreadPoolExecutor(2) as elsewhere, db.begin() as session:
-        session.execute(select(func.pg_advisory_xact_lock(ADVISORY_LOCK)))
+        session.execute(select(func.pg_advisory_xact_lock(locks.ADVISORY_LOCK)))
         runs = [elsewhere.submit(migrate, url) for _ in range(2)]
-        wait_until_blocked(db, connections=2)
+        wait_until("both wait for their turn", lambda: len(waiting_for_their_turn(db)) == 2)
         session.commit()
 
         assert [run.result().returncode for run in runs] == [0, 0], [run.result().stderr for run in runs]
@@ -212,8 +213,14 @@ def test_two_migrations_at_once_are_applied_one_after_the_other(url: str) -> Non
     assert "reservations" in tables(url)
 
 
-#: The lock that a migration holds, as migrations/env.py has it, which can't be imported.
-ADVISORY_LOCK = 6_011_996
+def waiting_for_their_turn(db: sessionmaker[Session]) -> Sequence[Any]:
+    """Return the connections of migrations that wait for another one: what they hold meanwhile."""
+    asked = text(
+        "SELECT state, backend_xmin, backend_xid FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query LIKE 'SELECT pg_try_advisory_lock%'"
+    )
+    with db.begin() as session:
+        return session.execute(asked).all()
 
 
 def test_a_migration_does_not_wait_long_for_a_lock_and_changes_nothing(migrated: str) -> None:
