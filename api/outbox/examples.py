@@ -16,7 +16,7 @@ from api.outbox.schemas import (
     DeliveryState,
     DeliveryView,
     DestinationList,
-    DestinationStateView,
+    DestinationStatusView,
     DestinationView,
     GroupList,
     GroupView,
@@ -27,19 +27,19 @@ from api.outbox.schemas import (
     Selected,
     SelectedLetters,
 )
-from domain.outbox.operations.destinations import State
+from domain.outbox.operations.destinations import Condition
 from domain.outbox.operations.status import MAX_COUNTED
 
-_DOWN = DestinationStateView(
+_DOWN = DestinationStatusView(
     name="shop",
-    state=State.DOWN,
+    condition=Condition.DOWN,
     routed=True,
     reason="503 Service Unavailable",
     paused_at=None,
     down_since=MADE,
     next_probe_at=CHANGED,
 )
-_PAUSED = replace(_DOWN, state=State.PAUSED, paused_at=CHANGED, reason="Stocktaking (OPS-7) (ann@ops)")
+_PAUSED = replace(_DOWN, condition=Condition.PAUSED, paused_at=CHANGED, reason="Stocktaking (OPS-7) (ann@ops)")
 _STATUS = DestinationView(
     **msgspec.structs.asdict(_DOWN),
     pending=MAX_COUNTED + 32,

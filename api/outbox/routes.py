@@ -25,7 +25,7 @@ from api.outbox.schemas import (
     DeliveryList,
     DeliveryView,
     DestinationList,
-    DestinationStateView,
+    DestinationStatusView,
     DestinationView,
     GroupList,
     GroupView,
@@ -68,7 +68,7 @@ async def list_destinations(operations: Bulkhead, routes: Routes) -> Destination
 )
 async def pause_destination(
     request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
-) -> Response[DestinationStateView]:
+) -> Response[DestinationStatusView]:
     """Send nothing to a destination until it is resumed. Its rows stay pending."""
     return await _change(request, name, data, operations, routes, "pause", destinations.pause)
 
@@ -82,7 +82,7 @@ async def pause_destination(
 )
 async def resume_destination(
     request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
-) -> Response[DestinationStateView]:
+) -> Response[DestinationStatusView]:
     """Send again to a destination that is paused."""
     return await _change(request, name, data, operations, routes, "resume", destinations.resume)
 
@@ -96,7 +96,7 @@ async def resume_destination(
 )
 async def probe_destination(
     request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
-) -> Response[DestinationStateView]:
+) -> Response[DestinationStatusView]:
     """Probe a destination that is down now, instead of at the time of its next probe."""
     return await _change(request, name, data, operations, routes, "probe", destinations.probe)
 
@@ -109,13 +109,13 @@ async def _change(
     routes: Routes,
     action: str,
     verb: Callable[[Session, str, AuditEntry], bool],
-) -> Response[DestinationStateView]:
+) -> Response[DestinationStatusView]:
     key, entry = key_of(request, f"outbox.{action}"), AuditEntry(who=client_of(request), why=data.why)
 
-    def change(session: Session) -> DestinationStateView:
+    def change(session: Session) -> DestinationStatusView:
         verb(session, name, entry)
         # No rows are counted: a backlog, which takes long to count, must not delay a pause or make it fail.
-        return DestinationStateView.of(destinations.lock(session, name), routes.names)
+        return DestinationStatusView.of(destinations.lock(session, name), routes.names)
 
     payload_hash = hash_of(name, data)
     outcome = await operations.run(lambda session: idempotency.once(session, key, payload_hash, change, _rendered))

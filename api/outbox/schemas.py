@@ -11,10 +11,10 @@ from msgspec import Meta
 
 from domain.outbox.operations.audit import WHY_LENGTH
 from domain.outbox.operations.dead_letters import Group, Letter
-from domain.outbox.operations.destinations import DestinationState, State
+from domain.outbox.operations.destinations import Condition, DestinationStatus
 from domain.outbox.operations.explain import End, Explanation, Obstacle
 from domain.outbox.operations.selection import Among, Selection
-from domain.outbox.operations.status import MAX_COUNTED, CountName, DestinationStatus
+from domain.outbox.operations.status import MAX_COUNTED, CountedStatus, CountName
 
 #: No request changes more rows, so that each is answered within a second. The next request continues.
 MAX_ROWS = 1_000
@@ -97,11 +97,11 @@ class Progress(msgspec.Struct):
     next_cursor: str | None
 
 
-class DestinationStateView(msgspec.Struct):
-    """The state of a destination. `routed` is whether the present routes have it: workers deliver to no other."""
+class DestinationStatusView(msgspec.Struct):
+    """The status of a destination. `routed` is whether the present routes have it: workers deliver to no other."""
 
     name: str
-    state: State
+    condition: Condition
     routed: bool
     reason: str | None
     paused_at: datetime | None
@@ -109,10 +109,10 @@ class DestinationStateView(msgspec.Struct):
     next_probe_at: datetime | None
 
     @classmethod
-    def of(cls, one: DestinationState, routed: Collection[str]) -> Self:
+    def of(cls, one: DestinationStatus, routed: Collection[str]) -> Self:
         return cls(
             name=one.name,
-            state=one.state,
+            condition=one.condition,
             routed=one.name in routed,
             reason=one.reason,
             paused_at=one.paused_at,
@@ -127,8 +127,8 @@ LowerBounds = Annotated[
 ]
 
 
-class DestinationView(DestinationStateView):
-    """The state of a destination, with its rows. `pending` rows are neither delivered nor dead.
+class DestinationView(DestinationStatusView):
+    """The status of a destination, with its rows counted. `pending` rows are neither delivered nor dead.
 
     `waiting` counts the pending rows that wait for their next attempt, or for an earlier row that does.
     """
@@ -141,9 +141,9 @@ class DestinationView(DestinationStateView):
     lanes_leased: int
 
     @classmethod
-    def of_status(cls, one: DestinationStatus, routed: Collection[str]) -> Self:
+    def of_status(cls, one: CountedStatus, routed: Collection[str]) -> Self:
         return cls(
-            **msgspec.structs.asdict(DestinationStateView.of(one, routed)),
+            **msgspec.structs.asdict(DestinationStatusView.of(one, routed)),
             pending=one.pending,
             waiting=one.waiting,
             dead=one.dead,

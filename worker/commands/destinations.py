@@ -9,17 +9,17 @@ from sqlalchemy.orm import Session
 
 from domain.outbox.operations import destinations as operations
 from domain.outbox.operations.audit import AuditEntry
-from domain.outbox.operations.destinations import State
-from domain.outbox.operations.status import DestinationStatus, read_statuses
+from domain.outbox.operations.destinations import Condition
+from domain.outbox.operations.status import CountedStatus, read_statuses
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, Group
 from worker.commands.output import instant, print_json, print_wrapped, printable, progress, rows, table
 from worker.commands.runner import opened
 
-HEAD = "NAME", "STATE", "PENDING", "WAITING", "DEAD", "OLDEST PENDING", "LANES LEASED"
+HEAD = "NAME", "CONDITION", "PENDING", "WAITING", "DEAD", "OLDEST PENDING", "LANES LEASED"
 
 MEMBERS = (
-    "destinations, a list of name, state (up, paused or down), routed (whether the present routes have it), reason,"
+    "destinations, a list of name, condition (up, paused or down), routed (whether the present routes have it), reason,"
     " paused_at, down_since, next_probe_at, pending, waiting (pending rows that wait for another attempt), dead,"
     " lower_bounds (the counts that may be higher), oldest_pending_at, lanes_leased and holders (of the leased lanes)."
 )
@@ -48,10 +48,10 @@ def list_statuses(as_json: bool) -> int:
     return DONE
 
 
-def _members(status: DestinationStatus, routed: Collection[str]) -> Mapping[str, object]:
+def _members(status: CountedStatus, routed: Collection[str]) -> Mapping[str, object]:
     return {
         "name": status.name,
-        "state": status.state,
+        "condition": status.condition,
         "routed": status.name in routed,
         "reason": status.reason,
         "paused_at": status.paused_at,
@@ -67,7 +67,7 @@ def _members(status: DestinationStatus, routed: Collection[str]) -> Mapping[str,
     }
 
 
-def _print_statuses(statuses: Sequence[DestinationStatus], routed: Collection[str]) -> None:
+def _print_statuses(statuses: Sequence[CountedStatus], routed: Collection[str]) -> None:
     head, *lines = table(HEAD, [_cells(status) for status in statuses])
     click.echo(head)
     for status, line in zip(statuses, lines, strict=True):
@@ -79,14 +79,14 @@ def _print_statuses(statuses: Sequence[DestinationStatus], routed: Collection[st
         print_wrapped(f"In the routes, but no worker has served them yet: {', '.join(unregistered)}.")
 
 
-def _cells(status: DestinationStatus) -> Sequence[str]:
+def _cells(status: CountedStatus) -> Sequence[str]:
     counts = {"pending": status.pending, "waiting": status.waiting, "dead": status.dead}
     numbers = [f"{number:,}" + "+" * (name in status.lower_bounds) for name, number in counts.items()]
-    return status.name, status.state, *numbers, instant(status.oldest_pending_at), f"{len(status.holders):,}"
+    return status.name, status.condition, *numbers, instant(status.oldest_pending_at), f"{len(status.holders):,}"
 
 
-def _remarks(status: DestinationStatus, routed: Collection[str]) -> Sequence[str]:
-    remarks = [_describe_state(status)] if status.state is not State.UP else []
+def _remarks(status: CountedStatus, routed: Collection[str]) -> Sequence[str]:
+    remarks = [_describe_condition(status)] if status.condition is not Condition.UP else []
     if status.name not in routed:
         remarks.append(_describe_unrouted(status))
     if status.dead:
@@ -98,9 +98,9 @@ def _remarks(status: DestinationStatus, routed: Collection[str]) -> Sequence[str
     return remarks
 
 
-def _describe_state(status: DestinationStatus) -> str:
+def _describe_condition(status: CountedStatus) -> str:
     reason = f": {printable(status.reason)}" if status.reason else ""
-    if status.state is State.PAUSED:
+    if status.condition is Condition.PAUSED:
         since = f" since {instant(status.paused_at)}" if status.paused_at else ""
         return f"paused{since}{reason}\nbin/destinations resume {status.name} --why TEXT"
     return (
@@ -109,7 +109,7 @@ def _describe_state(status: DestinationStatus) -> str:
     )
 
 
-def _describe_unrouted(status: DestinationStatus) -> str:
+def _describe_unrouted(status: CountedStatus) -> str:
     if not status.pending:
         return "not in the routes, and nothing is pending for it"
     number = "at least " * ("pending" in status.lower_bounds) + rows(status.pending)
@@ -120,8 +120,8 @@ def _describe_unrouted(status: DestinationStatus) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StateChange:
-    """A change of a destination's state. `changed` and `unchanged` report whether there was something to change."""
+class Action:
+    """What an operator does to a destination. `changed` and `unchanged` say whether there was something to change."""
 
     act: Callable[[Session, str, AuditEntry], bool]
     help: str
@@ -130,8 +130,8 @@ class StateChange:
     unchanged: str
 
 
-CHANGES: Mapping[str, StateChange] = {
-    "pause": StateChange(
+ACTIONS: Mapping[str, Action] = {
+    "pause": Action(
         act=operations.pause,
         help="Send nothing more to a destination. What is recorded for it stays pending, in order.",
         why="Stocktaking (OPS-7)",
@@ -141,7 +141,7 @@ CHANGES: Mapping[str, StateChange] = {
         ),
         unchanged="{0} is paused already. Nothing was changed.",
     ),
-    "resume": StateChange(
+    "resume": Action(
         act=operations.resume,
         help="Send to a paused destination again, in order for each reservation.",
         why="Stocktaking is over (OPS-7)",
@@ -151,7 +151,7 @@ CHANGES: Mapping[str, StateChange] = {
         ),
         unchanged="{0} is not paused. Nothing was changed.",
     ),
-    "probe": StateChange(
+    "probe": Action(
         act=operations.probe,
         help="Try a destination that is down at once, with one row, instead of at its next probe.",
         why="The shop is back (OPS-7)",
@@ -167,28 +167,28 @@ CHANGES: Mapping[str, StateChange] = {
 }
 
 
-def _add(action: str, change: StateChange) -> None:
-    """Add a subcommand that changes the state of a destination."""
+def _add(verb: str, action: Action) -> None:
+    """Add a subcommand that changes the condition of a destination."""
 
-    @destinations.command(action, help=change.help, examples=[f'bin/destinations {action} shop --why "{change.why}"'])
+    @destinations.command(verb, help=action.help, examples=[f'bin/destinations {verb} shop --why "{action.why}"'])
     @click.argument("name", metavar="NAME", help="The destination, as bin/destinations list shows it.")
     @options.audited()
     @options.as_json("name, action and changed (false if there was nothing to change).")
-    def change_state(name: str, who: str, why: str, as_json: bool) -> int:
-        with opened(f"{name} may be changed or not: bin/destinations list shows its state.") as (db, _):
+    def act(name: str, who: str, why: str, as_json: bool) -> int:
+        with opened(f"{name} may be changed or not: bin/destinations list shows its condition.") as (db, _):
             # Made first, because it raises Invalid: a change that the audit can't record is not made.
             entry = AuditEntry(who=who, why=why)
             with db.begin() as session:
-                changed = change.act(session, name, entry)
+                changed = action.act(session, name, entry)
         if as_json:
-            print_json(name=name, action=action, changed=changed)
+            print_json(name=name, action=verb, changed=changed)
         else:
-            print_wrapped((change.changed if changed else change.unchanged).format(name))
+            print_wrapped((action.changed if changed else action.unchanged).format(name))
         return DONE
 
 
-for _action, _change in CHANGES.items():
-    _add(_action, _change)
+for _verb, _action in ACTIONS.items():
+    _add(_verb, _action)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from domain.runtime.errors import UnknownDestination
 PROBED = 10_000
 
 
-class State(StrEnum):
+class Condition(StrEnum):
     """UP: rows are sent. PAUSED: nothing is sent until an operator resumes it. DOWN: one probe now and then."""
 
     UP = "up"
@@ -28,8 +28,8 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DestinationState:
-    """The state of a destination. `failures` counts consecutive failures, probes included: above 0 it is down."""
+class DestinationStatus:
+    """The status of a destination. `failures` counts consecutive failures, probes included: above 0 it is down."""
 
     name: str
     paused: bool
@@ -40,10 +40,10 @@ class DestinationState:
     failures: int
 
     @property
-    def state(self) -> State:
+    def condition(self) -> Condition:
         if self.paused:
-            return State.PAUSED
-        return State.DOWN if self.failures else State.UP
+            return Condition.PAUSED
+        return Condition.DOWN if self.failures else Condition.UP
 
 
 #: When an operator paused it. A destination that paused itself, by answering 410, has no audit entry.
@@ -57,7 +57,7 @@ _paused_at = (
     .scalar_subquery()
 )
 
-#: The columns of a DestinationState without its name. A destination that only rows name is taken to be up.
+#: The columns of a DestinationStatus without its name. A destination that only rows name is taken to be up.
 FACTS: Sequence[ColumnElement[Any]] = (
     func.coalesce(destinations.c.paused, False).label("paused"),
     _paused_at.label("paused_at"),
@@ -68,14 +68,14 @@ FACTS: Sequence[ColumnElement[Any]] = (
 )
 
 
-def lock(session: Session, name: str) -> DestinationState:
+def lock(session: Session, name: str) -> DestinationStatus:
     """Lock a destination until the transaction ends. Raises UnknownDestination."""
     known = select(destinations.c.name, *FACTS).where(destinations.c.name == name).with_for_update(of=destinations)
     found = session.execute(known).one_or_none()
     if found is None:
         names = session.execute(select(destinations.c.name).order_by(destinations.c.name)).scalars()
         raise UnknownDestination(name, ", ".join(names) or "none yet")
-    return DestinationState(**found._mapping)
+    return DestinationStatus(**found._mapping)
 
 
 def pause(session: Session, name: str, entry: AuditEntry) -> bool:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.outbox.operations.destinations import FACTS, DestinationState
+from domain.outbox.operations.destinations import FACTS, DestinationStatus
 from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
 from domain.runtime.database import CLOCK
 
@@ -41,8 +41,10 @@ CountName = Literal["pending", "waiting", "dead"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DestinationStatus(DestinationState):
-    """The status of a destination, which this release may not know: an older release may meet rows of a newer one.
+class CountedStatus(DestinationStatus):
+    """The status of a destination with its rows counted.
+
+    This release may not know the destination: an older release may meet rows of a newer one.
 
     `ready` rows can be delivered now, `waiting` ones later, and `dead` excludes discarded ones: each is counted up to
     MAX_COUNTED. `oldest_pending_at` is when the oldest pending row was recorded or replayed. `holders` are the
@@ -81,14 +83,14 @@ class DestinationStatus(DestinationState):
         return self.failures > 0
 
 
-def read_statuses(session: Session) -> Sequence[DestinationStatus]:
+def read_statuses(session: Session) -> Sequence[CountedStatus]:
     """Return the status of every destination that is registered or has rows, in order of name.
 
     It reads the indexes of pending and dead rows only, so processed rows cost nothing. Raises
     OperationalError if it takes longer than READ_SECONDS.
     """
     session.execute(_BY_INDEX)
-    return [DestinationStatus(**row) for row in session.execute(STATUSES).mappings()]
+    return [CountedStatus(**row) for row in session.execute(STATUSES).mappings()]
 
 
 #: Without statistics, or just after a large insert, the planner may prefer to read the whole table.

@@ -8,7 +8,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox.operations.status import MAX_COUNTED, DestinationStatus, read_statuses
+from domain.outbox.operations.status import MAX_COUNTED, CountedStatus, read_statuses
 from domain.runtime.metrics import Reading
 
 #: A status is not read again for this time, in seconds.
@@ -42,9 +42,9 @@ class StatusCache:
         self._db = db
         self._lock = threading.Lock()
         self._stale_at = 0.0
-        self._statuses: Sequence[DestinationStatus] | None = None
+        self._statuses: Sequence[CountedStatus] | None = None
 
-    def get(self) -> Sequence[DestinationStatus] | None:
+    def get(self) -> Sequence[CountedStatus] | None:
         """Return the statuses as they were a moment ago, or None if the database can't be asked."""
         with self._lock:
             began = time.monotonic()
@@ -60,7 +60,7 @@ class StatusCache:
         up = Reading(name="holdfast_outbox_up", help=UP, values={"": float(statuses is not None)})
         return [up, *(_reading(figure, meaning, statuses or ()) for figure, meaning in FIGURES.items())]
 
-    def _read(self) -> Sequence[DestinationStatus] | None:
+    def _read(self) -> Sequence[CountedStatus] | None:
         try:
             with self._db.begin() as session:
                 return read_statuses(session)
@@ -69,6 +69,6 @@ class StatusCache:
             return None
 
 
-def _reading(figure: str, meaning: str, statuses: Sequence[DestinationStatus]) -> Reading:
+def _reading(figure: str, meaning: str, statuses: Sequence[CountedStatus]) -> Reading:
     values = {status.name: float(getattr(status, figure)) for status in statuses}
     return Reading(name=f"holdfast_outbox_{figure}", help=meaning, values=values)

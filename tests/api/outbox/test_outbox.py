@@ -37,7 +37,7 @@ def test_the_status_of_each_destination_is_listed(api: httpx.Client, db: Db) -> 
 
     (status,) = [one for one in api.get("/outbox/destinations").json()["destinations"] if one["name"] == "events"]
 
-    assert (status["state"], status["pending"], status["dead"], status["lanes_leased"]) == ("up", 1, 2, 0)
+    assert (status["condition"], status["pending"], status["dead"], status["lanes_leased"]) == ("up", 1, 2, 0)
     assert not status["routed"], "the API of these tests has the default routes"
 
 
@@ -59,15 +59,15 @@ def test_a_destination_is_paused_however_long_it_takes_to_count_what_it_has(api:
         session.execute(text("LOCK TABLE outbox IN ACCESS EXCLUSIVE MODE"))
         paused = answer_to(api, "/outbox/destinations/events/pause")
 
-    assert paused["state"] == "paused"
+    assert paused["condition"] == "paused"
 
 
 def test_a_destination_is_paused_and_resumed_with_who_and_why(api: httpx.Client, db: Db) -> None:
     paused = answer_to(api, "/outbox/destinations/events/pause")
 
-    assert (paused["state"], paused["reason"]) == ("paused", "the shop is back (ann@ops)")
+    assert (paused["condition"], paused["reason"]) == ("paused", "the shop is back (ann@ops)")
     assert destination(db, "events").paused
-    assert answer_to(api, "/outbox/destinations/events/resume")["state"] == "up"
+    assert answer_to(api, "/outbox/destinations/events/resume")["condition"] == "up"
     assert [(one.action, one.who, one.why) for one in audited(db)] == [
         ("pause", "ann@ops", "the shop is back"),
         ("resume", "ann@ops", "the shop is back"),
@@ -77,7 +77,7 @@ def test_a_destination_is_paused_and_resumed_with_who_and_why(api: httpx.Client,
 def test_a_probe_where_nothing_is_down_changes_nothing(api: httpx.Client, db: Db) -> None:
     before = everything(db)
 
-    assert answer_to(api, "/outbox/destinations/events/probe")["state"] == "up"
+    assert answer_to(api, "/outbox/destinations/events/probe")["condition"] == "up"
     assert everything(db) == before
 
 

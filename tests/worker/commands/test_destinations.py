@@ -7,8 +7,8 @@ import pytest
 from sqlalchemy import select, text, update
 
 from domain.outbox import Unreachable
-from domain.outbox.operations.destinations import State
-from domain.outbox.operations.status import MAX_COUNTED, DestinationStatus, read_statuses
+from domain.outbox.operations.destinations import Condition
+from domain.outbox.operations.status import MAX_COUNTED, CountedStatus, read_statuses
 from domain.outbox.table import outbox
 from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded
@@ -44,7 +44,7 @@ def shop(db: Db) -> Db:
     return with_shop(db)
 
 
-def status(db: Db, name: str = SHOP) -> DestinationStatus:
+def status(db: Db, name: str = SHOP) -> CountedStatus:
     with db.begin() as session:
         (found,) = [one for one in read_statuses(session) if one.name == name]
     return found
@@ -59,7 +59,17 @@ def listed(tmp_path: Path, *routes: str) -> str:
 def test_destinations_with_nothing_to_deliver_are_up(db: Db, tmp_path: Path) -> None:
     lines = listed(tmp_path, "confirmation", "events").splitlines()
 
-    assert lines[0].split() == ["NAME", "STATE", "PENDING", "WAITING", "DEAD", "OLDEST", "PENDING", "LANES", "LEASED"]
+    assert lines[0].split() == [
+        "NAME",
+        "CONDITION",
+        "PENDING",
+        "WAITING",
+        "DEAD",
+        "OLDEST",
+        "PENDING",
+        "LANES",
+        "LEASED",
+    ]
     assert [line.split() for line in lines[1:]] == [
         [name, "up", "0", "0", "0", "-", "0"] for name in ("confirmation", "events")
     ]
@@ -79,7 +89,7 @@ def test_pending_waiting_and_dead_rows_are_counted_and_the_oldest_is_shown(relay
     assert (found.pending, found.waiting, found.dead) == (4, 1, 1)
     assert found.oldest_pending_at == row(relay.db, ids[0]).created_at
     text = listed(tmp_path)
-    assert "shop          up           4        1     1  2" in text
+    assert "shop          up               4        1     1  2" in text
     assert "dead letters: bin/dead-letters list --destination shop" in text
 
 
@@ -91,7 +101,7 @@ def test_a_backlog_is_counted_up_to_a_bound_and_marked_as_more(shop: Db, tmp_pat
     found = status(shop)
 
     assert (found.pending, found.waiting, found.dead, found.lower_bounds) == (MAX_COUNTED, 0, 1, ["pending"])
-    assert "shop          up     20,000+        0     1  2" in listed(tmp_path)
+    assert "shop          up         20,000+        0     1  2" in listed(tmp_path)
     assert "no worker delivers at least 20,000 rows." in on_one_line(listed(tmp_path, "events"))
 
 
@@ -126,7 +136,11 @@ def test_a_destination_that_is_down_is_listed_with_since_when_why_and_its_next_p
 
     found, state = status(relay.db), destination(relay.db)
 
-    assert (found.state, found.opened_at, found.next_probe_at) == (State.DOWN, state.opened_at, state.open_until)
+    assert (found.condition, found.opened_at, found.next_probe_at) == (
+        Condition.DOWN,
+        state.opened_at,
+        state.open_until,
+    )
     text = on_one_line(listed(tmp_path))
     assert "down since " in text and "next probe at " in text and "503 busy" in text
 
@@ -159,7 +173,7 @@ def test_a_paused_destination_gets_nothing_until_it_is_resumed(relay_to: OpenRel
     assert paused.returncode == 0 and paused.stdout.startswith("shop is paused: ")
     assert relay.run() == Tally()
     found = status(relay.db)
-    assert (found.state, found.reason) == (State.PAUSED, "stocktaking (OPS-7) (ann@ops)")
+    assert (found.condition, found.reason) == (Condition.PAUSED, "stocktaking (OPS-7) (ann@ops)")
     text = listed(tmp_path)
     assert "stocktaking (OPS-7)" in text and "bin/destinations resume shop" in text
     resumed = run_command("destinations", "resume", SHOP, "--why=done", "--who=bob@ops")
@@ -175,7 +189,7 @@ def test_a_destination_that_paused_itself_is_listed_with_its_answer(relay_to: Op
     recorded_for(relay.db, an_aggregate())
     relay.run()
 
-    assert (status(relay.db).state, status(relay.db).paused_at) == (State.PAUSED, None)
+    assert (status(relay.db).condition, status(relay.db).paused_at) == (Condition.PAUSED, None)
     assert "paused: 410 Gone" in listed(tmp_path)
 
 
@@ -186,7 +200,7 @@ def test_a_destination_that_paused_itself_was_not_paused_by_an_earlier_operator(
     recorded_for(relay.db, an_aggregate())
     relay.run()
 
-    assert (status(relay.db).state, status(relay.db).paused_at) == (State.PAUSED, None)
+    assert (status(relay.db).condition, status(relay.db).paused_at) == (Condition.PAUSED, None)
 
 
 def test_a_probe_is_made_at_once_and_if_it_succeeds_everything_is_delivered(relay_to: OpenRelay) -> None:
@@ -204,7 +218,7 @@ def test_a_probe_is_made_at_once_and_if_it_succeeds_everything_is_delivered(rela
     assert run.returncode == 0 and "probed at once" in run.stdout
     assert relay.run() == Tally(tried=7, processed=7)
     assert sorted(server.called) == ids and server.called.index(ids[0]) < server.called.index(ids[1])
-    assert status(relay.db).state is State.UP
+    assert status(relay.db).condition is Condition.UP
     assert [(one.action, one.rows > 0) for one in audited(relay.db)] == [("probe", True)]
 
 
@@ -219,7 +233,7 @@ def test_a_probe_of_a_destination_that_is_still_down_costs_one_call(relay_to: Op
     relay.run()
 
     assert len(server.called) == 1
-    assert status(relay.db).state is State.DOWN
+    assert status(relay.db).condition is Condition.DOWN
     with relay.db.begin() as session:
         assert set(session.execute(select(outbox.c.attempts)).scalars()) == {0}
 

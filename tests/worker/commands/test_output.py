@@ -26,7 +26,7 @@ WHY = "--why=test"
 
 STATUS = {
     "name": str,
-    "state": str,
+    "condition": str,
     "routed": bool,
     "reason": str | None,
     "paused_at": str | None,
@@ -84,7 +84,7 @@ def test_the_statuses_of_the_destinations(shop: Db) -> None:
     (status,) = [one for one in found["destinations"] if one["name"] == SHOP]
     assert status.keys() == STATUS.keys()
     assert all(isinstance(status[name], kind) for name, kind in STATUS.items())
-    assert (status["state"], status["reason"]) == ("paused", "stocktaking (ann)")
+    assert (status["condition"], status["reason"]) == ("paused", "stocktaking (ann)")
     assert (status["pending"], status["waiting"], status["dead"]) == (2, 0, 1)
     assert status["lanes_leased"] == 1 and len(status["holders"]) == 1
     assert status["routed"] is False and status["oldest_pending_at"].endswith("Z")

@@ -8,7 +8,7 @@ from sqlalchemy import func, update
 from domain.outbox import Delivered, Outcome, Rejected
 from domain.outbox.delivery import breaker
 from domain.outbox.operations import status
-from domain.outbox.operations.status import DestinationStatus
+from domain.outbox.operations.status import CountedStatus
 from domain.outbox.operations.status_cache import FIGURES, StatusCache
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
@@ -29,7 +29,7 @@ from tests.support.outbox import (
 NOTHING = {"pending": 0, "waiting": 0, "dead": 0, "oldest_pending_age_seconds": 0, "breaker_open": 0, "paused": 0}
 
 
-def status_of(db: Db, destination: str = SHOP) -> DestinationStatus:
+def status_of(db: Db, destination: str = SHOP) -> CountedStatus:
     with db.begin() as session:
         (found,) = [one for one in status.read_statuses(session) if one.name == destination]
     return found
