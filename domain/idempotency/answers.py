@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from domain.idempotency.table import Answered, Key, StoredAnswer, requests
-from domain.runtime.database import arrays, lists
+from domain.runtime.database import as_json, records
 from domain.runtime.errors import IdempotencyKeyReused, Refusal
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ def lookup(session: Session, keys: Collection[Key]) -> Mapping[Key, StoredAnswer
     """Return the answers that were given under these keys."""
     if not keys:
         return {}
-    rows = session.execute(_LOOKUP, lists(_asked, **_scopes(keys)))
+    rows = session.execute(_LOOKUP, {"asked": as_json([_scope(key) for key in keys])})
     return {
         Key(row.client_id, row.operation, row.idempotency_key): StoredAnswer(row.payload_hash, row.answer)
         for row in rows
@@ -39,14 +39,11 @@ def store(session: Session, answers: Sequence[tuple[Key, StoredAnswer, UUID | No
     if not answers:
         return ()
     ordered = sorted(answers, key=lambda entry: (entry[0].client_id, entry[0].operation, entry[0].key))
-    given = lists(
-        _given,
-        **_scopes([key for key, _, _ in ordered]),
-        payload_hash=[answer.payload_hash for _, answer, _ in ordered],
-        reservation_id=[reservation_id for _, _, reservation_id in ordered],
-        answer=[answer.text for _, answer, _ in ordered],
-    )
-    return {Key(*row) for row in session.execute(_STORE, given)}
+    given = [
+        _scope(key) | {"payload_hash": answer.payload_hash, "reservation_id": made, "answer": answer.text}
+        for key, answer, made in ordered
+    ]
+    return {Key(*row) for row in session.execute(_STORE, {"given": as_json(given)})}
 
 
 def once(
@@ -92,21 +89,17 @@ def _is(key: Key) -> list[ColumnElement[bool]]:
     ]
 
 
-def _scopes(keys: Collection[Key]) -> dict[str, list[str]]:
-    return {
-        "client_id": [key.client_id for key in keys],
-        "operation": [key.operation for key in keys],
-        "idempotency_key": [key.key for key in keys],
-    }
+def _scope(key: Key) -> dict[str, object]:
+    return {"client_id": key.client_id, "operation": key.operation, "idempotency_key": key.key}
 
 
-_asked = arrays("asked", client_id=Text, operation=Text, idempotency_key=Text)
+_asked = records("asked", client_id=Text, operation=Text, idempotency_key=Text)
 _LOOKUP = select(requests).where(
     requests.c.client_id == _asked.c.client_id,
     requests.c.operation == _asked.c.operation,
     requests.c.idempotency_key == _asked.c.idempotency_key,
 )
-_given = arrays(
+_given = records(
     "given",
     client_id=Text,
     operation=Text,

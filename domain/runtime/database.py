@@ -1,15 +1,18 @@
 """PostgreSQL: connecting, the clock, bulk writing, errors. It is the only server that the domain speaks to."""
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from sqlalchemy import (
+    JSON,
     Engine,
     MetaData,
     Table,
     TableValuedAlias,
+    Text,
     bindparam,
     cast,
     column,
@@ -173,6 +176,22 @@ def arrays(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> Tab
 def lists(table: TableValuedAlias, **columns: Sequence[Any]) -> dict[str, Sequence[Any]]:
     """Return the parameters of a statement with a table from `arrays`: for each of its columns a list, all as long."""
     return {f"{table.name}_{column}": values for column, values in columns.items()}
+
+
+def records(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
+    """Return a table of that name made from one parameter, for many rows of text.
+
+    The parameter has the name of the table, and its value comes from `as_json`. psycopg turns a list of texts into an
+    array in Python, character by character; JSON is encoded in C.
+    """
+    shape = (column(name, kind) for name, kind in columns.items())
+    given = cast(bindparam(name, type_=Text), JSON)
+    return func.json_to_recordset(given).table_valued(*shape, name=name).render_derived(name, with_types=True)
+
+
+def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the value of the parameter of a table from `records`."""
+    return json.dumps(rows, default=str)
 
 
 def constraint_of(error: IntegrityError) -> str | None:
