@@ -15,7 +15,6 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.types import ExceptionHandlersMap
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.bulkheads import Bulkhead, Limits
@@ -41,7 +40,6 @@ from domain.outbox import Routes
 from domain.outbox.operations.status_cache import StatusCache
 from domain.reservations import reserve
 from domain.runtime import database, logs, tracing
-from domain.runtime.errors import HoldfastError
 from domain.runtime.metrics import registry_of
 from domain.runtime.settings import Settings
 
@@ -70,12 +68,7 @@ OPERATIONS: Mapping[str, Shown] = {
     **health_examples.OPERATIONS,
 }
 
-EXCEPTION_HANDLERS: ExceptionHandlersMap = {
-    HoldfastError: problems.of_error,
-    SQLAlchemyError: problems.of_database_error,
-    HTTPException: problems.of_http_error,
-    Exception: problems.of_bug,
-}
+EXCEPTION_HANDLERS: ExceptionHandlersMap = {HTTPException: problems.of_any, Exception: problems.of_any}
 
 OPENAPI = OpenAPIConfig(
     title="Holdfast",

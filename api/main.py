@@ -145,9 +145,10 @@ def load_app() -> "Admission":
     """
     from api.app import create_app
     from api.http.admission import Admission
+    from api.reservations.hot_path import HotPath
 
     try:
-        return Admission(create_app(), most_requests=MOST_REQUESTS)
+        return Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS)
     except ConfigurationError as error:
         code = startup.report(error)
         os.kill(os.getppid(), STOP_SERVER)

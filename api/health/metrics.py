@@ -17,7 +17,12 @@ async def count(message: Message, scope: Scope) -> None:
     """Count a response when it begins to be sent."""
     if message["type"] == "http.response.start":
         handler = scope.get("route_handler")
-        _requests(handler.handler_name if handler else "none", message["status"]).inc()
+        count_response(handler.handler_name if handler else "none", message["status"])
+
+
+def count_response(operation: str, status: int) -> None:
+    """Count a response."""
+    _requests(operation, status).inc()
 
 
 @cache

@@ -30,10 +30,7 @@ class Strict(AbstractDTO[T]):
 
     def decode_bytes(self, value: bytes) -> Any:
         """Return the struct. Raises Invalid, or an HTTPException for another content type."""
-        content_type = self.asgi_connection.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type != "application/json" and not content_type.endswith("+json"):
-            raise HTTPException(status_code=415)
-        return read(value, self.model_type)
+        return decode(self.asgi_connection.headers.get("content-type", ""), value, self.model_type)
 
     @classmethod
     def create_for_field_definition(cls, *_: Any, **__: Any) -> None:
@@ -57,6 +54,14 @@ class Strict(AbstractDTO[T]):
     def data_to_encodable_type(self, data: Any) -> LitestarEncodableType:
         encodable: LitestarEncodableType = data
         return encodable
+
+
+def decode(content_type: str, body: bytes, model: type[T]) -> T:
+    """Decode a body of that content type. Raises Invalid, or an HTTPException for a type that is not JSON."""
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise HTTPException(status_code=415)
+    return read(body, model)
 
 
 def read(body: bytes, model: type[T]) -> T:

@@ -211,6 +211,19 @@ def _invalid(error: ValidationException) -> Invalid:
     return Invalid("body", "it is empty, and JSON is required") if field == "data" else Invalid(field, sentence(reason))
 
 
+def of_any(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """Render any error that a handler may raise."""
+    match error:
+        case HoldfastError():
+            return of(error)
+        case SQLAlchemyError():
+            return of_database_error(request, error)
+        case HTTPException():
+            return of_http_error(request, error)
+        case _:
+            return of_bug(request, error)
+
+
 def of_bug(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
     """Render an error that should never happen, without showing its details to the client."""
     log.error("request.failed", exc_info=error)

@@ -26,16 +26,24 @@ def answered(outcome: Answered | Refusal, *, status: int, at: str) -> Response[A
     """
     if isinstance(outcome, Refusal):
         raise outcome
-    head = msgspec.json.decode(outcome.text, type=_Head)
+    # Bytes are sent as they are; the annotation of each handler says what they contain.
+    return Response(
+        cast(Any, outcome.text.encode()),
+        status_code=status,
+        media_type="application/json",
+        headers=headers_of(outcome, status=status, at=at),
+    )
+
+
+def headers_of(answer: Answered, *, status: int, at: str) -> dict[str, str]:
+    """Return the headers of the response with an answer, beside its type and length."""
+    head = msgspec.json.decode(answer.text, type=_Head)
     headers = {"ETag": f'"{head.version}"'} if head.version else {}
     if status == 201:
         headers["Location"] = f"{at}/{head.id}"
-    if outcome.replayed:
+    if answer.replayed:
         headers["Idempotency-Replayed"] = "true"
-    # Bytes are sent as they are; the annotation of each handler says what they contain.
-    return Response(
-        cast(Any, outcome.text.encode()), status_code=status, media_type="application/json", headers=headers
-    )
+    return headers
 
 
 _PROBLEMS = {

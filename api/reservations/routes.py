@@ -40,11 +40,12 @@ async def make_reservation(request: Request[Any, Any, Any], data: NewReservation
     # Read from the state of the application: to inject these two would cost a third of the time of a request.
     group_commit: GroupCommit = request.app.state.group_commit
     hold_lifetime: timedelta = request.app.state.hold_lifetime
-    outcome = await group_commit.submit(_reserve(request, data, hold_lifetime))
+    outcome = await group_commit.submit(reserve_of(request, data, hold_lifetime))
     return answered(outcome, status=201, at="/reservations")
 
 
-def _reserve(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta) -> Reserve:
+def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta) -> Reserve:
+    """Return what a request for a reservation wants. Raises Invalid."""
     if (data.item_id is None) == (data.sku is None):
         raise Invalid("item_id", "give either item_id or sku, and not both")
     if data.metadata:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Text, Uuid, delete, select, update
+from sqlalchemy import ColumnElement, Text, Uuid, delete, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -94,11 +94,19 @@ def _scope(key: Key) -> dict[str, object]:
 
 
 _asked = records("asked", client_id=Text, operation=Text, idempotency_key=Text)
-_LOOKUP = select(requests).where(
-    requests.c.client_id == _asked.c.client_id,
-    requests.c.operation == _asked.c.operation,
-    requests.c.idempotency_key == _asked.c.idempotency_key,
+# The limit makes PostgreSQL look each key up by the primary key. It would join by reading all keys where it takes the
+# table for small, which it does until the table is analyzed.
+_one = (
+    select(requests)
+    .where(
+        requests.c.client_id == _asked.c.client_id,
+        requests.c.operation == _asked.c.operation,
+        requests.c.idempotency_key == _asked.c.idempotency_key,
+    )
+    .limit(1)
+    .lateral("one")
 )
+_LOOKUP = select(_one).select_from(_asked.join(_one, true()))
 _given = records(
     "given",
     client_id=Text,
