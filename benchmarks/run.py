@@ -21,7 +21,7 @@ from benchmarks.outbox.snapshot import snapshot
 from benchmarks.outbox.waiting import waiting
 from benchmarks.reservations.expiring import expiring
 from benchmarks.reservations.load import require_wrk
-from benchmarks.reservations.reserving import reserving, selling_out
+from benchmarks.reservations.reserving import locked_item, reserving, selling_out
 from benchmarks.rivals.draining import rivals
 from domain.runtime import logs, startup
 from worker.commands import command_line, options
@@ -31,6 +31,7 @@ from worker.commands.output import print_json, progress
 BENCHMARKS: Mapping[str, Callable[[Environment], Iterator[Measure]]] = {
     "reserving": reserving,
     "selling-out": selling_out,
+    "locked-item": locked_item,
     "draining": draining,
     "latency": latency,
     "rivals": rivals,
@@ -46,7 +47,7 @@ BENCHMARKS: Mapping[str, Callable[[Environment], Iterator[Measure]]] = {
 }
 
 #: The benchmarks whose load comes from wrk.
-WITH_WRK = frozenset({"reserving", "selling-out", "history"})
+WITH_WRK = frozenset({"reserving", "selling-out", "locked-item", "history"})
 
 MEMBERS = (
     "machine, and measures, a list of benchmark, what, measured, baseline, budget, met (null without a budget) and"

@@ -42,18 +42,23 @@ def require_wrk() -> None:
         )
 
 
-def reserve(port: int, *, connections: int, items: int) -> Load:
-    """Reserve units of that many items, and require that every request is answered with success."""
-    load = send(port, connections=connections, items=items)
+def reserve(port: int, *, connections: int, items: int, first: int = 1) -> Load:
+    """Reserve units of that many items from that id on, and require that every request is answered with success."""
+    load = send(port, connections=connections, items=items, first=first)
     # Errors and refusals are fast, and would look like a good figure.
     assert load.refused == 0, f"{load.refused} answers were not 201"
     return load
 
 
-def send(port: int, *, connections: int, items: int) -> Load:
+def send(port: int, *, connections: int, items: int, first: int = 1) -> Load:
     """Send reservations as fast as that many connections can, whatever is answered."""
     command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", SCRIPT]
-    variables = {"ITEMS": str(items), "RUN": secrets.token_hex(4), "PATH": "/usr/local/bin:/usr/bin:/bin"}
+    variables = {
+        "ITEMS": str(items),
+        "FIRST": str(first),
+        "RUN": secrets.token_hex(4),
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+    }
     report = subprocess.run(
         [*command, f"http://127.0.0.1:{port}"], env=variables, cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout

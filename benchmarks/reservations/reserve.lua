@@ -1,5 +1,6 @@
--- wrk: each request reserves one unit, with a key of its own, of one of ITEMS items.
+-- wrk: each request reserves one unit, with a key of its own, of one of ITEMS items from the id FIRST on.
 local items = tonumber(os.getenv("ITEMS"))
+local first = tonumber(os.getenv("FIRST"))
 local n = 0
 
 function init()
@@ -10,5 +11,5 @@ function request()
    n = n + 1
    local headers = {["Content-Type"] = "application/json", ["Idempotency-Key"] = prefix .. n}
    -- A prime step visits every item before it visits one again.
-   return wrk.format("POST", "/reservations", headers, '{"item_id":' .. (1 + n * 7919 % items) .. ',"quantity":1}')
+   return wrk.format("POST", "/reservations", headers, '{"item_id":' .. (first + n * 7919 % items) .. ',"quantity":1}')
 end
