@@ -2,9 +2,10 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Select, String, any_, bindparam, cast, func, insert, select, update
+from sqlalchemy import BigInteger, Row, String, any_, bindparam, cast, func, insert, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -35,25 +36,38 @@ def lock(session: Session, ids: Collection[int], skus: Collection[str] = ()) -> 
     NO KEY UPDATE excludes every other writer of stock, and leaves the foreign-key
     checks of inserts alone.
     """
-    return _lock(session, _LOCK, {*ids, *_named(session, skus).values()})
+    rows = session.execute(_LOCK, {"ids": list({*ids, *_named(session, skus).values()})})
+    return [_item(row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
 class Locked:
-    """The items that could be locked at once, and which of those asked for another transaction has locked."""
+    """The items that could be locked at once, with the database's time, and those that another transaction has locked.
+
+    There is no time if there is no item.
+    """
 
     items: Sequence[Item]
+    at: datetime | None
     elsewhere: Collection[int | str]
 
 
 def lock_free(session: Session, ids: Collection[int], skus: Collection[str] = ()) -> Locked:
     """Lock those of the items that no other transaction has locked, without waiting for the others."""
     named = _named(session, skus)
-    locked = _lock(session, _LOCK_FREE, {*ids, *named.values()})
-    free = {item.id for item in locked}
+    rows = session.execute(_LOCK_FREE, {"ids": list({*ids, *named.values()})}).all()
+    free = {row.id for row in rows}
     missing = {item_id for item_id in ids if item_id not in free}
     existing = session.execute(_EXISTING, {"ids": list(missing)}).scalars().all() if missing else ()
-    return Locked(locked, {*existing, *(sku for sku, item_id in named.items() if item_id not in free)})
+    return Locked(
+        items=[_item(row) for row in rows],
+        at=rows[0].at if rows else None,
+        elsewhere={*existing, *(sku for sku, item_id in named.items() if item_id not in free)},
+    )
+
+
+def _item(row: Row[Any]) -> Item:
+    return Item(**{column.name: row[place] for place, column in enumerate(items.c)})
 
 
 def _named(session: Session, skus: Collection[str]) -> Mapping[str, int]:
@@ -61,15 +75,11 @@ def _named(session: Session, skus: Collection[str]) -> Mapping[str, int]:
     return {sku: item_id for item_id, sku in session.execute(_NAMED, {"skus": list(skus)})} if skus else {}
 
 
-def _lock(session: Session, statement: Select[Any], ids: Collection[int]) -> Sequence[Item]:
-    return [Item(**row._mapping) for row in session.execute(statement, {"ids": list(ids)})]
-
-
 _among_ids = items.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger)))
 _NAMED = select(items.c.id, items.c.sku).where(items.c.sku == any_(cast(bindparam("skus"), ARRAY(String))))
 _EXISTING = select(items.c.id).where(_among_ids)
 _LOCK = select(items).where(_among_ids).order_by(items.c.id).with_for_update(key_share=True)
-_LOCK_FREE = _LOCK.with_for_update(key_share=True, skip_locked=True)
+_LOCK_FREE = _LOCK.add_columns(func.clock_timestamp().label("at")).with_for_update(key_share=True, skip_locked=True)
 
 
 def move(session: Session, changes: Mapping[int, int]) -> None:

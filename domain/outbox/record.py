@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Integer, insert, select
 from sqlalchemy.orm import Session
 
 from domain.events import validation
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
-from domain.runtime.database import copy
+from domain.runtime.database import records
 from domain.runtime.identity import new_id
 
 
@@ -39,7 +40,8 @@ def record(session: Session, events: Iterable[Event], routes: Routes) -> int:
     """
     rows = [row for event, payload in _checked(events) for row in _rows(routes, event, payload)]
     if rows:
-        copy(session, outbox, _COLUMNS, rows)
+        numbered = (f'{{"place":{place},{row}}}' for place, row in enumerate(rows))
+        session.execute(_INSERT, {"given": f"[{','.join(numbered)}]"})
         session.info[_RECORDED] = True
     return len(rows)
 
@@ -51,9 +53,6 @@ _RECORDED = "recorded"
 def has_recorded(session: Session) -> bool:
     """Return whether this session has recorded an event. If so, its commit must be on disk before it is answered."""
     return _RECORDED in session.info
-
-
-_COLUMNS = ("event_id", "destination", "lane", "aggregate_id", "type", "payload", "headers")
 
 
 def _checked(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
@@ -68,10 +67,20 @@ def _checked(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
         yield event, text
 
 
-def _rows(routes: Routes, event: Event, payload: str) -> Sequence[tuple[Any, ...]]:
+def _rows(routes: Routes, event: Event, payload: str) -> Sequence[str]:
+    """Return the members of the rows of an event, as JSON. Its payload is JSON already."""
     wanted_by = routes.wanting(event.type)
     if not wanted_by:
         return ()
-    event_id, lane = new_id(), lane_of(event.aggregate_id)
     headers = json.dumps(event.headers) if event.headers else "{}"
-    return [(event_id, name, lane, event.aggregate_id, event.type, payload, headers) for name in wanted_by]
+    same = (
+        f'"event_id":"{new_id()}","lane":{lane_of(event.aggregate_id)},"aggregate_id":"{event.aggregate_id}",'
+        f'"type":{json.dumps(event.type)},"payload":{payload},"headers":{headers}'
+    )
+    return [f'"destination":{json.dumps(name)},{same}' for name in wanted_by]
+
+
+_COLUMNS = ("event_id", "destination", "lane", "aggregate_id", "type", "payload", "headers")
+_given = records("given", place=Integer, **{name: outbox.c[name].type for name in _COLUMNS})
+# In the order in which they were given, so that the ids are in the order of the events.
+_INSERT = insert(outbox).from_select(_COLUMNS, select(*(_given.c[name] for name in _COLUMNS)).order_by(_given.c.place))

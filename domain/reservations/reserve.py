@@ -1,6 +1,5 @@
 """Reserving stock: many requests at once, under the locks of their items."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Text, insert, select
 from sqlalchemy.orm import Session
 
 from domain import idempotency, items, outbox
@@ -20,7 +20,7 @@ from domain.reservations.expiry import TAKE_BACK_LIMIT, overdue_units, take_back
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation, history, reservations
 from domain.reservations.transition import SYSTEM
-from domain.runtime.database import copy, now
+from domain.runtime.database import as_json, records
 from domain.runtime.errors import IdempotencyKeyReused, Refusal, SoldOut, UnknownItem
 from domain.runtime.identity import new_ids
 
@@ -100,7 +100,7 @@ def reserve(
     `render` makes the answer that is stored under a request's key. A refusal makes no reservation, but overdue holds
     of its item may be expired. It waits for no lock of an item. Raises KeyRace.
     """
-    stock = _lock(session, requests)
+    stock, moment = _lock(session, requests)
     # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
     answered = idempotency.lookup(session, {request.key for request in requests if request.key})
     decisions = decide(requests, stock, answered)
@@ -108,7 +108,7 @@ def reserve(
     if shortages:
         stock, overdue = _take_back(session, requests, stock, shortages, routes, effort)
         decisions = decide(requests, stock, answered, overdue)
-    answers = _write(session, requests, decisions, render, routes)
+    answers = _write(session, requests, decisions, moment, render, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 
 
@@ -116,13 +116,14 @@ def reserve(
 Stock = Mapping[int | str, Item | None]
 
 
-def _lock(session: Session, requests: Sequence[Reserve]) -> Stock:
+def _lock(session: Session, requests: Sequence[Reserve]) -> tuple[Stock, datetime | None]:
+    """Lock the items that nobody else has locked. Return the stock and, if there is any, the database's time."""
     ids = {request.item for request in requests if isinstance(request.item, int)}
     skus = {request.item for request in requests if isinstance(request.item, str)}
     locked = items.lock_free(session, ids, skus)
     by_id: Stock = {item.id: item for item in locked.items}
     by_sku: Stock = {item.sku: item for item in locked.items}
-    return {**by_id, **by_sku, **dict.fromkeys(locked.elsewhere)}
+    return {**by_id, **by_sku, **dict.fromkeys(locked.elsewhere)}, locked.at
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +168,7 @@ def _take_back(
     }
     if take_back(session, wanted, routes, limit=effort.expire) == 0:
         return stock, overdue
-    after = _lock(session, requests)
+    after, _ = _lock(session, requests)
     before = {item.id: item.available_quantity for item in stock.values() if item}
     return after, {
         item.id: overdue[item.id] - (item.available_quantity - before[item.id])
@@ -231,6 +232,7 @@ def _write(
     session: Session,
     requests: Sequence[Reserve],
     decisions: Sequence[Decision],
+    moment: datetime | None,
     render: Callable[[Reservation], str],
     routes: Routes,
 ) -> Mapping[int, str]:
@@ -238,7 +240,7 @@ def _write(
     accepted = [(place, one.item) for place, one in enumerate(decisions) if isinstance(one, Accepted)]
     if not accepted:
         return {}
-    moment = now(session)
+    assert moment is not None, "an item was locked"
     ids = new_ids(moment)
     holds = [(place, requests[place], _hold(next(ids), requests[place], item, moment)) for place, item in accepted]
     answers = {place: render(hold) for place, _, hold in holds}
@@ -273,13 +275,7 @@ def _hold(hold_id: UUID, request: Reserve, item: Item, moment: datetime) -> Rese
 
 
 def _insert(session: Session, holds: Sequence[tuple[Reserve, Reservation]], routes: Routes) -> None:
-    copy(session, reservations, _COLUMNS, (_row(request, hold) for request, hold in holds))
-    copy(
-        session,
-        history,
-        ("reservation_id", "to_status", "changed_by"),
-        ((hold.id, hold.status, request.changed_by) for request, hold in holds),
-    )
+    session.execute(_INSERT, {"given": as_json([_row(request, hold) for request, hold in holds])})
     created = (event for request, hold in holds for event in events.of_creation(hold, request.headers))
     outbox.record(session, created, routes)
     taken: Counter[int] = Counter()
@@ -304,21 +300,34 @@ _COLUMNS = (
 )
 
 
-def _row(request: Reserve, hold: Reservation) -> tuple[Any, ...]:
-    return (
-        hold.id,
-        hold.item_id,
-        request.key and request.key.key,
-        hold.quantity,
-        hold.status,
-        hold.expires_at,
-        hold.guest_id,
-        hold.source,
-        hold.note,
-        None if hold.metadata is None else json.dumps(hold.metadata),
-        hold.created_at,
-        hold.updated_at,
-    )
+_given = records("given", changed_by=Text, **{name: reservations.c[name].type for name in _COLUMNS})
+_noted = insert(history).from_select(
+    ["reservation_id", "to_status", "changed_by"], select(_given.c.id, _given.c.status, _given.c.changed_by)
+)
+# One statement for both tables, because each one more is a round trip more for a lone request.
+_INSERT = (
+    insert(reservations)
+    .from_select(_COLUMNS, select(*(_given.c[name] for name in _COLUMNS)))
+    .add_cte(_noted.cte("noted"))
+)
+
+
+def _row(request: Reserve, hold: Reservation) -> Mapping[str, Any]:
+    return {
+        "id": hold.id,
+        "item_id": hold.item_id,
+        "idempotency_key": request.key and request.key.key,
+        "quantity": hold.quantity,
+        "status": hold.status,
+        "expires_at": hold.expires_at,
+        "guest_id": hold.guest_id,
+        "source": hold.source,
+        "note": hold.note,
+        "metadata": hold.metadata,
+        "created_at": hold.created_at,
+        "updated_at": hold.updated_at,
+        "changed_by": request.changed_by,
+    }
 
 
 def _answer(place: int, decisions: Sequence[Decision], answers: Mapping[int, str]) -> Answered | Refusal | Deferred:
