@@ -3,15 +3,14 @@
 from collections.abc import Collection, Iterable, Mapping
 from math import inf
 
-from sqlalchemy import BigInteger, and_, any_, bindparam, cast, column, func, select, true
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, Integer, and_, bindparam, func, select, true
 from sqlalchemy.orm import Session
 
 from domain.outbox import Routes
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation, is_hold, read, reservations
 from domain.reservations.transition import NOT_CONFIRMED, Change, transition
-from domain.runtime.database import CLOCK
+from domain.runtime.database import CLOCK, arrays, lists
 
 #: The holds that one call of `take_back` expires at most, so that nobody waits long for the locks of their items.
 TAKE_BACK_LIMIT = 1_000
@@ -31,7 +30,7 @@ def overdue_units(session: Session, item_ids: Collection[int], most_holds: int |
 
     An item with more overdue holds than `most_holds` has infinitely many: they are not counted to the end.
     """
-    counted = session.execute(_OVERDUE_UNITS, {"ids": list(item_ids), "most_holds": most_holds})
+    counted = session.execute(_OVERDUE_UNITS, lists(_counted, item_id=list(item_ids)) | {"most_holds": most_holds})
     return {row.item_id: inf if row.holds == most_holds else row.units for row in counted}
 
 
@@ -44,9 +43,9 @@ def take_back(session: Session, wanted: Mapping[int, int], routes: Routes, *, li
     """
     if not wanted:
         return 0
-    # A hold has at least one unit.
-    most_holds = min(limit, sum(wanted.values()))
-    overdue = session.execute(_TAKE_BACK, {"ids": list(wanted), "most_holds": most_holds})
+    # A hold has at least one unit, so an item needs no more holds than units.
+    holds = lists(_wanted, item_id=list(wanted), holds=[min(limit, units) for units in wanted.values()])
+    overdue = session.execute(_TAKE_BACK, holds | {"limit": limit})
     return _expire(session, _enough(map(Reservation.of, overdue), wanted), routes)
 
 
@@ -69,21 +68,30 @@ def _expire(session: Session, overdue: list[Reservation], routes: Routes) -> int
 
 _is_overdue = and_(is_hold, reservations.c.expires_at <= CLOCK)
 _overdue = read.where(_is_overdue).with_for_update(of=reservations, key_share=True, skip_locked=True)
-_ids = cast(bindparam("ids"), ARRAY(BigInteger))
-_TAKE_BACK = (
-    _overdue.where(reservations.c.item_id == any_(_ids))
+
+# Both look at one item after the other, and read its holds in order of an index. Otherwise PostgreSQL would at times,
+# by its statistics, read and sort all holds of the items, or all that are overdue.
+_wanted = arrays("wanted", item_id=BigInteger, holds=Integer)
+_longest_overdue = (
+    _overdue.where(reservations.c.item_id == _wanted.c.item_id)
     .order_by(reservations.c.expires_at)
-    .limit(bindparam("most_holds"))
+    .limit(_wanted.c.holds)
+    .lateral("longest_overdue")
 )
-_asked = func.unnest(_ids).table_valued(column("item_id", BigInteger), name="asked").render_derived("asked")
-_holds = (
+_TAKE_BACK = (
+    select(_longest_overdue)
+    .select_from(_wanted.join(_longest_overdue, true()))
+    .limit(bindparam("limit", type_=Integer))
+)
+
+_counted = arrays("counted", item_id=BigInteger)
+_first_overdue = (
     select(reservations.c.quantity)
-    .where(_is_overdue, reservations.c.item_id == _asked.c.item_id)
-    .limit(bindparam("most_holds"))
-    .lateral("holds")
+    .where(_is_overdue, reservations.c.item_id == _counted.c.item_id)
+    .order_by(reservations.c.expires_at)
+    .limit(bindparam("most_holds", type_=Integer))
+    .correlate(_counted)
+    .subquery("first_overdue")
 )
-_OVERDUE_UNITS = (
-    select(_asked.c.item_id, func.count().label("holds"), func.sum(_holds.c.quantity).label("units"))
-    .select_from(_asked.join(_holds, true()))
-    .group_by(_asked.c.item_id)
-)
+_sum = select(func.count().label("holds"), func.sum(_first_overdue.c.quantity).label("units")).lateral("sum")
+_OVERDUE_UNITS = select(_counted.c.item_id, _sum).select_from(_counted.join(_sum, true())).where(_sum.c.holds > 0)
