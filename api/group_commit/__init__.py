@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.group_commit.queues import Member
 from api.group_commit.writers import Act, BriefWriter, Commits, PatientWriter
 from domain.idempotency import Answered
-from domain.reservations import BRIEF, THOROUGH, Reserve
+from domain.reservations import Reserve
 from domain.runtime.errors import Busy
 from domain.runtime.metrics import Counter, Gauge
 
@@ -61,8 +61,8 @@ class GroupCommit:
         committed: Callable[[], None],
     ) -> None:
         self._queue_limit = queue_limit
-        self._patient = PatientWriter(Commits(patient_db, act, THOROUGH, committed), self._answer)
-        self._brief = BriefWriter(Commits(brief_db, act, BRIEF, committed), self._answer, self._patient.queue)
+        self._patient = PatientWriter(Commits(patient_db, act, committed), self._answer)
+        self._brief = BriefWriter(Commits(brief_db, act, committed), self._answer, self._patient.queue)
         self._writers = (self._brief, self._patient)
 
     def start(self) -> None:

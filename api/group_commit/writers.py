@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.group_commit.queues import Member, Queue, WaitingQueue
 from domain import items, outbox
 from domain.idempotency import Answered
-from domain.reservations import Deferred, Effort, KeyRace, Reserve
+from domain.reservations import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve
 from domain.runtime.database import (
     LOCK_TIMEOUT_MILLISECONDS,
     commit,
@@ -34,8 +34,11 @@ COMMIT_SECONDS = 5.0
 #: How long the patient writer waits for the lock of one item before it tries the others again.
 LOCK_MILLISECONDS = 50
 
-#: How long it rests when it could decide nothing.
-REST_SECONDS = 0.01
+#: How many times as long as the work on one item took it rests, so that the brief writer has most of the processor.
+REST_FACTOR = 2.0
+
+#: The longest rest.
+MOST_REST_SECONDS = 0.25
 
 #: How often a request is tried whose key races with a duplicate. Once the duplicate has committed, its answer is found.
 RACE_ATTEMPTS = 3
@@ -76,19 +79,18 @@ Answer = Callable[[Sequence[Member], Sequence[Answered | Exception]], None]
 class Commits:
     """Decides and commits sets, each in a transaction of its own."""
 
-    def __init__(self, db: sessionmaker[Session], act: Act, effort: Effort, committed: Callable[[], None]) -> None:
+    def __init__(self, db: sessionmaker[Session], act: Act, committed: Callable[[], None]) -> None:
         self._db = db
         self._act = act
-        self._effort = effort
         self._committed = committed
 
-    def commit(self, members: Sequence[Member], *, waits: bool = False) -> Sequence[Outcome]:
-        """Return the outcomes once they are committed. If it `waits`, it first waits for the locks of their items."""
+    def commit(self, members: Sequence[Member], *, thorough: bool = False) -> Sequence[Outcome]:
+        """Return the outcomes once they are committed. A `thorough` one first waits for the locks of their items."""
         requests = [member.request for member in members]
         with self._db() as session:
-            if waits and not _waited_for(session, requests):
+            if thorough and not _waited_for(session, requests):
                 return [Deferred()] * len(requests)
-            outcomes = self._act(session, requests, effort=self._effort)
+            outcomes = self._act(session, requests, effort=THOROUGH if thorough else BRIEF)
             # A set of refusals may have expired overdue holds, and recorded events of that.
             wrote = outbox.has_recorded(session) or any(
                 isinstance(outcome, Answered) and not outcome.replayed for outcome in outcomes
@@ -137,7 +139,7 @@ class _Writer:
     def _run(self) -> None:
         raise NotImplementedError
 
-    def _isolate(self, members: Sequence[Member], *, waits: bool = False) -> Sequence[Member]:
+    def _isolate(self, members: Sequence[Member], *, thorough: bool = False) -> Sequence[Member]:
         """Decide members together. Whatever fails as a whole is halved, until what makes it fail is alone.
 
         Return those that were deferred; all others are answered. Trouble with the database ends it at once.
@@ -147,7 +149,7 @@ class _Writer:
         while parts:
             part = parts.pop()
             try:
-                outcomes = self._commit(part, waits=waits)
+                outcomes = self._commit(part, thorough=thorough)
             except KeyRace as race:
                 parts += self._split_raced(part, race)
             # Every error is caught here, and nowhere else in the API: a request that makes a transaction fail must
@@ -170,16 +172,16 @@ class _Writer:
                 deferred += self._answer_decided(part, outcomes)
         return deferred
 
-    def _commit(self, members: Sequence[Member], *, waits: bool) -> Sequence[Outcome]:
+    def _commit(self, members: Sequence[Member], *, thorough: bool) -> Sequence[Outcome]:
         SET_SIZE.observe(len(members))
         self._since = began = time.monotonic()
         try:
             with SET_SECONDS.time():
-                return self._commits.commit(members, waits=waits)
+                return self._commits.commit(members, thorough=thorough)
         except Exception as error:
             # A connection that broke while it was idle: nothing was sent to PostgreSQL, which may be back already.
             if isinstance(trouble(error), DatabaseUnavailable) and time.monotonic() - began < STALE_SECONDS:
-                return self._commits.commit(members, waits=waits)
+                return self._commits.commit(members, thorough=thorough)
             raise
         finally:
             self._since = None
@@ -231,7 +233,11 @@ class BriefWriter(_Writer):
 
 
 class PatientWriter(_Writer):
-    """Decides what others have locked: it tries all items, and waits for one after the other for a short time."""
+    """Decides what others have locked, and what needs many overdue holds to be expired.
+
+    It tries all items as the brief writer does. Then it waits for one of those that are left, for a short time, and
+    does all that its requests need. So no item is locked while another one is waited for, or takes long.
+    """
 
     def __init__(self, commits: Commits, answer: Answer) -> None:
         super().__init__("patient", commits, answer)
@@ -258,7 +264,7 @@ class PatientWriter(_Writer):
         self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {item: time.monotonic()}
         same = [member for member in members if member.request.item == item]
         others = [member for member in members if member.request.item != item]
-        undecided = self._isolate(same, waits=True)
-        if len(undecided) == len(same):
-            time.sleep(REST_SECONDS)
+        began = time.monotonic()
+        undecided = self._isolate(same, thorough=True)
+        time.sleep(min(REST_FACTOR * (time.monotonic() - began), MOST_REST_SECONDS))
         return [*others, *undecided]

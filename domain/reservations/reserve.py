@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from math import inf
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -74,17 +75,21 @@ Decision = Accepted | Duplicate | Answered | Refusal | Deferred
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many overdue holds a set may count for each item, and expire in all. None is no limit."""
+    """How many overdue holds a set may count for each item, and expire in all. None is no limit.
+
+    A request that lacks more than `lacking` units is deferred, and no hold is expired for it.
+    """
 
     count: int | None
     expire: int
+    lacking: float
 
 
 #: For a set of requests for many items: it keeps none of them waiting for long.
-BRIEF = Effort(count=1_000, expire=100)
+BRIEF = Effort(count=1_000, expire=20, lacking=20)
 
-#: For requests that a brief set has deferred.
-THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT)
+#: For requests that a brief set has deferred. A request that lacks more units than one set expires takes several sets.
+THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT, lacking=inf)
 
 
 def reserve(
@@ -164,7 +169,9 @@ def _take_back(
     """Expire overdue holds where that helps. Return the stock after that, and the units that others still keep."""
     overdue = overdue_units(session, shortages, effort.count)
     wanted = {
-        item_id: shortage.all for item_id, shortage in shortages.items() if shortage.smallest <= overdue.get(item_id, 0)
+        item_id: shortage.all
+        for item_id, shortage in shortages.items()
+        if shortage.smallest <= min(overdue.get(item_id, 0), effort.lacking)
     }
     if take_back(session, wanted, routes, limit=effort.expire) == 0:
         return stock, overdue
