@@ -5,9 +5,9 @@ the application is called. So a client that sends slowly, or far too much, holds
 """
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -24,10 +24,20 @@ BODY_SECONDS = 5.0
 #: The pieces in which a body may arrive. Each costs processor time, so a megabyte in single bytes would cost seconds.
 MOST_PIECES = 2_000
 
-#: How much of a body that is too large is read and thrown away before it is refused, and for how long: clients that
-#: are still sending would see a broken connection instead of the answer.
+#: How much of a body that is refused is read and thrown away: clients that are still sending would see a broken
+#: connection instead of the answer.
 DISCARDED_BYTES = 16_000_000
-DISCARD_SECONDS = 5.0
+DISCARDED_PIECES = 20_000
+
+#: The first part of each body, which every request may keep in memory. The largest reservation is smaller.
+SMALL_BODY_BYTES = 20_000
+
+#: What all requests together may keep of their bodies beyond that part. Further requests are answered 503.
+MOST_BUFFERED_BYTES = 64_000_000
+
+#: The bodies that are read at a time. If there are more, the one that has taken the longest is refused: so however many
+#: clients send slowly, one that sends at once is served.
+MOST_READING = 2_048
 
 #: The longest query string. Every list can be asked for with less.
 MAX_QUERY_BYTES = 4_096
@@ -54,6 +64,14 @@ class _Refused(Exception):
     status: int
 
 
+@dataclass(slots=True)
+class _Body:
+    """A body that is read, and the bytes that it counts towards MOST_BUFFERED_BYTES."""
+
+    content: bytearray = field(default_factory=bytearray)
+    counted: int = 0
+
+
 class Admission:
     """An ASGI application that calls another one with whole bodies, for at most `most_requests` at a time."""
 
@@ -61,76 +79,98 @@ class Admission:
         self._app = app
         self._most_requests = most_requests
         self._requests = 0
+        self._reading: dict[asyncio.Timeout, None] = {}
+        self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the application, unless the request is refused."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        self._requests += 1
+        body = _Body()
         try:
-            await self._admit(scope, receive, send)
-        finally:
-            self._requests -= 1
-
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            if self._requests > self._most_requests and scope["path"] not in ALWAYS_ADMITTED:
-                raise _Refused(503)
-            if len(scope["query_string"]) > MAX_QUERY_BYTES:
-                raise _Refused(414)
-            has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
-            body = await _read(scope, receive) if has_body else b""
+            await self._admit(scope, receive, send, body)
         except _Refused as refused:
             REFUSED.labels(refused.status).inc()
             await _refuse(refused.status, send)
-        else:
-            if body is not None:
-                await self._app(scope, _replay(body, receive), send)
+        finally:
+            self._release(body)
 
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, body: _Body) -> None:
+        if len(scope["query_string"]) > MAX_QUERY_BYTES:
+            raise _Refused(414)
+        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
+        if has_body and not await self._read(scope, receive, body):
+            return
+        if self._requests >= self._most_requests and scope["path"] not in ALWAYS_ADMITTED:
+            raise _Refused(503)
+        self._requests += 1
+        try:
+            content = bytes(body.content)
+            body.content.clear()
+            await self._app(scope, _replay(content, receive), send)
+        finally:
+            self._requests -= 1
 
-async def _read(scope: Scope, receive: Receive) -> bytes | None:
-    """Return the body, or None if the client has gone. Raises _Refused."""
-    pieces: list[bytes] = []
-    size = 0
-    if _length(scope["headers"]) > MAX_BODY_BYTES:
-        await _discard(receive)
-        raise _Refused(413)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                pieces.append(message["body"])
-                size += len(message["body"])
-                if size > MAX_BODY_BYTES or len(pieces) > MOST_PIECES:
-                    await _discard(receive)
-                    raise _Refused(413)
-                if not message["more_body"]:
-                    return b"".join(pieces)
-    except TimeoutError:
-        raise _Refused(408) from None
+    async def _read(self, scope: Scope, receive: Receive, body: _Body) -> bool:
+        """Read a body. Return False if the client has gone. Raises _Refused, after what is refused was thrown away."""
+        refused = 413 if _length(scope["headers"]) > MAX_BODY_BYTES else None
+        pieces, discarded, more = 0, 0, True
+        try:
+            async with self._time_limit():
+                while more and discarded < DISCARDED_BYTES and pieces < DISCARDED_PIECES:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return False
+                    pieces, more = pieces + 1, message["more_body"]
+                    refused = refused or self._keep(body, message["body"], pieces)
+                    if refused:
+                        self._release(body)
+                        discarded += len(message["body"])
+        except TimeoutError:
+            refused = refused or 408
+        if refused:
+            raise _Refused(refused)
+        return True
+
+    @asynccontextmanager
+    async def _time_limit(self) -> AsyncIterator[None]:
+        """Raise TimeoutError in the block after BODY_SECONDS, or as soon as too many others have begun since."""
+        async with asyncio.timeout(BODY_SECONDS) as limit:
+            self._reading[limit] = None
+            if len(self._reading) > MOST_READING:
+                oldest = next(iter(self._reading))
+                del self._reading[oldest]
+                if not oldest.expired():
+                    oldest.reschedule(asyncio.get_running_loop().time())
+            try:
+                yield
+            finally:
+                self._reading.pop(limit, None)
+
+    def _keep(self, body: _Body, piece: bytes, pieces: int) -> int | None:
+        """Add a piece to a body. Return a status if that exceeds a limit."""
+        size = len(body.content) + len(piece)
+        if size > MAX_BODY_BYTES or pieces > MOST_PIECES:
+            return 413
+        more = max(0, size - SMALL_BODY_BYTES) - body.counted
+        if more and self._buffered + more > MOST_BUFFERED_BYTES:
+            return 503
+        self._buffered += more
+        body.counted += more
+        body.content += piece
+        return None
+
+    def _release(self, body: _Body) -> None:
+        self._buffered -= body.counted
+        body.counted = 0
+        body.content.clear()
 
 
 def _length(headers: Iterable[tuple[bytes, bytes]]) -> int:
     """Return the length that a request announces, 0 if it announces none that is a number."""
     written = next((value for name, value in headers if name == b"content-length"), b"")
     return int(written) if written.isdigit() and len(written) < 20 else 0
-
-
-async def _discard(receive: Receive) -> None:
-    """Read what the client still sends, for a while."""
-    size, ends = 0, time.monotonic() + DISCARD_SECONDS
-    while size < DISCARDED_BYTES and time.monotonic() < ends:
-        try:
-            async with asyncio.timeout(DISCARD_SECONDS):
-                message = await receive()
-        except TimeoutError:
-            return
-        if message["type"] == "http.disconnect" or not message["more_body"]:
-            return
-        size += len(message["body"])
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
