@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 import structlog
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import InvalidatePoolError
@@ -21,15 +22,20 @@ LOOKS = 10
 #: The thread that looks at them ends when none has been used for this time.
 IDLE_SECONDS = 10
 
+#: What notes in the record of a connection that it was not used before.
+_FRESH = "holdfast_fresh"
+
 log = structlog.get_logger()
 
 
 def watch(engine: Engine, seconds: float, *, checked: bool) -> None:
     """Cut off each connection of an engine that is used for longer than `seconds` at a time.
 
-    With `checked`, a connection is tried before it is used.
+    With `checked`, a connection that was used before is tried before it is used again.
     """
     watched = _Watched(engine, seconds, checked=checked)
+    # Before SQLAlchemy's own listener, which asks a database for its version.
+    event.listen(engine, "connect", watched.begin_fresh, insert=True)
     event.listen(engine, "checkout", watched.begin)
     for name in ("checkin", "invalidate", "close"):
         event.listen(engine, name, watched.end)
@@ -46,7 +52,20 @@ class _Watched:
         self._changed = threading.Condition()
         self._has_thread = False
 
-    def begin(self, connection: Any, _record: Any, _proxy: Any) -> None:
+    def begin_fresh(self, connection: Any, record: Any) -> None:
+        record.info[_FRESH] = True
+        self._note(connection)
+
+    def begin(self, connection: Any, record: Any, _proxy: Any) -> None:
+        self._note(connection)
+        if not record.info.pop(_FRESH, False) and self._checked:
+            self._try(connection)
+
+    def end(self, connection: Any, *_: Any) -> None:
+        with self._changed:
+            self._used_since.pop(id(connection), None)
+
+    def _note(self, connection: Any) -> None:
         with self._changed:
             self._used_since[id(connection)] = connection, time.monotonic()
             if not self._has_thread:
@@ -54,12 +73,6 @@ class _Watched:
                 threading.Thread(target=self._look, name="hung-connections", daemon=True).start()
             if len(self._used_since) == 1:
                 self._changed.notify()
-        if self._checked:
-            self._try(connection)
-
-    def end(self, connection: Any, *_: Any) -> None:
-        with self._changed:
-            self._used_since.pop(id(connection), None)
 
     def _try(self, connection: Any) -> None:
         dialect = self._engine.dialect
@@ -70,26 +83,38 @@ class _Watched:
             raise InvalidatePoolError from error
 
     def _look(self) -> None:
-        while True:
-            with self._changed:
-                if not self._changed.wait_for(lambda: self._used_since, timeout=IDLE_SECONDS):
-                    self._has_thread = False
-                    return
-                # Under the lock, so that no connection is closed, and its number used again, in between.
-                oldest = time.monotonic() - self._seconds
-                for connection, since in list(self._used_since.values()):
-                    if since < oldest:
-                        self._used_since.pop(id(connection))
-                        _cut(connection)
+        while self._are_some_used():
+            for backend in self._cut_hung():
+                log.error(
+                    "database.hangs",
+                    backend=backend,
+                    message="PostgreSQL has not answered in time, so the connection is cut off. Its transaction fails."
+                    " Look at the server, its disk and the network.",
+                )
             time.sleep(self._seconds / LOOKS)
 
+    def _are_some_used(self) -> bool:
+        """Wait until connections are used. Return False if none is for a while: then the thread ends."""
+        with self._changed:
+            self._has_thread = self._changed.wait_for(lambda: len(self._used_since) > 0, timeout=IDLE_SECONDS)
+            return self._has_thread
 
-def _cut(connection: Any) -> None:
-    log.error(
-        "database.hangs",
-        backend=connection.info.backend_pid,
-        message="PostgreSQL has not answered in time, so the connection is cut off. Its transaction fails. Look at the"
-        " server, its disk and the network.",
-    )
-    with suppress(OSError), socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
+    def _cut_hung(self) -> list[int]:
+        """Cut off the connections that have been used for too long. Return the ids of their backends."""
+        oldest = time.monotonic() - self._seconds
+        cut = []
+        # Under the lock, so that no connection is closed, and its number used again, in between.
+        with self._changed:
+            for connection, since in list(self._used_since.values()):
+                if since < oldest:
+                    self._used_since.pop(id(connection))
+                    # It has no socket any more if it was closed or lost meanwhile.
+                    with suppress(OSError, psycopg.Error):
+                        cut.append(connection.info.backend_pid)
+                        _shut(connection)
+        return cut
+
+
+def _shut(connection: Any) -> None:
+    with socket.socket(fileno=os.dup(connection.fileno())) as duplicate:
         duplicate.shutdown(socket.SHUT_RDWR)
