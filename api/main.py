@@ -59,8 +59,15 @@ OTHER_FILES = 200
 #: A connection that has sent no whole request head for this time, in seconds, is closed.
 HEADER_SECONDS = 20
 
+#: What a connection may keep in memory of a request before a handler runs. A larger head is refused.
+MOST_HEAD_BYTES = 16_384
+
 #: The connections that wait in the system until the server accepts them.
 BACKLOG = 4_096
+
+#: How long a thread keeps the processor while others want it. The default is ten times as long: a writer that computes
+#: would delay the other one, and the event loop, by that time at each of their steps.
+SWITCH_SECONDS = 0.0005
 
 #: A process of the server sends this signal to the main process when the configuration can't be used any more.
 STOP_SERVER = signal.SIGUSR1
@@ -84,7 +91,7 @@ def main() -> None:
         # HTTP/2 in clear text is for proxies that are told to use it; none is, and nothing here was tested with it.
         http=HTTPModes.http1,
         websockets=False,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000),
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000, max_buffer_size=MOST_HEAD_BYTES),
         backlog=BACKLOG,
         # The server's own limit is one of connections, the idle ones included: beyond it, nobody is answered.
         backpressure=connections,
@@ -147,6 +154,7 @@ def load_app() -> "Admission":
     from api.http.admission import Admission
     from api.reservations.hot_path import HotPath
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     try:
         return Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS)
     except ConfigurationError as error:
