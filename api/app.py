@@ -43,14 +43,19 @@ from domain.runtime import database, logs, tracing
 from domain.runtime.metrics import registry_of
 from domain.runtime.settings import Settings
 
+#: What a request for a row that stays locked may cost. The first try of each ends after FIRST_LOCK_MILLISECONDS: the
+#: group commit and workers lock rows for less.
+LOCKED = Limits(threads=2, lock_milliseconds=500)
+FIRST_LOCK_MILLISECONDS = 20
+
 #: The kinds of requests that have threads and connections of their own, beside POST /reservations.
 BULKHEADS: Mapping[str, Limits] = {
     "reads": Limits(threads=2),
     "lists": Limits(threads=3),
     # These lock a reservation, or nothing.
-    "changes": Limits(threads=3, lock_milliseconds=500),
+    "changes": Limits(threads=3, lock_milliseconds=FIRST_LOCK_MILLISECONDS, locked=LOCKED),
     # These lock an item, which others may have locked for long.
-    "item_changes": Limits(threads=3, lock_milliseconds=500),
+    "item_changes": Limits(threads=3, lock_milliseconds=FIRST_LOCK_MILLISECONDS, locked=LOCKED),
     # These are for operators, and some of them count or change many rows.
     "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12),
     # These must be answered when nothing else is.

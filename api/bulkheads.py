@@ -7,6 +7,7 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import NoReturn, TypeVar
 
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
@@ -30,7 +31,9 @@ class Limits:
     """The limits of one kind of request.
 
     `threads` is also the number of connections. A request that gets no thread within `wait_seconds`, or finds
-    `waiting` others in the queue, is answered 503.
+    `waiting` others in the queue, is answered 503. A request that waits for the lock of a row for longer than
+    `lock_milliseconds` is answered 503 as well; or it is tried again within the limits `locked`, if there are some, so
+    that a row that stays locked delays only the requests for such rows.
     """
 
     threads: int
@@ -39,6 +42,7 @@ class Limits:
     statement_seconds: int = 4
     transaction_seconds: float = 5.0
     lock_milliseconds: int = 2_000
+    locked: "Limits | None" = None
 
 
 class Bulkhead:
@@ -60,9 +64,21 @@ class Bulkhead:
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix=kind)
         self._free = asyncio.Semaphore(limits.threads)
         self._waiting = 0
+        self._for_locked = limits.locked and Bulkhead(f"{kind}_locked", settings, limits.locked, committed=committed)
 
     async def run(self, act: Callable[[Session], T]) -> T:
-        """Return what `act` returns, in a transaction of its own. Raises Busy, OutcomeUnknown and what `act` raises."""
+        """Return what `act` returns, in a transaction of its own. Raises Busy, OutcomeUnknown and what `act` raises.
+
+        It may be called twice: the first transaction is then rolled back.
+        """
+        try:
+            return await self._run(act)
+        except OperationalError as error:
+            if self._for_locked is None or not database.is_lock_timeout(error):
+                raise
+        return await self._for_locked.run(act)
+
+    async def _run(self, act: Callable[[Session], T]) -> T:
         await self._get_thread()
         loop = asyncio.get_running_loop()
         running = self._threads.submit(copy_context().run, self._transact, act)
@@ -72,6 +88,8 @@ class Bulkhead:
 
     def close(self) -> None:
         """Wait for the requests in flight, and close the connections."""
+        if self._for_locked:
+            self._for_locked.close()
         self._threads.shutdown()
         self._engine.dispose()
 
