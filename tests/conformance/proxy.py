@@ -54,7 +54,7 @@ class Proxy:
         with self._lock:
             pairs, self._pairs = self._pairs, []
         for pair in pairs:
-            _end(*pair)
+            end(*pair)
 
     def close(self) -> None:
         self._stop_listening()
@@ -95,13 +95,13 @@ class Proxy:
         with suppress(OSError):
             while sent := client.recv(65_536):
                 server.sendall(sent)
-        _end(client, server)
+        end(client, server)
 
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while (answered := server.recv(65_536)) and self._passes_on(answered, client):
                 pass
-        _end(client, server)
+        end(client, server)
 
     def _passes_on(self, answered: bytes, client: socket.socket) -> bool:
         """Pass an answer on, or suppress or damage it. Return whether the connection continues."""
@@ -123,7 +123,7 @@ def _connected(server: Address) -> socket.socket:
     return connection
 
 
-def _end(*connections: socket.socket) -> None:
+def end(*connections: socket.socket) -> None:
     for connection in connections:
         with suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)

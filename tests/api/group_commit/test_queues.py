@@ -1,0 +1,141 @@
+"""The queues of the writers: in order, with limits, and nobody waits in them without end."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+
+import pytest
+
+from api.group_commit.queues import MOST_FOR_AN_ITEM, MOST_FOR_ITEMS, Member, Queue, WaitingQueue
+from domain.reservations import Reserve
+
+
+@pytest.fixture
+def loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """What futures belong to. Nobody awaits them here."""
+    loop = asyncio.new_event_loop()
+    yield loop
+    loop.close()
+
+
+class Members:
+    """Makes members."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def __call__(self, count: int, *, item: int = 1, deadline: float = 100.0) -> list[Member]:
+        request = Reserve(item=item, quantity=1, hold_for=timedelta(minutes=1))
+        return [Member(request, self._loop.create_future(), deadline) for _ in range(count)]
+
+
+@pytest.fixture
+def members(loop: asyncio.AbstractEventLoop) -> Members:
+    return Members(loop)
+
+
+def test_members_are_taken_in_order_of_arrival_and_no_more_than_wanted(members: Members) -> None:
+    queue = Queue()
+    put = members(5)
+    for member in put:
+        queue.put(member)
+
+    assert [queue.take(3), queue.take(3)] == [put[:3], put[3:]]
+
+
+def test_members_in_the_background_fill_what_others_leave(members: Members) -> None:
+    queue = Queue()
+    behind, urgent = members(3), members(2)
+    for member in behind:
+        queue.put(member, is_background=True)
+    for member in urgent:
+        queue.put(member)
+
+    assert queue.take(4) == [*urgent, *behind[:2]]
+    assert queue.take(4) == behind[2:]
+
+
+def test_who_takes_from_an_empty_queue_waits_for_a_member(members: Members) -> None:
+    queue = Queue()
+    (member,) = members(1)
+
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(queue.take, 10)
+        assert not taken.done()
+        queue.put(member)
+
+        assert taken.result(10) == [member]
+
+
+def test_a_closed_queue_returns_what_it_has_and_then_nothing(members: Members) -> None:
+    queue = Queue()
+    (member,) = members(1)
+    queue.put(member)
+    queue.close()
+
+    assert [queue.take(10), queue.take(10)] == [[member], []]
+
+
+def test_closing_ends_the_waiting_of_who_takes() -> None:
+    queue = Queue()
+
+    with ThreadPoolExecutor(1) as threads:
+        taken = threads.submit(queue.take, 10)
+        queue.close()
+
+        assert taken.result(10) == []
+
+
+def test_only_members_whose_deadline_has_passed_are_overdue(members: Members) -> None:
+    queue = Queue()
+    (early,), (late,), (early_behind,) = members(1, deadline=1), members(1, deadline=2), members(1, deadline=1)
+    queue.put(early)
+    queue.put(late)
+    queue.put(early_behind, is_background=True)
+
+    assert queue.take_overdue(0.5) == []
+    assert queue.take_overdue(1.0) == [early, early_behind]
+    assert queue.take(10) == [late]
+
+
+def test_one_item_takes_no_more_than_its_share_of_the_places(members: Members) -> None:
+    queue = WaitingQueue()
+    for_one, for_another = members(MOST_FOR_AN_ITEM + 2, item=1), members(1, item=2)
+
+    assert queue.admit([*for_one, *for_another]) == for_one[-2:]
+    assert queue.admit(members(1, item=1)) != []
+    assert len(queue) == MOST_FOR_AN_ITEM + 1
+
+
+def test_all_items_together_have_a_limit(members: Members) -> None:
+    queue = WaitingQueue()
+    for item in range(MOST_FOR_ITEMS // 64):
+        assert queue.admit(members(64, item=item)) == []
+
+    assert len(queue.admit(members(1, item=-1))) == 1
+
+
+def test_each_item_gets_as_many_places_in_a_set_as_any_other(members: Members) -> None:
+    """The clients of one item are many, and have come first."""
+    queue = WaitingQueue()
+    many, few = members(100, item=1), members(3, item=2)
+    queue.admit([*many, *few])
+
+    taken = queue.take_from_each_item(10)
+
+    assert Counter(member.request.item for member in taken) == {1: 7, 2: 3}
+    assert [member for member in taken if member.request.item == 1] == many[:7]
+    assert queue.take_from_each_item(1_000) == many[7:]
+
+
+def test_members_that_could_not_be_decided_are_the_first_again(members: Members) -> None:
+    queue = WaitingQueue()
+    put = members(4)
+    queue.admit(put)
+    taken = queue.take_from_each_item(2)
+
+    queue.put_back(taken)
+
+    assert queue.take(10) == put

@@ -1,0 +1,52 @@
+"""A proxy before a PostgreSQL that loses the answer to a statement, such as a COMMIT."""
+
+import re
+import socket
+from contextlib import suppress
+
+from sqlalchemy import make_url
+
+from tests.conformance.proxy import Answers, Proxy, end
+
+
+class LossyProxy(Proxy):
+    """Passes on what is sent, until `lose` is called. A statement whose answer is lost has been passed on."""
+
+    def __init__(self, url: str) -> None:
+        address = make_url(url)
+        super().__init__(f"{address.query['host']}/.s.PGSQL.5432")
+        self.url = str(address.set(host="127.0.0.1", port=self.port, query={}))
+        self._losing = 0
+        self._passing = 0
+        self._how = Answers.SILENCE
+        self._statements = re.compile(b"COMMIT")
+        self._silent: set[socket.socket] = set()
+
+    def lose(self, how: Answers, times: int = 1, *, after: int = 0, statements: str = "COMMIT") -> None:
+        """Lose the answers to statements so many times, after so many others: by SILENCE from then on, or by HANG_UP.
+
+        The `statements` are a pattern.
+        """
+        self._statements = re.compile(statements.encode())
+        self._how, self._losing, self._passing = how, times, after
+
+    def _send(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while sent := client.recv(65_536):
+                is_lost = self._losing > 0 and self._statements.search(sent) is not None and self._loses_one()
+                if is_lost:
+                    self._silent.add(client)
+                server.sendall(sent)
+                if is_lost and self._how is Answers.HANG_UP:
+                    break
+        end(client, server)
+
+    def _loses_one(self) -> bool:
+        if self._passing:
+            self._passing -= 1
+            return False
+        self._losing -= 1
+        return True
+
+    def _passes_on(self, answered: bytes, client: socket.socket) -> bool:
+        return client in self._silent or super()._passes_on(answered, client)
