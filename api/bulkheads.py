@@ -64,7 +64,9 @@ class Bulkhead:
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix=kind)
         self._free = asyncio.Semaphore(limits.threads)
         self._waiting = 0
-        self._for_locked = limits.locked and Bulkhead(f"{kind}_locked", settings, limits.locked, committed=committed)
+        self._for_locked = (
+            Bulkhead(f"{kind}_locked", settings, limits.locked, committed=committed) if limits.locked else None
+        )
 
     async def run(self, act: Callable[[Session], T]) -> T:
         """Return what `act` returns, in a transaction of its own. Raises Busy, OutcomeUnknown and what `act` raises.
