@@ -28,6 +28,12 @@ class Served:
     def url(self) -> str:
         return str(self.client.base_url)
 
+    @property
+    def port(self) -> int:
+        port = self.client.base_url.port
+        assert port is not None
+        return port
+
     def logged(self) -> str:
         """Return what it has logged since the last call."""
         text = self.log.read_text()
