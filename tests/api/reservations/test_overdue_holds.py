@@ -69,7 +69,9 @@ def test_clients_of_other_items_keep_their_rate_while_many_holds_are_expired(
 ) -> None:
     greedy = an_item_with_overdue_holds(db, OVERDUE)
     others = [an_item(db, quantity=1_000_000) for _ in range(8)]
-    wanted = cycle(request("POST", "/reservations", {"item_id": greedy.id, "quantity": n}) for n in (OVERDUE + 1, 50, 500, 3_000))
+    wanted = cycle(
+        request("POST", "/reservations", {"item_id": greedy.id, "quantity": n}) for n in (OVERDUE + 1, 50, 500, 3_000)
+    )
 
     with Callers(served.port, [reserving(item.id) for item in others], rest_seconds=0.02) as free:
         ratios = Ratios(free)
