@@ -1,0 +1,177 @@
+"""Connections that send nothing, or too slowly, or too much: everybody else is served, and the memory has a limit."""
+
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from domain.runtime.settings import Settings
+from tests.support.api_process import Served, serving
+from tests.support.builders import Db, an_item
+from tests.support.callers import Callers, getting, request, reserving
+from tests.support.crowds import BODY, CHUNKS, HEAD, NOTHING, Crowd, send_slowly
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.slow
+
+#: What the API may need for 500 clients that send 900 kB each, which are 450 MB.
+MOST_GROWTH_BYTES = 225_000_000
+
+#: The server kills a process that has not ended within this time after SIGTERM.
+STOP_SECONDS = 10
+
+
+@pytest.fixture(scope="module")
+def hardy(settings: Settings) -> Iterator[Served]:
+    """An API of its own, as its memory and its log are looked at."""
+    with serving() as served:
+        yield served
+
+
+def memory(served: Served) -> int:
+    """Return the bytes that the processes of an API have in memory."""
+    main = psutil.Process(served.process.pid)
+    return sum(process.memory_info().rss for process in [main, *main.children(recursive=True)])
+
+
+def connect(served: Served) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", served.port), timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "more", "answered"),
+    [(NOTHING, b"", set()), (HEAD, b"", set()), (BODY, b"x", {"408"}), (CHUNKS, b"1\r\nx\r\n", {"408"})],
+    ids=["idle", "heads", "bodies", "chunks"],
+)
+def test_others_are_served_beside_2000_connections_that_never_finish(
+    hardy: Served, db: Db, beginning: bytes, more: bytes, answered: set[str]
+) -> None:
+    items = [an_item(db, quantity=100_000) for _ in range(4)]
+    with (
+        Callers(hardy.port, [getting("/health/live")], rest_seconds=0.05) as probing,
+        Callers(hardy.port, [reserving(item.id) for item in items], rest_seconds=0.01) as reserving_others,
+    ):
+        with Crowd(hardy.port, 2_000, beginning, more) as crowd:
+            if answered:
+                wait_until("a slow one is refused", lambda: crowd.answered)
+            reserving_others.wait_for(200, 201)
+            probing.wait_for(10, 200)
+
+    assert {answer.status for answer in probing.answers} == {200}
+    assert {answer.status for answer in reserving_others.answers} == {201}
+    assert set(crowd.answered) == answered
+    assert hardy.faults() == []
+
+
+def test_large_bodies_that_never_end_take_a_limited_part_of_the_memory(hardy: Served, db: Db) -> None:
+    item = an_item(db, quantity=100_000)
+    beginning = HEAD + b"Content-Length: 900000\r\n\r\n"
+    before = memory(hardy)
+
+    with Callers(hardy.port, [reserving(item.id)], rest_seconds=0.05) as others:
+        with Crowd(hardy.port, 500, beginning, b"x" * 100_000, every_seconds=0.1) as crowd:
+            most = 0
+            for _ in range(8):
+                others.wait_for(4, 201)
+                most = max(most, memory(hardy) - before)
+            wait_until("some are refused", lambda: crowd.answered["503"])
+    print(f"{most / 1e6:.0f} MB")
+
+    assert {answer.status for answer in others.answers} == {201}
+    assert most < MOST_GROWTH_BYTES
+    assert hardy.faults() == []
+
+
+def test_a_body_that_is_too_large_is_always_answered(hardy: Served, db: Db) -> None:
+    """Each on a connection that was used before, and without waiting for the answer."""
+    too_large = HEAD + b"Content-Length: 2000000\r\n\r\n" + b"x" * 2_000_000
+
+    def send(_: int) -> bytes:
+        with connect(hardy) as connection:
+            connection.sendall(request("GET", "/health/live"))
+            connection.recv(1_000)
+            connection.sendall(too_large)
+            return connection.recv(1_000)
+
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(send, range(20)))
+
+    assert {answer[9:12] for answer in answers} == {b"413"}
+    assert hardy.faults() == []
+
+
+def test_a_body_in_very_many_pieces_is_refused_while_others_are_served(hardy: Served, db: Db) -> None:
+    item = an_item(db, quantity=100_000)
+    answer = b""
+
+    with (
+        Callers(hardy.port, [getting("/health/live")], rest_seconds=0.01) as probing,
+        Callers(hardy.port, [reserving(item.id)], rest_seconds=0.01) as others,
+        connect(hardy) as connection,
+    ):
+        others.wait_for(5, 201)
+        connection.sendall(CHUNKS)
+        # The answer may come, and the connection be closed, before everything was sent.
+        with suppress(OSError):
+            for _ in range(100):
+                connection.sendall(b"1\r\n \r\n" * 1_000)
+            connection.sendall(b"0\r\n\r\n")
+        answer = connection.recv(1_000)
+        others.wait_for(5, 201)
+
+    assert answer[9:12] == b"413"
+    assert {found.status for found in probing.answers} == {200}
+    assert {found.status for found in others.answers} == {201}
+    assert hardy.faults() == []
+
+
+def test_uploads_that_are_aborted_leave_nothing_behind(hardy: Served, db: Db) -> None:
+    item = an_item(db, quantity=100)
+
+    for beginning in (HEAD, BODY, CHUNKS, HEAD + b"Content-Length: 2000000\r\n\r\n" + b"x" * 100_000):
+        for _ in range(50):
+            with connect(hardy) as connection:
+                connection.sendall(beginning)
+
+    with Callers(hardy.port, [reserving(item.id)]) as others:
+        others.wait_for(20, 201)
+    assert hardy.faults() == []
+
+
+UNFINISHED = {
+    "idle": (NOTHING, b""),
+    "body": (BODY, b""),
+    "dripping body": (BODY, b"x"),
+    "dripping chunks": (CHUNKS, b"1\r\nx\r\n"),
+    "too large": (HEAD + b"Content-Length: 9000000\r\n\r\n", b"x"),
+    "too many chunks": (CHUNKS + b"1\r\nx\r\n" * 3_000, b"1\r\nx\r\n"),
+}
+
+
+def test_an_api_with_unfinished_uploads_stops_by_itself(settings: Settings) -> None:
+    with serving() as served, ThreadPoolExecutor(len(UNFINISHED)) as threads:
+        connections = [(connect(served), beginning, more) for beginning, more in UNFINISHED.values()]
+        for connection, beginning, _ in connections:
+            # A connection that has been used is one that a stop has to end.
+            connection.sendall(request("GET", "/health/live"))
+            connection.recv(1_000)
+            connection.sendall(beginning)
+        served.process.send_signal(signal.SIGTERM)
+        for connection, _, more in connections:
+            threads.submit(send_slowly, connection, more, 2 * STOP_SECONDS)
+        try:
+            code = served.process.wait(2 * STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            code = None
+        log = served.log.read_text()
+        for connection, *_ in connections:
+            connection.close()
+
+    assert code == 0
+    assert "Killing" not in log
+    assert "Traceback" not in log
