@@ -32,6 +32,9 @@ DISCARDED_PIECES = 20_000
 #: The first part of each body, which every request may keep in memory. The largest reservation is smaller.
 SMALL_BODY_BYTES = 20_000
 
+#: What a piece takes beside its content.
+PIECE_BYTES = 64
+
 #: What all requests together may keep of their bodies beyond that part. Further requests are answered 503.
 MOST_BUFFERED_BYTES = 64_000_000
 
@@ -66,9 +69,11 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class _Body:
-    """A body that is read, and the bytes that it counts towards MOST_BUFFERED_BYTES."""
+    """A body that is read, its size, and the bytes that it counts towards MOST_BUFFERED_BYTES."""
 
-    content: bytearray = field(default_factory=bytearray)
+    # They are joined in the end: a buffer that grows leaves holes of its former sizes, which took more than the bodies.
+    pieces: list[bytes] = field(default_factory=list)
+    size: int = 0
     counted: int = 0
 
 
@@ -106,8 +111,8 @@ class Admission:
             raise _Refused(503)
         self._requests += 1
         try:
-            content = bytes(body.content)
-            body.content.clear()
+            content = b"".join(body.pieces)
+            body.pieces.clear()
             await self._app(scope, _replay(content, receive), send)
         finally:
             self._requests -= 1
@@ -115,15 +120,15 @@ class Admission:
     async def _read(self, scope: Scope, receive: Receive, body: _Body) -> bool:
         """Read a body. Return False if the client has gone. Raises _Refused, after what is refused was thrown away."""
         refused = 413 if _length(scope["headers"]) > MAX_BODY_BYTES else None
-        pieces, discarded, more = 0, 0, True
+        received, discarded, more = 0, 0, True
         try:
             async with self._time_limit():
-                while more and discarded < DISCARDED_BYTES and pieces < DISCARDED_PIECES:
+                while more and discarded < DISCARDED_BYTES and received < DISCARDED_PIECES:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         return False
-                    pieces, more = pieces + 1, message["more_body"]
-                    refused = refused or self._keep(body, message["body"], pieces)
+                    received, more = received + 1, message["more_body"]
+                    refused = refused or self._keep(body, message["body"])
                     if refused:
                         self._release(body)
                         discarded += len(message["body"])
@@ -148,23 +153,23 @@ class Admission:
             finally:
                 self._reading.pop(limit, None)
 
-    def _keep(self, body: _Body, piece: bytes, pieces: int) -> int | None:
+    def _keep(self, body: _Body, piece: bytes) -> int | None:
         """Add a piece to a body. Return a status if that exceeds a limit."""
-        size = len(body.content) + len(piece)
-        if size > MAX_BODY_BYTES or pieces > MOST_PIECES:
+        body.pieces.append(piece)
+        body.size += len(piece)
+        if body.size > MAX_BODY_BYTES or len(body.pieces) > MOST_PIECES:
             return 413
-        more = max(0, size - SMALL_BODY_BYTES) - body.counted
+        more = max(0, body.size + PIECE_BYTES * len(body.pieces) - SMALL_BODY_BYTES) - body.counted
         if more and self._buffered + more > MOST_BUFFERED_BYTES:
             return 503
         self._buffered += more
         body.counted += more
-        body.content += piece
         return None
 
     def _release(self, body: _Body) -> None:
         self._buffered -= body.counted
         body.counted = 0
-        body.content.clear()
+        body.pieces.clear()
 
 
 def _length(headers: Iterable[tuple[bytes, bytes]]) -> int:
