@@ -51,13 +51,14 @@ FIRST_LOCK_MILLISECONDS = 20
 #: The kinds of requests that have threads and connections of their own, beside POST /reservations.
 BULKHEADS: Mapping[str, Limits] = {
     "reads": Limits(threads=2),
-    "lists": Limits(threads=3),
+    # These may compute for long, for each page of 1,000 rows.
+    "lists": Limits(threads=3, processors=0.3),
     # These lock a reservation, or nothing.
     "changes": Limits(threads=3, lock_milliseconds=FIRST_LOCK_MILLISECONDS, locked=LOCKED),
     # These lock an item, which others may have locked for long.
     "item_changes": Limits(threads=3, lock_milliseconds=FIRST_LOCK_MILLISECONDS, locked=LOCKED),
     # These are for operators, and some of them count or change many rows.
-    "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12),
+    "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12, processors=0.3),
     # These must be answered when nothing else is.
     "probes": Limits(threads=2, waiting=20, wait_seconds=1, statement_seconds=1, transaction_seconds=2),
 }

@@ -1,6 +1,7 @@
 """Bulkheads: each kind of request has its own threads and connections, so that slow ones delay no other kind."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -34,6 +35,10 @@ class Limits:
     `waiting` others in the queue, is answered 503. A request that waits for the lock of a row for longer than
     `lock_milliseconds` is answered 503 as well; or it is tried again within the limits `locked`, if there are some, so
     that a row that stays locked delays only the requests for such rows.
+
+    All requests of the kind together take no more than `processors` of the processor's time in the long run, if that is
+    given: after one that has computed for long, its thread is not used for a while. The threads of a process take turns
+    on one processor, so who reads without pause would slow all others down.
     """
 
     threads: int
@@ -43,6 +48,11 @@ class Limits:
     transaction_seconds: float = 5.0
     lock_milliseconds: int = 2_000
     locked: "Limits | None" = None
+    processors: float | None = None
+
+    def rest_seconds(self, computed_seconds: float) -> float:
+        """Return for how long a thread rests that has computed for so long."""
+        return 0.0 if self.processors is None else computed_seconds * max(0.0, self.threads / self.processors - 1)
 
 
 class Bulkhead:
@@ -83,9 +93,14 @@ class Bulkhead:
     async def _run(self, act: Callable[[Session], T]) -> T:
         await self._get_thread()
         loop = asyncio.get_running_loop()
-        running = self._threads.submit(copy_context().run, self._transact, act)
+        computed = _Computed()
+        running = self._threads.submit(copy_context().run, self._transact, act, computed)
+
+        def release() -> None:
+            loop.call_later(self._limits.rest_seconds(computed.seconds), self._free.release)
+
         # By the thread and not here: a request that its client has abandoned keeps the thread until it is done.
-        running.add_done_callback(lambda _: loop.call_soon_threadsafe(self._free.release))
+        running.add_done_callback(lambda _: loop.call_soon_threadsafe(release))
         return await asyncio.wrap_future(running)
 
     def close(self) -> None:
@@ -111,11 +126,23 @@ class Bulkhead:
         REFUSED.labels(self._kind).inc()
         raise Busy
 
-    def _transact(self, act: Callable[[Session], T]) -> T:
-        with self.db() as session:
+    def _transact(self, act: Callable[[Session], T], computed: "_Computed") -> T:
+        with computed, self.db() as session:
             result = act(session)
             has_recorded = outbox.has_recorded(session)
             database.commit(session)
         if has_recorded:
             self._committed()
         return result
+
+
+class _Computed:
+    """The time of the processor that a thread takes for the block."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.thread_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds = time.thread_time() - self._began
