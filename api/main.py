@@ -81,7 +81,7 @@ def main() -> None:
         "api.main:load_app",
         factory=True,
         interface=Interfaces.ASGI,
-        # HTTP/2 in clear text is for proxies that are told to use it; none is, and nothing here was tested with it.
+        # HTTP/2 in clear text is for proxies that are set up for it, and it was not tested.
         http=HTTPModes.http1,
         websockets=False,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000),
