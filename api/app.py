@@ -34,7 +34,6 @@ from api.outbox import examples as outbox_examples
 from api.outbox import routes as outbox
 from api.reservations import examples as reservations_examples
 from api.reservations import routes as reservations
-from api.reservations.schemas import render_reservation
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.outbox.operations.status_cache import StatusCache
@@ -94,7 +93,7 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
     bulkheads = {kind: Bulkhead(kind, settings, limits, committed=doorbell.wake) for kind, limits in BULKHEADS.items()}
     # The writers share their connections with nobody, so other requests never delay reservations.
     brief_db, patient_db = (database.sessions(_writer_engine(settings)) for _ in range(2))
-    act = partial(reserve, render=render_reservation, routes=routes)
+    act = partial(reserve, routes=routes)
     group_commit = GroupCommit(brief_db, patient_db, act, queue_limit=settings.queue_limit, committed=doorbell.wake)
     app = Litestar(
         # In a router, because handlers of the same path that are registered one by one are registered twice, and

@@ -61,6 +61,7 @@ def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifet
         note=data.note,
         metadata=data.metadata,
         changed_by=client_of(request),
+        render=render_reservation,
         headers=trace_of(request),
     )
 

@@ -39,6 +39,8 @@ class Reserve:
     metadata: dict[str, Any] | None = None
     source: str = "api"
     changed_by: str = SYSTEM
+    #: Makes the answer, in the format of whoever sent the request. It is stored under the key.
+    render: Callable[[Reservation], str]
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -90,15 +92,14 @@ THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT)
 def reserve(
     session: Session,
     requests: Sequence[Reserve],
-    render: Callable[[Reservation], str],
     routes: Routes,
     *,
     effort: Effort = THOROUGH,
 ) -> Sequence[Answered | Refusal | Deferred]:
     """Make the holds that the stock allows, in order of arrival, and answer each request.
 
-    `render` makes the answer that is stored under a request's key. A refusal makes no reservation, but overdue holds
-    of its item may be expired. It waits for no lock of an item. Raises KeyRace.
+    A refusal makes no reservation, but overdue holds of its item may be expired. It waits for no lock of an item.
+    Raises KeyRace.
     """
     stock, moment = _lock(session, requests)
     # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
@@ -108,7 +109,7 @@ def reserve(
     if shortages:
         stock, overdue = _take_back(session, requests, stock, shortages, routes, effort)
         decisions = decide(requests, stock, answered, overdue)
-    answers = _write(session, requests, decisions, moment, render, routes)
+    answers = _write(session, requests, decisions, moment, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 
 
@@ -233,7 +234,6 @@ def _write(
     requests: Sequence[Reserve],
     decisions: Sequence[Decision],
     moment: datetime | None,
-    render: Callable[[Reservation], str],
     routes: Routes,
 ) -> Mapping[int, str]:
     """Write the accepted holds and all that belongs to them. Return their answers by place."""
@@ -243,7 +243,7 @@ def _write(
     assert moment is not None, "an item was locked"
     ids = new_ids(moment)
     holds = [(place, requests[place], _hold(next(ids), requests[place], item, moment)) for place, item in accepted]
-    answers = {place: render(hold) for place, _, hold in holds}
+    answers = {place: request.render(hold) for place, request, hold in holds}
     _insert(session, [(request, hold) for _, request, hold in holds], routes)
     given = [
         (request.key, StoredAnswer(request.payload_hash, answers[place]), hold.id)

@@ -62,6 +62,7 @@ def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: obj
         "hold_for": timedelta(minutes=15),
         "key": key and Key("client", "reservations.make", key),
         "payload_hash": f"{of.id}:{quantity}",
+        "render": render_reservation,
     }
     return Reserve(**(wanted | fields))  # type: ignore[arg-type]
 
@@ -69,7 +70,7 @@ def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: obj
 def reserve(db: Db, *requests: Reserve) -> list[Answered | Refusal | Deferred]:
     """Reserve as one set, in a transaction of its own."""
     with db.begin() as session:
-        return list(reservations.reserve(session, requests, render_reservation, routes_of(db)))
+        return list(reservations.reserve(session, requests, routes_of(db)))
 
 
 def a_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:

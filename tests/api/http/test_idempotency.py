@@ -253,7 +253,7 @@ def test_a_key_that_races_with_another_process_on_another_item_is_refused(api: h
     request = Request("POST", "/reservations", {"item_id": item.id, "quantity": 1}, {})
 
     with ThreadPoolExecutor(1) as threads, db() as racing:
-        reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}", ROUTES)
+        reservations.reserve(racing, [a_request(other, key="k")], ROUTES)
         late = threads.submit(request.send, api, **{"X-Client-Id": "client"})
         wait_until_blocked(db)
         racing.commit()

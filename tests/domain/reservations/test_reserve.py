@@ -95,6 +95,21 @@ def test_a_repeated_key_within_one_set_acts_once(db: Db) -> None:
     assert available(db, item) == 3
 
 
+def test_each_request_of_a_set_is_answered_in_its_own_format(db: Db) -> None:
+    """HTTP, gRPC and an import share the sets, and a repeat gets the format of the first answer."""
+    item = an_item(db)
+
+    first, second = reserve(
+        db,
+        a_request(item, 2, key="k", render=lambda made: f"{made.quantity} units"),
+        a_request(item, 3, render=lambda made: f"<{made.quantity}>"),
+    )
+    (again,) = reserve(db, a_request(item, 2, key="k"))
+
+    assert (first, second) == (Answered("2 units"), Answered("<3>"))
+    assert again == Answered("2 units", replayed=True)
+
+
 def test_a_key_may_try_again_after_a_refusal(db: Db) -> None:
     item = an_item(db, quantity=1)
     hold = a_hold(db, item)
@@ -121,7 +136,7 @@ def test_a_key_with_another_payload_is_refused(db: Db) -> None:
 def test_a_set_whose_key_races_with_a_request_for_another_item_is_rolled_back(db: Db) -> None:
     item, other = an_item(db, quantity=5), an_item(db, quantity=5)
     with db() as racing, ThreadPoolExecutor(1) as elsewhere:
-        reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}", routes_of(db))
+        reservations.reserve(racing, [a_request(other, key="k")], routes_of(db))
         duplicate = elsewhere.submit(reserve, db, a_request(item, key="k"))
         wait_until_blocked(db)
         racing.commit()
@@ -185,7 +200,7 @@ def test_tables_that_were_vacuumed_while_they_were_empty_are_read_by_their_index
     for number in range(12):
         reserve(writer, *(a_request(item, key=f"{number}-{n}") for n in range(5)))
     with writer.begin() as session:
-        reservations.reserve(session, [a_request(item, key="last")], lambda made: str(made.id), routes_of(writer))
+        reservations.reserve(session, [a_request(item, key="last")], routes_of(writer))
         scans = session.execute(text("SELECT relname FROM pg_stat_xact_user_tables WHERE seq_scan > 0")).scalars().all()
     writer.kw["bind"].dispose()
 
