@@ -34,6 +34,7 @@ from api.outbox import examples as outbox_examples
 from api.outbox import routes as outbox
 from api.reservations import examples as reservations_examples
 from api.reservations import routes as reservations
+from api.reservations.schemas import MetadataSchema
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.outbox.operations.status_cache import StatusCache
@@ -109,6 +110,7 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
         middleware=[Tracing()] if tracing.is_wanted() else [],
         request_max_body_size=MAX_BODY_BYTES,
         openapi_config=OPENAPI,
+        plugins=[MetadataSchema()],
         logging_config=None,
         debug=False,
     )

@@ -69,7 +69,7 @@ def read(body: bytes, model: type[T]) -> T:
     try:
         decoded = msgspec.json.decode(body, type=model)
         if rb"\u0000" in body:
-            _refuse_nul(msgspec.to_builtins(decoded), "")
+            _refuse_nul(msgspec.to_builtins(decoded, enc_hook=msgspec.json.decode), "")
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -67,7 +67,8 @@ def _complete(operation: Operation, shown: Shown) -> None:
 
 
 def _complete_body(body: RequestBody, example: msgspec.Struct | None) -> None:
-    _exemplify(body, {name: value for name, value in msgspec.to_builtins(example).items() if value is not None})
+    fields = msgspec.to_builtins(example, enc_hook=msgspec.json.decode)
+    _exemplify(body, {name: value for name, value in fields.items() if value is not None})
     for media in body.content.values():
         if isinstance(media.schema, Schema) and media.schema.one_of:  # a body or None: the body is optional
             media.schema, body.required = media.schema.one_of[0], False

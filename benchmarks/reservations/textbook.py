@@ -177,7 +177,7 @@ def _answer(reservation: Reservation, sku: str) -> bytes:
         guest=None,
         source=reservation.source,
         note=None,
-        metadata=None,
+        metadata=msgspec.Raw(b"null"),
         cancellation_reason=None,
         created_at=reservation.created_at,
         updated_at=reservation.updated_at,

@@ -19,6 +19,11 @@ def get(session: Session, reference: int | str) -> Item:
     return Item(**row._mapping)
 
 
+def id_of(session: Session, sku: str) -> int | None:
+    """Return the id of the item of that sku, or None if there is no such item."""
+    return session.execute(select(items.c.id).where(items.c.sku == sku)).scalar_one_or_none()
+
+
 def find(session: Session, *, after: int = 0, limit: int) -> Sequence[Item]:
     """Return up to `limit` items in order of id, from beyond the id `after`."""
     statement = select(items).where(items.c.id > after).order_by(items.c.id).limit(limit)

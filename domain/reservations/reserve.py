@@ -1,5 +1,6 @@
 """Reserving stock: many requests at once, under the locks of their items."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,7 +37,7 @@ class Reserve:
     payload_hash: str = ""
     guest_id: str | None = None
     note: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: str | None = None
     source: str = "api"
     changed_by: str = SYSTEM
     #: Makes the answer, in the format of whoever sent the request. It is stored under the key.
@@ -294,6 +295,7 @@ _COLUMNS = (
     "guest_id",
     "source",
     "note",
+    "metadata_text",
     "metadata",
     "created_at",
     "updated_at",
@@ -323,7 +325,8 @@ def _row(request: Reserve, hold: Reservation) -> Mapping[str, Any]:
         "guest_id": hold.guest_id,
         "source": hold.source,
         "note": hold.note,
-        "metadata": hold.metadata,
+        "metadata_text": hold.metadata,
+        "metadata": hold.metadata and json.loads(hold.metadata),
         "created_at": hold.created_at,
         "updated_at": hold.updated_at,
         "changed_by": request.changed_by,

@@ -85,7 +85,7 @@ GOOD = {
         "ALTER TABLE outbox ADD COLUMN planted text, ADD COLUMN planted_too int NOT NULL DEFAULT 7"
     ),
     "no column": in_a_transaction("ALTER TABLE reservations DROP COLUMN note"),
-    "a longer type": in_a_transaction("ALTER TABLE reservations ALTER COLUMN source TYPE varchar(60)"),
+    "a longer type": in_a_transaction("ALTER TABLE reservations ALTER COLUMN cancelled_by TYPE varchar(300)"),
     "a table": in_a_transaction(
         "CREATE TABLE planted (id bigint PRIMARY KEY, reservation_id uuid REFERENCES reservations (id))",
         "CREATE INDEX ix_planted ON planted (reservation_id)",

@@ -15,7 +15,17 @@ from domain.reservations.table import history
 from domain.runtime.database import connect, sessions
 from domain.runtime.errors import IdempotencyKeyReused, SoldOut, UnknownItem
 from domain.runtime.settings import Settings
-from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve, routes_of
+from tests.support.builders import (
+    Db,
+    a_hold,
+    a_request,
+    an_item,
+    an_overdue_hold,
+    available,
+    reserve,
+    routes_of,
+    stored_as,
+)
 from tests.support.waiting import wait_until_blocked
 
 
@@ -156,9 +166,7 @@ def test_overdue_holds_are_taken_back_when_stock_runs_short(db: Db) -> None:
 
     assert isinstance(accepted, Answered)
     assert available(db, item) == 0
-    with db.begin() as session:
-        expired = reservations.find(session, Filter(status=Status.EXPIRED), limit=10)
-    assert {one.id for one in expired} == {one.id for one in overdue}
+    assert stored_as(db, Status.EXPIRED) == {one.id for one in overdue}
 
 
 def test_confirmed_reservations_and_holds_that_are_not_overdue_are_not_taken_back(db: Db) -> None:
@@ -181,7 +189,7 @@ def test_a_hold_lasts_for_as_long_as_its_request_asks(db: Db, seconds: int) -> N
     reserve(db, a_request(item, hold_for=timedelta(seconds=seconds)))
 
     with db.begin() as session:
-        (hold,) = reservations.find(session, Filter(), limit=1)
+        (hold,) = reservations.find(session, Filter(), limit=1).reservations
     assert hold.expires_at is not None
     assert hold.expires_at - hold.created_at == timedelta(seconds=seconds)
 
