@@ -12,8 +12,11 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ClauseElement, Connection, Engine, event
 
-#: Locks that those who read or change rows wait for. The last one is that of changed rows, for which others wait too.
-BLOCKING = {"ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock", "RowExclusiveLock"}
+#: Locks of a table that those who read or change its rows wait for.
+BLOCKING = {"ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"}
+
+#: The lock of a table whose rows are being changed. Others wait for these rows.
+CHANGING = "RowExclusiveLock"
 
 #: What may be executed outside a transaction: it blocks nobody, and it can be executed again.
 HARMLESS = re.compile(
@@ -26,8 +29,8 @@ HARMLESS = re.compile(
 )
 
 
-class LongLockError(Exception):
-    """A migration could make others wait for long."""
+class LockingError(Exception):
+    """A migration could make others wait for long, or deadlock with them."""
 
 
 class StoppedError(Exception):
@@ -44,7 +47,7 @@ class Use(NamedTuple):
 
 @contextmanager
 def reviewed() -> Iterator[None]:
-    """Let a migration in this process raise LongLockError if it could make others wait for long."""
+    """Let a migration in this process raise LockingError if it could make others wait for long."""
     began: dict[Connection, dict[int, Use]] = {}
 
     def begin(connection: Connection) -> None:
@@ -52,26 +55,28 @@ def reviewed() -> Iterator[None]:
 
     def commit(connection: Connection) -> None:
         if not _is_autocommit(connection):
-            _review(began[connection], _uses(connection), _blocked(connection))
+            _review(began[connection], _uses(connection), _locked(connection))
 
     def execute(connection: Connection, element: ClauseElement, *_: Any) -> None:
         statement = str(element.compile(dialect=connection.dialect))
         if _is_autocommit(connection) and not HARMLESS.match(statement):
-            raise LongLockError(f"This is not for an autocommit_block: {statement.strip()}")
+            raise LockingError(f"This is not for an autocommit_block: {statement.strip()}")
 
     with _listening(begin=begin, commit=commit, before_execute=execute):
         yield
 
 
-def _review(began: dict[int, Use], ended: dict[int, Use], blocked: set[int]) -> None:
-    for oid, use in ended.items():
-        earlier = began.get(oid)
-        if earlier is None or oid not in blocked:
-            continue
-        if any(use.files.get(one, number) != number for one, number in earlier.files.items()):
-            raise LongLockError(f"{use.name} is written anew while it is locked.")
-        if use.scans > earlier.scans:
-            raise LongLockError(f"{use.name} is read from end to end while it is locked.")
+def _review(began: dict[int, Use], ended: dict[int, Use], locked: dict[int, set[str]]) -> None:
+    there_before = {oid: (began[oid], ended[oid]) for oid in locked if oid in began and oid in ended}
+    for earlier, later in there_before.values():
+        if any(later.files.get(one, number) != number for one, number in earlier.files.items()):
+            raise LockingError(f"{later.name} is written anew while it is locked.")
+        if later.scans > earlier.scans:
+            raise LockingError(f"{later.name} is read from end to end while it is locked.")
+    blocked = [began[oid].name for oid in there_before if locked[oid] & BLOCKING]
+    if len(blocked) > 1:
+        # Requests lock tables in more than one order, so there is none that a migration could keep to.
+        raise LockingError(f"{' and '.join(blocked)} are locked by one transaction, which may deadlock with requests.")
 
 
 def _uses(connection: Connection) -> dict[int, Use]:
@@ -88,10 +93,14 @@ _USES = """
 """
 
 
-def _blocked(connection: Connection) -> set[int]:
-    """Return the tables of which the transaction holds a lock that others wait for."""
-    held = "SELECT relation FROM pg_locks WHERE pid = pg_backend_pid() AND locktype = 'relation' AND mode = ANY(%s)"
-    return {oid for (oid,) in _driver(connection).execute(held, [list(BLOCKING)]).fetchall()}
+def _locked(connection: Connection) -> dict[int, set[str]]:
+    """Return the locks of tables that the transaction holds, and that others wait for."""
+    held = """
+        SELECT relation, array_agg(mode) FROM pg_locks
+        WHERE pid = pg_backend_pid() AND locktype = 'relation' AND mode = ANY(%s)
+        GROUP BY relation
+    """
+    return {oid: set(modes) for oid, modes in _driver(connection).execute(held, [[*BLOCKING, CHANGING]]).fetchall()}
 
 
 @contextmanager
