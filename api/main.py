@@ -145,7 +145,7 @@ def load_app() -> "Admission":
     """
     from api.app import create_app
     from api.http.admission import Admission
-    from api.reservations.hot_path import HotPath
+    from api.hot_path import HotPath
 
     try:
         return Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS)
