@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import ProgrammingError
 
+from migrations import locks
 from tests.migrations.databases import (
     MIGRATIONS,
     PLANTED,
@@ -98,6 +99,13 @@ GOOD = {
         "UPDATE reservations SET note = 'planted' WHERE id IN (SELECT id FROM reservations WHERE note IS NULL LIMIT 9)"
     ),
 }
+
+
+def test_a_migration_waits_for_long_enough_that_an_autovacuum_in_its_way_ends_itself(url: str) -> None:
+    """An autovacuum of a large table takes minutes. It is cancelled for a lock only after the deadlock_timeout."""
+    waits = "SELECT CAST(:timeout AS interval) > current_setting('deadlock_timeout')::interval"
+
+    assert read(url, waits, timeout=locks.LOCK_TIMEOUT) == [(True,)]
 
 
 @pytest.mark.parametrize("body", BAD.values(), ids=BAD)
