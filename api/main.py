@@ -144,8 +144,8 @@ def load_app() -> "Admission":
     that has failed, and would do so for ever.
     """
     from api.app import create_app
-    from api.http.admission import Admission
     from api.hot_path import HotPath
+    from api.http.admission import Admission
 
     try:
         return Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS)

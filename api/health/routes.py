@@ -14,6 +14,7 @@ from api.bulkheads import Bulkhead
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.health.schemas import Liveness, Readiness
+from api.http.problems import wait_seconds
 from domain.runtime.errors import DatabaseUnavailable, Unavailable
 from domain.runtime.metrics import CONTENT_TYPE_LATEST, render
 from domain.runtime.schema import SCHEMA_VERSION, Schema, read_schema
@@ -54,7 +55,7 @@ async def ready(request: Request[Any, Any, Any], probes: Bulkhead, doorbell: Doo
     )
     if database == "ok":
         return Response(Readiness("ok", database, broker))
-    retry_after = str(DatabaseUnavailable.retry_after_seconds)
+    retry_after = str(wait_seconds(DatabaseUnavailable()))
     return Response(Readiness("unavailable", database, broker), status_code=503, headers={"Retry-After": retry_after})
 
 

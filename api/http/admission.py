@@ -6,41 +6,26 @@ the application is called. So a client that sends slowly, or far too much, holds
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from api.http import problems
-from api.http.decoding import MAX_BODY_BYTES
-from api.http.problems import EARLY_WORDINGS, MEDIA_TYPE
-from domain.runtime.errors import Busy
+from api.http import methods, problems, request_ids
+from api.http.asgi import Application, Message, Receive, Scope, Send
+from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_PATH_BYTES, MAX_QUERY_BYTES, MOST_PIECES
+from api.http.paths import routed
+from domain.runtime.errors import Busy, Invalid
 from domain.runtime.metrics import Counter
-
-#: A body that has not arrived within this time is refused.
-BODY_SECONDS = 5.0
-
-#: The pieces in which a body may arrive. Each costs processor time, so a megabyte in single bytes would cost seconds.
-MOST_PIECES = 2_000
 
 #: How much of a body that is too large is read and thrown away before it is refused, and for how long: clients that
 #: are still sending would see a broken connection instead of the answer.
 DISCARDED_BYTES = 16_000_000
 DISCARD_SECONDS = 5.0
 
-#: The longest query string. Every list can be asked for with less.
-MAX_QUERY_BYTES = 4_096
-
 #: The paths that are answered however many requests there are.
 ALWAYS_ADMITTED = frozenset({"/health/live", "/health/ready", "/metrics"})
-
-#: ASGI, of which only HTTP comes here.
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 REFUSED = Counter(
     "holdfast_requests_not_admitted",
@@ -51,7 +36,13 @@ REFUSED = Counter(
 
 @dataclass(frozen=True, slots=True)
 class _Refused(Exception):
-    status: int
+    """Raised with the body of the problem that a request is answered with."""
+
+    problem: Mapping[str, Any]
+
+
+def _early(status: int) -> _Refused:
+    return _Refused(problems.body_of_early(problems.EARLY[status]))
 
 
 class Admission:
@@ -67,55 +58,86 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = dict(scope["headers"])
+        send = methods.prepare(scope, request_ids.echo(send, request_ids.begin(headers)))
         self._requests += 1
         try:
-            await self._admit(scope, receive, send)
+            await self._admit(scope, headers, receive, send)
         finally:
             self._requests -= 1
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send) -> None:
         try:
-            if self._requests > self._most_requests and scope["path"] not in ALWAYS_ADMITTED:
-                raise _Refused(503)
-            if len(scope["query_string"]) > MAX_QUERY_BYTES:
-                raise _Refused(414)
-            has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
-            body = await _read(scope, receive) if has_body else b""
+            self._require_place(scope["path"])
+            _route(scope)
+            has_body = b"content-length" in headers or b"transfer-encoding" in headers
+            body = await _read(headers, receive) if has_body else b""
         except _Refused as refused:
-            REFUSED.labels(refused.status).inc()
-            await _refuse(refused.status, send)
+            REFUSED.labels(refused.problem["status"]).inc()
+            await _refuse(refused.problem, send)
         else:
-            if body is not None:
+            if scope["path"] == "*" and scope["method"] == "OPTIONS":
+                await methods.answer_for_all(send)
+            elif body is not None:
                 await self._app(scope, _replay(body, receive), send)
 
+    def _require_place(self, path: str) -> None:
+        if self._requests > self._most_requests and path not in ALWAYS_ADMITTED:
+            raise _Refused(problems.body_of(Busy()))
 
-async def _read(scope: Scope, receive: Receive) -> bytes | None:
+
+def _route(scope: Scope) -> None:
+    """Set the path by which a request is routed. Raises _Refused."""
+    raw_path = scope["raw_path"]
+    if len(scope["query_string"]) > MAX_QUERY_BYTES or len(raw_path) > MAX_PATH_BYTES:
+        raise _early(414)
+    try:
+        scope["path"] = routed(scope["path"], raw_path)
+    except Invalid as invalid:
+        raise _Refused(problems.body_of(invalid)) from invalid
+
+
+async def _read(headers: Mapping[bytes, bytes], receive: Receive) -> bytes | None:
     """Return the body, or None if the client has gone. Raises _Refused."""
+    try:
+        if _length(headers) <= MAX_BODY_BYTES:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await _read_pieces(receive)
+    except TimeoutError:
+        raise _early(408) from None
+    except _TooLarge as error:
+        if error.is_all:
+            raise _early(413) from None
+    await _discard(receive)
+    raise _early(413)
+
+
+@dataclass(frozen=True, slots=True)
+class _TooLarge(Exception):
+    """Raised when a body is too large; `is_all` is whether nothing more will come."""
+
+    is_all: bool
+
+
+async def _read_pieces(receive: Receive) -> bytes | None:
+    """Return the body, or None if the client has gone. Raises _TooLarge."""
     pieces: list[bytes] = []
     size = 0
-    if _length(scope["headers"]) > MAX_BODY_BYTES:
-        await _discard(receive)
-        raise _Refused(413)
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    return None
-                pieces.append(message["body"])
-                size += len(message["body"])
-                if size > MAX_BODY_BYTES or len(pieces) > MOST_PIECES:
-                    await _discard(receive)
-                    raise _Refused(413)
-                if not message["more_body"]:
-                    return b"".join(pieces)
-    except TimeoutError:
-        raise _Refused(408) from None
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        pieces.append(message["body"])
+        size += len(message["body"])
+        if size > MAX_BODY_BYTES or len(pieces) > MOST_PIECES:
+            raise _TooLarge(is_all=not message["more_body"])
+        if not message["more_body"]:
+            return b"".join(pieces)
 
 
-def _length(headers: Iterable[tuple[bytes, bytes]]) -> int:
+def _length(headers: Mapping[bytes, bytes]) -> int:
     """Return the length that a request announces, 0 if it announces none that is a number."""
-    written = next((value for name, value in headers if name == b"content-length"), b"")
+    written = headers.get(b"content-length", b"")
     return int(written) if written.isdigit() and len(written) < 20 else 0
 
 
@@ -143,16 +165,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(status: int, send: Send) -> None:
+async def _refuse(problem: Mapping[str, Any], send: Send) -> None:
     """Answer with a problem, and close the connection: the rest of a body may still be on its way."""
-    problem = problems.body_of(Busy()) if status == 503 else problems.early_body_of(EARLY_WORDINGS[status])
     body = msgspec.json.encode(problem)
     headers = [
-        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-type", problems.MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    if status == 503:
-        headers.append((b"retry-after", str(Busy.retry_after_seconds).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if "retry_after" in problem:
+        headers.append((b"retry-after", str(problem["retry_after"]).encode()))
+    await send({"type": "http.response.start", "status": problem["status"], "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

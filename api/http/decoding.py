@@ -13,9 +13,6 @@ from litestar.typing import FieldDefinition
 
 from domain.runtime.errors import Invalid
 
-#: The largest body: many times what a reservation with the largest note and metadata takes.
-MAX_BODY_BYTES = 1_000_000
-
 #: The pattern of a text without NUL. PostgreSQL can't store NUL, so nothing that contains one can be found.
 NO_NUL = "^[^\\x00]*$"
 

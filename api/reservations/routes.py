@@ -14,32 +14,34 @@ from sqlalchemy.orm import Session
 from api.bulkheads import Bulkhead
 from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
-from api.http.headers import client_of, hash_of, key_of, trace_of
-from api.http.responses import answered, problems
+from api.http.headers import client_of, key_of, trace_of
+from api.http.payloads import hash_of
+from api.http.responses import answered, changing, reading
 from api.reservations import status_changes
 from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
 from domain import reservations
 from domain.idempotency import Answered
 from domain.reservations import Filter, Reserve
 from domain.reservations.lifecycle import Status
-from domain.runtime.errors import Invalid
+from domain.runtime.errors import Invalid, SoldOut, UnknownItem, UnknownReservation
 
 #: How the OpenAPI document describes a timestamp, which is read as text.
 TIMESTAMP = {"format": "date-time"}
 
 
-@post("/reservations", dto=Strict[NewReservation], responses=problems(404, 409, 413, 415), tags=["reservations"])
+@post("/reservations", dto=Strict[NewReservation], responses=changing(UnknownItem, SoldOut), tags=["reservations"])
 async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
     """Hold units of an item until the hold is confirmed or expires."""
     # Read from the state of the application: to inject these two would cost a third of the time of a request.
     group_commit: GroupCommit = request.app.state.group_commit
     hold_lifetime: timedelta = request.app.state.hold_lifetime
-    outcome = await group_commit.submit(reserve_of(request, data, hold_lifetime))
+    wanted = reserve_of(request, data, hold_lifetime, await request.body())
+    outcome = await group_commit.submit(wanted)
     return answered(outcome, status=201, at="/reservations")
 
 
-def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta) -> Reserve:
-    """Return what a request for a reservation wants. Raises Invalid."""
+def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta, body: bytes) -> Reserve:
+    """Return what a request for a reservation wants. `body` is what `data` was decoded from. Raises Invalid."""
     if (data.item_id is None) == (data.sku is None):
         raise Invalid("item_id", "give either item_id or sku, and not both")
     key = key_of(request, "reservations.make")
@@ -48,7 +50,7 @@ def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifet
         quantity=data.quantity,
         hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_lifetime,
         key=key,
-        payload_hash=hash_of(data.payload) if key else "",
+        payload_hash=hash_of(body) if key else "",
         guest_id=data.guest.id if data.guest else None,
         note=data.note,
         metadata=data.metadata_text,
@@ -58,14 +60,14 @@ def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifet
     )
 
 
-@get("/reservations/{reservation_id:str}", responses=problems(404), tags=["reservations"])
+@get("/reservations/{reservation_id:str}", responses=reading(UnknownReservation), tags=["reservations"])
 async def get_reservation(reservation_id: UUID, reads: Bulkhead) -> Response[ReservationView]:
     """Get a reservation. Its ETag is its version."""
     reservation = await reads.run(lambda session: reservations.get(session, reservation_id))
     return answered(Answered(render_reservation(reservation)), status=200, at="/reservations")
 
 
-@get("/reservations", responses=problems(), tags=["reservations"])
+@get("/reservations", responses=reading(), tags=["reservations"])
 async def list_reservations(
     lists: Bulkhead,
     status: Status | None = None,

@@ -64,11 +64,6 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
         text = bytes(self.metadata).decode()
         return None if text == "null" else text
 
-    @property
-    def payload(self) -> dict[str, Any]:
-        """The fields, with the metadata decoded: neither white space nor the order of its members make a difference."""
-        return msgspec.structs.asdict(self) | {"metadata": msgspec.json.decode(self.metadata)}
-
 
 def _require_bounded(metadata: bytes) -> None:
     """Raise Invalid unless this is null or an object of JSON that may be kept. Its size is checked before all else."""

@@ -62,7 +62,7 @@ def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: obj
         "quantity": quantity,
         "hold_for": timedelta(minutes=15),
         "key": key and Key("client", "reservations.make", key),
-        "payload_hash": f"{of.id}:{quantity}",
+        "payload_hash": f"v1:{of.id}-{quantity}",
         "render": render_reservation,
     }
     return Reserve(**(wanted | fields))  # type: ignore[arg-type]
