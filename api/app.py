@@ -7,12 +7,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from litestar import Litestar, Router
+from litestar import Litestar, Request, Response, Router
 from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
-from litestar.openapi import OpenAPIConfig
 from litestar.types import ExceptionHandlersMap
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -24,17 +23,20 @@ from api.group_commit.writers import COMMIT_SECONDS
 from api.health import examples as health_examples
 from api.health import metrics
 from api.health import routes as health
-from api.http import openapi, problems
-from api.http.decoding import MAX_BODY_BYTES
+from api.http import methods, openapi, problems, queries
+from api.http.headers import require_key
+from api.http.limits import MAX_BODY_BYTES
 from api.http.openapi import Shown
 from api.http.tracing import Tracing
 from api.items import examples as items_examples
 from api.items import routes as items
 from api.outbox import examples as outbox_examples
 from api.outbox import routes as outbox
+from api.reference import routes as reference
+from api.reference import viewer
 from api.reservations import examples as reservations_examples
 from api.reservations import routes as reservations
-from api.reservations.schemas import render_reservation
+from api.reservations.schemas import MetadataSchema
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.outbox.operations.status_cache import StatusCache
@@ -64,7 +66,13 @@ BULKHEADS: Mapping[str, Limits] = {
 }
 
 #: Every handler of the API.
-ROUTES: Sequence[HTTPRouteHandler] = (*items.ROUTES, *reservations.ROUTES, *outbox.ROUTES, *health.ROUTES)
+ROUTES: Sequence[HTTPRouteHandler] = (
+    *items.ROUTES,
+    *reservations.ROUTES,
+    *outbox.ROUTES,
+    *health.ROUTES,
+    *reference.ROUTES,
+)
 
 #: What the OpenAPI document shows of each operation, by the name of its handler.
 OPERATIONS: Mapping[str, Shown] = {
@@ -75,15 +83,6 @@ OPERATIONS: Mapping[str, Shown] = {
 }
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {HTTPException: problems.of_any, Exception: problems.of_any}
-
-OPENAPI = OpenAPIConfig(
-    title="Holdfast",
-    version="1",
-    description="Reservations that never oversell.",
-    path="/schema",
-    use_handler_docstrings=True,
-    operation_id_creator=lambda handler, *_: handler.handler_name,
-)
 
 
 def create_app(settings: Settings | None = None) -> Litestar:
@@ -100,7 +99,7 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
     bulkheads = {kind: Bulkhead(kind, settings, limits, committed=doorbell.wake) for kind, limits in BULKHEADS.items()}
     # The writers share their connections with nobody, so other requests never delay reservations.
     brief_db, patient_db = (database.sessions(_writer_engine(settings)) for _ in range(2))
-    act = partial(reserve, render=render_reservation, routes=routes)
+    act = partial(reserve, routes=routes)
     group_commit = GroupCommit(brief_db, patient_db, act, queue_limit=settings.queue_limit, committed=doorbell.wake)
     app = Litestar(
         # In a router, because handlers of the same path that are registered one by one are registered twice, and
@@ -112,15 +111,28 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
         },
         state=_state(settings, group_commit, bulkheads["probes"]),
         exception_handlers=EXCEPTION_HANDLERS,
+        before_request=_before,
         before_send=[metrics.count],
         middleware=[Tracing()] if tracing.is_wanted() else [],
         request_max_body_size=MAX_BODY_BYTES,
-        openapi_config=OPENAPI,
+        openapi_config=viewer.config(),
+        plugins=[MetadataSchema()],
         logging_config=None,
         debug=False,
     )
+    app.state.query_parameters, app.state.allowed = queries.known(app), methods.allowed(app)
     openapi.complete(app.openapi_schema, OPERATIONS)
     return app
+
+
+async def _before(request: Request[Any, Any, Any]) -> Response[None] | None:
+    """Answer OPTIONS, and refuse what no handler would take, before a handler is called."""
+    if request.method == "OPTIONS":
+        return methods.options(request)
+    queries.require_known(request)
+    if request.app.state.requires_keys:
+        require_key(request)
+    return None
 
 
 def _writer_engine(settings: Settings) -> Engine:
@@ -133,6 +145,7 @@ def _state(settings: Settings, group_commit: GroupCommit, probes: Bulkhead) -> S
     state = {
         "group_commit": group_commit,
         "hold_lifetime": timedelta(seconds=settings.hold_seconds),
+        "requires_keys": settings.require_idempotency_keys,
         "registry": registry_of(readings=StatusCache(probes.db).readings),
     }
     return State(state, deep_copy=False)

@@ -88,7 +88,7 @@ def main() -> None:
         "api.main:load_app",
         factory=True,
         interface=Interfaces.ASGI,
-        # HTTP/2 in clear text is for proxies that are told to use it; none is, and nothing here was tested with it.
+        # HTTP/2 in clear text is for proxies that are set up for it, and it was not tested.
         http=HTTPModes.http1,
         websockets=False,
         http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1_000, max_buffer_size=MOST_HEAD_BYTES),
@@ -151,8 +151,8 @@ def load_app() -> "Admission":
     that has failed, and would do so for ever.
     """
     from api.app import create_app
+    from api.hot_path import HotPath
     from api.http.admission import Admission
-    from api.reservations.hot_path import HotPath
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:

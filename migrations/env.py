@@ -16,7 +16,7 @@ from domain.runtime.settings import Settings
 from migrations import locks
 
 #: A migration that did not get a lock in time is undone and tried again, this many times in all.
-ATTEMPTS = 5
+ATTEMPTS = 4
 
 #: Between two attempts, everybody who had to wait gets ahead.
 PAUSE_SECONDS = 2.0

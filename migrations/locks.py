@@ -108,7 +108,7 @@ def oldest_transactions(connection: Connection) -> str:
 
 _OLDEST = text("""
     SELECT pid, coalesce(nullif(application_name, ''), backend_type) AS program,
-        floor(extract(epoch FROM clock_timestamp() - xact_start))::bigint AS seconds
+        trunc(extract(epoch FROM clock_timestamp() - xact_start))::bigint AS seconds
     FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start < now() - interval '1 s'
     ORDER BY xact_start

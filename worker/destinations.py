@@ -24,8 +24,8 @@ class Destination(Protocol):
     aggregate in order, and returns NotSent for the rows of an aggregate behind one that has to be tried again.
     Whatever a row contains and whatever a server does, it raises nothing.
 
-    A process has one instance for each route, whose `deliver` several threads call at once. No call to a server may
-    wait for its answer for longer than `timeout_of(route)`; a step has a setting of its own instead. When the event
+    A process has one instance for each route, whose `deliver` several threads call at once. No call may wait
+    for an answer of a server for much longer than `timeout_of(route)`; a step has a setting of its own. When the event
     `stopping` is set, which every destination is given, no further part of a batch is sent to a server: its rows are
     NotSent. Only a message that a broker has refused together with others may still be sent again alone.
     """

@@ -14,24 +14,24 @@ def timeout_of(route: Route, settings: Settings) -> float:
     return route.timeout_seconds or settings.delivery_timeout_seconds
 
 
-def options_of(route: Route) -> Mapping[str, str]:
+def options_of(route: Route, hint: str = "") -> Mapping[str, str]:
     """Return the options in the query of the URL, by name. A plus means a plus and not a space: passwords have them.
 
-    Raises ConfigurationError if an option is given twice.
+    Raises ConfigurationError, with the hint behind the reason, if an option is given twice.
     """
     pairs = parse_qsl(urlsplit(route.url).query.replace("+", "%2B"), keep_blank_values=True)
     options = dict(pairs)
     if len(options) < len(pairs):
-        raise wrong_route(route, "an option is given twice")
+        raise wrong_route(route, f"an option is given twice{hint}")
     return options
 
 
-def require_port(route: Route) -> None:
-    """Raise ConfigurationError if the port of the URL can't be read."""
+def require_port(route: Route, hint: str = "") -> None:
+    """Raise ConfigurationError, with the hint behind the reason, if the port of the URL can't be read."""
     try:
         require_readable_port(route.url)
     except ValueError as error:
-        raise wrong_route(route, str(error)) from None
+        raise wrong_route(route, f"{error}{hint}") from None
 
 
 def quoted(text: str) -> str:

@@ -14,11 +14,13 @@ from api.bulkheads import Bulkhead
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.health.schemas import Liveness, Readiness
+from api.http.problems import wait_seconds
 from domain.runtime.errors import DatabaseUnavailable, Unavailable
 from domain.runtime.metrics import CONTENT_TYPE_LATEST, render
-from domain.runtime.schema import is_migrated
+from domain.runtime.schema import SCHEMA_VERSION, Schema, read_schema
 
 UNREACHABLE = "unreachable: see DATABASE_URL"
+TOO_OLD = "migrated for a newer release, which this one can't run beside: start the newer one"
 HANGS = "hangs: reservations are not committed. Look at the server of DATABASE_URL, its disk and the network"
 
 #: A set of reservations that is in flight for longer than this, in seconds, shows that the database hangs.
@@ -53,15 +55,21 @@ async def ready(request: Request[Any, Any, Any], probes: Bulkhead, doorbell: Doo
     )
     if database == "ok":
         return Response(Readiness("ok", database, broker))
-    retry_after = str(DatabaseUnavailable.retry_after_seconds)
+    retry_after = str(wait_seconds(DatabaseUnavailable()))
     return Response(Readiness("unavailable", database, broker), status_code=503, headers={"Retry-After": retry_after})
 
 
 async def _database(probes: Bulkhead) -> str:
     try:
-        return "ok" if await probes.run(is_migrated) else "not migrated: run bin/migrate"
+        return _describe(await probes.run(read_schema))
     except (SQLAlchemyError, Unavailable):
         return UNREACHABLE
+
+
+def _describe(schema: Schema | None) -> str:
+    if schema is None or schema.version < SCHEMA_VERSION:
+        return "not migrated: run bin/migrate"
+    return "ok" if schema.serves() else TOO_OLD
 
 
 @get("/metrics", include_in_schema=False)

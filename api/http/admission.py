@@ -5,24 +5,19 @@ the application is called. So a client that sends slowly, or far too much, holds
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from api.http import problems
-from api.http.decoding import MAX_BODY_BYTES
-from api.http.problems import EARLY_WORDINGS, MEDIA_TYPE
-from domain.runtime.errors import Busy
+from api.http import methods, problems, request_ids
+from api.http.asgi import Application, Message, Receive, Scope, Send
+from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_PATH_BYTES, MAX_QUERY_BYTES, MOST_PIECES
+from api.http.paths import routed
+from domain.runtime.errors import Busy, Invalid
 from domain.runtime.metrics import Counter
-
-#: A body that has not arrived within this time is refused.
-BODY_SECONDS = 5.0
-
-#: The pieces in which a body may arrive. Each costs processor time, so a megabyte in single bytes would cost seconds.
-MOST_PIECES = 2_000
 
 #: How much of a body that is refused is read and thrown away: clients that are still sending would see a broken
 #: connection instead of the answer.
@@ -42,18 +37,8 @@ MOST_BUFFERED_BYTES = 64_000_000
 #: clients send slowly, one that sends at once is served.
 MOST_READING = 2_048
 
-#: The longest query string. Every list can be asked for with less.
-MAX_QUERY_BYTES = 4_096
-
 #: The paths that are answered however many requests there are.
 ALWAYS_ADMITTED = frozenset({"/health/live", "/health/ready", "/metrics"})
-
-#: ASGI, of which only HTTP comes here.
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Any, Any, Any], Awaitable[None]]
 
 REFUSED = Counter(
     "holdfast_requests_not_admitted",
@@ -64,7 +49,17 @@ REFUSED = Counter(
 
 @dataclass(frozen=True, slots=True)
 class _Refused(Exception):
-    status: int
+    """Raised with the body of the problem that a request is answered with."""
+
+    problem: Mapping[str, Any]
+
+
+def _early(status: int) -> _Refused:
+    return _Refused(problems.body_of_early(problems.EARLY[status]))
+
+
+def _busy() -> _Refused:
+    return _Refused(problems.body_of(Busy()))
 
 
 @dataclass(slots=True)
@@ -92,23 +87,29 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers = dict(scope["headers"])
+        send = methods.prepare(scope, request_ids.echo(send, request_ids.begin(headers)))
         body = _Body()
         try:
-            await self._admit(scope, receive, send, body)
+            await self._admit(scope, headers, receive, send, body)
         except _Refused as refused:
-            REFUSED.labels(refused.status).inc()
-            await _refuse(refused.status, send)
+            REFUSED.labels(refused.problem["status"]).inc()
+            await _refuse(refused.problem, send)
         finally:
             self._release(body)
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send, body: _Body) -> None:
-        if len(scope["query_string"]) > MAX_QUERY_BYTES:
-            raise _Refused(414)
-        has_body = any(name in (b"content-length", b"transfer-encoding") for name, _ in scope["headers"])
-        if has_body and not await self._read(scope, receive, body):
+    async def _admit(
+        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send, body: _Body
+    ) -> None:
+        _route(scope)
+        has_body = b"content-length" in headers or b"transfer-encoding" in headers
+        if has_body and not await self._read(headers, receive, body):
+            return
+        if scope["path"] == "*" and scope["method"] == "OPTIONS":
+            await methods.answer_for_all(send)
             return
         if self._requests >= self._most_requests and scope["path"] not in ALWAYS_ADMITTED:
-            raise _Refused(503)
+            raise _busy()
         self._requests += 1
         try:
             content = b"".join(body.pieces)
@@ -117,9 +118,9 @@ class Admission:
         finally:
             self._requests -= 1
 
-    async def _read(self, scope: Scope, receive: Receive, body: _Body) -> bool:
+    async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, body: _Body) -> bool:
         """Read a body. Return False if the client has gone. Raises _Refused, after what is refused was thrown away."""
-        refused = 413 if _length(scope["headers"]) > MAX_BODY_BYTES else None
+        refused = _early(413) if _length(headers) > MAX_BODY_BYTES else None
         received, discarded, more = 0, 0, True
         try:
             async with self._time_limit():
@@ -133,9 +134,9 @@ class Admission:
                         self._release(body)
                         discarded += len(message["body"])
         except TimeoutError:
-            refused = refused or 408
+            refused = refused or _early(408)
         if refused:
-            raise _Refused(refused)
+            raise refused
         return True
 
     @asynccontextmanager
@@ -153,15 +154,15 @@ class Admission:
             finally:
                 self._reading.pop(limit, None)
 
-    def _keep(self, body: _Body, piece: bytes) -> int | None:
-        """Add a piece to a body. Return a status if that exceeds a limit."""
+    def _keep(self, body: _Body, piece: bytes) -> _Refused | None:
+        """Add a piece to a body. Return a refusal if that exceeds a limit."""
         body.pieces.append(piece)
         body.size += len(piece)
         if body.size > MAX_BODY_BYTES or len(body.pieces) > MOST_PIECES:
-            return 413
+            return _early(413)
         more = max(0, body.size + PIECE_BYTES * len(body.pieces) - SMALL_BODY_BYTES) - body.counted
         if more and self._buffered + more > MOST_BUFFERED_BYTES:
-            return 503
+            return _busy()
         self._buffered += more
         body.counted += more
         return None
@@ -172,9 +173,20 @@ class Admission:
         body.pieces.clear()
 
 
-def _length(headers: Iterable[tuple[bytes, bytes]]) -> int:
+def _route(scope: Scope) -> None:
+    """Set the path by which a request is routed. Raises _Refused."""
+    raw_path = scope["raw_path"]
+    if len(scope["query_string"]) > MAX_QUERY_BYTES or len(raw_path) > MAX_PATH_BYTES:
+        raise _early(414)
+    try:
+        scope["path"] = routed(scope["path"], raw_path)
+    except Invalid as invalid:
+        raise _Refused(problems.body_of(invalid)) from invalid
+
+
+def _length(headers: Mapping[bytes, bytes]) -> int:
     """Return the length that a request announces, 0 if it announces none that is a number."""
-    written = next((value for name, value in headers if name == b"content-length"), b"")
+    written = headers.get(b"content-length", b"")
     return int(written) if written.isdigit() and len(written) < 20 else 0
 
 
@@ -188,16 +200,15 @@ def _replay(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-async def _refuse(status: int, send: Send) -> None:
+async def _refuse(problem: Mapping[str, Any], send: Send) -> None:
     """Answer with a problem, and close the connection: the rest of a body may still be on its way."""
-    problem = problems.body_of(Busy()) if status == 503 else problems.early_body_of(EARLY_WORDINGS[status])
     body = msgspec.json.encode(problem)
     headers = [
-        (b"content-type", MEDIA_TYPE.encode()),
+        (b"content-type", problems.MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
         (b"connection", b"close"),
     ]
-    if status == 503:
-        headers.append((b"retry-after", str(Busy.retry_after_seconds).encode()))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    if "retry_after" in problem:
+        headers.append((b"retry-after", str(problem["retry_after"]).encode()))
+    await send({"type": "http.response.start", "status": problem["status"], "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -13,9 +13,6 @@ from litestar.typing import FieldDefinition
 
 from domain.runtime.errors import Invalid
 
-#: The largest body: many times what a reservation with the largest note and metadata takes.
-MAX_BODY_BYTES = 1_000_000
-
 #: The pattern of a text without NUL. PostgreSQL can't store NUL, so nothing that contains one can be found.
 NO_NUL = "^[^\\x00]*$"
 
@@ -69,7 +66,7 @@ def read(body: bytes, model: type[T]) -> T:
     try:
         decoded = msgspec.json.decode(body, type=model)
         if rb"\u0000" in body:
-            _refuse_nul(msgspec.to_builtins(decoded), "")
+            _refuse_nul(msgspec.to_builtins(decoded, enc_hook=msgspec.json.decode), "")
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

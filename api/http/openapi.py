@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 from litestar.openapi.spec import (
@@ -16,7 +17,8 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from api.http.headers import RETRY_AFTER
+from api.http.headers import REQUEST_ID, RETRY_AFTER, SENT_REQUEST_ID
+from api.http.problems import MEDIA_TYPE, schemas
 
 #: The moments at which everything in the examples was made, and was changed.
 MADE = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
@@ -43,6 +45,7 @@ def complete(document: OpenAPI, operations: Mapping[str, Shown]) -> None:
             _complete(operation, operations[str(operation.operation_id)])
     for name in _strict(operations):
         document.components.schemas[name].additional_properties = False
+    document.components.schemas.update(schemas.components())
 
 
 def _strict(operations: Mapping[str, Shown]) -> Collection[str]:
@@ -54,23 +57,35 @@ def _strict(operations: Mapping[str, Shown]) -> Collection[str]:
 
 def _complete(operation: Operation, shown: Shown) -> None:
     operation.summary = str(operation.operation_id).replace("_", " ").capitalize()
-    operation.parameters = [*(operation.parameters or []), *shown.reads]
+    operation.parameters = [*(operation.parameters or []), *shown.reads, SENT_REQUEST_ID]
     if isinstance(operation.request_body, RequestBody):
         _complete_body(operation.request_body, shown.body)
     for status, response in (operation.responses or {}).items():
         assert isinstance(response, OpenAPIResponse)
+        response.headers = dict(REQUEST_ID)
         if status.startswith("2"):
-            response.headers = dict(shown.writes)
+            response.headers |= shown.writes
             _exemplify(response, shown.answer)
         elif status == "503":
-            response.headers = dict(RETRY_AFTER)
+            response.headers |= RETRY_AFTER
+        _complete_problems(response)
 
 
 def _complete_body(body: RequestBody, example: msgspec.Struct | None) -> None:
-    _exemplify(body, {name: value for name, value in msgspec.to_builtins(example).items() if value is not None})
+    fields = msgspec.to_builtins(example, enc_hook=msgspec.json.decode)
+    _exemplify(body, {name: value for name, value in fields.items() if value is not None})
     for media in body.content.values():
         if isinstance(media.schema, Schema) and media.schema.one_of:  # a body or None: the body is optional
             media.schema, body.required = media.schema.one_of[0], False
+
+
+def _complete_problems(response: OpenAPIResponse) -> None:
+    """Give the problems of a response the schemas of their types, and name their examples by their types."""
+    media = (response.content or {}).get(MEDIA_TYPE)
+    if media is not None:
+        examples: list[Any] = [one.value for one in (media.examples or {}).values() if isinstance(one, Example)]
+        media.schema = schemas.schema_of(one["type"] for one in examples)
+        media.examples = {one["type"].rpartition("/")[2]: Example(summary=one["title"], value=one) for one in examples}
 
 
 def _exemplify(shown: RequestBody | OpenAPIResponse, value: object) -> None:

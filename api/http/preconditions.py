@@ -3,8 +3,10 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
+import msgspec
 from litestar import Request
 from litestar.openapi.spec import OpenAPIType, Parameter, Schema
 
@@ -46,9 +48,9 @@ def if_match_of(request: Request[Any, Any, Any]) -> IfMatch | None:
     return IfMatch(written, frozenset(tag for weak, tag in _ETAG.findall(written) if not weak))
 
 
-def etag_of(version: int | str) -> str:
-    """Return the ETag of a version."""
-    return f'"{version}"'
+def etag_of(version: int | str | datetime) -> str:
+    """Return the ETag of a version, or of the time of the last change of what has no version."""
+    return f'"{msgspec.to_builtins(version)}"'
 
 
 #: The header, as the OpenAPI document describes it.

@@ -1,5 +1,7 @@
 """Responses: the answers of the domain as HTTP sends them, and as the OpenAPI document describes refusals."""
 
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import msgspec
@@ -7,9 +9,12 @@ from litestar import Response
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 
-from api.http.problems import EARLY_WORDINGS, MEDIA_TYPE, Problem, body_of, early_body_of
+from api.http import problems
+from api.http.fields import RESERVATION_ID, SKU
+from api.http.preconditions import etag_of
 from domain.idempotency import Answered
-from domain.runtime.errors import Busy, Invalid, Refusal, SoldOut, StalePrecondition, UnknownItem
+from domain.runtime import errors
+from domain.runtime.errors import HoldfastError, Refusal
 
 
 class _Head(msgspec.Struct):
@@ -17,6 +22,7 @@ class _Head(msgspec.Struct):
 
     id: str | int | None = None
     version: int | None = None
+    updated_at: str | None = None
 
 
 def answered(outcome: Answered | Refusal, *, status: int, at: str) -> Response[Any]:
@@ -36,9 +42,13 @@ def answered(outcome: Answered | Refusal, *, status: int, at: str) -> Response[A
 
 
 def headers_of(answer: Answered, *, status: int, at: str) -> dict[str, str]:
-    """Return the headers of the response with an answer, beside its type and length."""
+    """Return the headers of the response with an answer, beside its type and length.
+
+    The ETag is the version, or the time of the last change of what has no version.
+    """
     head = msgspec.json.decode(answer.text, type=_Head)
-    headers = {"ETag": f'"{head.version}"'} if head.version else {}
+    version = head.version or head.updated_at
+    headers = {"ETag": etag_of(version)} if version else {}
     if status == 201:
         headers["Location"] = f"{at}/{head.id}"
     if answer.replayed:
@@ -46,27 +56,71 @@ def headers_of(answer: Answered, *, status: int, at: str) -> dict[str, str]:
     return headers
 
 
-_PROBLEMS = {
-    400: ("The request is invalid; the problem names the field", body_of(Invalid("quantity", "expected int >= 1"))),
-    404: ("What the request names does not exist", body_of(UnknownItem("ROOM-DOUBLE"))),
-    409: ("The request contradicts the present state", body_of(SoldOut("ROOM-DOUBLE", asked=3, available_quantity=1))),
-    412: ("If-Match does not name the current ETag", body_of(StalePrecondition('"1"', '"2"', 2))),
-    413: ("The body has more than 1,000,000 bytes", early_body_of(EARLY_WORDINGS[413])),
-    415: ("The body is not JSON", early_body_of(EARLY_WORDINGS[415])),
-    503: ("Busy, or the database is unavailable; send the request again after Retry-After seconds", body_of(Busy())),
+#: One error of each type, for the examples.
+EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
+    type(error): error
+    for error in (
+        errors.Invalid("quantity", "expected int >= 1"),
+        errors.UnknownItem(SKU),
+        errors.UnknownReservation(RESERVATION_ID),
+        errors.UnknownDestination("partners", "log, partner"),
+        errors.NotInOutbox(RESERVATION_ID),
+        errors.SoldOut(SKU, asked=3, available_quantity=1),
+        errors.SkuTaken(SKU),
+        errors.InsufficientAvailableStock(SKU, adjust_quantity_by=-5, available_quantity=3),
+        errors.WrongStatus("CANCELLED", "CONFIRMED"),
+        errors.HoldExpired(RESERVATION_ID, datetime(2030, 1, 31, 12, 15, tzinfo=UTC)),
+        errors.StaleVersion(1, 2),
+        errors.StalePrecondition(etag_of(1), etag_of(2), 2),
+        errors.IdempotencyKeyReused("order-7"),
+        errors.Busy(),
+        errors.DatabaseUnavailable(),
+        errors.OutcomeUnknown(),
+    )
 }
 
+#: The id of the request in all examples.
+REQUEST_ID = "01943bb1-8a00-7e3c-9d54-3f1c0b6a7e22"
 
-def problems(*statuses: int) -> dict[int, ResponseSpec]:
-    """Return the description of these statuses for the OpenAPI document. Any operation may answer 400 and 503."""
-    return {status: _problem(*_PROBLEMS[status]) for status in (400, *statuses, 503)}
+#: What a request with a body may be answered before a handler is called, by status.
+OF_BODIES = (408, 413, 415)
 
 
-def _problem(description: str, example: dict[str, Any]) -> ResponseSpec:
-    return ResponseSpec(
-        Problem,
-        description=description,
-        media_type=MEDIA_TYPE,
-        generate_examples=False,
-        examples=[Example(value=example)],
+def reading(*refusals: type[Refusal]) -> dict[int, ResponseSpec]:
+    """Return the problems of an operation that reads, for the OpenAPI document: these, and those of every operation."""
+    every: Sequence[type[HoldfastError]] = (errors.Invalid, *refusals, errors.Busy, errors.DatabaseUnavailable)
+    return _specs([*map(_example, every), _early(414)])
+
+
+def changing(*refusals: type[Refusal]) -> dict[int, ResponseSpec]:
+    """Return the problems of an operation that changes something: these, and those of every such operation."""
+    unavailable = (errors.Busy, errors.DatabaseUnavailable, errors.OutcomeUnknown)
+    every: Sequence[type[HoldfastError]] = (
+        errors.Invalid,
+        *refusals,
+        errors.IdempotencyKeyReused,
+        *unavailable,
     )
+    return _specs([*map(_example, every), *map(_early, (*OF_BODIES, 414))])
+
+
+def _example(error: type[HoldfastError]) -> dict[str, Any]:
+    return {**problems.body_of(EXAMPLES[error], wait=1), "request_id": REQUEST_ID}
+
+
+def _early(status: int) -> dict[str, Any]:
+    return {**problems.body_of_early(problems.EARLY[status]), "request_id": REQUEST_ID}
+
+
+def _specs(examples: Sequence[Mapping[str, Any]]) -> dict[int, ResponseSpec]:
+    """Return the responses with these examples, by status. `openapi.complete` adds their schemas."""
+    return {
+        status: ResponseSpec(
+            dict[str, Any],
+            description="; ".join(one["title"] for one in examples if one["status"] == status),
+            media_type=problems.MEDIA_TYPE,
+            generate_examples=False,
+            examples=[Example(value=one) for one in examples if one["status"] == status],
+        )
+        for status in sorted({one["status"] for one in examples})
+    }

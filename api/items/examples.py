@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from api.http.fields import ITEM_ID, SKU
-from api.http.headers import CLIENT, KEY, LOCATION, REPLAYED
+from api.http.headers import CLIENT, ETAG, KEY, LOCATION, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
+from api.http.preconditions import IF_MATCH
 from api.items.schemas import ItemChange, ItemPage, ItemView, NewItem
 
 ITEM = ItemView(
@@ -19,19 +20,24 @@ ITEM = ItemView(
     updated_at=MADE,
 )
 
+GOT = Shown(answer=ITEM, writes=ETAG)
+CHANGE = Shown(
+    body=ItemChange(adjust_quantity_by=5),
+    answer=replace(ITEM, available_quantity=15, stock_quantity=15, updated_at=CHANGED),
+    reads=(KEY, CLIENT, IF_MATCH),
+    writes=ETAG | REPLAYED,
+)
+
 OPERATIONS: Mapping[str, Shown] = {
     "create_item": Shown(
         body=NewItem(sku=ITEM.sku, name=ITEM.name, available_quantity=10),
         answer=ITEM,
         reads=(KEY, CLIENT),
-        writes=LOCATION | REPLAYED,
+        writes=LOCATION | ETAG | REPLAYED,
     ),
     "list_items": Shown(answer=ItemPage([ITEM], None)),
-    "get_item": Shown(answer=ITEM),
-    "change_item": Shown(
-        body=ItemChange(adjust_quantity_by=5),
-        answer=replace(ITEM, available_quantity=15, stock_quantity=15, updated_at=CHANGED),
-        reads=(KEY, CLIENT),
-        writes=REPLAYED,
-    ),
+    "get_item": GOT,
+    "get_item_by_id": GOT,
+    "change_item": CHANGE,
+    "change_item_by_id": CHANGE,
 }

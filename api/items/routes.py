@@ -1,39 +1,53 @@
 """Items over HTTP."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, cast
 
+import msgspec
 from litestar import Request, Response, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
-from api.http.decoding import NO_NUL, Strict
-from api.http.headers import hash_of, key_of
-from api.http.responses import answered, problems
+from api.http import paths
+from api.http.decoding import Strict
+from api.http.headers import key_of
+from api.http.payloads import hash_of
+from api.http.preconditions import etag_of, if_match_of
+from api.http.responses import answered, changing, reading
 from api.items.schemas import ItemChange, ItemPage, ItemView, NewItem, render_item
 from domain import idempotency, items
+from domain.idempotency import Answered
 from domain.items import MAX_ID, Item
+from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, StalePrecondition, UnknownItem
 
+AnyRequest = Request[Any, Any, Any]
+
+#: The path below which an item is found by its id, whatever its sku is.
+BY_ID = "/items/by-id"
+
+IdInPath = Annotated[int, Parameter(ge=1, le=MAX_ID, description="The id of the item")]
+
+#: Handlers read the sku by `sku_of`: the framework would take `a//b` for `a/b`.
+SkuInPath = Annotated[str, Parameter(description="The sku of the item, percent-encoded: a `/` in it is `%2F`")]
 Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of items")]
 
 
-@post("/items", dto=Strict[NewItem], responses=problems(409, 413, 415), tags=["items"])
-async def create_item(request: Request[Any, Any, Any], data: NewItem, changes: Bulkhead) -> Response[ItemView]:
+@post("/items", dto=Strict[NewItem], responses=changing(SkuTaken), tags=["items"])
+async def create_item(request: AnyRequest, data: NewItem, changes: Bulkhead) -> Response[ItemView]:
     """Create an item."""
     key = key_of(request, "items.create")
-
-    payload_hash = hash_of(data)
+    payload_hash = hash_of(await request.body()) if key else ""
 
     def create(session: Session) -> Item:
         return items.create(session, sku=data.sku, name=data.name, available_quantity=data.available_quantity)
 
     outcome = await changes.run(lambda session: idempotency.once(session, key, payload_hash, create, render_item))
-    return answered(outcome, status=201, at="/items")
+    return answered(outcome, status=201, at=BY_ID)
 
 
-@get("/items", responses=problems(), tags=["items"])
+@get("/items", responses=reading(), tags=["items"])
 async def list_items(
     lists: Bulkhead, limit: Limit = 100, cursor: Annotated[int, Parameter(ge=0, le=MAX_ID)] = 0
 ) -> ItemPage:
@@ -46,36 +60,76 @@ async def list_items(
     return await lists.run(act)
 
 
-@get("/items/{item_id:str}", responses=problems(404), tags=["items"])
-async def get_item(
-    item_id: Annotated[str, Parameter(pattern=NO_NUL, description="Its id or its sku")], reads: Bulkhead
-) -> ItemView:
-    """Get an item by its id or its sku."""
-    return ItemView.of(await reads.run(lambda session: items.get(session, item_id)))
+@get("/items/{sku:path}", responses=reading(UnknownItem), tags=["items"])
+async def get_item(request: AnyRequest, sku: SkuInPath, reads: Bulkhead) -> Response[ItemView]:
+    """Get an item by its sku."""
+    return await _get(reads, sku_of(request))
 
 
-@patch(
-    "/items/{item_id:str}",
-    dto=Strict[ItemChange],
-    responses=problems(404, 409, 413, 415),
-    tags=["items"],
-)
+@get("/items/by-id/{item_id:str}", responses=reading(UnknownItem), tags=["items"])
+async def get_item_by_id(item_id: IdInPath, reads: Bulkhead) -> Response[ItemView]:
+    """Get an item by its id."""
+    return await _get(reads, item_id)
+
+
+async def _get(reads: Bulkhead, reference: int | str) -> Response[ItemView]:
+    item = await reads.run(lambda session: items.get(session, reference))
+    return answered(Answered(render_item(item)), status=200, at=BY_ID)
+
+
+CHANGES = changing(UnknownItem, InsufficientAvailableStock, StalePrecondition)
+
+
+@patch("/items/{sku:path}", dto=Strict[ItemChange], responses=CHANGES, tags=["items"])
 async def change_item(
-    request: Request[Any, Any, Any],
-    item_id: Annotated[int, Parameter(ge=1, le=MAX_ID)],
-    data: ItemChange,
-    item_changes: Bulkhead,
+    request: AnyRequest, sku: SkuInPath, data: ItemChange, item_changes: Bulkhead
 ) -> Response[ItemView]:
-    """Rename an item, or change its stock by a number of units."""
-    key = key_of(request, "items.change")
+    """Rename an item, or change its stock by a number of units. The item is named by its sku."""
+    return await _change(request, sku_of(request), data, item_changes)
 
-    payload_hash = hash_of(item_id, data)
+
+@patch("/items/by-id/{item_id:str}", dto=Strict[ItemChange], responses=CHANGES, tags=["items"])
+async def change_item_by_id(
+    request: AnyRequest, item_id: IdInPath, data: ItemChange, item_changes: Bulkhead
+) -> Response[ItemView]:
+    """Rename an item, or change its stock by a number of units. The item is named by its id."""
+    return await _change(request, item_id, data, item_changes)
+
+
+async def _change(
+    request: AnyRequest, reference: int | str, data: ItemChange, item_changes: Bulkhead
+) -> Response[ItemView]:
+    changes = msgspec.structs.asdict(data)
+    given = {name: value for name, value in changes.items() if value is not msgspec.UNSET}
+    if not given:
+        raise Invalid("body", f"it is empty; give {' or '.join(changes)}")
+    key, if_match = key_of(request, "items.change"), if_match_of(request)
+    payload_hash = hash_of(await request.body(), reference) if key else ""
+
+    def require_match(item: Item) -> None:
+        if if_match is not None:
+            if_match.require(etag_of(item.updated_at))
 
     def change(session: Session) -> Item:
-        return items.amend(session, item_id, name=data.name, adjust_quantity_by=data.adjust_quantity_by)
+        return items.amend(session, reference, precondition=require_match, **given)
 
     outcome = await item_changes.run(lambda session: idempotency.once(session, key, payload_hash, change, render_item))
-    return answered(outcome, status=200, at="/items")
+    return answered(outcome, status=200, at=BY_ID)
 
 
-ROUTES: Sequence[HTTPRouteHandler] = (create_item, list_items, get_item, change_item)
+def sku_of(request: AnyRequest) -> str:
+    """Return the sku in the path of a request. It may contain anything but NUL, slashes as well. Raises Invalid."""
+    sku = paths.rest(cast(Mapping[str, Any], request.scope))
+    if "\0" in sku:
+        raise Invalid("sku", "it contains a NUL character, which no sku has")
+    return sku
+
+
+ROUTES: Sequence[HTTPRouteHandler] = (
+    create_item,
+    list_items,
+    get_item,
+    get_item_by_id,
+    change_item,
+    change_item_by_id,
+)

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Self
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from api.http.fields import ItemId, Sku
 from domain.items import MAX_QUANTITY, Item
@@ -22,10 +22,13 @@ class NewItem(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ItemChange(msgspec.Struct, forbid_unknown_fields=True):
-    """A new name, and by how many units to change the stock: a negative `adjust_quantity_by` takes units away."""
+    """A new name, and by how many units to change the stock: a negative `adjust_quantity_by` takes units away.
 
-    name: Name | None = None
-    adjust_quantity_by: Annotated[int, Meta(ge=-MAX_QUANTITY, le=MAX_QUANTITY, examples=[10])] = 0
+    At least one of the two must be given.
+    """
+
+    name: Name | UnsetType = UNSET
+    adjust_quantity_by: Annotated[int, Meta(ge=-MAX_QUANTITY, le=MAX_QUANTITY, examples=[10])] | UnsetType = UNSET
 
 
 class ItemView(msgspec.Struct):

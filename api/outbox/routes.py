@@ -16,8 +16,9 @@ from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
 from api.http.decoding import NO_NUL, Strict
-from api.http.headers import client_of, hash_of, key_of
-from api.http.responses import answered, problems
+from api.http.headers import client_of, key_of
+from api.http.payloads import hash_of
+from api.http.responses import answered, changing, reading
 from api.outbox.schemas import (
     ActionRequest,
     BulkRequest,
@@ -42,6 +43,7 @@ from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.explain import explain
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.operations.status import read_statuses
+from domain.runtime.errors import NotInOutbox, UnknownDestination
 
 AnyRequest = Request[Any, Any, Any]
 Name = Annotated[str, Parameter(pattern="^[a-z][a-z0-9_-]{0,63}$", description="The name of a destination")]
@@ -52,7 +54,7 @@ Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of 
 Cursor = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
 
 
-@get("/outbox/destinations", responses=problems(), tags=["outbox"])
+@get("/outbox/destinations", responses=reading(), tags=["outbox"])
 async def list_destinations(operations: Bulkhead, routes: Routes) -> DestinationList:
     """List the status of each destination."""
     statuses = await operations.run(read_statuses)
@@ -63,7 +65,7 @@ async def list_destinations(operations: Bulkhead, routes: Routes) -> Destination
     "/outbox/destinations/{name:str}/pause",
     dto=Strict[ActionRequest],
     status_code=200,
-    responses=problems(404, 409, 413, 415),
+    responses=changing(UnknownDestination),
     tags=["outbox"],
 )
 async def pause_destination(
@@ -77,7 +79,7 @@ async def pause_destination(
     "/outbox/destinations/{name:str}/resume",
     dto=Strict[ActionRequest],
     status_code=200,
-    responses=problems(404, 409, 413, 415),
+    responses=changing(UnknownDestination),
     tags=["outbox"],
 )
 async def resume_destination(
@@ -91,7 +93,7 @@ async def resume_destination(
     "/outbox/destinations/{name:str}/probe",
     dto=Strict[ActionRequest],
     status_code=200,
-    responses=problems(404, 409, 413, 415),
+    responses=changing(UnknownDestination),
     tags=["outbox"],
 )
 async def probe_destination(
@@ -117,7 +119,7 @@ async def _change(
         # No rows are counted: a backlog, which takes long to count, must not delay a pause or make it fail.
         return DestinationStatusView.of(destinations.lock(session, name), routes.names)
 
-    payload_hash = hash_of(name, data)
+    payload_hash = hash_of(await request.body(), name) if key else ""
     outcome = await operations.run(lambda session: idempotency.once(session, key, payload_hash, change, _rendered))
     return answered(outcome, status=200, at="/outbox/destinations")
 
@@ -126,7 +128,7 @@ def _rendered(view: msgspec.Struct) -> str:
     return msgspec.json.encode(view).decode()
 
 
-@get("/outbox/dead-letters/groups", responses=problems(), tags=["outbox"])
+@get("/outbox/dead-letters/groups", responses=reading(), tags=["outbox"])
 async def group_dead_letters(
     operations: Bulkhead,
     destination: OneDestination = None,
@@ -138,7 +140,7 @@ async def group_dead_letters(
     return GroupList([GroupView.of(one) for one in groups])
 
 
-@get("/outbox/dead-letters", responses=problems(), tags=["outbox"])
+@get("/outbox/dead-letters", responses=reading(), tags=["outbox"])
 async def list_dead_letters(
     operations: Bulkhead,
     destination: OneDestination = None,
@@ -157,7 +159,7 @@ async def list_dead_letters(
     "/outbox/dead-letters/replay",
     dto=Strict[DeadLetterRequest],
     status_code=200,
-    responses=problems(409, 413, 415),
+    responses=changing(),
     tags=["outbox"],
 )
 async def replay_dead_letters(
@@ -171,7 +173,7 @@ async def replay_dead_letters(
     "/outbox/dead-letters/discard",
     dto=Strict[DeadLetterRequest],
     status_code=200,
-    responses=problems(409, 413, 415),
+    responses=changing(),
     tags=["outbox"],
 )
 async def discard_dead_letters(
@@ -185,7 +187,7 @@ async def discard_dead_letters(
     "/outbox/replay",
     dto=Strict[ReplayRequest],
     status_code=200,
-    responses=problems(409, 413, 415),
+    responses=changing(),
     tags=["outbox"],
 )
 async def replay_delivered(
@@ -218,7 +220,7 @@ async def _batch(
         changed = verb(session, Batch(selection=selected, entry=entry, after=int(data.cursor), limit=data.limit))
         return _progress(selected, changed.rows, changed.following.after if changed.following else None)
 
-    payload_hash = hash_of(data)
+    payload_hash = hash_of(await request.body()) if key else ""
     outcome = await operations.run(lambda session: idempotency.once(session, key, payload_hash, change, _rendered))
     return answered(outcome, status=200, at="/outbox")
 
@@ -234,7 +236,7 @@ def _progress(selection: Selection, rows: int, after: int | None, skipped_steps:
     )
 
 
-@get("/outbox/why/{subject_id:str}", responses=problems(404), tags=["outbox"])
+@get("/outbox/why/{subject_id:str}", responses=reading(NotInOutbox), tags=["outbox"])
 async def explain_delivery(
     subject_id: Annotated[UUID, Parameter(description="The id of an event or of a reservation")],
     operations: Bulkhead,

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from api.http.fields import ITEM_ID, RESERVATION_ID, SKU
@@ -35,7 +36,7 @@ HOLD = ReservationView(
     guest=Guest("guest-42"),
     source="api",
     note="Late arrival",
-    metadata={"cart": "c-7"},
+    metadata=Raw(b'{"cart": "c-7"}'),
     cancellation_reason=None,
     created_at=MADE,
     updated_at=MADE,

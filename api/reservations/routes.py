@@ -14,81 +14,60 @@ from sqlalchemy.orm import Session
 from api.bulkheads import Bulkhead
 from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
-from api.http.headers import client_of, hash_of, key_of, trace_of
-from api.http.responses import answered, problems
+from api.http.headers import client_of, key_of, trace_of
+from api.http.payloads import hash_of
+from api.http.responses import answered, changing, reading
 from api.reservations import status_changes
 from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
 from domain import reservations
 from domain.idempotency import Answered
 from domain.reservations import Filter, Reserve
 from domain.reservations.lifecycle import Status
-from domain.runtime.errors import Invalid
+from domain.runtime.errors import Invalid, SoldOut, UnknownItem, UnknownReservation
 
 #: How the OpenAPI document describes a timestamp, which is read as text.
 TIMESTAMP = {"format": "date-time"}
 
-#: The metadata that a client may keep with a reservation, in bytes of JSON.
-MAX_METADATA_BYTES = 16_384
 
-#: The levels of objects and lists that metadata may have.
-MAX_METADATA_DEPTH = 16
-
-
-@post("/reservations", dto=Strict[NewReservation], responses=problems(404, 409, 413, 415), tags=["reservations"])
+@post("/reservations", dto=Strict[NewReservation], responses=changing(UnknownItem, SoldOut), tags=["reservations"])
 async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
     """Hold units of an item until the hold is confirmed or expires."""
     # Read from the state of the application: to inject these two would cost a third of the time of a request.
     group_commit: GroupCommit = request.app.state.group_commit
     hold_lifetime: timedelta = request.app.state.hold_lifetime
-    outcome = await group_commit.submit(reserve_of(request, data, hold_lifetime))
+    wanted = reserve_of(request, data, hold_lifetime, await request.body())
+    outcome = await group_commit.submit(wanted)
     return answered(outcome, status=201, at="/reservations")
 
 
-def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta) -> Reserve:
-    """Return what a request for a reservation wants. Raises Invalid."""
+def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta, body: bytes) -> Reserve:
+    """Return what a request for a reservation wants. `body` is what `data` was decoded from. Raises Invalid."""
     if (data.item_id is None) == (data.sku is None):
         raise Invalid("item_id", "give either item_id or sku, and not both")
-    if data.metadata:
-        _require_bounded(data.metadata)
     key = key_of(request, "reservations.make")
     return Reserve(
         item=data.item_id or data.sku or "",
         quantity=data.quantity,
         hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_lifetime,
         key=key,
-        payload_hash=hash_of(data) if key else "",
+        payload_hash=hash_of(body) if key else "",
         guest_id=data.guest.id if data.guest else None,
         note=data.note,
-        metadata=data.metadata,
+        metadata=data.metadata_text,
         changed_by=client_of(request),
+        render=render_reservation,
         headers=trace_of(request),
     )
 
 
-def _require_bounded(metadata: dict[str, Any]) -> None:
-    # The depth is checked first, because metadata that is too deep can't be encoded.
-    if _is_deeper(metadata, MAX_METADATA_DEPTH):
-        raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
-    if len(msgspec.json.encode(metadata)) > MAX_METADATA_BYTES:
-        raise Invalid("metadata", f"it has more than {MAX_METADATA_BYTES} bytes")
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    """Return whether objects and lists are nested in more than that many levels. Deeper levels are not read."""
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
-
-
-@get("/reservations/{reservation_id:str}", responses=problems(404), tags=["reservations"])
+@get("/reservations/{reservation_id:str}", responses=reading(UnknownReservation), tags=["reservations"])
 async def get_reservation(reservation_id: UUID, reads: Bulkhead) -> Response[ReservationView]:
     """Get a reservation. Its ETag is its version."""
     reservation = await reads.run(lambda session: reservations.get(session, reservation_id))
     return answered(Answered(render_reservation(reservation)), status=200, at="/reservations")
 
 
-@get("/reservations", responses=problems(), tags=["reservations"])
+@get("/reservations", responses=reading(), tags=["reservations"])
 async def list_reservations(
     lists: Bulkhead,
     status: Status | None = None,
@@ -117,9 +96,7 @@ async def list_reservations(
     )
 
     def act(session: Session) -> ReservationPage:
-        found = reservations.find(session, wanted, before_id=cursor, limit=limit)
-        shown = [ReservationView.of(one) for one in found]
-        return ReservationPage(shown, str(found[-1].id) if len(found) == limit else None)
+        return ReservationPage.of(reservations.find(session, wanted, before_id=cursor, limit=limit))
 
     return await lists.run(act)
 

@@ -5,19 +5,37 @@ from typing import Annotated, Any, Self
 from uuid import UUID
 
 import msgspec
-from msgspec import Meta
+from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+from msgspec import Meta, Raw
 
+from api.http.decoding import sentence
 from api.http.fields import ItemId, Sku
 from domain.items import MAX_QUANTITY
-from domain.reservations import Reservation
+from domain.reservations import Page, Reservation
 from domain.reservations.lifecycle import Status
+from domain.runtime.errors import Invalid
 
 #: The longest hold, 7 days: a client that forgets its holds does not keep stock from others for longer.
 MAX_TTL_SECONDS = 604_800
 
+#: The metadata that a client may keep with a reservation, in bytes of JSON as the client wrote it.
+MAX_METADATA_BYTES = 16_384
+
+#: The levels of objects and lists that metadata may have.
+MAX_METADATA_DEPTH = 16
+
 Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[2])]
 Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["The guest's plans changed"])]
 Version = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[1])]
+
+#: An object of JSON, or null, as the client wrote it. Decoded and written anew, 1e308 would be 309 digits.
+Metadata = Annotated[Raw, Meta(examples=[{"cart": "c-7"}])]
+
+
+def _none() -> Raw:
+    return Raw(b"null")
 
 
 class Guest(msgspec.Struct, forbid_unknown_fields=True):
@@ -35,7 +53,49 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
     ttl_seconds: Annotated[int, Meta(ge=1, le=MAX_TTL_SECONDS, examples=[900])] | None = None
     guest: Guest | None = None
     note: Annotated[str, Meta(max_length=2_000, examples=["Late arrival"])] | None = None
-    metadata: Annotated[dict[str, Any], Meta(examples=[{"cart": "c-7"}])] | None = None
+    metadata: Metadata = msgspec.field(default_factory=_none)
+
+    def __post_init__(self) -> None:
+        _require_bounded(bytes(self.metadata))
+
+    @property
+    def metadata_text(self) -> str | None:
+        """The metadata as it is kept."""
+        text = bytes(self.metadata).decode()
+        return None if text == "null" else text
+
+
+def _require_bounded(metadata: bytes) -> None:
+    """Raise Invalid unless this is null or an object of JSON that may be kept. Its size is checked before all else."""
+    if len(metadata) > MAX_METADATA_BYTES:
+        raise Invalid("metadata", f"it has more than {MAX_METADATA_BYTES} bytes")
+    try:
+        decoded = msgspec.json.decode(metadata, type=dict[str, Any] | None)
+    except msgspec.ValidationError as error:
+        raise Invalid("metadata", sentence(str(error).partition(" - at ")[0])) from error
+    except UnicodeDecodeError as error:
+        raise Invalid("body", f"this is not JSON in UTF-8 ({error})") from error
+    if _is_deeper(decoded, MAX_METADATA_DEPTH):
+        raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
+
+
+def _is_deeper(value: object, levels: int) -> bool:
+    """Return whether objects and lists are nested in more than that many levels. Deeper levels are not read."""
+    if not isinstance(value, dict | list):
+        return False
+    inner = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
+
+
+class MetadataSchema(OpenAPISchemaPlugin):
+    """Describes metadata in the OpenAPI document, which would say nothing about its type."""
+
+    @staticmethod
+    def is_plugin_supported_type(value: Any) -> bool:
+        return value is Raw
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
+        return Schema(one_of=[Schema(type=OpenAPIType.OBJECT), Schema(type=OpenAPIType.NULL)])
 
 
 class Versioned(msgspec.Struct, forbid_unknown_fields=True):
@@ -90,7 +150,7 @@ class ReservationView(msgspec.Struct):
     guest: Guest | None
     source: str
     note: str | None
-    metadata: dict[str, Any] | None
+    metadata: Metadata
     cancellation_reason: str | None
     created_at: datetime
     updated_at: datetime
@@ -110,7 +170,7 @@ class ReservationView(msgspec.Struct):
             guest=None if reservation.guest_id is None else Guest(reservation.guest_id),
             source=reservation.source,
             note=reservation.note,
-            metadata=reservation.metadata,
+            metadata=_none() if reservation.metadata is None else Raw(reservation.metadata),
             cancellation_reason=reservation.cancellation_reason,
             created_at=reservation.created_at,
             updated_at=reservation.updated_at,
@@ -120,10 +180,18 @@ class ReservationView(msgspec.Struct):
 
 
 class ReservationPage(msgspec.Struct):
-    """Reservations, the newest first. If there is a `next_cursor`, there may be more: send it back as `cursor`."""
+    """Reservations, the newest first. If there is a `next_cursor`, there may be more: send it back as `cursor`.
+
+    A page may have fewer reservations than `limit`, even none, and a `next_cursor`.
+    """
 
     reservations: list[ReservationView]
     next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: Page) -> Self:
+        shown = [ReservationView.of(one) for one in page.reservations]
+        return cls(shown, None if page.next_before is None else str(page.next_before))
 
 
 def render_reservation(reservation: Reservation) -> str:

@@ -10,9 +10,10 @@ from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
 from api.http.decoding import Strict
-from api.http.headers import client_of, hash_of, key_of, trace_of
+from api.http.headers import client_of, key_of, trace_of
+from api.http.payloads import hash_of
 from api.http.preconditions import etag_of, if_match_of
-from api.http.responses import answered, problems
+from api.http.responses import answered, changing
 from api.reservations.schemas import (
     Cancellation,
     CheckIn,
@@ -30,14 +31,14 @@ from domain.idempotency import Answered
 from domain.outbox import Routes
 from domain.reservations import Reservation
 from domain.reservations.lifecycle import Status
-from domain.runtime.errors import Refusal
+from domain.runtime.errors import HoldExpired, Refusal, StalePrecondition, StaleVersion, UnknownReservation, WrongStatus
 
 AnyRequest = Request[Any, Any, Any]
 
 #: What these operations have in common.
 OPTIONS: Mapping[str, Any] = {
     "status_code": 200,
-    "responses": problems(404, 409, 412, 413, 415),
+    "responses": changing(UnknownReservation, WrongStatus, HoldExpired, StaleVersion, StalePrecondition),
     "tags": ["reservations"],
 }
 
@@ -96,7 +97,7 @@ async def _change(
     key, changed_by = key_of(request, f"reservations.{to.lower()}"), client_of(request)
     if_match, headers = if_match_of(request), trace_of(request)
     reason = wanted.reason if isinstance(wanted, Reasoned) else None
-    payload_hash = hash_of(reservation_id, reason, wanted.expected_version)
+    payload_hash = hash_of(await request.body(), reservation_id) if key else ""
 
     def require_match(one: Reservation) -> None:
         if if_match is not None:

@@ -48,9 +48,9 @@ def _fill(environment: Environment, db: sessionmaker[Session], routes: Routes) -
     hold_for = timedelta(milliseconds=1)
     for start in range(0, HOLDS, RESERVED_AT_ONCE):
         numbers = range(start, start + RESERVED_AT_ONCE)
-        requests = [Reserve(item=1 + n % ITEMS, quantity=1, hold_for=hold_for) for n in numbers]
+        requests = [Reserve(item=1 + n % ITEMS, quantity=1, hold_for=hold_for, render=lambda _: "{}") for n in numbers]
         with db.begin() as session:
-            reservations.reserve(session, requests, lambda _: "{}", routes)
+            reservations.reserve(session, requests, routes)
     with environment.connect() as connection:
         connection.execute("VACUUM (ANALYZE)")
         connection.execute("CHECKPOINT")

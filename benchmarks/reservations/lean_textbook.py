@@ -15,7 +15,7 @@ from litestar import Litestar, Request, Response, post
 from litestar.exceptions import HTTPException
 from psycopg.types.json import Json
 
-from api.http.headers import hash_of
+from api.http.payloads import hash_of
 from api.reservations.schemas import NewReservation
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
@@ -62,14 +62,14 @@ async def reserve(request: Request[Any, Any, Any], data: NewReservation) -> Resp
     connection = await pool.get()
     try:
         async with connection.transaction():
-            answer = await _reserve(connection, routes, data, request.headers["idempotency-key"])
+            key, payload_hash = request.headers["idempotency-key"], hash_of(await request.body())
+            answer = await _reserve(connection, routes, data, key, payload_hash)
     finally:
         pool.put_nowait(connection)
     return Response(answer, status_code=201, media_type="application/json")
 
 
-async def _reserve(connection: Connection, routes: Routes, data: NewReservation, key: str) -> bytes:
-    payload_hash = hash_of(data)
+async def _reserve(connection: Connection, routes: Routes, data: NewReservation, key: str, payload_hash: str) -> bytes:
     stored = await (
         await connection.execute(
             "SELECT payload_hash, answer FROM idempotency_requests"

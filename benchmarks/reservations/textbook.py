@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
-from api.http.headers import hash_of
+from api.http.payloads import hash_of
 from api.reservations.schemas import NewReservation, ReservationView
 from domain import idempotency, items
 from domain.fulfilment import load_routes
@@ -79,18 +79,17 @@ def create_app() -> Litestar:
 
 @post("/reservations")
 async def reserve(request: Request[Any, Any, Any], data: NewReservation, state: State) -> Response[Any]:
-    key = request.headers["idempotency-key"]
+    key, payload_hash = request.headers["idempotency-key"], hash_of(await request.body())
     try:
         async with state.sessions.begin() as session:
-            answer = await _reserve(session, state.routes, data, key)
+            answer = await _reserve(session, state.routes, data, key, payload_hash)
     except IntegrityError:  # another request with the same key was faster: its answer is stored
         async with state.sessions.begin() as session:
-            answer = await _reserve(session, state.routes, data, key)
+            answer = await _reserve(session, state.routes, data, key, payload_hash)
     return Response(answer, status_code=201, media_type="application/json")
 
 
-async def _reserve(session: AsyncSession, routes: Routes, data: NewReservation, key: str) -> bytes:
-    payload_hash = hash_of(data)
+async def _reserve(session: AsyncSession, routes: Routes, data: NewReservation, key: str, payload_hash: str) -> bytes:
     stored = await session.get(IdempotencyRequest, (CLIENT, OPERATION, key))
     if stored and stored.payload_hash != payload_hash:
         raise HTTPException(status_code=409, detail="key reused")
@@ -177,7 +176,7 @@ def _answer(reservation: Reservation, sku: str) -> bytes:
         guest=None,
         source=reservation.source,
         note=None,
-        metadata=None,
+        metadata=msgspec.Raw(b"null"),
         cancellation_reason=None,
         created_at=reservation.created_at,
         updated_at=reservation.updated_at,

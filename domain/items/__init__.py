@@ -1,6 +1,6 @@
 """Items: what can be reserved, and how much of it there is."""
 
-from domain.items.queries import find, get
+from domain.items.queries import find, get, id_of
 from domain.items.stock import Locked, amend, create, lock, lock_free, move
 from domain.items.table import MAX_ID, MAX_QUANTITY, Item, items
 
@@ -13,6 +13,7 @@ __all__ = [
     "create",
     "find",
     "get",
+    "id_of",
     "items",
     "lock",
     "lock_free",

@@ -1,6 +1,6 @@
 """Changing items: creating one, locking several, moving their stock."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -98,19 +98,32 @@ _MOVE = (
 )
 
 
-def amend(session: Session, item_id: int, *, name: str | None = None, adjust_quantity_by: int = 0) -> Item:
-    """Rename an item or change its stock. Raises UnknownItem, InsufficientAvailableStock, Invalid."""
-    locked = lock(session, [item_id])
+def amend(
+    session: Session,
+    reference: int | str,
+    *,
+    name: str | None = None,
+    adjust_quantity_by: int = 0,
+    precondition: Callable[[Item], None] | None = None,
+) -> Item:
+    """Rename an item or change its stock. A number is its id, and text its sku.
+
+    `precondition` is called with the locked item, and may raise a refusal. Raises UnknownItem,
+    InsufficientAvailableStock, Invalid.
+    """
+    locked = lock(session, [reference]) if isinstance(reference, int) else lock(session, [], [reference])
     if not locked:
-        raise UnknownItem(item_id)
+        raise UnknownItem(reference)
     (item,) = locked
+    if precondition is not None:
+        precondition(item)
     if item.stock_quantity + adjust_quantity_by > MAX_QUANTITY:
         raise Invalid("adjust_quantity_by", f"there would be more than {MAX_QUANTITY} in stock")
     if item.available_quantity + adjust_quantity_by < 0:
         raise InsufficientAvailableStock(item.sku, adjust_quantity_by, item.available_quantity)
     changed = (
         update(items)
-        .where(items.c.id == item_id)
+        .where(items.c.id == item.id)
         .values(
             name=name or item.name,
             available_quantity=item.available_quantity + adjust_quantity_by,

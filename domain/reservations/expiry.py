@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session
 
 from domain.outbox import Routes
 from domain.reservations.lifecycle import Status
-from domain.reservations.table import Reservation, is_hold, read, reservations
+from domain.reservations.table import Reservation, is_hold, read_for_events, reservations
 from domain.reservations.transition import NOT_CONFIRMED, Change, transition
 from domain.runtime.database import CLOCK, arrays, lists
 
@@ -67,7 +67,7 @@ def _expire(session: Session, overdue: list[Reservation], routes: Routes) -> int
 
 
 _is_overdue = and_(is_hold, reservations.c.expires_at <= CLOCK)
-_overdue = read.where(_is_overdue).with_for_update(of=reservations, key_share=True, skip_locked=True)
+_overdue = read_for_events.where(_is_overdue).with_for_update(of=reservations, key_share=True, skip_locked=True)
 
 # Both look at one item after the other, and read its holds in order of an index. Otherwise PostgreSQL would at times,
 # by its statistics, read and sort all holds of the items, or all that are overdue.

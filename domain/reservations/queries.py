@@ -1,16 +1,34 @@
-"""Reading reservations without changing them."""
+"""Reading reservations without changing them.
 
-from collections.abc import Sequence
+An overdue hold is read as EXPIRED from that moment on, whether maintenance has seen it or not.
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
-from domain.items import items
+from domain import items
+from domain.reservations import listing
 from domain.reservations.lifecycle import Status
-from domain.reservations.table import Reservation, read, reservations
+from domain.reservations.listing import Scope
+from domain.reservations.table import FIELDS, Reservation, is_overdue, metadata_of, reservations, status_by_now
 from domain.runtime.errors import UnknownReservation
+from domain.runtime.identity import HIGHEST_ID, LOWEST_ID, lowest_id
+
+#: A page ends with the reservation that takes its texts (metadata, note and reason) to this many bytes.
+MAX_PAGE_BYTES = 1_000_000
+
+#: No index knows which holds are overdue, nor the third of three filters. There, reservations that do not match are
+#: passed over, up to this many, and the page ends.
+MAX_PASSED_OVER = 1_000
+
+#: While maintenance works, no more holds are overdue than it expires within seconds. Up to this many are read at once.
+MAX_OVERDUE = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,31 +44,92 @@ class Filter:
     before: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Reservations, the newest first. If there is a `next_before`, older ones than that id may follow."""
+
+    reservations: Sequence[Reservation]
+    next_before: UUID | None
+
+
 def get(session: Session, reservation_id: UUID) -> Reservation:
     """Return a reservation. Raises UnknownReservation."""
-    row = session.execute(read.where(reservations.c.id == reservation_id)).one_or_none()
+    row = session.execute(_READ.where(reservations.c.id == reservation_id)).one_or_none()
     if row is None:
         raise UnknownReservation(reservation_id)
     return Reservation.of(row)
 
 
-def find(session: Session, wanted: Filter, *, before_id: UUID | None = None, limit: int) -> Sequence[Reservation]:
-    """Return up to `limit` reservations, the newest first, from before the id `before_id`."""
-    conditions = [
-        (reservations.c.status, wanted.status),
-        (reservations.c.item_id, wanted.item_id),
-        (items.c.sku, wanted.sku),
-        (reservations.c.guest_id, wanted.guest_id),
-        (reservations.c.source, wanted.source),
-    ]
-    statement = read.order_by(reservations.c.id.desc()).limit(limit)
-    for column, value in conditions:
-        if value is not None:
-            statement = statement.where(column == value)
-    if wanted.since is not None:
-        statement = statement.where(reservations.c.created_at >= wanted.since)
-    if wanted.before is not None:
-        statement = statement.where(reservations.c.created_at < wanted.before)
-    if before_id is not None:
-        statement = statement.where(reservations.c.id < before_id)
-    return [Reservation.of(row) for row in session.execute(statement)]
+_READ = select(
+    *(field for field in FIELDS if field is not reservations.c.status),
+    status_by_now.label("status"),
+    items.items.c.sku,
+    metadata_of(reservations.c),
+).join_from(reservations, items.items)
+
+
+def find(session: Session, wanted: Filter, *, before_id: UUID | None = None, limit: int) -> Page:
+    """Return up to `limit` reservations, the newest first, from before the id `before_id`.
+
+    A page may be shorter, even empty, and have a `next_before` all the same: see MAX_PAGE_BYTES and MAX_PASSED_OVER.
+    For the rest of the transaction, PostgreSQL reads by indexes only.
+    """
+    session.execute(listing.READ_BY_INDEX)
+    values = _values(session, wanted)
+    if values is None:
+        return Page((), None)
+    scope = _scope(session, wanted.status, values)
+    upper = HIGHEST_ID if wanted.before is None else lowest_id(wanted.before)
+    parameters = listing.parameters(
+        scope,
+        status=wanted.status,
+        lower=LOWEST_ID if wanted.since is None else lowest_id(wanted.since),
+        upper=upper if before_id is None else min(upper, before_id),
+        shown=limit,
+        read=limit + MAX_PASSED_OVER,
+        most_bytes=MAX_PAGE_BYTES,
+        **values,
+    )
+    rows = session.execute(listing.statement(frozenset(values), scope), parameters).all()
+    return _page(rows, limit)
+
+
+def _values(session: Session, wanted: Filter) -> Mapping[str, Any] | None:
+    """Return the values that columns must have, or None if no reservation has them."""
+    item_id = wanted.item_id
+    if wanted.sku is not None:
+        item_id = items.id_of(session, wanted.sku)
+        if item_id is None or wanted.item_id not in (None, item_id):
+            return None
+    values = {"guest_id": wanted.guest_id, "item_id": item_id, "source": wanted.source}
+    return {column: value for column, value in values.items() if value is not None}
+
+
+def _scope(session: Session, status: Status | None, values: Mapping[str, Any]) -> Scope:
+    if status is None:
+        return listing.EVERY
+    if status is Status.PENDING:
+        return Scope(statuses=(status,), judged=True)
+    if status is not Status.EXPIRED:
+        return Scope(statuses=(status,))
+    if _overdue_count(session, values) <= MAX_OVERDUE:
+        return Scope(statuses=(status,), overdue=True)
+    # After an outage of maintenance, overdue holds are looked for among all holds, page by page.
+    return Scope(statuses=(status, Status.PENDING), judged=True)
+
+
+def _overdue_count(session: Session, values: Mapping[str, Any]) -> int:
+    """Return how many holds are overdue, of one item if only that is wanted, counted up to MAX_OVERDUE and one more."""
+    overdue = select(reservations.c.id).where(is_overdue).order_by(reservations.c.expires_at)
+    if "item_id" in values:
+        overdue = overdue.where(reservations.c.item_id == values["item_id"])
+    return session.execute(select(func.count()).select_from(overdue.limit(MAX_OVERDUE + 1).subquery())).scalar_one()
+
+
+def _page(rows: Sequence[Row[Any]], limit: int) -> Page:
+    """Return the reservations of a page up to the first row that ends it."""
+    end = next((place for place, row in enumerate(rows, start=1) if row.ends), None)
+    read = rows[:end]
+    is_full = len(read) == limit or (bool(read) and read[-1].total_bytes >= MAX_PAGE_BYTES)
+    next_before = read[-1].id if is_full or end is not None else None
+    return Page([Reservation.of(row) for row in read if row.matches], next_before)

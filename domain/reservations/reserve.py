@@ -1,5 +1,6 @@
 """Reserving stock: many requests at once, under the locks of their items."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,9 +38,11 @@ class Reserve:
     payload_hash: str = ""
     guest_id: str | None = None
     note: str | None = None
-    metadata: dict[str, Any] | None = None
+    metadata: str | None = None
     source: str = "api"
     changed_by: str = SYSTEM
+    #: Makes the answer, in the format of whoever sent the request. It is stored under the key.
+    render: Callable[[Reservation], str]
     headers: dict[str, str] = field(default_factory=dict)
 
 
@@ -95,15 +98,14 @@ THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT, lacking=inf)
 def reserve(
     session: Session,
     requests: Sequence[Reserve],
-    render: Callable[[Reservation], str],
     routes: Routes,
     *,
     effort: Effort = THOROUGH,
 ) -> Sequence[Answered | Refusal | Deferred]:
     """Make the holds that the stock allows, in order of arrival, and answer each request.
 
-    `render` makes the answer that is stored under a request's key. A refusal makes no reservation, but overdue holds
-    of its item may be expired. It waits for no lock of an item. Raises KeyRace.
+    A refusal makes no reservation, but overdue holds of its item may be expired. It waits for no lock of an item.
+    Raises KeyRace.
     """
     stock, moment = _lock(session, requests)
     # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
@@ -113,7 +115,7 @@ def reserve(
     if shortages:
         stock, overdue = _take_back(session, requests, stock, shortages, routes, effort)
         decisions = decide(requests, stock, answered, overdue)
-    answers = _write(session, requests, decisions, moment, render, routes)
+    answers = _write(session, requests, decisions, moment, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 
 
@@ -240,7 +242,6 @@ def _write(
     requests: Sequence[Reserve],
     decisions: Sequence[Decision],
     moment: datetime | None,
-    render: Callable[[Reservation], str],
     routes: Routes,
 ) -> Mapping[int, str]:
     """Write the accepted holds and all that belongs to them. Return their answers by place."""
@@ -250,7 +251,7 @@ def _write(
     assert moment is not None, "an item was locked"
     ids = new_ids(moment)
     holds = [(place, requests[place], _hold(next(ids), requests[place], item, moment)) for place, item in accepted]
-    answers = {place: render(hold) for place, _, hold in holds}
+    answers = {place: request.render(hold) for place, request, hold in holds}
     _insert(session, [(request, hold) for _, request, hold in holds], routes)
     given = [
         (request.key, StoredAnswer(request.payload_hash, answers[place]), hold.id)
@@ -301,6 +302,7 @@ _COLUMNS = (
     "guest_id",
     "source",
     "note",
+    "metadata_text",
     "metadata",
     "created_at",
     "updated_at",
@@ -330,7 +332,8 @@ def _row(request: Reserve, hold: Reservation) -> Mapping[str, Any]:
         "guest_id": hold.guest_id,
         "source": hold.source,
         "note": hold.note,
-        "metadata": hold.metadata,
+        "metadata_text": hold.metadata,
+        "metadata": hold.metadata and json.loads(hold.metadata),
         "created_at": hold.created_at,
         "updated_at": hold.updated_at,
         "changed_by": request.changed_by,

@@ -1,5 +1,6 @@
 """The tables of reservations and of their history."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,6 +10,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     ForeignKey,
     Identity,
@@ -20,15 +22,20 @@ from sqlalchemy import (
     Text,
     Uuid,
     and_,
+    case,
+    cast,
     func,
+    literal,
+    null,
     select,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from domain.items import items
 from domain.reservations.lifecycle import Status
-from domain.runtime.database import metadata
+from domain.runtime.database import CLOCK, metadata
 
 _statuses = ", ".join(f"'{status}'" for status in Status)
 
@@ -45,6 +52,9 @@ reservations = Table(
     Column("guest_id", String(64)),
     Column("source", String(50), nullable=False, server_default="api"),
     Column("note", Text),
+    # The JSON as the client wrote it. In jsonb every number is written with all its digits: 1e308 has 309.
+    Column("metadata_text", Text),
+    # Written for the release before, which reads it. This one reads it where that one has written.
     Column("metadata", JSONB),
     Column("cancellation_reason", Text),
     Column("cancelled_by", String(255)),
@@ -60,16 +70,34 @@ reservations = Table(
 )
 
 is_hold = and_(reservations.c.status == text("'PENDING'"))
+is_overdue = and_(is_hold, reservations.c.expires_at <= CLOCK)
+
+#: The status by now: an overdue hold is EXPIRED, whether maintenance has seen it or not.
+status_by_now: ColumnElement[str] = case((is_overdue, literal(Status.EXPIRED.value)), else_=reservations.c.status)
 
 Index("ix_reservations_status_expires_at", reservations.c.status, reservations.c.expires_at, postgresql_where=is_hold)
 Index("ix_reservations_item_holds", reservations.c.item_id, reservations.c.expires_at, postgresql_where=is_hold)
-Index("ix_reservations_item_id_id", reservations.c.item_id, reservations.c.id)
-Index(
-    "ix_reservations_guest_id_id",
-    reservations.c.guest_id,
-    reservations.c.id,
-    postgresql_where=reservations.c.guest_id.is_not(None),
+#: A list that is filtered by these columns is read by an index that begins with them. In each index the status and the
+#: id follow, so that it answers the same filter with a status as well. Nine statuses are few enough to be read one
+#: after the other where no status is wanted.
+LISTED_BY: Sequence[tuple[Column[Any], ...]] = (
+    (reservations.c.guest_id, reservations.c.item_id),
+    (reservations.c.guest_id, reservations.c.source),
+    (reservations.c.item_id, reservations.c.source),
+    (reservations.c.guest_id,),
+    (reservations.c.item_id,),
+    (reservations.c.source,),
+    (),
 )
+
+for _columns in LISTED_BY:
+    Index(
+        None,
+        *_columns,
+        reservations.c.status,
+        reservations.c.id,
+        postgresql_where=reservations.c.guest_id.is_not(None) if reservations.c.guest_id in _columns else None,
+    )
 
 history = Table(
     "reservation_history",
@@ -89,7 +117,7 @@ _STATUSES = {status.value: status for status in Status}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """`quantity` units of one item. Instants are UTC; `sku` is the item's."""
+    """`quantity` units of one item. Instants are UTC; `sku` is the item's; `metadata` is the client's JSON as text."""
 
     id: UUID
     item_id: int
@@ -101,7 +129,7 @@ class Reservation:
     guest_id: str | None
     source: str
     note: str | None
-    metadata: dict[str, Any] | None
+    metadata: str | None
     cancellation_reason: str | None = None
     created_at: datetime
     updated_at: datetime
@@ -132,11 +160,10 @@ class Reservation:
         )
 
 
-#: How a reservation is read, with the sku of its item.
-read: Select[Any] = select(
+#: The columns that are read, but for the metadata, which may have 16 kB.
+FIELDS: Sequence[Column[Any]] = (
     reservations.c.id,
     reservations.c.item_id,
-    items.c.sku,
     reservations.c.quantity,
     reservations.c.status,
     reservations.c.version,
@@ -144,10 +171,21 @@ read: Select[Any] = select(
     reservations.c.guest_id,
     reservations.c.source,
     reservations.c.note,
-    reservations.c.metadata,
     reservations.c.cancellation_reason,
     reservations.c.created_at,
     reservations.c.updated_at,
     reservations.c.confirmed_at,
     reservations.c.cancelled_at,
-).join_from(reservations, items)
+)
+
+
+def metadata_of(columns: ReadOnlyColumnCollection[str, Any]) -> ColumnElement[str | None]:
+    """Return the metadata as text. Where the release before has written it, its numbers have all their digits."""
+    return func.coalesce(columns.metadata_text, cast(columns.metadata, Text)).label("metadata")
+
+
+#: How a reservation is read, with the sku of its item.
+read: Select[Any] = select(*FIELDS, items.c.sku, metadata_of(reservations.c)).join_from(reservations, items)
+
+#: The same for those who record events only: no event contains the metadata, and here it is None.
+read_for_events: Select[Any] = select(*FIELDS, items.c.sku, null().label("metadata")).join_from(reservations, items)

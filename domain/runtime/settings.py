@@ -48,6 +48,8 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", alias="HOST")
     port: int = Field(default=8000, ge=1, le=65_535, alias="PORT")
     web_processes: int = Field(default=1, ge=1, le=64, alias="WEB_CONCURRENCY")
+    #: A request that changes something and has no idempotency key is refused.
+    require_idempotency_keys: bool = Field(default=False, alias="REQUIRE_IDEMPOTENCY_KEYS")
     #: More waiting requests than this are answered 503: "busy" is not "sold out".
     queue_limit: int = Field(default=2_048, ge=1, alias="QUEUE_LIMIT")
     #: The ports at which worker and scheduler serve their metrics, on HOST; 0 for none. The API serves its own at PORT.

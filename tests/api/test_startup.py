@@ -31,6 +31,7 @@ WRONG = {
     "CONFIRMATION_TIMEOUT_SECONDS": "0",
     "DELIVERY_TIMEOUT_SECONDS": "soon",
     "HOLD_SECONDS": "0",
+    "REQUIRE_IDEMPOTENCY_KEYS": "perhaps",
     "HOST": "localhost",
     "PORT": "http",
     "WEB_CONCURRENCY": "0",

@@ -106,7 +106,8 @@ def confirmed(db: Db, item: Item, *quantities: int) -> None:
     """Reserve these quantities, in one reservation each, and confirm all of them."""
     reserve(db, *(a_request(item, quantity) for quantity in quantities))
     with db.begin() as session:
-        held = reservations.find(session, reservations.Filter(item_id=item.id, status=Status.PENDING), limit=100)
+        wanted = reservations.Filter(item_id=item.id, status=Status.PENDING)
+        held = reservations.find(session, wanted, limit=100).reservations
         reservations.transition(session, [Change(of=one, to=Status.CONFIRMED) for one in held], routes_of(db))
 
 

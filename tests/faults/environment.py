@@ -214,7 +214,8 @@ def an_environment(postgresql: PostgreSQL) -> Iterator[Environment]:
             with cluster.db.begin() as session:
                 session.execute(text(f"ALTER TABLE outbox ALTER id RESTART WITH {FIRST_ID}"))
             cluster.api()
-            worker = cluster.worker(threads=2)
+            # Old rows are pruned by the target alone.
+            worker = cluster.worker(threads=2, OUTBOX_RETENTION_DAYS="3650")
             cluster.scheduler()
             cluster.partners.ready()
             cluster.apis[0].ready()

@@ -3,76 +3,31 @@
 import os
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, create_engine, func, inspect, make_url, select, text
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from deploy.embedded import PostgreSQL
 from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
 from domain.runtime.database import metadata
 from domain.runtime.schema import SCHEMA_VERSION
 from domain.runtime.settings import ROOT
-from migrations import locks, main
+from migrations import locks
+from tests.migrations.databases import CATALOGUE, REVISIONS, SCRIPTS, driver
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
 MIGRATE = ROOT / "bin" / "migrate"
 
-CATALOGUE = {
-    "columns": r"""
-        SELECT table_name, column_name, data_type, character_maximum_length, is_nullable,
-               regexp_replace(column_default, '^''(.+)''::[a-z]+int$', '\1'), is_identity, identity_generation
-        FROM information_schema.columns WHERE table_schema = 'public'
-    """,
-    "constraints": """
-        SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)
-        FROM pg_constraint WHERE connamespace = 'public'::regnamespace
-    """,
-    "indexes": "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
-    "options": """
-        SELECT relname, reloptions::text
-        FROM pg_class WHERE relnamespace = 'public'::regnamespace AND reloptions IS NOT NULL
-    """,
-}
-
-SCRIPTS = ScriptDirectory(str(ROOT / "migrations"))
-
-#: All revisions, the newest first.
-REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()]
-
 #: The tables of this release.
 OURS = {table.name for table in metadata.sorted_tables}
-
-
-@pytest.fixture
-def url(postgresql: PostgreSQL) -> Iterator[str]:
-    """An empty database of its own."""
-    name = f"migrations_{uuid4().hex[:8]}"
-    yield postgresql.create(name)
-    with create_engine(_driver(postgresql.url), isolation_level="AUTOCOMMIT", poolclass=NullPool).connect() as server:
-        server.execute(text(f'DROP DATABASE "{name}" WITH (FORCE)'))
-
-
-@pytest.fixture
-def migrated(url: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A migrated database of its own."""
-    monkeypatch.setenv("DATABASE_URL", url)
-    main.migrate()
-    return url
-
-
-def _driver(url: str) -> str:
-    return make_url(url).set(drivername="postgresql+psycopg").render_as_string(hide_password=False)
 
 
 def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -94,7 +49,7 @@ def _name(url: str) -> str:
 
 
 def tables(url: str) -> set[str]:
-    return set(inspect(create_engine(_driver(url), poolclass=NullPool)).get_table_names())
+    return set(inspect(create_engine(driver(url), poolclass=NullPool)).get_table_names())
 
 
 def test_the_schema_can_be_made_and_erased_and_made_again(url: str) -> None:
@@ -137,7 +92,7 @@ def test_migrating_a_migrated_database_changes_nothing(url: str) -> None:
     "arguments", [["base"], ["base", "--erase", "holdfast"], ["base", "--erase="], [f"-{len(REVISIONS)}"]]
 )
 def test_without_the_name_of_the_database_nothing_is_deleted(migrated: str, arguments: list[str]) -> None:
-    with create_engine(_driver(migrated), poolclass=NullPool).begin() as connection:
+    with create_engine(driver(migrated), poolclass=NullPool).begin() as connection:
         connection.execute(text("INSERT INTO items (sku, name) VALUES ('MUG-BLUE', 'Mug'), ('MUG-RED', 'Mug')"))
 
     run = migrate(migrated, *arguments)
@@ -149,7 +104,7 @@ def test_without_the_name_of_the_database_nothing_is_deleted(migrated: str, argu
     assert run.stderr.endswith(f"To delete all of that: bin/migrate {arguments[0]} --erase {_name(migrated)}\n")
     assert ("'holdfast'" in run.stderr) == ("holdfast" in arguments)
     assert tables(migrated) == OURS | {"alembic_version"}
-    with create_engine(_driver(migrated), poolclass=NullPool).connect() as connection:
+    with create_engine(driver(migrated), poolclass=NullPool).connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM items")).scalar_one() == 2
 
 
@@ -159,7 +114,7 @@ def test_a_migration_that_deletes_nothing_does_not_take_the_name(migrated: str, 
 
     assert (run.returncode, run.stdout) == (2, "")
     assert "--erase is only for" in run.stderr
-    with create_engine(_driver(migrated), poolclass=NullPool).connect() as connection:
+    with create_engine(driver(migrated), poolclass=NullPool).connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one() == SCHEMA_VERSION
 
 
@@ -174,7 +129,7 @@ def test_the_migrated_schema_is_that_of_the_code(engine: Engine) -> None:
 @pytest.mark.parametrize("what", CATALOGUE)
 def test_the_migrated_schema_is_that_of_the_code_in_every_detail(url: str, engine: Engine, what: str) -> None:
     """Alembic compares no checks, no conditions of indexes and no options; PostgreSQL's catalogue has all of them."""
-    code = create_engine(_driver(url), poolclass=NullPool)
+    code = create_engine(driver(url), poolclass=NullPool)
     metadata.create_all(code)
     with engine.connect() as migrated, code.connect() as wanted:
         there, wanted_there = (set(one.execute(text(CATALOGUE[what])).all()) for one in (migrated, wanted))
@@ -201,7 +156,7 @@ def test_the_revision_that_the_code_needs_is_the_newest(engine: Engine) -> None:
 
 
 def test_two_migrations_at_once_are_applied_one_after_the_other(url: str) -> None:
-    db = sessionmaker(create_engine(_driver(url)))
+    db = sessionmaker(create_engine(driver(url)))
     with ThreadPoolExecutor(2) as elsewhere, db.begin() as session:
         session.execute(select(func.pg_advisory_xact_lock(locks.ADVISORY_LOCK)))
         runs = [elsewhere.submit(migrate, url) for _ in range(2)]
@@ -224,7 +179,7 @@ def waiting_for_their_turn(db: sessionmaker[Session]) -> Sequence[Any]:
 
 
 def test_a_migration_does_not_wait_long_for_a_lock_and_changes_nothing(migrated: str) -> None:
-    with create_engine(_driver(migrated), poolclass=NullPool).begin() as busy:
+    with create_engine(driver(migrated), poolclass=NullPool).begin() as busy:
         busy.execute(text("LOCK TABLE outbox IN ACCESS SHARE MODE"))
         began = time.monotonic()
         run = erase(migrated)

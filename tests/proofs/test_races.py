@@ -198,7 +198,7 @@ def _check_that_one_payload_won(races: Sequence[Sequence[Response]]) -> None:
         assert {(response.status, response.body["type"]) for response in refused} == {(409, KEY_REUSED)}
 
 
-KEY_REUSED = "urn:holdfast:problem:idempotency-key-reused"
+KEY_REUSED = "/problems/idempotency-key-reused"
 
 
 @pytest.mark.parametrize("naming", ["expected_version", "If-Match"])

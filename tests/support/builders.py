@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.reservations.schemas import render_reservation
@@ -17,6 +17,7 @@ from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Event, Route, Routes, record, register
 from domain.reservations import Deferred, Reservation, Reserve
+from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import Refusal
 from domain.runtime.settings import Settings
@@ -61,7 +62,8 @@ def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: obj
         "quantity": quantity,
         "hold_for": timedelta(minutes=15),
         "key": key and Key("client", "reservations.make", key),
-        "payload_hash": f"{of.id}:{quantity}",
+        "payload_hash": f"v1:{of.id}-{quantity}",
+        "render": render_reservation,
     }
     return Reserve(**(wanted | fields))  # type: ignore[arg-type]
 
@@ -69,14 +71,14 @@ def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: obj
 def reserve(db: Db, *requests: Reserve) -> list[Answered | Refusal | Deferred]:
     """Reserve as one set, in a transaction of its own."""
     with db.begin() as session:
-        return list(reservations.reserve(session, requests, render_reservation, routes_of(db)))
+        return list(reservations.reserve(session, requests, routes_of(db)))
 
 
 def a_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
     (outcome,) = reserve(db, a_request(item, quantity))
     assert isinstance(outcome, Answered), outcome
     with db.begin() as session:
-        return reservations.find(session, reservations.Filter(item_id=item.id), limit=1)[0]
+        return reservations.find(session, reservations.Filter(item_id=item.id), limit=1).reservations[0]
 
 
 def an_overdue_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
@@ -84,7 +86,14 @@ def an_overdue_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
     with db.begin() as session:
         overdue = update(table).where(table.c.id == hold.id).values(expires_at=hold.created_at - timedelta(seconds=1))
         session.execute(overdue)
-        return reservations.get(session, hold.id)
+        (locked,) = reservations.lock(session, [hold.id])
+    return locked
+
+
+def stored_as(db: Db, status: Status) -> set[UUID]:
+    """Return the ids of the reservations with that status in the table: an overdue hold is PENDING there."""
+    with db.begin() as session:
+        return set(session.execute(select(table.c.id).where(table.c.status == status)).scalars())
 
 
 def available(db: Db, item: Item) -> int:

@@ -32,7 +32,8 @@ class Environment:
         assert answer.headers["Content-Type"] == MEDIA_TYPE
         problem = answer.json()
         assert problem["status"] == answer.status_code
-        assert problem["type"].startswith("urn:holdfast:problem:")
+        assert problem["type"].startswith("/problems/")
+        assert problem["request_id"] == answer.headers["X-Request-Id"]
         assert problem["title"] and problem["detail"]
         return problem
 

@@ -112,7 +112,7 @@ class LaneRun:
             outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
             return LaneBatch(lane=lane)
         # After a row that was taken for the cause of an outage, the next row goes alone: it shows whether that was
-        # right. It has not leased the probe, as the breaker may meanwhile be open for what another lane was answered.
+        # right. That lane leases no probe, as the breaker may meanwhile be open for what another lane was answered.
         probing = settlement.is_in_doubt or (lane.probing and not settlement.is_up)
         lane = replace(lane, probing=probing, has_probe_lease=lane.has_probe_lease and not settlement.is_up)
         return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, deadline=deadline)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Event
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from redis import ConnectionPool, Redis
 from redis.backoff import NoBackoff
@@ -26,12 +26,11 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from domain.outbox import DELIVERED, NOT_SENT, Failed, Outcome, Route, Row, Unreachable
-from domain.runtime.errors import ConfigurationError
-from domain.runtime.settings import Settings, require_readable_port
+from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.ordering.rules import BATCH_SECONDS
-from worker.route_options import quoted, timeout_of, wrong_route
+from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
 
 #: The entries that are sent before the first answer is read. Sending more at once is no faster, and all of them are
 #: sent again if the connection breaks.
@@ -143,19 +142,17 @@ class Target:
         parts = urlsplit(route.url)
         is_socket = parts.scheme == "unix"
         known = OPTIONS | ({"db": "the number of the database"} if is_socket else {})
-        try:
-            require_readable_port(route.url)
-        except ValueError as error:
-            raise _wrong_url(route, str(error), known) from None
-        options = _options(route, parts.query, known)
+        hint = _hint(known)
+        require_port(route, hint)
+        options = _options(route, known, hint)
         if "ssl_ca_certs" in options and parts.scheme != "rediss":
-            raise _wrong_url(route, "ssl_ca_certs can be used with rediss:// only", known)
+            raise wrong_route(route, f"ssl_ca_certs can be used with rediss:// only{hint}")
         database = options.get("db", "") if is_socket else parts.path.strip("/")
         if database and not database.isdecimal():
-            raise _wrong_url(route, f"{quoted(database)} is no number of a database", known)
+            raise wrong_route(route, f"{quoted(database)} is no number of a database{hint}")
         maxlen = options.get("maxlen")
         if maxlen is not None and not (maxlen.isdecimal() and int(maxlen) > 0):
-            raise _wrong_url(route, f"maxlen is {quoted(maxlen)}", known)
+            raise wrong_route(route, f"maxlen is {quoted(maxlen)}{hint}")
         return cls(
             url=route.url.partition("?")[0],
             stream=options["stream"],
@@ -177,23 +174,19 @@ class Target:
                 **self.connection,
             )
         except ValueError as error:
-            raise _wrong_url(route, str(error), OPTIONS) from error
+            raise wrong_route(route, f"{error}{_hint(OPTIONS)}") from error
         return Redis.from_pool(pool)
 
 
-def _options(route: Route, query: str, known: Mapping[str, str]) -> Mapping[str, str]:
-    # Unlike `options_of`, which the other brokers use, this reads a plus as a space, as redis-py does.
-    given = parse_qsl(query, keep_blank_values=True)
-    options = dict(given)
+def _options(route: Route, known: Mapping[str, str], hint: str) -> Mapping[str, str]:
+    options = options_of(route, hint)
     if unknown := options.keys() - known.keys():
-        raise _wrong_url(route, f"unknown option {quoted(min(unknown))}", known)
-    if len(options) < len(given):
-        raise _wrong_url(route, "an option is given twice", known)
+        raise wrong_route(route, f"unknown option {quoted(min(unknown))}{hint}")
     if not options.get("stream"):
-        raise _wrong_url(route, "it names no stream", known)
+        raise wrong_route(route, f"it names no stream{hint}")
     return options
 
 
-def _wrong_url(route: Route, reason: str, known: Mapping[str, str]) -> ConfigurationError:
+def _hint(known: Mapping[str, str]) -> str:
     options = "; ".join(f"{name}: {meaning}" for name, meaning in known.items())
-    return wrong_route(route, f"{reason}. Its URL is redis://host:6379/0?stream=NAME, and its options are: {options}")
+    return f". Its URL is redis://host:6379/0?stream=NAME, and its options are: {options}"

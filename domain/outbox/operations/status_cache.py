@@ -36,7 +36,11 @@ UP = "1 if the database could be asked for the figures of the outbox; if 0 they 
 
 
 class StatusCache:
-    """Reads the statuses when it is asked and they are stale. Safe for threads; its transactions only read."""
+    """Reads the statuses when it is asked and they are stale. Safe for threads.
+
+    Elsewhere in the domain the caller owns the transaction. This cache alone begins one, because its caller does not
+    know whether the statuses have to be read; the transaction only reads.
+    """
 
     def __init__(self, db: sessionmaker[Session]) -> None:
         self._db = db

@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 
 from api.group_commit import GroupCommit
 from api.group_commit.writers import Outcome
-from api.reservations.schemas import render_reservation
 from domain.idempotency import Answered
 from domain.reservations import Effort, Reserve, reserve
 from domain.runtime import database
@@ -38,7 +37,7 @@ class Sets:
         if len(self.sizes) == 1:
             assert self.gate.wait(10), "the gate was never opened"
         self.before(session, len(self.sizes) - 1)
-        return reserve(session, requests, render_reservation, ROUTES, effort=effort)
+        return reserve(session, requests, ROUTES, effort=effort)
 
 
 @asynccontextmanager

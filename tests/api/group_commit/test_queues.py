@@ -27,7 +27,7 @@ class Members:
         self._loop = loop
 
     def __call__(self, count: int, *, item: int = 1, deadline: float = 100.0) -> list[Member]:
-        request = Reserve(item=item, quantity=1, hold_for=timedelta(minutes=1))
+        request = Reserve(item=item, quantity=1, hold_for=timedelta(minutes=1), render=str)
         return [Member(request, self._loop.create_future(), deadline) for _ in range(count)]
 
 

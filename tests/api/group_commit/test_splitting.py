@@ -62,7 +62,7 @@ def test_a_key_that_another_transaction_stores_meanwhile_fails_nobody_else(
     sets = Sets()
 
     with ThreadPoolExecutor(1) as threads, db() as elsewhere:
-        reservations.reserve(elsewhere, [racing], lambda _: "{}", ROUTES)
+        reservations.reserve(elsewhere, [racing], ROUTES)
         decided = threads.submit(decide, settings, sets, a_request(item), *requests)
         wait_until_blocked(db)
         elsewhere.commit()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from api.http import admission
-from api.http.admission import Admission, Message
+from api.http.admission import Admission
+from api.http.asgi import Message
 
 #: The bytes that all requests together may keep of large bodies, in these tests.
 BUFFERED = 100_000

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 import httpx
 import pytest
 
-from api.http.decoding import MAX_BODY_BYTES
-from api.reservations.routes import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
+from api.http.limits import MAX_BODY_BYTES
+from api.reservations.schemas import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
 from tests.support.builders import Db, an_item
 from tests.support.refusals import HOLD, ITEM, JSON, SKU, Environment, unchanged_environment
 
@@ -58,7 +58,7 @@ def test_what_is_not_an_object_of_json_in_utf_8_is_refused(environment: Environm
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"null", b'{"\xe9', b'{"\\ud800'])
 @pytest.mark.parametrize(
-    "path", ["/items", f"/items/{ITEM}", f"/reservations/{HOLD}/confirm", f"/reservations/{HOLD}/cancel"]
+    "path", ["/items", f"/items/by-id/{ITEM}", f"/reservations/{HOLD}/confirm", f"/reservations/{HOLD}/cancel"]
 )
 def test_every_handler_refuses_a_body_that_is_not_an_object(environment: Environment, path: str, body: bytes) -> None:
     problem = environment.refuses_body(body, path)
@@ -66,7 +66,7 @@ def test_every_handler_refuses_a_body_that_is_not_an_object(environment: Environ
     assert (problem["status"], problem["field"]) == (400, "body")
 
 
-@pytest.mark.parametrize("path", ["/items", f"/items/{ITEM}"])
+@pytest.mark.parametrize("path", ["/items", f"/items/by-id/{ITEM}"])
 def test_a_body_that_is_required_can_not_be_omitted(environment: Environment, path: str) -> None:
     problem = environment.refuses_body(b"", path)
 
@@ -87,7 +87,7 @@ def test_another_content_type_than_json_is_refused(
 
 @pytest.mark.parametrize("chunk", [None, 65_536])
 @pytest.mark.parametrize("path", ["/items", "/reservations", f"/reservations/{HOLD}/cancel"])
-def test_a_body_of_more_than_a_megabyte_is_refused(environment: Environment, path: str, chunk: int | None) -> None:
+def test_a_body_that_is_too_large_is_refused(environment: Environment, path: str, chunk: int | None) -> None:
     body = b'{"item_id":1,"quantity":1,"note":"' + b"x" * MAX_BODY_BYTES + b'"}'
     chunks = body if chunk is None else iter([body[at : at + chunk] for at in range(0, len(body), chunk)])
 
@@ -96,7 +96,7 @@ def test_a_body_of_more_than_a_megabyte_is_refused(environment: Environment, pat
     assert (problem["status"], problem["field"]) == (413, "body")
 
 
-def test_a_body_may_have_a_megabyte(environment: Environment) -> None:
+def test_a_body_may_be_as_large_as_the_limit(environment: Environment) -> None:
     empty = '{"item_id":1,"quantity":0}'
 
     problem = environment.refuses_body(empty + " " * (MAX_BODY_BYTES - len(empty)))
@@ -176,18 +176,20 @@ def test_a_number_that_is_too_large_is_named(environment: Environment, body: str
         ("/items", {"sku": "A", "name": "Room", "available_quantity": "1"}, "available_quantity"),
         ("/items", {"sku": "A", "name": "Room", "available_quantity": True}, "available_quantity"),
         ("/items", {"sku": "A", "name": "Room", "id": 7}, "id"),
-        ("/items/1", {"adjust_quantity_by": 2**31}, "adjust_quantity_by"),
-        ("/items/1", {"adjust_quantity_by": -(2**31)}, "adjust_quantity_by"),
-        ("/items/1", {"adjust_quantity_by": "1"}, "adjust_quantity_by"),
-        ("/items/1", {"adjust_quantity_by": None}, "adjust_quantity_by"),
-        ("/items/1", {"name": "a\0b"}, "name"),
-        ("/items/1", {"name": ""}, "name"),
-        ("/items/1", {"sku": "B"}, "sku"),
-        ("/items/1", {"available_quantity": 7}, "available_quantity"),
-        ("/items/0", {"name": "Room"}, "item_id"),
-        ("/items/ROOM-101", {"name": "Room"}, "item_id"),
-        ("/items/9223372036854775808", {"name": "Room"}, "item_id"),
-        ("/items/%00", {"name": "Room"}, "item_id"),
+        ("/items/ROOM-101", {"adjust_quantity_by": 2**31}, "adjust_quantity_by"),
+        ("/items/ROOM-101", {"adjust_quantity_by": -(2**31)}, "adjust_quantity_by"),
+        ("/items/ROOM-101", {"adjust_quantity_by": "1"}, "adjust_quantity_by"),
+        ("/items/ROOM-101", {"adjust_quantity_by": None}, "adjust_quantity_by"),
+        ("/items/ROOM-101", {"name": "a\0b"}, "name"),
+        ("/items/ROOM-101", {"name": ""}, "name"),
+        ("/items/ROOM-101", {"sku": "B"}, "sku"),
+        ("/items/ROOM-101", {"available_quantity": 7}, "available_quantity"),
+        ("/items/by-id/0", {"name": "Room"}, "item_id"),
+        ("/items/by-id/ROOM-101", {"name": "Room"}, "item_id"),
+        ("/items/by-id/9223372036854775808", {"name": "Room"}, "item_id"),
+        ("/items/%00", {"name": "Room"}, "sku"),
+        ("/items/ROOM-101", {"name": None}, "name"),
+        ("/items/ROOM-101", {}, "body"),
         (f"/reservations/{HOLD}/confirm", {"expected_version": 0}, "expected_version"),
         (f"/reservations/{HOLD}/confirm", {"expected_version": "1"}, "expected_version"),
         (f"/reservations/{HOLD}/confirm", {"expected_version": 10**12}, "expected_version"),
@@ -211,7 +213,7 @@ def test_a_wrong_field_is_named(environment: Environment, path: str, body: objec
 
 @pytest.mark.parametrize("opening", ["[", '{"a":'])
 @pytest.mark.parametrize("key", [None, "k"])
-@pytest.mark.parametrize("depth", [MAX_METADATA_DEPTH, 100, 400, 500, 900, 950, 960, 970, 980, 1_000, 5_000, 100_000])
+@pytest.mark.parametrize("depth", [MAX_METADATA_DEPTH, 100, 400, 500, 900, 950, 960, 970, 980, 1_000, 5_000, 10_000])
 def test_metadata_is_not_nested_deeply(environment: Environment, depth: int, key: str | None, opening: str) -> None:
     closing = "]" if opening == "[" else "}"
     keyed = {} if key is None else {"Idempotency-Key": key}
@@ -225,7 +227,7 @@ def test_metadata_is_not_nested_deeply(environment: Environment, depth: int, key
 
 
 def test_an_unknown_field_is_refused_however_deeply_it_is_nested(environment: Environment) -> None:
-    nested = "[" * 300_000 + "]" * 300_000
+    nested = "[" * 30_000 + "]" * 30_000
 
     problem = environment.refuses_body(f'{{"item_id":1,"quantity":1,"colour":{nested}}}')
 

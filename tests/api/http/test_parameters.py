@@ -21,8 +21,10 @@ def environment(api: httpx.Client, db: Db) -> Iterator[Environment]:
     [
         *((f"/items?limit={limit}", "limit") for limit in ("0", "-1", "1001", "many", "", "1.5", "9" * 4_000)),
         *((f"/items?cursor={cursor}", "cursor") for cursor in ("-1", "next", "9223372036854775808", "%00")),
-        ("/items/%00", "item_id"),
-        ("/items/A%00B", "item_id"),
+        ("/items/%00", "sku"),
+        ("/items/A%00B", "sku"),
+        ("/items/A%FF", "path"),
+        *((f"/items/by-id/{item}", "item_id") for item in ("0", "-1", "ROOM-101", "1.5", "9223372036854775808", "%00")),
         ("/reservations/room", "reservation_id"),
         ("/reservations/%00", "reservation_id"),
         ("/reservations/01943bb1-8a00-7e3c-9d54-3f1c0b6a7e2g", "reservation_id"),
@@ -58,7 +60,7 @@ def test_a_wrong_parameter_is_named(environment: Environment, path: str, named: 
     ("method", "path", "body"),
     [
         ("POST", "/items", {"sku": "A", "name": "Room"}),
-        ("PATCH", f"/items/{ITEM}", {"adjust_quantity_by": 1}),
+        ("PATCH", f"/items/by-id/{ITEM}", {"adjust_quantity_by": 1}),
         ("POST", "/reservations", {"item_id": 1, "quantity": 1}),
         ("POST", f"/reservations/{HOLD}/confirm", {}),
         ("POST", f"/reservations/{HOLD}/cancel", {}),

@@ -14,9 +14,18 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from api.http.problems import EARLY_WORDINGS, MEDIA_TYPE, WORDINGS, Problem, body_of
+from api.http.problems import ALL, FACTS, MEDIA_TYPE, OF_ERRORS, body_of
+from api.http.problems.members import COMMON, FURTHER, OPTIONAL
 from domain.runtime import errors
-from domain.runtime.errors import Busy, HoldfastError, NotFound, Unavailable
+from domain.runtime.errors import (
+    Busy,
+    DatabaseUnavailable,
+    HoldfastError,
+    NotFound,
+    OutcomeUnknown,
+    StalePrecondition,
+    Unavailable,
+)
 from tests.support.api_process import Served
 from tests.support.builders import Db, an_item
 
@@ -49,42 +58,52 @@ every_error = pytest.mark.parametrize("kind", list(leaves()), ids=lambda kind: k
 
 
 def test_every_error_is_in_the_table_and_nothing_else_is() -> None:
-    assert set(WORDINGS) == set(leaves())
+    assert set(OF_ERRORS) == set(leaves())
 
 
 @every_error
 def test_every_placeholder_in_a_wording_is_a_field_of_the_error(kind: type[HoldfastError]) -> None:
-    placeholders = {name for _, name, _, _ in string.Formatter().parse(WORDINGS[kind].detail) if name is not None}
+    placeholders = {name for _, name, _, _ in string.Formatter().parse(OF_ERRORS[kind].detail) if name is not None}
 
     assert placeholders <= {field.name for field in fields(kind)}  # type: ignore[arg-type]
 
 
 @every_error
 def test_a_problem_has_the_facts_of_its_error_beside_the_members_of_every_problem(kind: type[HoldfastError]) -> None:
-    error, wording = an_error(kind), WORDINGS[kind]
+    error, expected = an_error(kind), OF_ERRORS[kind]
 
     rendered = json.loads(msgspec.json.encode(body_of(error)))
 
-    common = msgspec.convert(rendered, Problem)
-    assert (common.kind, common.title, common.status) == (wording.slug(), wording.title, wording.status)
-    assert not set(common.detail) & set("{}")
-    members = rendered.keys() - {"type", "title", "status", "detail"}
-    assert len(members) == len(fields(kind)) + isinstance(error, NotFound)  # type: ignore[arg-type]
+    assert (rendered["type"], rendered["title"], rendered["status"]) == (expected.uri, expected.title, expected.status)
+    assert not set(rendered["detail"]) & set("{}")
+    assert rendered.keys() == {*COMMON, *FACTS[expected]}
+    assert len(FACTS[expected]) == len(fields(kind)) + isinstance(error, NotFound)  # type: ignore[arg-type]
+
+
+def test_every_member_is_described_and_nothing_else_is() -> None:
+    assert {name for names in FACTS.values() for name in names} == set(FURTHER)
+    assert set(FURTHER) >= OPTIONAL
+
+
+def test_a_fact_that_is_not_known_is_left_out() -> None:
+    assert "current_version" not in body_of(StalePrecondition('"1"', '"2"'))
 
 
 @every_error
 def test_503_is_for_errors_that_pass_and_for_no_others(kind: type[HoldfastError]) -> None:
-    assert (WORDINGS[kind].status == 503) == issubclass(kind, Unavailable)
+    assert (OF_ERRORS[kind].status == 503) == issubclass(kind, Unavailable)
 
 
 def test_no_two_problems_have_the_same_type() -> None:
-    wordings = [*WORDINGS.values(), *EARLY_WORDINGS.values()]
-
-    assert len({wording.slug() for wording in wordings}) == len(wordings)
+    assert len({one.uri for one in ALL}) == len(ALL) == len(FACTS)
 
 
-def test_a_problem_that_passes_says_when_to_try_again() -> None:
-    assert body_of(Busy())["retry_after"] == Busy().retry_after_seconds
+@pytest.mark.parametrize("kind", [Busy, DatabaseUnavailable, OutcomeUnknown])
+def test_clients_that_are_refused_together_are_told_to_come_back_at_different_times(kind: type[Unavailable]) -> None:
+    waits = [body_of(kind())["retry_after"] for _ in range(200)]
+
+    shortest = kind().retry_after_seconds
+    assert set(waits) == set(range(shortest, 3 * shortest + 1))
 
 
 @pytest.mark.parametrize("table", ["idempotency_requests", "reservation_history"])
@@ -97,7 +116,7 @@ def test_a_fault_of_ours_is_answered_and_logged_without_the_data_of_the_request(
         answer = api.post("/reservations", json=wanted, headers={"Idempotency-Key": "for Ann Archer"})
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (500, MEDIA_TYPE)
-    assert answer.json()["type"] == "urn:holdfast:problem:internal-error"
+    assert answer.json()["type"] == "/problems/internal-error"
     assert table not in answer.text
     logged = served.logged()
     assert "request.failed" in logged and table in logged

@@ -61,7 +61,7 @@ def test_no_more_is_held_than_is_available(api: httpx.Client, db: Db) -> None:
     refused = api.post("/reservations", json={"item_id": item.id, "quantity": 4})
 
     assert refused.status_code == 409
-    facts = {"type": "urn:holdfast:problem:sold-out", "sku": item.sku, "asked": 4, "available_quantity": 3}
+    facts = {"type": "/problems/sold-out", "sku": item.sku, "asked": 4, "available_quantity": 3}
     assert facts.items() <= refused.json().items()
     assert refused.json()["detail"].startswith(f"Requested 4 of {item.sku}; 3 available. Nothing was reserved.")
     assert available(db, item) == 3
@@ -85,7 +85,7 @@ def test_an_unknown_reservation_is_not_found(api: httpx.Client, method: str, ope
     answer = api.request(method, f"/reservations/{unknown}{operation}")
 
     assert answer.status_code == 404
-    facts = {"type": "urn:holdfast:problem:unknown-reservation", "reservation_id": unknown, "field": "reservation_id"}
+    facts = {"type": "/problems/unknown-reservation", "reservation_id": unknown, "field": "reservation_id"}
     assert facts.items() <= answer.json().items()
 
 
@@ -174,7 +174,7 @@ def test_what_is_cancelled_stays_cancelled(api: httpx.Client, db: Db, operation:
     refused = api.post(f"/reservations/{hold.id}/{operation}")
 
     assert refused.status_code == 409
-    facts = {"type": "urn:holdfast:problem:wrong-status", "status": 409, "current_status": "CANCELLED"}
+    facts = {"type": "/problems/wrong-status", "status": 409, "current_status": "CANCELLED"}
     assert facts.items() <= refused.json().items()
     assert "cannot change from CANCELLED to " in refused.json()["detail"]
     assert api.get(f"/reservations/{hold.id}").json()["version"] == 2
@@ -222,7 +222,7 @@ def test_every_change_of_a_hold_that_has_lapsed_is_refused_in_the_same_way(
     refused = api.post(f"/reservations/{hold.id}/{operation}", headers=headers)
 
     assert refused.status_code == 409
-    facts = {"type": "urn:holdfast:problem:hold-expired", "reservation_id": str(hold.id)}
+    facts = {"type": "/problems/hold-expired", "reservation_id": str(hold.id)}
     assert facts.items() <= refused.json().items()
     assert _instant(refused.json()["expired_at"]) == hold.expires_at
 
@@ -271,7 +271,7 @@ def test_an_overdue_hold_can_not_be_confirmed_and_expires_at_once(api: httpx.Cli
     refused = api.post(f"/reservations/{hold.id}/confirm")
 
     assert refused.status_code == 409
-    assert refused.json()["type"] == "urn:holdfast:problem:hold-expired"
+    assert refused.json()["type"] == "/problems/hold-expired"
     assert _instant(refused.json()["expired_at"]) == hold.expires_at
     assert api.get(f"/reservations/{hold.id}").json()["status"] == "EXPIRED"
     assert available(db, item) == 5
@@ -318,7 +318,7 @@ def test_another_version_than_was_expected_is_not_changed(api: httpx.Client, db:
     refused = api.post(f"/reservations/{hold.id}/{operation}", json={"expected_version": 7})
 
     assert refused.status_code == 409
-    facts = {"type": "urn:holdfast:problem:stale-version", "expected_version": 7, "current_version": 1}
+    facts = {"type": "/problems/stale-version", "expected_version": 7, "current_version": 1}
     assert facts.items() <= refused.json().items()
     assert api.get(f"/reservations/{hold.id}").json()["status"] == "PENDING"
 
@@ -328,7 +328,7 @@ def test_an_unknown_address_and_a_wrong_method_are_have_different_problems(api: 
 
     assert (nowhere.status_code, nowhere.json()["title"]) == (404, "No such resource")
     assert (wrong.status_code, wrong.json()["title"]) == (405, "Method not allowed")
-    assert set(wrong.headers["Allow"].split(", ")) == {"GET", "POST", "OPTIONS"}
+    assert set(wrong.headers["Allow"].split(", ")) == {"GET", "HEAD", "POST", "OPTIONS"}
 
 
 def _post(api: httpx.Client, path: str, body: bytes) -> httpx.Response:

@@ -10,7 +10,7 @@ from sqlalchemy import update
 
 from domain import reservations
 from domain.items import Item
-from domain.reservations import Filter, Reservation
+from domain.reservations import Reservation
 from domain.reservations.expiry import take_back
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
@@ -23,6 +23,7 @@ from tests.support.builders import (
     an_overdue_hold,
     available,
     reserve,
+    stored_as,
 )
 from worker import maintenance
 
@@ -53,8 +54,7 @@ def maintained(db: Db, *, limit: float = float("inf")) -> int:
 
 
 def expired_ids(db: Db) -> set[UUID]:
-    with db.begin() as session:
-        return {one.id for one in reservations.find(session, Filter(status=Status.EXPIRED), limit=10_000)}
+    return stored_as(db, Status.EXPIRED)
 
 
 def test_an_empty_database_has_nothing_to_expire(db: Db) -> None:

@@ -101,7 +101,8 @@ class Reservations(RuleBasedStateMachine):
 
     def _new(self, accepted: list[tuple[int, int]]) -> list[UUID]:
         with self.db.begin() as session:
-            found = [one for one in reservations.find(session, Filter(), limit=200) if one.id not in self.reservations]
+            page = reservations.find(session, Filter(), limit=200)
+            found = [one for one in page.reservations if one.id not in self.reservations]
         by_item = [item.id for item in self.items]
         new = [(by_item.index(one.item_id), one.quantity) for one in found]
         assert sorted(new) == sorted(accepted)
@@ -168,7 +169,7 @@ class Reservations(RuleBasedStateMachine):
     def the_database_agrees_with_the_model(self) -> None:
         with self.db.begin() as session:
             violated = [finding for finding in invariants.examine(session) if finding.violations]
-            stored = {one.id: (one.status, one.version) for one in reservations.find(session, Filter(), limit=200)}
+            stored = {one.id: (one.status, one.version) for one in session.execute(select(table))}
             counted = [(one.available_quantity, one.stock_quantity) for one in items.find(session, limit=10)]
 
         assert violated == []

@@ -15,7 +15,17 @@ from domain.reservations.table import history
 from domain.runtime.database import connect, sessions
 from domain.runtime.errors import IdempotencyKeyReused, SoldOut, UnknownItem
 from domain.runtime.settings import Settings
-from tests.support.builders import Db, a_hold, a_request, an_item, an_overdue_hold, available, reserve, routes_of
+from tests.support.builders import (
+    Db,
+    a_hold,
+    a_request,
+    an_item,
+    an_overdue_hold,
+    available,
+    reserve,
+    routes_of,
+    stored_as,
+)
 from tests.support.waiting import wait_until_blocked
 
 
@@ -95,6 +105,21 @@ def test_a_repeated_key_within_one_set_acts_once(db: Db) -> None:
     assert available(db, item) == 3
 
 
+def test_each_request_of_a_set_is_answered_in_its_own_format(db: Db) -> None:
+    """HTTP, gRPC and an import share the sets, and a repeat gets the format of the first answer."""
+    item = an_item(db)
+
+    first, second = reserve(
+        db,
+        a_request(item, 2, key="k", render=lambda made: f"{made.quantity} units"),
+        a_request(item, 3, render=lambda made: f"<{made.quantity}>"),
+    )
+    (again,) = reserve(db, a_request(item, 2, key="k"))
+
+    assert (first, second) == (Answered("2 units"), Answered("<3>"))
+    assert again == Answered("2 units", replayed=True)
+
+
 def test_a_key_may_try_again_after_a_refusal(db: Db) -> None:
     item = an_item(db, quantity=1)
     hold = a_hold(db, item)
@@ -121,7 +146,7 @@ def test_a_key_with_another_payload_is_refused(db: Db) -> None:
 def test_a_set_whose_key_races_with_a_request_for_another_item_is_rolled_back(db: Db) -> None:
     item, other = an_item(db, quantity=5), an_item(db, quantity=5)
     with db() as racing, ThreadPoolExecutor(1) as elsewhere:
-        reservations.reserve(racing, [a_request(other, key="k")], lambda _: "{}", routes_of(db))
+        reservations.reserve(racing, [a_request(other, key="k")], routes_of(db))
         duplicate = elsewhere.submit(reserve, db, a_request(item, key="k"))
         wait_until_blocked(db)
         racing.commit()
@@ -141,9 +166,7 @@ def test_overdue_holds_are_taken_back_when_stock_runs_short(db: Db) -> None:
 
     assert isinstance(accepted, Answered)
     assert available(db, item) == 0
-    with db.begin() as session:
-        expired = reservations.find(session, Filter(status=Status.EXPIRED), limit=10)
-    assert {one.id for one in expired} == {one.id for one in overdue}
+    assert stored_as(db, Status.EXPIRED) == {one.id for one in overdue}
 
 
 def test_confirmed_reservations_and_holds_that_are_not_overdue_are_not_taken_back(db: Db) -> None:
@@ -166,7 +189,7 @@ def test_a_hold_lasts_for_as_long_as_its_request_asks(db: Db, seconds: int) -> N
     reserve(db, a_request(item, hold_for=timedelta(seconds=seconds)))
 
     with db.begin() as session:
-        (hold,) = reservations.find(session, Filter(), limit=1)
+        (hold,) = reservations.find(session, Filter(), limit=1).reservations
     assert hold.expires_at is not None
     assert hold.expires_at - hold.created_at == timedelta(seconds=seconds)
 
@@ -185,7 +208,7 @@ def test_tables_that_were_vacuumed_while_they_were_empty_are_read_by_their_index
     for number in range(12):
         reserve(writer, *(a_request(item, key=f"{number}-{n}") for n in range(5)))
     with writer.begin() as session:
-        reservations.reserve(session, [a_request(item, key="last")], lambda made: str(made.id), routes_of(writer))
+        reservations.reserve(session, [a_request(item, key="last")], routes_of(writer))
         scans = session.execute(text("SELECT relname FROM pg_stat_xact_user_tables WHERE seq_scan > 0")).scalars().all()
     writer.kw["bind"].dispose()
 

@@ -52,6 +52,7 @@ def test_only_the_database_must_be_set() -> None:
         ("CONFIRMATION_TIMEOUT_SECONDS", "2.5", "confirmation_timeout_seconds"),
         ("DELIVERY_TIMEOUT_SECONDS", "60.0", "delivery_timeout_seconds"),
         ("HOLD_SECONDS", "604800", "hold_seconds"),
+        ("REQUIRE_IDEMPOTENCY_KEYS", "True", "require_idempotency_keys"),
         ("HOST", "::1", "host"),
         ("PORT", "65535", "port"),
         ("WEB_CONCURRENCY", "64", "web_processes"),

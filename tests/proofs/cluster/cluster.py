@@ -155,13 +155,13 @@ class Cluster:
             made.append(one.id)
             return render_reservation(one)
 
-        reservations.reserve(session, [a_request(item, hold_for=lasting)] * times, render, self.routes)
+        reservations.reserve(session, [a_request(item, hold_for=lasting, render=render)] * times, self.routes)
         return made
 
     def reserve(self, *requests: Reserve) -> Sequence[Answered | Refusal | Deferred]:
         """Reserve as one set, in one transaction."""
         with self.db.begin() as session:
-            return reservations.reserve(session, requests, render_reservation, self.routes)
+            return reservations.reserve(session, requests, self.routes)
 
     def cancel(self, ids: Sequence[UUID]) -> None:
         """Cancel reservations in one transaction, in the order of `ids`. An overdue hold expires instead."""

@@ -7,10 +7,9 @@ import pytest
 from sqlalchemy import select, update
 
 from domain.outbox.table import outbox
-from domain.reservations import Filter, find
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
-from tests.support.builders import Db, a_request, an_item, an_overdue_hold, available, reserve
+from tests.support.builders import Db, a_request, an_item, an_overdue_hold, available, reserve, stored_as
 from tests.support.commands import a_routes_file, run_command
 from tests.support.outbox import with_shop
 
@@ -42,8 +41,7 @@ def test_no_more_holds_are_expired_than_the_limit(db: Db) -> None:
 
     assert run_command("expire-reservations", "--limit", "2").stdout == "2 holds expired\n"
 
-    with db.begin() as session:
-        assert len(find(session, Filter(status=Status.EXPIRED), limit=10)) == 2
+    assert len(stored_as(db, Status.EXPIRED)) == 2
 
 
 def test_the_events_of_an_expiry_go_to_the_destinations_of_the_routes(db: Db, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ The framework has the same handler. It describes it in the OpenAPI document, and
 so every check, and the answer to every mistake, is written once.
 """
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import MutableMapping
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ from litestar.exceptions import HTTPException
 from api.group_commit import GroupCommit
 from api.health.metrics import count_response
 from api.http import problems, responses
+from api.http.asgi import Application, Message, Receive, Send
 from api.http.decoding import decode
 from api.reservations.routes import make_reservation, reserve_of
 from api.reservations.schemas import NewReservation
@@ -22,26 +23,22 @@ from domain.reservations import Reserve
 from domain.runtime import tracing
 from domain.runtime.errors import Invalid
 
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Any, Any, Any], Awaitable[None]]
-
 PATH = "/reservations"
 
 
 class HotPath:
     """An ASGI application that makes reservations, and hands every other request on. It needs whole bodies."""
 
-    def __init__(self, app: Application, group_commit: GroupCommit, hold_lifetime: timedelta) -> None:
-        self._app = app
-        self._group_commit = group_commit
-        self._hold_lifetime = hold_lifetime
+    def __init__(self, app: Litestar) -> None:
+        self._app: Application = app
+        self._group_commit: GroupCommit = app.state.group_commit
+        self._hold_lifetime: timedelta = app.state.hold_lifetime
+        self._requires_keys: bool = app.state.requires_keys
 
     @classmethod
     def of(cls, app: Litestar) -> Application:
         """Return the hot path before an application, or the application if traces are wanted: its middleware traces."""
-        return app if tracing.is_wanted() else cls(app, app.state.group_commit, app.state.hold_lifetime)
+        return app if tracing.is_wanted() else cls(app)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer POST /reservations, or call the application."""
@@ -70,9 +67,10 @@ class HotPath:
         """Return what to submit, or None if the request is refused."""
         try:
             data = decode(request.headers.get("content-type", ""), body, NewReservation)
-            return reserve_of(request, data, self._hold_lifetime)
+            wanted = reserve_of(request, data, self._hold_lifetime, body)
         except (Invalid, HTTPException):
             return None
+        return None if wanted.key is None and self._requires_keys else wanted
 
 
 def _once_more(message: Message, receive: Receive) -> Receive:

@@ -1,0 +1,19 @@
+"""What a request may cost before a handler runs: each limit keeps a client from taking what others need."""
+
+#: The largest body. A reservation with the longest note and the largest metadata takes 20,000 bytes, and three times
+#: as many if most characters are written as escapes. The most expensive body of this size keeps the event loop busy
+#: for 20 ms.
+MAX_BODY_BYTES = 65_536
+
+#: The pieces in which a body may arrive. Each costs processor time.
+MOST_PIECES = 2_000
+
+#: A body that has not arrived within this time is refused.
+BODY_SECONDS = 5.0
+
+#: The longest path. A sku has 64 characters at most, and each of them takes at most 12 bytes in a path. The framework
+#: remembers the last thousands of paths and of queries, so these limits are limits of memory as well.
+MAX_PATH_BYTES = 1_024
+
+#: The longest query string. Every list can be asked for with less.
+MAX_QUERY_BYTES = 4_096

@@ -1,0 +1,52 @@
+"""The members that problems have."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What a member is, and its types and its format in terms of JSON Schema."""
+
+    text: str
+    types: Sequence[str] = ("string",)
+    format: str | None = None
+
+
+INTEGER = ("integer",)
+
+#: Those of every problem.
+COMMON: Mapping[str, Member] = {
+    "type": Member("What kind of problem it is: stable, and a reference to the page about it"),
+    "title": Member("The type in words"),
+    "status": Member("The status of the response", INTEGER),
+    "detail": Member("What happened and what to do, for people"),
+    "request_id": Member("The id of the request, as in the header X-Request-Id of the response"),
+}
+
+#: Those of some.
+FURTHER: Mapping[str, Member] = {
+    "field": Member("The part of the request that is at fault"),
+    "reason": Member("Why it is at fault"),
+    "retry_after": Member("Send the request again after this many seconds, as the header Retry-After says", INTEGER),
+    "item": Member("The id (a number) or the sku (text) that no item has", ("integer", "string")),
+    "reservation_id": Member("The id of the reservation", format="uuid"),
+    "destination": Member("The name that no destination has"),
+    "known": Member("The names of the destinations"),
+    "subject_id": Member("The id of the event or of the reservation", format="uuid"),
+    "sku": Member("The sku of the item"),
+    "asked": Member("The units that were requested", INTEGER),
+    "available_quantity": Member("The units that are available", INTEGER),
+    "adjust_quantity_by": Member("The change of the stock that was requested", INTEGER),
+    "current_status": Member("The status of the reservation"),
+    "to": Member("The status that was requested"),
+    "expired_at": Member("When the hold expired", format="date-time"),
+    "expected_version": Member("The version that was expected", INTEGER),
+    "current_version": Member("The version of the reservation; an item has none", INTEGER),
+    "if_match": Member("The header If-Match"),
+    "current_etag": Member("The current ETag"),
+    "key": Member("The idempotency key"),
+}
+
+#: Those that a problem of their type may lack.
+OPTIONAL = frozenset({"current_version"})

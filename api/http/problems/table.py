@@ -1,0 +1,250 @@
+"""The table of problems: the status and the words of each type.
+
+The responses, the OpenAPI document, the pages under /problems and docs/problems.md are all made from it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_PATH_BYTES, MAX_QUERY_BYTES, MOST_PIECES
+from api.http.problems.types import ProblemType
+from domain.runtime import errors
+from domain.runtime.errors import HoldfastError, NotFound, Unavailable
+
+_DECIDE_AGAIN = "GET it, and decide again."
+_SEND_AGAIN = "Send the same request again after `retry_after` seconds, with the same Idempotency-Key."
+
+OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
+    errors.Invalid: ProblemType(
+        status=400,
+        title="Invalid request",
+        detail="{field}: {reason}. Nothing was changed; correct it and send it again.",
+        when="A part of the request has a value that is never allowed, is missing, or is not known.",
+        remedy="Correct the part that `field` names.",
+    ),
+    errors.UnknownItem: ProblemType(
+        status=404,
+        title="Unknown item",
+        detail="No item has the id or sku {item}. GET /items lists all items.",
+        when="No item has the id or the sku that the request names.",
+        remedy="`GET /items` lists all items. A sku goes into a path percent-encoded: `/` is `%2F`.",
+    ),
+    errors.UnknownReservation: ProblemType(
+        status=404,
+        title="Unknown reservation",
+        detail="No reservation has the id {reservation_id}.",
+        when="No reservation has the id that the request names.",
+        remedy="`GET /reservations` lists reservations.",
+    ),
+    errors.UnknownDestination: ProblemType(
+        status=404,
+        title="Unknown destination",
+        detail="No destination has the name {destination}. Known destinations: {known}. Nothing was changed.",
+        when="No destination has the name that the request names.",
+        remedy="Use one of the names in `known`.",
+    ),
+    errors.NotInOutbox: ProblemType(
+        status=404,
+        title="Not in outbox",
+        detail=(
+            "The outbox has no row of an event or a reservation with the id {subject_id}. Delivered rows are deleted"
+            " after their retention time, and an event that no destination wants is not recorded."
+        ),
+        when="The outbox has no row of an event or a reservation with that id.",
+        remedy="Check the id. Delivered rows are deleted after their retention time (`OUTBOX_RETENTION_DAYS`).",
+    ),
+    errors.SoldOut: ProblemType(
+        status=409,
+        title="Sold out",
+        detail=(
+            "Requested {asked} of {sku}; {available_quantity} available. Nothing was reserved. Request less, or try"
+            " again later with the same key: the units of holds that expire become available again."
+        ),
+        when="More units were requested than are available. This is not `busy`: the request was decided.",
+        remedy="Request less, or try again later with the same key: the units of holds that expire become available.",
+    ),
+    errors.SkuTaken: ProblemType(
+        status=409,
+        title="Sku taken",
+        detail="An item with the sku {sku} exists already. Choose another sku, or PATCH that item.",
+        when="An item is to be created with the sku of another one.",
+        remedy="Choose another sku, or PATCH that item.",
+    ),
+    errors.InsufficientAvailableStock: ProblemType(
+        status=409,
+        title="Insufficient available stock",
+        detail=(
+            "The stock of {sku} cannot change by {adjust_quantity_by}: {available_quantity} available, and the other"
+            " units belong to reservations. Nothing was changed."
+        ),
+        when="More units are to be taken away than are available: the other units belong to reservations.",
+        remedy="Take fewer units away, or cancel reservations first.",
+    ),
+    errors.WrongStatus: ProblemType(
+        status=409,
+        title="Wrong status",
+        detail=(
+            "The reservation cannot change from {status} to {to}. Nothing was changed. GET it to see its current"
+            " status."
+        ),
+        when="The lifecycle of reservations does not allow this change from the present status.",
+        remedy="GET the reservation to see its status. Asking for the status that it has already is never refused.",
+    ),
+    errors.HoldExpired: ProblemType(
+        status=409,
+        title="Hold expired",
+        detail="The hold expired at {expired_at}, and its units are available again. Make a new reservation.",
+        when="A hold is to be changed that was not confirmed before its `expires_at`.",
+        remedy="Make a new reservation.",
+    ),
+    errors.StaleVersion: ProblemType(
+        status=409,
+        title="Stale version",
+        detail=(
+            "Version {expected_version} was expected, and the reservation has version {current_version}. Nothing was"
+            " changed; GET it and decide again."
+        ),
+        when="`expected_version` in the body is not the current version.",
+        remedy=_DECIDE_AGAIN,
+    ),
+    errors.StalePrecondition: ProblemType(
+        status=412,
+        title="Stale precondition",
+        detail=(
+            "If-Match names {if_match}, and the current ETag is {current_etag}. Nothing was changed; GET it and decide"
+            " again."
+        ),
+        when="The header If-Match does not name the current ETag. A weak ETag never matches.",
+        remedy=_DECIDE_AGAIN,
+    ),
+    errors.IdempotencyKeyReused: ProblemType(
+        status=409,
+        title="Idempotency key reused",
+        detail=(
+            "The idempotency key {key!r} was used for another request within the last 24 hours. Nothing was changed;"
+            " send the first request again as it was, or use a new key."
+        ),
+        when="The idempotency key was used for another request within the last 24 hours.",
+        remedy="Send the first request again as it was, or use a new key.",
+    ),
+    errors.Busy: ProblemType(
+        status=503,
+        title="Busy",
+        detail="Holdfast is busy. Nothing was changed; send the same request again in {retry_after_seconds} s.",
+        when=(
+            "Too many requests wait, or a lock or a connection was not to be had in time. This is not `sold-out`:"
+            " nothing was decided."
+        ),
+        remedy=_SEND_AGAIN,
+    ),
+    errors.DatabaseUnavailable: ProblemType(
+        status=503,
+        title="Database unavailable",
+        detail=(
+            "The database cannot be reached, or does not answer in time. Nothing was changed; send the same request"
+            " again in {retry_after_seconds} s."
+        ),
+        when="PostgreSQL can't be reached, or does not answer in time.",
+        remedy=_SEND_AGAIN,
+    ),
+    errors.OutcomeUnknown: ProblemType(
+        status=503,
+        title="Outcome unknown",
+        detail=(
+            "The database did not say whether the request took effect. Send the same request again in"
+            " {retry_after_seconds} s with the same Idempotency-Key, so that it cannot take effect twice. If it had"
+            " none, look first whether it did."
+        ),
+        when="PostgreSQL was asked to commit, and did not say whether it did.",
+        remedy=f"{_SEND_AGAIN} If the request had none, look first whether it took effect.",
+    ),
+}
+
+#: What is refused before a handler is called, by status.
+EARLY: Mapping[int, ProblemType] = {
+    problem_type.status: problem_type
+    for problem_type in (
+        ProblemType(
+            status=404,
+            title="No such resource",
+            detail="No resource has this path. /schema shows every operation.",
+            when="Nothing has this path.",
+            remedy="`/schema` shows every operation.",
+        ),
+        ProblemType(
+            status=405,
+            title="Method not allowed",
+            detail="The resource does not support this method. /schema shows every operation.",
+            when="The resource does not support this method.",
+            remedy="The header Allow lists those that it supports.",
+        ),
+        ProblemType(
+            status=408,
+            title="Body too slow",
+            detail=f"The body did not arrive within {BODY_SECONDS:g} s. Nothing was changed; send the request again.",
+            when=f"The body did not arrive within {BODY_SECONDS:g} s.",
+            remedy="Send the request again.",
+            field="body",
+        ),
+        ProblemType(
+            status=413,
+            title="Body too large",
+            detail=(
+                f"The body has more than {MAX_BODY_BYTES:,} bytes, or came in more than {MOST_PIECES:,} pieces. Nothing"
+                " was changed; send less."
+            ),
+            when=f"The body has more than {MAX_BODY_BYTES:,} bytes, or came in more than {MOST_PIECES:,} pieces.",
+            remedy="Send less, in larger pieces.",
+            field="body",
+        ),
+        ProblemType(
+            status=414,
+            title="URI too long",
+            detail=(
+                f"The path has more than {MAX_PATH_BYTES:,} bytes, or the query string more than {MAX_QUERY_BYTES:,}."
+                " Send less."
+            ),
+            when=f"The path has more than {MAX_PATH_BYTES:,} bytes, or the query string more than {MAX_QUERY_BYTES:,}.",
+            remedy="Send fewer or shorter parameters.",
+        ),
+        ProblemType(
+            status=415,
+            title="Unsupported content type",
+            detail="The body must be JSON. Nothing was changed; send it with Content-Type: application/json.",
+            when="The body is not JSON by its Content-Type.",
+            remedy="Send it with `Content-Type: application/json`.",
+            field="Content-Type",
+        ),
+    )
+}
+
+BUG = ProblemType(
+    status=500,
+    title="Internal error",
+    detail=(
+        "This is a fault of Holdfast and has been logged. Send the same request again, with the same Idempotency-Key."
+    ),
+    when="A fault of Holdfast, which has been logged under the id of the request.",
+    remedy="Send the same request again, with the same Idempotency-Key. Report it with its `request_id`.",
+)
+
+ALL: Sequence[ProblemType] = sorted((*OF_ERRORS.values(), *EARLY.values(), BUG), key=lambda one: (one.status, one.slug))
+
+
+#: The name of a fact whose own name is taken: `status` is that of the response.
+MEMBER_OF = {"status": "current_status"}
+
+
+def facts_of(error: type[HoldfastError]) -> Sequence[str]:
+    """Return the members that the problem of an error has beside those that every problem has."""
+    if issubclass(error, Unavailable):
+        return ["retry_after"]
+    named = [MEMBER_OF.get(field.name, field.name) for field in fields(error)]  # type: ignore[arg-type]
+    return [*named, "field"] if issubclass(error, NotFound) else named
+
+
+#: The members that each type has beside those that every problem has.
+FACTS: Mapping[ProblemType, Sequence[str]] = {
+    **{one: ["field"] if one.field else [] for one in ALL},
+    **{one: facts_of(error) for error, one in OF_ERRORS.items()},
+}

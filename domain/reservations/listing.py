@@ -1,0 +1,205 @@
+"""The statement that reads a page of reservations: about as many rows as it shows, however many others there are.
+
+PostgreSQL's statistics play no part in it. Whatever they say, one index only has the order that a part of the statement
+asks for, and `READ_BY_INDEX` leaves no other way of reading.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache, reduce
+from operator import add
+from typing import Any
+
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    CompoundSelect,
+    FromClause,
+    Integer,
+    Select,
+    String,
+    and_,
+    any_,
+    bindparam,
+    false,
+    func,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import array
+
+from domain.items import items
+from domain.reservations.lifecycle import Status
+from domain.reservations.table import FIELDS, LISTED_BY, is_overdue, metadata_of, reservations, status_by_now
+from domain.runtime.database import arrays, lists
+
+READ_BY_INDEX = select(
+    *(
+        func.set_config(setting, "off", True)
+        for setting in (
+            "enable_seqscan",
+            "enable_bitmapscan",
+            "enable_sort",
+            "enable_incremental_sort",
+            "enable_hashjoin",
+            "enable_mergejoin",
+            # The page itself is sorted all the same. Before PostgreSQL 18 that seems so expensive that it is compiled.
+            "jit",
+        )
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Which rows are read: those whose status in the table is one of `statuses`.
+
+    With `judged`, those are shown whose status by now is the wanted one. With `overdue`, overdue holds are shown too.
+    """
+
+    statuses: tuple[Status, ...]
+    judged: bool = False
+    overdue: bool = False
+
+
+#: Reservations of every status.
+EVERY = Scope(statuses=tuple(Status))
+
+_statuses = arrays("statuses", status=String)
+
+_id, _status = reservations.c.id, reservations.c.status
+_lower, _upper = (bindparam(name, type_=_id.type) for name in ("lower", "upper"))
+_shown, _read, _most_bytes = (bindparam(name, type_=Integer) for name in ("shown", "read", "most_bytes"))
+
+
+def parameters(scope: Scope, **others: object) -> dict[str, Any]:
+    """Return the parameters of a statement, see there."""
+    return others | lists(_statuses, status=list(scope.statuses))
+
+
+@cache
+def statement(filtered: frozenset[str], scope: Scope) -> Select[Any]:
+    """Return the statement for reservations with certain values in the columns named in `filtered`.
+
+    Its parameters are these values by the names of their columns, the wanted `status`, the bounds of the ids (`lower`
+    is included, `upper` is not), and its limits: how many reservations are `shown`, how many rows of a status are
+    `read` to find them where no index knows which ones match, and after how many bytes of texts, `most_bytes`, the
+    page ends.
+
+    A row that does not match is not to be shown. After a row that `ends`, there may be more that were not read.
+    """
+    keys: Select[Any] | CompoundSelect[Any]
+    keys = _newest_by_status(filtered, scope) if filtered or scope != EVERY else _newest_of_all()
+    if scope.overdue:
+        keys = union_all(keys, _overdue(filtered))
+    return _within_bytes(_complete(keys.order_by(keys.selected_columns.id.desc()).limit(_shown).subquery("page")))
+
+
+def _newest_of_all() -> Select[Any]:
+    return select(_id, true().label("matches"), false().label("ends")).where(_id < _upper, _id >= _lower)
+
+
+def _newest_by_status(filtered: frozenset[str], scope: Scope) -> Select[Any]:
+    """Read the newest reservations of each status, by the index that begins with the most of the filtered columns."""
+    by = next(columns for columns in LISTED_BY if filtered.issuperset(column.name for column in columns))
+    conditions = _equal(reservations, filtered.difference(column.name for column in by))
+    if scope.judged:
+        conditions.append(status_by_now == bindparam("status", type_=String))
+    newest = _newest(by, conditions)
+    return select(newest.c.id, newest.c.matches, newest.c.ends).select_from(_statuses.join(newest, true()))
+
+
+def _newest(by: Sequence[Column[Any]], conditions: Sequence[ColumnElement[bool]]) -> FromClause:
+    """Read the newest reservations of one status that match the conditions."""
+    key = (*by, _status, _id)
+    newest_first = [column.desc() for column in key]
+    is_last = func.row_number().over(order_by=newest_first) == _read
+    read = (
+        select(*key, and_(true(), *conditions).label("matches"), (is_last if conditions else false()).label("ends"))
+        .where(*_from_to(by))
+        .order_by(*newest_first)
+        .limit(_read if conditions else _shown)
+        .correlate(_statuses)
+        .lateral("read")
+    )
+    return (
+        select(read.c.id, read.c.matches, read.c.ends)
+        .where(read.c.status == _statuses.c.status, read.c.id >= _lower, or_(read.c.matches, read.c.ends))
+        .order_by(*(read.c[column.name].desc() for column in key))
+        .limit(_shown)
+        .lateral("newest")
+    )
+
+
+def _from_to(by: Sequence[Column[Any]]) -> list[ColumnElement[bool]]:
+    """Bound the reading of an index by one status and by the wanted ids.
+
+    The first column of the index is equal to an array of one value. That is the same as an equation, except that with
+    an equation the planner would take every index to have the order asked for, which differs in this column only.
+    """
+    first, *others = (*by, _status)
+    conditions = [first == any_(array([_wanted(first)])), *_below(others)]
+    if reservations.c.guest_id in by:
+        conditions.append(reservations.c.guest_id.is_not(None))
+    return conditions
+
+
+def _below(columns: Sequence[Column[Any]]) -> list[ColumnElement[bool]]:
+    """Bound the columns that come after the first one, and the id.
+
+    Two of them can't be equal to values for the same reason. There the reading starts at the values, and it stops
+    where the first of them changes, or at its limit: what is read beyond the status is left out later.
+    """
+    if len(columns) < 2:
+        return [*(column == _wanted(column) for column in columns), _id < _upper, _id >= _lower]
+    start = tuple_(*(_wanted(column) for column in columns), _upper)
+    return [tuple_(*columns, _id) < start, columns[0] >= _wanted(columns[0])]
+
+
+def _wanted(column: Column[Any]) -> ColumnElement[Any]:
+    return _statuses.c.status if column is _status else _value(column)
+
+
+def _overdue(filtered: frozenset[str]) -> Select[Any]:
+    """Read all overdue holds by the time of their expiry, and of them those that are wanted."""
+    columns = reservations.c["id", "item_id", "guest_id", "source"]
+    overdue = select(*columns).where(is_overdue).order_by(reservations.c.expires_at).subquery("overdue")
+    wanted = overdue.c.id < _upper, overdue.c.id >= _lower, *_equal(overdue, filtered)
+    return select(overdue.c.id, true().label("matches"), false().label("ends")).where(*wanted)
+
+
+def _equal(table: FromClause, names: frozenset[str]) -> list[ColumnElement[bool]]:
+    return [table.c[name] == _value(table.c[name]) for name in sorted(names)]
+
+
+def _value(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    return bindparam(column.key, type_=column.type)
+
+
+def _complete(page: FromClause) -> FromClause:
+    """Read the reservations of a page, and add up the bytes of their texts from the newest one on.
+
+    The metadata is read only where it is shown: its size is known without that.
+    """
+    sku = select(items.c.sku).where(items.c.id == reservations.c.item_id).scalar_subquery()
+    texts = metadata_of(reservations.c), reservations.c.note, reservations.c.cancellation_reason
+    size = reduce(add, (func.coalesce(func.octet_length(text), 0) for text in texts))
+    fields = (field for field in FIELDS if field not in (_id, _status))
+    kept = reservations.c["metadata_text", "metadata"]
+    row = (
+        select(*fields, *kept, status_by_now.label("status"), sku.label("sku"), size.label("bytes"))
+        .where(_id == page.c.id)
+        .limit(1)
+        .lateral("reservation")
+    )
+    total = func.sum(row.c.bytes).over(order_by=page.c.id.desc(), rows=(None, 0)).label("total_bytes")
+    return select(*page.c, *row.c, total).select_from(page.join(row, true())).subquery("complete")
+
+
+def _within_bytes(complete: FromClause) -> Select[Any]:
+    shown = (column for column in complete.c if column.name not in ("metadata_text", "metadata"))
+    begins_within = complete.c.total_bytes - complete.c.bytes < _most_bytes
+    return select(*shown, metadata_of(complete.c)).where(begins_within).order_by(complete.c.id.desc())
