@@ -52,7 +52,8 @@ class Exchange:
 
     def __init__(self, app: Admission, path: str = "/reservations", query: str = "", **headers: str) -> None:
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "path": path, "query_string": query.encode(), "headers": raw}
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
+        scope |= {"query_string": query.encode(), "headers": raw}
         self.messages: asyncio.Queue[Message] = asyncio.Queue()
         self.received = 0
         self.sent: list[Message] = []
