@@ -218,7 +218,8 @@ def test_requests_beyond_the_limit_are_busy_and_health_is_answered(run: Run) -> 
         always = [Exchange(admitted, path=path) for path in ("/health/live", "/health/ready", "/metrics")]
         app.gate.set()
 
-        assert (status, headers[b"retry-after"], headers[b"connection"]) == (503, b"1", b"close")
+        assert (status, headers[b"connection"]) == (503, b"close")
+    assert int(headers[b"retry-after"]) >= 1
         assert [await request.status() for request in [*served, *always]] == [200] * 6
         assert await Exchange(admitted).status() == 200
 
