@@ -15,6 +15,7 @@ from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.health.schemas import Liveness, Readiness
 from api.http.problems import wait_seconds
+from api.http.responses import probing
 from domain.runtime.errors import DatabaseUnavailable, Unavailable
 from domain.runtime.metrics import CONTENT_TYPE_LATEST, render
 from domain.runtime.schema import SCHEMA_VERSION, Schema, read_schema
@@ -34,13 +35,13 @@ _NOT_READY = ResponseSpec(
 )
 
 
-@get("/health/live", tags=["health"])
+@get("/health/live", responses=probing(), tags=["health"])
 async def live() -> Liveness:
     """Answer as long as the process runs."""
     return Liveness("ok")
 
 
-@get("/health/ready", responses={503: _NOT_READY}, tags=["health"])
+@get("/health/ready", responses=probing() | {503: _NOT_READY}, tags=["health"])
 async def ready(request: Request[Any, Any, Any], probes: Bulkhead, doorbell: Doorbell) -> Response[Readiness]:
     """Answer 200 if requests can be served: the database answers and is migrated, and reservations are committed.
 

@@ -11,6 +11,7 @@ from litestar.openapi.spec import Reference, Schema
 from litestar.types import LitestarEncodableType
 from litestar.typing import FieldDefinition
 
+from api.http.limits import SHOWN_CHARACTERS
 from domain.runtime.errors import Invalid
 
 #: The pattern of a text without NUL. PostgreSQL can't store NUL, so nothing that contains one can be found.
@@ -88,7 +89,7 @@ def _invalid(message: str) -> Invalid:
     assert parts is not None
     place, reason = _INDEX.sub("", parts["place"] or ""), parts["reason"]
     if unknown := _UNKNOWN.fullmatch(reason):
-        return Invalid(within(place, unknown["field"]), "unknown field")
+        return Invalid(within(place, unknown["field"])[:SHOWN_CHARACTERS], "unknown field")
     if missing := _MISSING.fullmatch(reason):
         return Invalid(within(place, missing["field"]), "it is required")
     return Invalid(place or "body", sentence(reason))

@@ -2,7 +2,7 @@
 
 #: The largest body. A reservation with the longest note and the largest metadata takes 20,000 bytes, and three times
 #: as many if most characters are written as escapes. The most expensive body of this size keeps the event loop busy
-#: for 20 ms.
+#: for 10 ms.
 MAX_BODY_BYTES = 65_536
 
 #: The pieces in which a body may arrive. Each costs processor time.
@@ -14,6 +14,9 @@ BODY_SECONDS = 5.0
 #: The longest path. A sku has 64 characters at most, and each of them takes at most 12 bytes in a path. The framework
 #: remembers the last thousands of paths and of queries, so these limits are limits of memory as well.
 MAX_PATH_BYTES = 1_024
+
+#: The part of a name that a problem repeats, in characters: a client may have sent any name.
+SHOWN_CHARACTERS = 255
 
 #: The longest query string. Every list can be asked for with less.
 MAX_QUERY_BYTES = 4_096

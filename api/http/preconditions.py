@@ -10,15 +10,13 @@ import msgspec
 from litestar import Request
 from litestar.openapi.spec import OpenAPIType, Parameter, Schema
 
+from api.http.limits import SHOWN_CHARACTERS
 from domain.runtime.errors import Invalid, StalePrecondition
 
 _OPAQUE = r'"[!#-~\x80-\xff]*+"'
 _ETAG = re.compile(rf"(W/)?({_OPAQUE})")
 #: ETags with commas between them. A list may have empty elements, and must be read all the same: RFC 9110 §5.6.1.
 _LIST = re.compile(rf"(?:[ \t]*+(?:(?:W/)?{_OPAQUE}[ \t]*+)?(?:,|$))+")
-
-#: The part of a header that a problem repeats, in characters.
-SHOWN = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +29,7 @@ class IfMatch:
     def require(self, etag: str, version: int | None = None) -> None:
         """Raise StalePrecondition if the header does not name this ETag, which is that of this version."""
         if etag not in self.strong:
-            raise StalePrecondition(self.written[:SHOWN], etag, version)
+            raise StalePrecondition(self.written[:SHOWN_CHARACTERS], etag, version)
 
 
 def if_match_of(request: Request[Any, Any, Any]) -> IfMatch | None:

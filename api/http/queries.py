@@ -8,6 +8,7 @@ from litestar import Litestar, Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
+from api.http.limits import SHOWN_CHARACTERS
 from domain.runtime.errors import Invalid
 
 #: More parameters than any operation has.
@@ -29,7 +30,7 @@ def require_known(request: Request[Any, Any, Any]) -> None:
     seen: set[str] = set()
     for name, _ in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name not in names:
-            raise Invalid(name[:255], "unknown query parameter")
+            raise Invalid(name[:SHOWN_CHARACTERS], "unknown query parameter")
         if name in seen:
             raise Invalid(name, "it is given more than once")
         seen.add(name)

@@ -86,6 +86,11 @@ REQUEST_ID = "01943bb1-8a00-7e3c-9d54-3f1c0b6a7e22"
 OF_BODIES = (408, 413, 415)
 
 
+def probing() -> dict[int, ResponseSpec]:
+    """Return the problems of every operation, for the OpenAPI document."""
+    return _specs([_example(errors.Invalid), _early(414)])
+
+
 def reading(*refusals: type[Refusal]) -> dict[int, ResponseSpec]:
     """Return the problems of an operation that reads, for the OpenAPI document: these, and those of every operation."""
     every: Sequence[type[HoldfastError]] = (errors.Invalid, *refusals, errors.Busy, errors.DatabaseUnavailable)

@@ -1,296 +1,188 @@
-"""Admission: a body is read whole within limits, and whoever sends slowly or too much takes nothing from others."""
+"""Admission, over real sockets: what a client does to a connection harms nobody, and every refusal reaches it."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 
-from api.http import admission
-from api.http.admission import Admission
-from api.http.asgi import Message
+from api.http.admission import DISCARDED_BYTES, Admission
+from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MOST_PIECES
+from tests.support.api_process import Served
+from tests.support.builders import Db, an_item
+from tests.support.refusals import everything
+from tests.support.waiting import wait_until
 
-#: The bytes that all requests together may keep of large bodies, in these tests.
-BUFFERED = 100_000
-
-
-@pytest.fixture(autouse=True)
-def _small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {
-        "BODY_SECONDS": 0.3,
-        "MAX_BODY_BYTES": 90_000,
-        "MOST_PIECES": 50,
-        "DISCARDED_BYTES": 200_000,
-        "DISCARDED_PIECES": 100,
-        "SMALL_BODY_BYTES": 1_000,
-        "MOST_BUFFERED_BYTES": BUFFERED,
-        "MOST_READING": 5,
-    }.items():
-        monkeypatch.setattr(admission, name, value)
+HEAD = b"POST /reservations HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
 
 
-@dataclass
-class Application:
-    """Notes the bodies that it gets, and answers 200 as soon as `gate` is open."""
-
-    bodies: list[bytes] = field(default_factory=list)
-    gate: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def __call__(self, _scope: Any, receive: Any, send: Any) -> None:
-        message = await receive()
-        self.bodies.append(message["body"])
-        assert not message["more_body"]
-        await self.gate.wait()
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+@contextmanager
+def connected(api: httpx.Client) -> Iterator[socket.socket]:
+    address = api.base_url.host, api.base_url.port or 80
+    with socket.create_connection(address, timeout=30) as connection:
+        yield connection
 
 
-class Exchange:
-    """A request that is sent piece by piece, and its answer."""
-
-    def __init__(self, app: Admission, path: str = "/reservations", query: str = "", **headers: str) -> None:
-        raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
-        scope |= {"query_string": query.encode(), "headers": raw}
-        self.messages: asyncio.Queue[Message] = asyncio.Queue()
-        self.received = 0
-        self.sent: list[Message] = []
-        self.task = asyncio.create_task(app(scope, self._receive, self._send))
-
-    async def _receive(self) -> Message:
-        message = await self.messages.get()
-        self.received += 1
-        return message
-
-    async def _send(self, message: Message) -> None:
-        self.sent.append(message)
-
-    def send(self, piece: bytes, *, more: bool = True) -> "Exchange":
-        self.messages.put_nowait({"type": "http.request", "body": piece, "more_body": more})
-        return self
-
-    def disconnect(self) -> None:
-        self.messages.put_nowait({"type": "http.disconnect"})
-
-    async def answer(self) -> tuple[int, Mapping[bytes, bytes]]:
-        """Return the status and the headers of the answer."""
-        async with asyncio.timeout(30):
-            await self.task
-        return self.sent[0]["status"], dict(self.sent[0]["headers"])
-
-    async def status(self) -> int:
-        return (await self.answer())[0]
-
-    @property
-    def body(self) -> Any:
-        return json.loads(self.sent[1]["body"])
+def reset(connection: socket.socket) -> None:
+    """Close a connection as a client does that crashes: without the usual farewell."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
 
 
-def chunked(app: Admission, **options: Any) -> Exchange:
-    """Begin a request whose length is not announced."""
-    return Exchange(app, transfer_encoding="chunked", **options)
+def received(connection: socket.socket) -> tuple[int, dict[str, str], Any]:
+    """Read all that comes. Return the status, the headers and the problem."""
+    parts = []
+    while part := connection.recv(65_536):
+        parts.append(part)
+    head, _, body = b"".join(parts).partition(b"\r\n\r\n")
+    status, *lines = head.decode().split("\r\n")
+    headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+    return int(status.split()[1]), headers, json.loads(body)
 
 
-Test = Callable[[Application, Admission], Awaitable[None]]
-
-
-@pytest.fixture
-def run() -> Callable[[Test], None]:
-    """Run a test with an application behind an admission of three requests at a time."""
-
-    def run(test: Test) -> None:
-        async def within() -> None:
-            app = Application()
-            app.gate.set()
-            await test(app, Admission(app, most_requests=3))
-
-        asyncio.run(within())
-
-    return run
-
-
-Run = Callable[[Test], None]
-
-
-def test_the_application_gets_the_whole_body_at_once(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        request = chunked(admitted).send(b"a").send(b"b").send(b"", more=False)
-
-        assert await request.status() == 200
-        assert app.bodies == [b"ab"]
-
-    run(test)
-
-
-def test_without_a_body_nothing_is_read(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        request = Exchange(admitted)
-
-        assert await request.status() == 200
-        assert (app.bodies, request.received) == ([b""], 0)
-
-    run(test)
-
-
-@pytest.mark.parametrize("headers", [{"content_length": "100000"}, {"transfer_encoding": "chunked"}])
-def test_a_body_that_is_too_large_is_refused_when_it_has_been_sent(run: Run, headers: dict[str, str]) -> None:
-    """A client that is still sending would see a broken connection."""
-
-    async def test(app: Application, admitted: Admission) -> None:
-        request = Exchange(admitted, **headers)
-        for _ in range(10):
-            request.send(b"x" * 10_000)
-        request.send(b"", more=False)
-
-        status, answer = await request.answer()
-
-        assert (status, answer[b"connection"], request.body["field"]) == (413, b"close", "body")
-        assert (request.received, app.bodies) == (11, [])
-
-    run(test)
-
-
-@pytest.mark.parametrize(("piece", "received"), [(b"x" * 50_000, 5), (b"x", 100)])
-def test_of_a_body_without_end_a_part_is_read(run: Run, piece: bytes, received: int) -> None:
-    """Of 50,000 bytes each, the first piece is kept, and four are thrown away."""
-
-    async def test(app: Application, admitted: Admission) -> None:
-        request = chunked(admitted)
-        for _ in range(500):
-            request.send(piece)
-
-        assert await request.status() == 413
-        assert (request.received, app.bodies) == (received, [])
-
-    run(test)
-
-
+@pytest.mark.parametrize("farewell", ["close", "reset"])
 @pytest.mark.parametrize(
-    ("headers", "expected"), [({"content_length": "1000"}, 408), ({"content_length": "100000"}, 413)]
+    "sent",
+    [
+        b"POST /reser",
+        HEAD,
+        HEAD + b"Content-Length: 1000\r\n\r\n",
+        HEAD + b'Content-Length: 1000\r\n\r\n{"item_id":1,',
+        HEAD + b'Transfer-Encoding: chunked\r\n\r\n10\r\n{"item_id":1,',
+        HEAD + b'Transfer-Encoding: chunked\r\n\r\nd\r\n{"item_id":1,\r\n',
+        HEAD + b"Content-Length: 100000000\r\n\r\n" + b"x" * 100_000,
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\nnonsense\r\n",
+        HEAD + b'Content-Length: 26\r\n\r\n{"item_id":1,"quantity":1}',
+        b"POST /items HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{",
+    ],
 )
-def test_a_body_that_does_not_end_is_refused_in_time(run: Run, headers: dict[str, str], expected: int) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        request = Exchange(admitted, **headers)
+def test_an_upload_that_is_aborted_is_no_fault_of_the_api(
+    api: httpx.Client, db: Db, served: Served, sent: bytes, farewell: str
+) -> None:
+    """The fixture `api` requires that no error and no traceback is logged."""
+    item = an_item(db, quantity=1_000)
 
-        async def drip() -> None:
-            while True:
-                request.send(b"x")
-                await asyncio.sleep(0.05)
+    with connected(api) as connection:
+        connection.sendall(sent)
+        if farewell == "reset":
+            reset(connection)
 
-        dripping = asyncio.create_task(drip())
-        status, answer = await request.answer()
-        dripping.cancel()
-
-        assert (status, answer[b"connection"]) == (expected, b"close")
-        assert app.bodies == []
-
-    run(test)
+    assert api.get(f"/items/by-id/{item.id}").status_code == 200
+    wait_until("no request is left", lambda: in_flight(served) == 0)
+    assert served.faults() == []
 
 
-def test_a_client_that_has_gone_gets_no_answer(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        request = chunked(admitted).send(b"x")
-        request.disconnect()
-        await request.task
+def in_flight(served: Served) -> int:
+    """Return how many connections of clients the server still has open, beside that of the client of the tests."""
+    from psutil import Process
 
-        assert (request.sent, app.bodies) == ([], [])
-
-    run(test)
-
-
-def test_a_query_that_is_too_long_is_refused(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        assert await Exchange(admitted, query="x" * 4_097).status() == 414
-        assert await Exchange(admitted, query="x" * 4_096).status() == 200
-
-    run(test)
+    root = Process(served.process.pid)
+    port = served.client.base_url.port
+    open_ = [one for child in (root, *root.children(recursive=True)) for one in child.net_connections("tcp")]
+    return max(0, len({one.raddr for one in open_ if one.laddr.port == port and one.status == "ESTABLISHED"}) - 1)
 
 
-def test_requests_beyond_the_limit_are_busy_and_health_is_answered(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        app.gate.clear()
-        served = [Exchange(admitted) for _ in range(3)]
-        await asyncio.sleep(0)
+@pytest.mark.parametrize("size", [MAX_BODY_BYTES + 1, 1_000_000, DISCARDED_BYTES])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_too_much_gets_the_answer_that_it_is_too_much(
+    api: httpx.Client, db: Db, size: int, chunked: bool
+) -> None:
+    """It reads only after it has sent everything, as simple clients do."""
+    before = everything(db)
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: %d" % size
 
-        status, headers = await Exchange(admitted).answer()
-        always = [Exchange(admitted, path=path) for path in ("/health/live", "/health/ready", "/metrics")]
-        app.gate.set()
+    with connected(api) as connection:
+        connection.sendall(HEAD + length + b"\r\n\r\n")
+        for at in range(0, size, 65_536):
+            piece = b"x" * min(65_536, size - at)
+            connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece) if chunked else piece)
+        if chunked:
+            connection.sendall(b"0\r\n\r\n")
+        status, headers, problem = received(connection)
 
-        assert (status, headers[b"connection"]) == (503, b"close")
-    assert int(headers[b"retry-after"]) >= 1
-        assert [await request.status() for request in [*served, *always]] == [200] * 6
-        assert await Exchange(admitted).status() == 200
-
-    run(test)
-
-
-def test_slow_bodies_keep_no_request_out(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        slow = [chunked(admitted).send(b"x") for _ in range(4)]
-        await asyncio.sleep(0)
-
-        assert await chunked(admitted).send(b"y", more=False).status() == 200
-        assert [await request.status() for request in slow] == [408] * 4
-
-    run(test)
+    assert (status, problem["type"], problem["field"]) == (413, "/problems/body-too-large", "body")
+    assert headers["x-request-id"] == problem["request_id"]
+    assert headers["connection"] == "close"
+    assert everything(db) == before
 
 
-def test_if_too_many_bodies_are_read_those_that_have_taken_the_longest_are_refused(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        slow = [chunked(admitted).send(b"x") for _ in range(7)]
-        await asyncio.sleep(0.05)
+def test_a_client_that_announces_too_much_and_waits_gets_the_answer(api: httpx.Client) -> None:
+    with connected(api) as connection:
+        connection.sendall(HEAD + b"Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
+        assert connection.recv(1_000).startswith(b"HTTP/1.1 100 Continue")
+        connection.sendall(b"x" * 1_000_000)
 
-        assert [request.task.done() for request in slow] == [True] * 2 + [False] * 5
-        assert await slow[0].status() == 408
-        assert await chunked(admitted).send(b"y", more=False).status() == 200
-        for request in slow[3:]:
-            request.send(b"", more=False)
-        assert [await request.status() for request in slow[2:]] == [408, *[200] * 4]
-
-    run(test)
+        assert received(connection)[0] == 413
 
 
-def test_large_bodies_take_a_limited_part_of_the_memory_and_small_ones_are_served(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        large = chunked(admitted).send(b"x" * 80_000)
-        await asyncio.sleep(0.01)
+@pytest.mark.slow
+@pytest.mark.parametrize("sent", [HEAD + b"Content-Length: 26\r\n\r\n{", HEAD + b"Transfer-Encoding: chunked\r\n\r\n"])
+def test_a_client_that_sends_too_slowly_gets_the_answer(api: httpx.Client, sent: bytes) -> None:
+    with connected(api) as connection:
+        connection.sendall(sent)
+        status, headers, problem = received(connection)
 
-        too_much = chunked(admitted).send(b"x" * 22_001, more=False)
-        small = chunked(admitted).send(b"x" * 1_000, more=False)
-        assert [await too_much.status(), await small.status()] == [503, 200]
-
-        assert await large.send(b"", more=False).status() == 200
-        assert await chunked(admitted).send(b"x" * 22_001, more=False).status() == 200
-
-    run(test)
+    assert (status, problem["type"]) == (408, "/problems/body-too-slow")
+    assert f"{BODY_SECONDS:g} s" in problem["detail"]
+    assert headers["x-request-id"] == problem["request_id"]
 
 
-def test_a_body_counts_as_long_as_its_request_is_served(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        app.gate.clear()
-        served = chunked(admitted).send(b"x" * 80_000, more=False)
-        await asyncio.sleep(0.01)
+def test_a_body_in_very_many_pieces_is_refused(api: httpx.Client) -> None:
+    with connected(api) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        connection.sendall(b"1\r\n \r\n" * (MOST_PIECES + 1_000) + b"0\r\n\r\n")
 
-        assert await chunked(admitted).send(b"x" * 80_000, more=False).status() == 503
-        app.gate.set()
-        assert await served.status() == 200
-        assert await chunked(admitted).send(b"x" * 80_000, more=False).status() == 200
-
-    run(test)
+        assert received(connection)[0] in (400, 413), "400 if the system has joined the pieces"
 
 
-@pytest.mark.parametrize("ending", ["refused", "gone", "slow"])
-def test_a_body_that_is_not_served_counts_no_longer(run: Run, ending: str) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
-        request = chunked(admitted).send(b"x" * 80_000)
-        if ending == "refused":
-            request.send(b"x" * 80_000, more=False)
-        if ending == "gone":
-            request.disconnect()
-        await request.task
+def asked(admission: Admission, path: str = "/items", body: bytes = b"") -> list[Any]:
+    """Call an application for one request. Return what it has sent."""
+    sent: list[Any] = []
+    scope = {
+        "type": "http",
+        "method": "POST" if body else "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-length", str(len(body)).encode())] if body else [],
+    }
 
-        assert await chunked(admitted).send(b"x" * 80_000, more=False).status() == 200
+    async def receive() -> Any:
+        return {"type": "http.request", "body": body, "more_body": False}
 
-    run(test)
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(admission(scope, receive, send))
+    return sent
+
+
+async def _answers(_: object, receive: Any, send: Any) -> None:
+    body = (await receive())["body"]
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": body})
+
+
+def test_beyond_the_limit_of_requests_all_but_the_probes_are_answered_busy() -> None:
+    full = Admission(_answers, most_requests=0)
+
+    start, content = asked(full)
+    problem, headers = json.loads(content["body"]), dict(start["headers"])
+
+    assert (start["status"], problem["type"]) == (503, "/problems/busy")
+    assert int(headers[b"retry-after"]) == problem["retry_after"] in (1, 2, 3)
+    assert headers[b"x-request-id"].decode() == problem["request_id"]
+    for probe in ("/health/live", "/health/ready", "/metrics"):
+        assert asked(full, probe)[0]["status"] == 200
+
+
+def test_a_body_that_is_too_large_and_complete_is_refused_without_waiting_for_more() -> None:
+    start, _ = asked(Admission(_answers, most_requests=1), body=b"x" * (MAX_BODY_BYTES + 1))
+
+    assert start["status"] == 413

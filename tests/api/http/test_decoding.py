@@ -254,12 +254,9 @@ def test_metadata_that_is_unusual_but_valid_is_kept(api: httpx.Client, db: Db, m
 
     assert made.status_code == 201
     kept = api.get(made.headers["Location"]).text
-    # A number is returned as the same number, not with the same digits: 1e308 may be written with its zeros.
-    assert _measured(kept) == _measured(made.text) == json.loads(metadata, parse_int=float)
-
-
-def _measured(reservation: str) -> object:
-    return json.loads(reservation, parse_int=float)["metadata"]
+    assert f'"metadata":{metadata},' in made.text
+    assert f'"metadata":{metadata},' in kept
+    assert json.loads(kept)
 
 
 def test_of_a_field_that_is_given_twice_the_last_counts(api: httpx.Client, db: Db) -> None:

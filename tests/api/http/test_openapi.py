@@ -11,6 +11,8 @@ import jsonschema_rs
 import pytest
 
 from api.app import OPERATIONS
+from api.http.problems import ALL, FACTS, MEDIA_TYPE
+from api.http.problems.members import COMMON, OPTIONAL
 from tests.support.builders import Db, a_hold, an_item
 
 METHODS = {"get", "put", "post", "patch", "delete"}
@@ -18,9 +20,8 @@ METHODS = {"get", "put", "post", "patch", "delete"}
 #: Schemathesis generates requests from the document, and checks the answers against it.
 SCHEMATHESIS = Path(sys.executable).parent / "schemathesis"
 
-#: The document says `integer`; JSON Schema accepts 2.0 as an integer, and we do not. The answer to OPTIONS is
-#: Litestar's own, and it omits a method where two handlers have one path.
-EXCLUDED_CHECKS = "positive_data_acceptance,allow_header_conformance"
+#: The document says `integer`; JSON Schema accepts 2.0 as an integer, and we do not.
+EXCLUDED_CHECKS = "positive_data_acceptance"
 
 #: Without this, it generates names of clients, most of them invalid, and nearly every request is refused for that.
 SETTINGS = """
@@ -88,6 +89,101 @@ def test_every_body_and_every_answer_has_an_example_that_fits_its_schema(documen
             for example in media.get("examples", {}).values():
                 schema.validate(example["value"])
             assert media.get("examples"), name
+
+
+def problems(operation: Any) -> dict[int, set[str]]:
+    """Return the types of the problems of an operation by status, from its examples."""
+    found = {}
+    for status, response in operation["responses"].items():
+        media = response["content"].get(MEDIA_TYPE)
+        if media is not None:
+            types = {example["value"]["type"] for example in media["examples"].values()}
+            found[int(status)] = {one.rpartition("/")[2] for one in types}
+    return found
+
+
+KEY_REUSED = "idempotency-key-reused"
+ITEM_READ = {404: {"unknown-item"}}
+ITEM_CHANGE = {
+    404: {"unknown-item"},
+    409: {"insufficient-available-stock", KEY_REUSED},
+    412: {"stale-precondition"},
+}
+STATUS_CHANGE = {
+    404: {"unknown-reservation"},
+    409: {"wrong-status", "hold-expired", "stale-version", KEY_REUSED},
+    412: {"stale-precondition"},
+}
+DESTINATION_CHANGE = {404: {"unknown-destination"}, 409: {KEY_REUSED}}
+BULK_CHANGE = {409: {KEY_REUSED}}
+
+#: What each operation may refuse with 404, 409 and 412.
+REFUSALS: dict[str, dict[int, set[str]]] = {
+    "POST /items": {409: {"sku-taken", KEY_REUSED}},
+    "GET /items": {},
+    "GET /items/{sku}": ITEM_READ,
+    "GET /items/by-id/{item_id}": ITEM_READ,
+    "PATCH /items/{sku}": ITEM_CHANGE,
+    "PATCH /items/by-id/{item_id}": ITEM_CHANGE,
+    "POST /reservations": {404: {"unknown-item"}, 409: {"sold-out", KEY_REUSED}},
+    "GET /reservations": {},
+    "GET /reservations/{reservation_id}": {404: {"unknown-reservation"}},
+    "POST /reservations/{reservation_id}/confirm": STATUS_CHANGE,
+    "POST /reservations/{reservation_id}/reject": STATUS_CHANGE,
+    "POST /reservations/{reservation_id}/cancel": STATUS_CHANGE,
+    "POST /reservations/{reservation_id}/check-in": STATUS_CHANGE,
+    "POST /reservations/{reservation_id}/complete": STATUS_CHANGE,
+    "POST /reservations/{reservation_id}/no-show": STATUS_CHANGE,
+    "GET /outbox/destinations": {},
+    "POST /outbox/destinations/{name}/pause": DESTINATION_CHANGE,
+    "POST /outbox/destinations/{name}/resume": DESTINATION_CHANGE,
+    "POST /outbox/destinations/{name}/probe": DESTINATION_CHANGE,
+    "GET /outbox/dead-letters": {},
+    "GET /outbox/dead-letters/groups": {},
+    "POST /outbox/dead-letters/replay": BULK_CHANGE,
+    "POST /outbox/dead-letters/discard": BULK_CHANGE,
+    "POST /outbox/replay": BULK_CHANGE,
+    "GET /outbox/why/{subject_id}": {404: {"not-in-outbox"}},
+    "GET /health/live": {},
+    "GET /health/ready": {},
+}
+
+
+def test_every_operation_shows_the_problems_that_it_has_and_no_others(document: Any) -> None:
+    shown = {name: problems(operation) for name, operation in operations(document)}
+
+    assert {name: {one: by[one] for one in (404, 409, 412) if one in by} for name, by in shown.items()} == REFUSALS
+    for name, by_status in shown.items():
+        assert by_status[400] == {"invalid-request"} and by_status[414] == {"uri-too-long"}
+        if name.startswith("GET /health"):
+            assert by_status.keys() == {400, 414}
+            continue
+        changes = not name.startswith("GET")
+        assert by_status[503] == {"busy", "database-unavailable"} | ({"outcome-unknown"} if changes else set())
+        assert {408, 413, 415} & by_status.keys() == ({408, 413, 415} if changes else set()), name
+
+
+def test_every_type_of_problem_is_listed_and_has_a_schema_with_its_members(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    by_type = {
+        schema["properties"]["type"]["const"]: schema for name, schema in schemas.items() if name.endswith("Problem")
+    }
+
+    assert schemas["ProblemType"]["enum"] == [one.uri for one in ALL]
+    assert by_type.keys() == {one.uri for one in ALL}
+    for one in ALL:
+        schema = by_type[one.uri]
+        assert schema["properties"]["type"]["allOf"] == [{"$ref": "#/components/schemas/ProblemType"}]
+        assert schema["properties"].keys() == {*COMMON, *FACTS[one]}
+        assert set(schema["required"]) == schema["properties"].keys() - OPTIONAL
+        assert schema["description"] and schema["properties"]["status"]["const"] == one.status
+
+
+def test_every_answer_has_the_id_of_its_request(document: Any) -> None:
+    for name, operation in operations(document):
+        assert "X-Request-Id" in {parameter["name"] for parameter in operation["parameters"]}, name
+        for response in operation["responses"].values():
+            assert "X-Request-Id" in response["headers"], name
 
 
 def test_an_example_of_a_hold_can_be_made_confirmed_and_cancelled(api: httpx.Client, document: Any) -> None:
