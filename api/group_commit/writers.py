@@ -31,14 +31,14 @@ LARGEST_SET = 256
 #: A set that PostgreSQL does not commit within this time counts as hung: its connection is cut off.
 COMMIT_SECONDS = 5.0
 
-#: How long the patient writer waits for the lock of one item before it tries the others again.
+#: How often the patient writer tries the requests that it could not decide yet.
+TRY_SECONDS = 0.05
+
+#: How long it waits for the lock of one item before it tries the others again.
 LOCK_MILLISECONDS = 50
 
-#: How many times as long as the work on one item took it rests, so that the brief writer has most of the processor.
+#: How many times as long as the thorough work on an item took it does none, so that others have most of the processor.
 REST_FACTOR = 2.0
-
-#: The longest rest.
-MOST_REST_SECONDS = 0.25
 
 #: How often a request is tried whose key races with a duplicate. Once the duplicate has committed, its answer is found.
 RACE_ATTEMPTS = 3
@@ -243,28 +243,27 @@ class PatientWriter(_Writer):
         super().__init__("patient", commits, answer)
         self.queue = WaitingQueue()
         self._waited_at: dict[int | str, float] = {}
+        self._rests_until = 0.0
 
     def _run(self) -> None:
         while members := self.queue.take_from_each_item(LARGEST_SET):
             undecided = self._isolate(members)
-            if undecided:
+            if undecided and time.monotonic() >= self._rests_until:
                 undecided = self._wait_for_one(undecided)
-                self.queue.put_back(self._refuse_overdue(undecided))
-
-    def _refuse_overdue(self, members: Sequence[Member]) -> Sequence[Member]:
-        """Answer the members busy that have waited for too long, and return the others."""
-        now = time.monotonic()
-        self._refuse([member for member in members if member.deadline <= now], Busy())
-        return [member for member in members if member.deadline > now]
+            # In the queue, they are answered busy when their time has passed.
+            self.queue.put_back(undecided)
+            if undecided:
+                time.sleep(TRY_SECONDS)
 
     def _wait_for_one(self, members: Sequence[Member]) -> Sequence[Member]:
         """Wait for the item that was waited for the longest ago. Return the members that are still undecided."""
+        began = time.monotonic()
         wanted = {member.request.item for member in members}
         item = min(wanted, key=lambda item: self._waited_at.get(item, 0.0))
-        self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {item: time.monotonic()}
+        self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {item: began}
         same = [member for member in members if member.request.item == item]
         others = [member for member in members if member.request.item != item]
-        began = time.monotonic()
         undecided = self._isolate(same, thorough=True)
-        time.sleep(min(REST_FACTOR * (time.monotonic() - began), MOST_REST_SECONDS))
+        ended = time.monotonic()
+        self._rests_until = ended + REST_FACTOR * (ended - began)
         return [*others, *undecided]

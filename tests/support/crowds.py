@@ -7,6 +7,10 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import cycle
+
+#: The parts in which a crowd sends a little more, one after the other, so that it does not take turns with silence.
+PARTS = 50
 
 #: The beginnings of requests. The first is none at all.
 NOTHING = b""
@@ -51,13 +55,13 @@ class Crowd:
         return connection
 
     def _run(self) -> None:
-        while not self._ended.wait(self.every_seconds):
-            for place, connection in enumerate(self._connections):
-                if self._has_ended(connection):
-                    connection.close()
+        for part in cycle(range(PARTS)):
+            if self._ended.wait(self.every_seconds / PARTS):
+                return
+            for place in range(part, self.count, PARTS):
+                if self._has_ended(self._connections[place]):
+                    self._connections[place].close()
                     self._connections[place] = self._open()
-                if self._ended.is_set():
-                    return
 
     def _has_ended(self, connection: socket.socket) -> bool:
         """Send a little more. Return whether the server has answered or closed the connection."""

@@ -47,8 +47,8 @@ def test_a_locked_item_delays_its_own_requests_only_and_these_not_beyond_their_d
 ) -> None:
     one, *others = [an_item(db, quantity=1_000_000) for _ in range(9)]
     with (
-        Callers(served.port, [reserving(item.id) for item in others], rest_seconds=0.01) as free,
-        Callers(served.port, [reserving(one.id)] * 8, rest_seconds=0.01) as hot,
+        Callers(served.port, [reserving(item.id) for item in others], rest_seconds=0.05) as free,
+        Callers(served.port, [reserving(one.id)] * 8, rest_seconds=0.05) as hot,
     ):
         ratios = Ratios(free)
         for _ in range(2):

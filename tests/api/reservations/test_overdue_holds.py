@@ -73,7 +73,7 @@ def test_clients_of_other_items_keep_their_rate_while_many_holds_are_expired(
         request("POST", "/reservations", {"item_id": greedy.id, "quantity": n}) for n in (OVERDUE + 1, 50, 500, 3_000)
     )
 
-    with Callers(served.port, [reserving(item.id) for item in others], rest_seconds=0.02) as free:
+    with Callers(served.port, [reserving(item.id) for item in others], rest_seconds=0.05) as free:
         ratios = Ratios(free)
         for _ in range(3):
             before = free.during(1.0)
