@@ -219,7 +219,7 @@ def test_requests_beyond_the_limit_are_busy_and_health_is_answered(run: Run) -> 
         app.gate.set()
 
         assert (status, headers[b"connection"]) == (503, b"close")
-    assert int(headers[b"retry-after"]) >= 1
+        assert int(headers[b"retry-after"]) >= 1
         assert [await request.status() for request in [*served, *always]] == [200] * 6
         assert await Exchange(admitted).status() == 200
 
