@@ -25,7 +25,7 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from api.http.admission import Admission
+    from api.http.exchanges import Exchanges
 
 HELP = """Serve the HTTP API until SIGTERM, then answer the requests in flight and exit.
 
@@ -144,7 +144,7 @@ def connections_for(settings: Settings) -> int:
     return connections
 
 
-def load_app() -> "Admission":
+def load_app() -> "Exchanges":
     """Return the application, in a process of the server. If the configuration can't be used, stop the server.
 
     The configuration may have become wrong since the main process checked it. The server starts a process again
@@ -153,10 +153,11 @@ def load_app() -> "Admission":
     from api.app import create_app
     from api.hot_path import HotPath
     from api.http.admission import Admission
+    from api.http.exchanges import Exchanges
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        return Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS)
+        return Exchanges(Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS))
     except ConfigurationError as error:
         code = startup.report(error)
         os.kill(os.getppid(), STOP_SERVER)

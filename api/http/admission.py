@@ -10,14 +10,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from api.http import methods, problems, request_ids
+from api.http import problems
 from api.http.asgi import Application, Message, Receive, Scope, Send
-from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_PATH_BYTES, MAX_QUERY_BYTES, MOST_PIECES
-from api.http.paths import routed
-from domain.runtime.errors import Busy, Invalid
-from domain.runtime.metrics import Counter
+from api.http.exchanges import refuse
+from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MOST_PIECES
+from domain.runtime.errors import Busy
 
 #: How much of a body that is refused is read and thrown away: clients that are still sending would see a broken
 #: connection instead of the answer.
@@ -39,12 +36,6 @@ MOST_READING = 2_048
 
 #: The paths that are answered however many requests there are.
 ALWAYS_ADMITTED = frozenset({"/health/live", "/health/ready", "/metrics"})
-
-REFUSED = Counter(
-    "holdfast_requests_not_admitted",
-    "Requests answered before a handler ran, by the status. 503: too many at once; 408: the body came too slowly.",
-    ["status"],
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,26 +78,18 @@ class Admission:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = dict(scope["headers"])
-        send = methods.prepare(scope, request_ids.echo(send, request_ids.begin(headers)))
         body = _Body()
         try:
-            await self._admit(scope, headers, receive, send, body)
+            await self._admit(scope, receive, send, body)
         except _Refused as refused:
-            REFUSED.labels(refused.problem["status"]).inc()
-            await _refuse(refused.problem, send)
+            await refuse(refused.problem, send)
         finally:
             self._release(body)
 
-    async def _admit(
-        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send, body: _Body
-    ) -> None:
-        _route(scope)
+    async def _admit(self, scope: Scope, receive: Receive, send: Send, body: _Body) -> None:
+        headers = dict(scope["headers"])
         has_body = b"content-length" in headers or b"transfer-encoding" in headers
         if has_body and not await self._read(headers, receive, body):
-            return
-        if scope["path"] == "*" and scope["method"] == "OPTIONS":
-            await methods.answer_for_all(send)
             return
         if self._requests >= self._most_requests and scope["path"] not in ALWAYS_ADMITTED:
             raise _busy()
@@ -173,17 +156,6 @@ class Admission:
         body.pieces.clear()
 
 
-def _route(scope: Scope) -> None:
-    """Set the path by which a request is routed. Raises _Refused."""
-    raw_path = scope["raw_path"]
-    if len(scope["query_string"]) > MAX_QUERY_BYTES or len(raw_path) > MAX_PATH_BYTES:
-        raise _early(414)
-    try:
-        scope["path"] = routed(scope["path"], raw_path)
-    except Invalid as invalid:
-        raise _Refused(problems.body_of(invalid)) from invalid
-
-
 def _length(headers: Mapping[bytes, bytes]) -> int:
     """Return the length that a request announces, 0 if it announces none that is a number."""
     written = headers.get(b"content-length", b"")
@@ -198,17 +170,3 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return messages.pop() if messages else await receive()
 
     return replay
-
-
-async def _refuse(problem: Mapping[str, Any], send: Send) -> None:
-    """Answer with a problem, and close the connection: the rest of a body may still be on its way."""
-    body = msgspec.json.encode(problem)
-    headers = [
-        (b"content-type", problems.MEDIA_TYPE.encode()),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    if "retry_after" in problem:
-        headers.append((b"retry-after", str(problem["retry_after"]).encode()))
-    await send({"type": "http.response.start", "status": problem["status"], "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -11,11 +11,10 @@ import httpx
 import psutil
 import psycopg
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, text
 
 from api.http.problems import MEDIA_TYPE
 from deploy.embedded import PostgreSQL, RedisServer
-from domain.items import items
 from domain.runtime.settings import HOME, ROOT, Settings
 from tests.support.api_process import Served, serving
 from tests.support.builders import Db, an_item, available
@@ -176,7 +175,8 @@ def test_an_api_whose_queue_is_full_is_busy_until_it_moves_again(db: Db, engine:
 
     with serving(QUEUE_LIMIT="1") as served, ThreadPoolExecutor(6) as threads:
         with engine.begin() as holding:
-            holding.execute(select(items.c.id).where(items.c.id == item.id).with_for_update())
+            # Not the item: requests for a locked item wait beside the queue.
+            holding.execute(text("LOCK TABLE reservations IN SHARE MODE"))
             first = threads.submit(ask)
             wait_until_blocked(db)
             others = [threads.submit(ask) for _ in range(5)]

@@ -11,6 +11,7 @@ import pytest
 from api.http import admission
 from api.http.admission import Admission
 from api.http.asgi import Message
+from api.http.exchanges import Exchanges
 
 #: The bytes that all requests together may keep of large bodies, in these tests.
 BUFFERED = 100_000
@@ -50,7 +51,7 @@ class Application:
 class Exchange:
     """A request that is sent piece by piece, and its answer."""
 
-    def __init__(self, app: Admission, path: str = "/reservations", query: str = "", **headers: str) -> None:
+    def __init__(self, app: Exchanges, path: str = "/reservations", query: str = "", **headers: str) -> None:
         raw = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode()}
         scope |= {"query_string": query.encode(), "headers": raw}
@@ -88,12 +89,12 @@ class Exchange:
         return json.loads(self.sent[1]["body"])
 
 
-def chunked(app: Admission, **options: Any) -> Exchange:
+def chunked(app: Exchanges, **options: Any) -> Exchange:
     """Begin a request whose length is not announced."""
     return Exchange(app, transfer_encoding="chunked", **options)
 
 
-Test = Callable[[Application, Admission], Awaitable[None]]
+Test = Callable[[Application, Exchanges], Awaitable[None]]
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def run() -> Callable[[Test], None]:
         async def within() -> None:
             app = Application()
             app.gate.set()
-            await test(app, Admission(app, most_requests=3))
+            await test(app, Exchanges(Admission(app, most_requests=3)))
 
         asyncio.run(within())
 
@@ -115,7 +116,7 @@ Run = Callable[[Test], None]
 
 
 def test_the_application_gets_the_whole_body_at_once(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         request = chunked(admitted).send(b"a").send(b"b").send(b"", more=False)
 
         assert await request.status() == 200
@@ -125,7 +126,7 @@ def test_the_application_gets_the_whole_body_at_once(run: Run) -> None:
 
 
 def test_without_a_body_nothing_is_read(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         request = Exchange(admitted)
 
         assert await request.status() == 200
@@ -138,7 +139,7 @@ def test_without_a_body_nothing_is_read(run: Run) -> None:
 def test_a_body_that_is_too_large_is_refused_when_it_has_been_sent(run: Run, headers: dict[str, str]) -> None:
     """A client that is still sending would see a broken connection."""
 
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         request = Exchange(admitted, **headers)
         for _ in range(10):
             request.send(b"x" * 10_000)
@@ -156,7 +157,7 @@ def test_a_body_that_is_too_large_is_refused_when_it_has_been_sent(run: Run, hea
 def test_of_a_body_without_end_a_part_is_read(run: Run, piece: bytes, received: int) -> None:
     """Of 50,000 bytes each, the first piece is kept, and four are thrown away."""
 
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         request = chunked(admitted)
         for _ in range(500):
             request.send(piece)
@@ -171,7 +172,7 @@ def test_of_a_body_without_end_a_part_is_read(run: Run, piece: bytes, received: 
     ("headers", "expected"), [({"content_length": "1000"}, 408), ({"content_length": "100000"}, 413)]
 )
 def test_a_body_that_does_not_end_is_refused_in_time(run: Run, headers: dict[str, str], expected: int) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         request = Exchange(admitted, **headers)
 
         async def drip() -> None:
@@ -190,7 +191,7 @@ def test_a_body_that_does_not_end_is_refused_in_time(run: Run, headers: dict[str
 
 
 def test_a_client_that_has_gone_gets_no_answer(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         request = chunked(admitted).send(b"x")
         request.disconnect()
         await request.task
@@ -201,7 +202,7 @@ def test_a_client_that_has_gone_gets_no_answer(run: Run) -> None:
 
 
 def test_a_query_that_is_too_long_is_refused(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         assert await Exchange(admitted, query="x" * 4_097).status() == 414
         assert await Exchange(admitted, query="x" * 4_096).status() == 200
 
@@ -209,7 +210,7 @@ def test_a_query_that_is_too_long_is_refused(run: Run) -> None:
 
 
 def test_requests_beyond_the_limit_are_busy_and_health_is_answered(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         app.gate.clear()
         served = [Exchange(admitted) for _ in range(3)]
         await asyncio.sleep(0)
@@ -227,7 +228,7 @@ def test_requests_beyond_the_limit_are_busy_and_health_is_answered(run: Run) -> 
 
 
 def test_slow_bodies_keep_no_request_out(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         slow = [chunked(admitted).send(b"x") for _ in range(4)]
         await asyncio.sleep(0)
 
@@ -238,7 +239,7 @@ def test_slow_bodies_keep_no_request_out(run: Run) -> None:
 
 
 def test_if_too_many_bodies_are_read_those_that_have_taken_the_longest_are_refused(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         slow = [chunked(admitted).send(b"x") for _ in range(7)]
         await asyncio.sleep(0.05)
 
@@ -253,7 +254,7 @@ def test_if_too_many_bodies_are_read_those_that_have_taken_the_longest_are_refus
 
 
 def test_large_bodies_take_a_limited_part_of_the_memory_and_small_ones_are_served(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         large = chunked(admitted).send(b"x" * 80_000)
         await asyncio.sleep(0.01)
 
@@ -268,7 +269,7 @@ def test_large_bodies_take_a_limited_part_of_the_memory_and_small_ones_are_serve
 
 
 def test_a_body_counts_as_long_as_its_request_is_served(run: Run) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         app.gate.clear()
         served = chunked(admitted).send(b"x" * 80_000, more=False)
         await asyncio.sleep(0.01)
@@ -283,7 +284,7 @@ def test_a_body_counts_as_long_as_its_request_is_served(run: Run) -> None:
 
 @pytest.mark.parametrize("ending", ["refused", "gone", "slow"])
 def test_a_body_that_is_not_served_counts_no_longer(run: Run, ending: str) -> None:
-    async def test(app: Application, admitted: Admission) -> None:
+    async def test(app: Application, admitted: Exchanges) -> None:
         request = chunked(admitted).send(b"x" * 80_000)
         if ending == "refused":
             request.send(b"x" * 80_000, more=False)

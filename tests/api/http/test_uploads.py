@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from api.http.admission import DISCARDED_BYTES, Admission
+from api.http.exchanges import Exchanges
 from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MOST_PIECES
 from tests.support.api_process import Served
 from tests.support.builders import Db, an_item
@@ -159,7 +160,7 @@ def asked(admission: Admission, path: str = "/items", body: bytes = b"") -> list
     async def send(message: Any) -> None:
         sent.append(message)
 
-    asyncio.run(admission(scope, receive, send))
+    asyncio.run(Exchanges(admission)(scope, receive, send))
     return sent
 
 
