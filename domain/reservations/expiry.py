@@ -1,15 +1,17 @@
 """Expiry: holds that were not confirmed in time give their stock back."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
+from operator import attrgetter
 
-from sqlalchemy import BigInteger, and_, any_, bindparam, cast, column, func, select, true
+from sqlalchemy import BigInteger, and_, any_, bindparam, cast, column, func, select, true, union_all
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from domain import items
 from domain.outbox import Routes
 from domain.reservations.lifecycle import Status
-from domain.reservations.table import Reservation, is_hold, read_for_events, reservations
+from domain.reservations.table import Reservation, is_hold, read_for_events, reservation_lines, reservations
 from domain.reservations.transition import NOT_CONFIRMED, Change, transition
 from domain.runtime.database import CLOCK
 
@@ -32,7 +34,7 @@ def overdue_units(session: Session, item_ids: Collection[int], most_holds: int |
     An item with more overdue holds than `most_holds` has infinitely many: they are not counted to the end.
     """
     counted = session.execute(_OVERDUE_UNITS, {"ids": list(item_ids), "most_holds": most_holds})
-    return {row.item_id: inf if row.holds == most_holds else row.units for row in counted}
+    return {row.item_id: inf if most_holds is not None and row.holds >= most_holds else row.units for row in counted}
 
 
 def take_back(session: Session, wanted: Mapping[int, int], routes: Routes, *, limit: int = TAKE_BACK_LIMIT) -> int:
@@ -45,9 +47,24 @@ def take_back(session: Session, wanted: Mapping[int, int], routes: Routes, *, li
     if not wanted:
         return 0
     # A hold has at least one unit.
-    most_holds = min(limit, sum(wanted.values()))
-    overdue = session.execute(_TAKE_BACK, {"ids": list(wanted), "most_holds": most_holds})
-    return _expire(session, _enough(map(Reservation.of, overdue), wanted), routes)
+    asked = {"ids": list(wanted), "most_holds": min(limit, sum(wanted.values()))}
+    overdue = [
+        Reservation.of(row) for statement in (_TAKE_BACK, _TAKE_BACK_LINES) for row in session.execute(statement, asked)
+    ]
+    return _expire(session, _enough(_released(session, overdue, wanted), wanted)[:limit], routes)
+
+
+def _released(session: Session, overdue: Sequence[Reservation], locked: Collection[int]) -> Sequence[Reservation]:
+    """Return the holds that can give back all their units without waiting, each once, the longest overdue first.
+
+    A hold of several items is left out if another transaction has locked one of them. To wait for it could be a
+    deadlock, because items that are waited for are locked in order of id, and some of them are locked already.
+    """
+    held = {line.item_id for hold in overdue for line in hold.further_lines or ()} | {hold.item_id for hold in overdue}
+    others = held.difference(locked)
+    free = {*locked, *(item.id for item in items.lock_free(session, others).items)} if others else set(locked)
+    by_id = {hold.id: hold for hold in overdue if free.issuperset(line.item_id for line in hold.lines)}
+    return sorted(by_id.values(), key=attrgetter("expires_at"))
 
 
 def _enough(overdue: Iterable[Reservation], wanted: Mapping[int, int]) -> list[Reservation]:
@@ -55,9 +72,10 @@ def _enough(overdue: Iterable[Reservation], wanted: Mapping[int, int]) -> list[R
     missing = dict(wanted)
     taken = []
     for hold in overdue:
-        if missing[hold.item_id] > 0:
-            missing[hold.item_id] -= hold.quantity
+        if any(missing.get(line.item_id, 0) > 0 for line in hold.lines):
             taken.append(hold)
+            for line in hold.lines:
+                missing[line.item_id] = missing.get(line.item_id, 0) - line.quantity
     return taken
 
 
@@ -75,13 +93,28 @@ _TAKE_BACK = (
     .order_by(reservations.c.expires_at)
     .limit(bindparam("most_holds"))
 )
+# The holds with one of the items in a line after the first. `held_until` is null when a reservation is no hold.
+_held_lines = (
+    select(reservation_lines.c.reservation_id)
+    .where(reservation_lines.c.item_id == any_(_ids), reservation_lines.c.held_until <= CLOCK)
+    .order_by(reservation_lines.c.held_until)
+    .limit(bindparam("most_holds"))
+)
+_TAKE_BACK_LINES = _overdue.where(reservations.c.id.in_(_held_lines))
 _asked = func.unnest(_ids).table_valued(column("item_id", BigInteger), name="asked").render_derived("asked")
-_holds = (
+_first_lines = (
     select(reservations.c.quantity)
     .where(_is_overdue, reservations.c.item_id == _asked.c.item_id)
     .limit(bindparam("most_holds"))
-    .lateral("holds")
+    .correlate(_asked)
 )
+_further_lines = (
+    select(reservation_lines.c.quantity)
+    .where(reservation_lines.c.held_until <= CLOCK, reservation_lines.c.item_id == _asked.c.item_id)
+    .limit(bindparam("most_holds"))
+    .correlate(_asked)
+)
+_holds = union_all(_first_lines, _further_lines).lateral("holds")
 _OVERDUE_UNITS = (
     select(_asked.c.item_id, func.count().label("holds"), func.sum(_holds.c.quantity).label("units"))
     .select_from(_asked.join(_holds, true()))
