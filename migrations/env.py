@@ -70,7 +70,7 @@ def _record_what_is_served(
     connection = ctx.connection
     if ctx.as_sql or connection is None:
         return
-    # The column is added only if it is missing: it takes a lock that a dump of the database would keep it waiting for.
+    # Adding the column takes a lock that a running dump of the database denies, so it is done only once.
     if connection.execute(_HAS_COLUMN).scalar_one_or_none() is None:
         connection.execute(text("ALTER TABLE alembic_version ADD COLUMN serves_from varchar(32)"))
     applied = list(context.script.iterate_revisions(tuple(heads), "base"))

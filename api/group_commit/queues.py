@@ -79,11 +79,12 @@ class WaitingQueue(Queue):
     def admit(self, members: Sequence[Member]) -> Sequence[Member]:
         """Add members, and return those for whom there is no place."""
         with self._changed:
-            waiting = Counter(member.request.item for member in self._urgent)
+            waiting = Counter(item for member in self._urgent for item in member.request.items)
             refused = []
             for member in members:
-                if waiting[member.request.item] < MOST_FOR_AN_ITEM and len(self) < MOST_FOR_ITEMS:
-                    waiting[member.request.item] += 1
+                most = max(waiting[item] for item in member.request.items)
+                if most < MOST_FOR_AN_ITEM and len(self) < MOST_FOR_ITEMS:
+                    waiting.update(member.request.items)
                     self._urgent.append(member)
                 else:
                     refused.append(member)
@@ -96,13 +97,16 @@ class WaitingQueue(Queue):
             self._urgent.extendleft(reversed([*members]))
 
     def take_from_each_item(self, most: int) -> Sequence[Member]:
-        """Wait for members, and return up to that many, equally many of each item if there are so many."""
+        """Wait for members, and return up to that many, equally many of each item if there are so many.
+
+        A basket counts for the first of its items.
+        """
         members = self.take(MOST_FOR_ITEMS)
         seen: Counter[int | str] = Counter()
         ranks = {}
         for member in members:
-            ranks[member] = seen[member.request.item]
-            seen[member.request.item] += 1
+            ranks[member] = seen[member.request.items[0]]
+            seen[member.request.items[0]] += 1
         ordered = sorted(members, key=ranks.__getitem__)
         self.put_back(ordered[most:])
         return ordered[:most]

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.group_commit.queues import Member, Queue, WaitingQueue
 from domain import items, outbox
 from domain.idempotency import Answered
-from domain.reservations import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve
+from domain.reservations import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve, named_by
 from domain.runtime.database import (
     LOCK_TIMEOUT_MILLISECONDS,
     commit,
@@ -107,19 +107,13 @@ def _waited_for(session: Session, requests: Sequence[Reserve]) -> bool:
     """Lock the items of requests, and return whether that took no longer than LOCK_MILLISECONDS."""
     lock_at_most(session, LOCK_MILLISECONDS)
     try:
-        items.lock(session, *_by_kind(requests))
+        items.lock(session, *named_by(requests))
     except OperationalError as error:
         if is_lock_timeout(error):
             return False
         raise
     lock_at_most(session, LOCK_TIMEOUT_MILLISECONDS)
     return True
-
-
-def _by_kind(requests: Sequence[Reserve]) -> tuple[set[int], set[str]]:
-    """Return the ids and the skus that requests name."""
-    named = {request.item for request in requests}
-    return {item for item in named if isinstance(item, int)}, {item for item in named if isinstance(item, str)}
 
 
 class _Writer:
@@ -242,7 +236,7 @@ class PatientWriter(_Writer):
     def __init__(self, commits: Commits, answer: Answer) -> None:
         super().__init__("patient", commits, answer)
         self.queue = WaitingQueue()
-        self._waited_at: dict[int | str, float] = {}
+        self._waited_at: dict[tuple[int | str, ...], float] = {}
         self._rests_until = 0.0
 
     def _run(self) -> None:
@@ -256,13 +250,16 @@ class PatientWriter(_Writer):
                 time.sleep(TRY_SECONDS)
 
     def _wait_for_one(self, members: Sequence[Member]) -> Sequence[Member]:
-        """Wait for the item that was waited for the longest ago. Return the members that are still undecided."""
+        """Wait for the item that was waited for the longest ago, or for the items of a basket.
+
+        Return the members that are still undecided.
+        """
         began = time.monotonic()
-        wanted = {member.request.item for member in members}
-        item = min(wanted, key=lambda item: self._waited_at.get(item, 0.0))
-        self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {item: began}
-        same = [member for member in members if member.request.item == item]
-        others = [member for member in members if member.request.item != item]
+        wanted = {member.request.items for member in members}
+        items = min(wanted, key=lambda items: self._waited_at.get(items, 0.0))
+        self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {items: began}
+        same = [member for member in members if member.request.items == items]
+        others = [member for member in members if member.request.items != items]
         undecided = self._isolate(same, thorough=True)
         ended = time.monotonic()
         self._rests_until = ended + REST_FACTOR * (ended - began)

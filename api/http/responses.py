@@ -67,6 +67,7 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
         errors.NotInOutbox(RESERVATION_ID),
         errors.SoldOut(SKU, asked=3, available_quantity=1),
         errors.SkuTaken(SKU),
+        errors.ReferenceTaken("booking-4711"),
         errors.InsufficientAvailableStock(SKU, adjust_quantity_by=-5, available_quantity=3),
         errors.WrongStatus("CANCELLED", "CONFIRMED"),
         errors.HoldExpired(RESERVATION_ID, datetime(2030, 1, 31, 12, 15, tzinfo=UTC)),

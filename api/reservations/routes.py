@@ -21,7 +21,7 @@ from api.reservations import status_changes
 from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
 from domain import reservations
 from domain.idempotency import Answered
-from domain.reservations import Filter, Reserve
+from domain.reservations import Claim, Filter, Reserve
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid, SoldOut, UnknownItem, UnknownReservation
 
@@ -44,17 +44,17 @@ def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifet
     """Return what a request for a reservation wants. `body` is what `data` was decoded from. Raises Invalid."""
     if (data.item_id is None) == (data.sku is None):
         raise Invalid("item_id", "give either item_id or sku, and not both")
-    key = key_of(request, "reservations.make")
+    key, client = key_of(request, "reservations.make"), client_of(request)
     return Reserve(
-        item=data.item_id or data.sku or "",
-        quantity=data.quantity,
+        lines=(Claim(data.item_id or data.sku or "", data.quantity),),
         hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_lifetime,
         key=key,
         payload_hash=hash_of(body) if key else "",
         guest_id=data.guest.id if data.guest else None,
         note=data.note,
         metadata=data.metadata_text,
-        changed_by=client_of(request),
+        client_id=client,
+        changed_by=client,
         render=render_reservation,
         headers=trace_of(request),
     )

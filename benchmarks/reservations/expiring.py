@@ -13,7 +13,7 @@ from benchmarks.measure import Measure, compare, median
 from domain import reservations
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
-from domain.reservations import Reserve
+from domain.reservations import Claim, Reserve
 from domain.runtime import database
 from domain.runtime.settings import Settings
 from worker import maintenance
@@ -48,7 +48,9 @@ def _fill(environment: Environment, db: sessionmaker[Session], routes: Routes) -
     hold_for = timedelta(milliseconds=1)
     for start in range(0, HOLDS, RESERVED_AT_ONCE):
         numbers = range(start, start + RESERVED_AT_ONCE)
-        requests = [Reserve(item=1 + n % ITEMS, quantity=1, hold_for=hold_for, render=lambda _: "{}") for n in numbers]
+        requests = [
+            Reserve(lines=(Claim(1 + n % ITEMS, 1),), hold_for=hold_for, render=lambda _: "{}") for n in numbers
+        ]
         with db.begin() as session:
             reservations.reserve(session, requests, routes)
     with environment.connect() as connection:

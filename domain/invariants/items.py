@@ -1,17 +1,22 @@
 """The invariants of items."""
 
-from sqlalchemy import Select, case, func, select
+from sqlalchemy import Select, func, select, union_all
 
 from domain.invariants.invariant import Invariant
 from domain.items import items
 from domain.reservations.lifecycle import CONSUMING, HOLDING
-from domain.reservations.table import reservations
+from domain.reservations.table import reservation_lines, reservations
 
 
 def _unbalanced() -> Select[str]:
     """The items whose stock is not the sum of what is available, held and consumed."""
-    kept = case((reservations.c.status.in_([*HOLDING, *CONSUMING]), reservations.c.quantity), else_=0)
-    used = select(reservations.c.item_id, func.sum(kept).label("quantity")).group_by(reservations.c.item_id).subquery()
+    is_kept = reservations.c.status.in_([*HOLDING, *CONSUMING])
+    further = reservation_lines.join(reservations, reservations.c.id == reservation_lines.c.reservation_id)
+    kept = union_all(
+        select(reservations.c.item_id, reservations.c.quantity).where(is_kept),
+        select(reservation_lines.c.item_id, reservation_lines.c.quantity).select_from(further).where(is_kept),
+    ).subquery()
+    used = select(kept.c.item_id, func.sum(kept.c.quantity).label("quantity")).group_by(kept.c.item_id).subquery()
     balanced = items.c.stock_quantity == items.c.available_quantity + func.coalesce(used.c.quantity, 0)
     return select(items.c.sku).outerjoin(used, used.c.item_id == items.c.id).where(~balanced)
 

@@ -1,10 +1,10 @@
 """The invariants of reservations."""
 
-from sqlalchemy import Select, String, and_, cast, func, or_, select
+from sqlalchemy import Select, String, and_, case, cast, func, not_, or_, select, true
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 
 from domain.invariants.invariant import Invariant, minutes
-from domain.reservations.table import history, is_hold, reservations
+from domain.reservations.table import history, is_hold, reservation_lines, reservations
 
 #: Maintenance expires a hold within this time, in minutes. One that is overdue for longer was seen by no worker.
 EXPIRED_WITHIN_MINUTES = 10
@@ -26,6 +26,20 @@ def _history_and_status_differ() -> Select[str]:
     return select(cast(reservations.c.id, String)).select_from(joined).where(or_(recorded.c.steps.is_(None), ~agrees))
 
 
+def _lines_differ() -> Select[str]:
+    """The reservations with another number of lines than they count, or whose lines are held until another time."""
+    held_until = case((is_hold, reservations.c.expires_at))
+    agrees = reservation_lines.c.held_until.is_not_distinct_from(held_until)
+    found = (
+        select(func.count().label("lines"), func.bool_and(agrees).label("agree"))
+        .where(reservation_lines.c.reservation_id == reservations.c.id)
+        .lateral("found")
+    )
+    differs = or_(reservations.c.line_count != found.c.lines + 1, not_(found.c.agree))
+    joined = reservations.join(found, true())
+    return select(cast(reservations.c.id, String)).select_from(joined).where(differs)
+
+
 def _overdue() -> Select[str]:
     limit = func.clock_timestamp() - minutes(EXPIRED_WITHIN_MINUTES)
     return select(cast(reservations.c.id, String)).where(is_hold, reservations.c.expires_at < limit)
@@ -36,6 +50,7 @@ INVARIANTS = (
         "every reservation's history ends with its status and has one entry for each version",
         _history_and_status_differ(),
     ),
+    Invariant("every reservation has the lines that it counts, and they are held as long as it is", _lines_differ()),
     Invariant(
         f"no hold is overdue by more than {EXPIRED_WITHIN_MINUTES} minutes",
         _overdue(),

@@ -1,19 +1,23 @@
 """Reservations: units of an item, held for someone."""
 
+from domain.reservations.capacity import Claim
+from domain.reservations.decisions import Deferred, Reserve
 from domain.reservations.expiry import expire
 from domain.reservations.queries import Filter, Page, find, get
-from domain.reservations.reserve import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve, reserve
-from domain.reservations.table import Reservation
+from domain.reservations.reserve import BRIEF, THOROUGH, Effort, KeyRace, named_by, reserve
+from domain.reservations.table import Line, Reservation
 from domain.reservations.transition import Change, change, lock, transition
 
 __all__ = [
     "BRIEF",
     "THOROUGH",
     "Change",
+    "Claim",
     "Deferred",
     "Effort",
     "Filter",
     "KeyRace",
+    "Line",
     "Page",
     "Reservation",
     "Reserve",
@@ -22,6 +26,7 @@ __all__ = [
     "find",
     "get",
     "lock",
+    "named_by",
     "reserve",
     "transition",
 ]

@@ -27,12 +27,10 @@ OWN_EVENT = {
 
 
 def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event]:
-    """Return the events of a new hold: that it was made, and the request to have it confirmed."""
+    """Return the events of a new reservation: that it was made and, of a hold, the request to have it confirmed."""
     payload = _facts(reservation)
-    return [
-        Event(CREATED, reservation.id, payload, headers),
-        Event(RESERVATION_CONFIRM, reservation.id, payload, headers),
-    ]
+    names = (CREATED, RESERVATION_CONFIRM) if reservation.status is Status.PENDING else (CREATED,)
+    return [Event(name, reservation.id, payload, headers) for name in names]
 
 
 def of_change(
@@ -51,11 +49,15 @@ def release(reservation: Reservation, headers: Mapping[str, str]) -> Event:
 
 
 def _facts(reservation: Reservation) -> dict[str, Any]:
+    one = reservation
+    lines = [{"item_id": one.item_id, "sku": one.sku, "quantity": one.quantity}]
+    lines += [{"item_id": line.item_id, "sku": line.sku, "quantity": line.quantity} for line in one.further_lines]
     return {
         "booking_id": str(reservation.id),
         "item_id": reservation.item_id,
         "sku": reservation.sku,
         "quantity": reservation.quantity,
+        "lines": lines,
         "status": reservation.status,
         "version": reservation.version,
         "guest_id": reservation.guest_id,

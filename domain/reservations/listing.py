@@ -33,7 +33,16 @@ from sqlalchemy.dialects.postgresql import array
 
 from domain.items import items
 from domain.reservations.lifecycle import Status
-from domain.reservations.table import FIELDS, LISTED_BY, is_overdue, metadata_of, reservations, status_by_now
+from domain.reservations.table import (
+    FIELDS,
+    LISTED_BY,
+    further_lines,
+    is_overdue,
+    metadata_of,
+    reservation_lines,
+    reservations,
+    status_by_now,
+)
 from domain.runtime.database import arrays, lists
 
 READ_BY_INDEX = select(
@@ -95,6 +104,8 @@ def statement(filtered: frozenset[str], scope: Scope) -> Select[Any]:
     keys = _newest_by_status(filtered, scope) if filtered or scope != EVERY else _newest_of_all()
     if scope.overdue:
         keys = union_all(keys, _overdue(filtered))
+    if "item_id" in filtered:
+        keys = union_all(keys, _newest_baskets(filtered, scope))
     return _within_bytes(_complete(keys.order_by(keys.selected_columns.id.desc()).limit(_shown).subquery("page")))
 
 
@@ -171,6 +182,26 @@ def _overdue(filtered: frozenset[str]) -> Select[Any]:
     return select(overdue.c.id, true().label("matches"), false().label("ends")).where(*wanted)
 
 
+def _newest_baskets(filtered: frozenset[str], scope: Scope) -> Select[Any]:
+    """Read the newest reservations that have the wanted item in a line after the first one."""
+    key = reservation_lines.c.item_id, reservation_lines.c.reservation_id
+    newest_first = [column.desc() for column in key]
+    line = (
+        select(key[1].label("id"), (func.row_number().over(order_by=newest_first) == _read).label("ends"))
+        .where(key[0] == any_(array([_value(key[0])])), key[1] < _upper, key[1] >= _lower)
+        .order_by(*newest_first)
+        .limit(_read)
+        .subquery("line")
+    )
+    conditions = _equal(reservations, filtered.difference({"item_id"}))
+    if scope != EVERY:
+        conditions.append(status_by_now == bindparam("status", type_=String))
+    matches = and_(true(), *conditions).label("matches")
+    basket = select(matches).where(_id == line.c.id).limit(1).lateral("basket")
+    keys = select(line.c.id, basket.c.matches, line.c.ends).select_from(line.join(basket, true()))
+    return keys.where(or_(basket.c.matches, line.c.ends))
+
+
 def _equal(table: FromClause, names: frozenset[str]) -> list[ColumnElement[bool]]:
     return [table.c[name] == _value(table.c[name]) for name in sorted(names)]
 
@@ -190,7 +221,7 @@ def _complete(page: FromClause) -> FromClause:
     fields = (field for field in FIELDS if field not in (_id, _status))
     kept = reservations.c["metadata_text", "metadata"]
     row = (
-        select(*fields, *kept, status_by_now.label("status"), sku.label("sku"), size.label("bytes"))
+        select(*fields, *kept, further_lines, status_by_now.label("status"), sku.label("sku"), size.label("bytes"))
         .where(_id == page.c.id)
         .limit(1)
         .lateral("reservation")

@@ -16,7 +16,15 @@ from domain import items
 from domain.reservations import listing
 from domain.reservations.lifecycle import Status
 from domain.reservations.listing import Scope
-from domain.reservations.table import FIELDS, Reservation, is_overdue, metadata_of, reservations, status_by_now
+from domain.reservations.table import (
+    FIELDS,
+    Reservation,
+    further_lines,
+    is_overdue,
+    metadata_of,
+    reservations,
+    status_by_now,
+)
 from domain.runtime.errors import UnknownReservation
 from domain.runtime.identity import HIGHEST_ID, LOWEST_ID, lowest_id
 
@@ -62,6 +70,7 @@ def get(session: Session, reservation_id: UUID) -> Reservation:
 
 _READ = select(
     *(field for field in FIELDS if field is not reservations.c.status),
+    further_lines,
     status_by_now.label("status"),
     items.items.c.sku,
     metadata_of(reservations.c),

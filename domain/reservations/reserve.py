@@ -1,79 +1,36 @@
-"""Reserving stock: many requests at once, under the locks of their items."""
+"""Reserving: many requests at once, under the locks of their items."""
 
-import json
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from math import inf
-from types import MappingProxyType
-from typing import Any
-from uuid import UUID
 
-from sqlalchemy import Text, insert, select
+from sqlalchemy import Text, select, true
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from domain import idempotency, items, outbox
-from domain.idempotency import Answered, Key, StoredAnswer
+from domain import idempotency, items
+from domain.idempotency import Answered, StoredAnswer
 from domain.items import Item
 from domain.outbox import Routes
-from domain.reservations import events
+from domain.reservations.creation import create
+from domain.reservations.decisions import Accepted, Decision, Deferred, Duplicate, Reference, Reserve, Stock, decide
 from domain.reservations.expiry import TAKE_BACK_LIMIT, overdue_units, take_back
-from domain.reservations.lifecycle import Status
-from domain.reservations.table import Reservation, history, reservations
-from domain.reservations.transition import SYSTEM
-from domain.runtime.database import as_json, records
-from domain.runtime.errors import IdempotencyKeyReused, Refusal, SoldOut, UnknownItem
-from domain.runtime.identity import new_ids
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reserve:
-    """A request to hold `quantity` units of the item with that id or, if it is text, that sku."""
-
-    item: int | str
-    quantity: int
-    hold_for: timedelta
-    key: Key | None = None
-    payload_hash: str = ""
-    guest_id: str | None = None
-    note: str | None = None
-    metadata: str | None = None
-    source: str = "api"
-    changed_by: str = SYSTEM
-    #: Makes the answer, in the format of whoever sent the request. It is stored under the key.
-    render: Callable[[Reservation], str]
-    headers: dict[str, str] = field(default_factory=dict)
+from domain.reservations.table import REFERENCE_IS_UNIQUE, Reservation, reservations
+from domain.runtime.database import as_json, constraint_of, records
+from domain.runtime.errors import Refusal, SoldOut
 
 
 class KeyRace(Exception):
-    """Raised when keys raced with requests for other items. Roll back, and decide these requests in another set."""
+    """Raised when keys or outside references raced with requests for other items.
+
+    Roll back, and decide the requests at these places in another set.
+    """
 
     def __init__(self, places: Collection[int]) -> None:
-        super().__init__(f"{len(places)} keys were stored by another transaction meanwhile")
+        super().__init__(f"{len(places)} keys or references were stored by another transaction meanwhile")
         self.places = places
-
-
-@dataclass(frozen=True, slots=True)
-class Deferred:
-    """It can't be decided at once: its item is locked, or has more overdue holds than one set may expire."""
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The stock allows it."""
-
-    item: Item
-
-
-@dataclass(frozen=True, slots=True)
-class Duplicate:
-    """It repeats the request at this place in the set, and shares its answer."""
-
-    of: int
-
-
-Decision = Accepted | Duplicate | Answered | Refusal | Deferred
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,41 +53,62 @@ THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT, lacking=inf)
 
 
 def reserve(
-    session: Session,
-    requests: Sequence[Reserve],
-    routes: Routes,
-    *,
-    effort: Effort = THOROUGH,
+    session: Session, requests: Sequence[Reserve], routes: Routes, *, effort: Effort = THOROUGH
 ) -> Sequence[Answered | Refusal | Deferred]:
-    """Make the holds that the stock allows, in order of arrival, and answer each request.
+    """Make the reservations for which there is enough of every item, in order of arrival, and answer each request.
 
-    A refusal makes no reservation, but overdue holds of its item may be expired. It waits for no lock of an item.
+    A refusal makes no reservation, but overdue holds of its items may be expired. It waits for no lock of an item.
     Raises KeyRace.
     """
     stock, moment = _lock(session, requests)
     # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
     answered = idempotency.lookup(session, {request.key for request in requests if request.key})
-    decisions = decide(requests, stock, answered)
+    references = _known(
+        session, {(one.client_id, one.external_reference) for one in requests if one.external_reference}
+    )
+    decisions = decide(requests, stock, answered, references=references)
     shortages = _shortages(requests, decisions, stock)
     if shortages:
         stock, overdue = _take_back(session, requests, stock, shortages, routes, effort)
-        decisions = decide(requests, stock, answered, overdue)
+        decisions = decide(requests, stock, answered, overdue, references)
     answers = _write(session, requests, decisions, moment, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 
 
-#: The items that requests name, by id and by sku. None stands for one that another transaction has locked.
-Stock = Mapping[int | str, Item | None]
-
-
 def _lock(session: Session, requests: Sequence[Reserve]) -> tuple[Stock, datetime | None]:
     """Lock the items that nobody else has locked. Return the stock and, if there is any, the database's time."""
-    ids = {request.item for request in requests if isinstance(request.item, int)}
-    skus = {request.item for request in requests if isinstance(request.item, str)}
-    locked = items.lock_free(session, ids, skus)
+    locked = items.lock_free(session, *named_by(requests))
     by_id: Stock = {item.id: item for item in locked.items}
     by_sku: Stock = {item.sku: item for item in locked.items}
     return {**by_id, **by_sku, **dict.fromkeys(locked.elsewhere)}, locked.at
+
+
+def named_by(requests: Iterable[Reserve]) -> tuple[set[int], set[str]]:
+    """Return the ids and the skus of the items that requests name."""
+    named = {claim.item for request in requests for claim in request.lines}
+    return {item for item in named if isinstance(item, int)}, {item for item in named if isinstance(item, str)}
+
+
+def _known(session: Session, references: Collection[Reference]) -> Collection[Reference]:
+    """Return those of these outside references that reservations have."""
+    if not references:
+        return ()
+    asked = as_json([{"client_id": client, "external_reference": reference} for client, reference in references])
+    return {(row.client_id, row.external_reference) for row in session.execute(_KNOWN, {"asked": asked})}
+
+
+_asked = records("asked", client_id=Text, external_reference=Text)
+# The limit makes PostgreSQL look each reference up by its index, as it does for idempotency keys.
+_one = (
+    select(reservations.c.client_id, reservations.c.external_reference)
+    .where(
+        reservations.c.client_id == _asked.c.client_id,
+        reservations.c.external_reference == _asked.c.external_reference,
+    )
+    .limit(1)
+    .lateral("one")
+)
+_KNOWN = select(_one).select_from(_asked.join(_one, true()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +121,29 @@ class _Shortage:
 
 def _shortages(requests: Sequence[Reserve], decisions: Sequence[Decision], stock: Stock) -> Mapping[int, _Shortage]:
     """Return the shortages of items, by id. A request for more than was ever in stock is left out: it never fits."""
+    if not any(isinstance(decision, SoldOut) for decision in decisions):
+        return {}
     asked: Counter[int] = Counter()
     refused: dict[int, int] = {}
     for request, decision in zip(requests, decisions, strict=True):
-        item = stock.get(request.item)
-        if item is None or request.quantity > item.stock_quantity:
-            continue
-        if isinstance(decision, Accepted | SoldOut):
-            asked[item.id] += request.quantity
-        if isinstance(decision, SoldOut):
-            refused[item.id] = min(request.quantity, refused.get(item.id, request.quantity))
+        claimed = _claimed(request, stock) if isinstance(decision, Accepted | SoldOut) else ()
+        for item, quantity in claimed:
+            asked[item.id] += quantity
+            if isinstance(decision, SoldOut):
+                refused[item.id] = min(quantity, refused.get(item.id, quantity))
     available = {item.id: item.available_quantity for item in stock.values() if item}
-    return {
+    shortages = {
         item_id: _Shortage(all=asked[item_id] - available[item_id], smallest=smallest - available[item_id])
         for item_id, smallest in refused.items()
     }
+    # Of the items of a refused request, some have enough.
+    return {item_id: shortage for item_id, shortage in shortages.items() if shortage.all > 0}
+
+
+def _claimed(request: Reserve, stock: Stock) -> Sequence[tuple[Item, int]]:
+    """Return the items of a request with their quantities, or none if it is for more than was ever in stock."""
+    claimed = [(item, claim.quantity) for claim in request.lines if (item := stock.get(claim.item))]
+    return () if any(quantity > item.stock_quantity for item, quantity in claimed) else claimed
 
 
 def _take_back(
@@ -186,57 +172,6 @@ def _take_back(
     }
 
 
-def decide(
-    requests: Sequence[Reserve],
-    stock: Stock,
-    answered: Mapping[Key, StoredAnswer],
-    overdue: Mapping[int, float] = MappingProxyType({}),
-) -> Sequence[Decision]:
-    """Decide requests in order of arrival on the locked numbers. Pure.
-
-    `overdue` has the units of overdue holds, by item: a request that these would satisfy is deferred, not refused.
-    """
-    remaining = {item.id: item.available_quantity for item in stock.values() if item}
-    first: dict[Key, int] = {}
-    decisions: list[Decision] = []
-    for place, request in enumerate(requests):
-        decision = _repeated(request, requests, answered, first) or _by_stock(request, stock, remaining, overdue)
-        if request.key and not isinstance(decision, Refusal | Deferred):
-            first.setdefault(request.key, place)
-        if isinstance(decision, Accepted):
-            remaining[decision.item.id] -= request.quantity
-        decisions.append(decision)
-    return decisions
-
-
-def _repeated(
-    request: Reserve, requests: Sequence[Reserve], answered: Mapping[Key, StoredAnswer], first: Mapping[Key, int]
-) -> Decision | None:
-    """Answer a request whose key has been used before, in an earlier set or in this one."""
-    if request.key is None:
-        return None
-    if request.key in answered:
-        return idempotency.replay(answered[request.key], request.key, request.payload_hash)
-    if request.key in first:
-        of = first[request.key]
-        same = requests[of].payload_hash == request.payload_hash
-        return Duplicate(of) if same else IdempotencyKeyReused(request.key.key)
-    return None
-
-
-def _by_stock(request: Reserve, stock: Stock, remaining: Mapping[int, int], overdue: Mapping[int, float]) -> Decision:
-    if request.item not in stock:
-        return UnknownItem(request.item)
-    item = stock[request.item]
-    if item is None:
-        return Deferred()
-    left = remaining[item.id]
-    if request.quantity <= left:
-        return Accepted(item)
-    possible = min(item.stock_quantity, left + overdue.get(item.id, 0))
-    return Deferred() if request.quantity <= possible else SoldOut(item.sku, request.quantity, int(possible))
-
-
 def _write(
     session: Session,
     requests: Sequence[Reserve],
@@ -244,100 +179,40 @@ def _write(
     moment: datetime | None,
     routes: Routes,
 ) -> Mapping[int, str]:
-    """Write the accepted holds and all that belongs to them. Return their answers by place."""
-    accepted = [(place, one.item) for place, one in enumerate(decisions) if isinstance(one, Accepted)]
+    """Write what was accepted and all that belongs to it. Return the answers by place."""
+    accepted = [(place, one.items) for place, one in enumerate(decisions) if isinstance(one, Accepted)]
     if not accepted:
         return {}
     assert moment is not None, "an item was locked"
-    ids = new_ids(moment)
-    holds = [(place, requests[place], _hold(next(ids), requests[place], item, moment)) for place, item in accepted]
-    answers = {place: request.render(hold) for place, request, hold in holds}
-    _insert(session, [(request, hold) for _, request, hold in holds], routes)
+    places = [place for place, _ in accepted]
+    made = _create(session, places, [(requests[place], of) for place, of in accepted], moment, routes)
+    answers = {place: requests[place].render(one) for place, one in zip(places, made, strict=True)}
     given = [
-        (request.key, StoredAnswer(request.payload_hash, answers[place]), hold.id)
-        for place, request, hold in holds
-        if request.key
+        (key, StoredAnswer(requests[place].payload_hash, answers[place]), one.id)
+        for place, one in zip(places, made, strict=True)
+        if (key := requests[place].key)
     ]
     stored = idempotency.store(session, given)
     if len(stored) < len(given):
-        raise KeyRace([place for place, request, _ in holds if request.key and request.key not in stored])
+        raise KeyRace([place for place in places if (key := requests[place].key) and key not in stored])
     return answers
 
 
-def _hold(hold_id: UUID, request: Reserve, item: Item, moment: datetime) -> Reservation:
-    return Reservation(
-        id=hold_id,
-        item_id=item.id,
-        sku=item.sku,
-        quantity=request.quantity,
-        status=Status.PENDING,
-        version=1,
-        expires_at=moment + request.hold_for,
-        guest_id=request.guest_id,
-        source=request.source,
-        note=request.note,
-        metadata=request.metadata,
-        created_at=moment,
-        updated_at=moment,
-    )
-
-
-def _insert(session: Session, holds: Sequence[tuple[Reserve, Reservation]], routes: Routes) -> None:
-    session.execute(_INSERT, {"given": as_json([_row(request, hold) for request, hold in holds])})
-    created = (event for request, hold in holds for event in events.of_creation(hold, request.headers))
-    outbox.record(session, created, routes)
-    taken: Counter[int] = Counter()
-    for _, hold in holds:
-        taken[hold.item_id] -= hold.quantity
-    items.move(session, taken)
-
-
-_COLUMNS = (
-    "id",
-    "item_id",
-    "idempotency_key",
-    "quantity",
-    "status",
-    "expires_at",
-    "guest_id",
-    "source",
-    "note",
-    "metadata_text",
-    "metadata",
-    "created_at",
-    "updated_at",
-)
-
-
-_given = records("given", changed_by=Text, **{name: reservations.c[name].type for name in _COLUMNS})
-_noted = insert(history).from_select(
-    ["reservation_id", "to_status", "changed_by"], select(_given.c.id, _given.c.status, _given.c.changed_by)
-)
-# One statement for both tables, because each one more is a round trip more for a lone request.
-_INSERT = (
-    insert(reservations)
-    .from_select(_COLUMNS, select(*(_given.c[name] for name in _COLUMNS)))
-    .add_cte(_noted.cte("noted"))
-)
-
-
-def _row(request: Reserve, hold: Reservation) -> Mapping[str, Any]:
-    return {
-        "id": hold.id,
-        "item_id": hold.item_id,
-        "idempotency_key": request.key and request.key.key,
-        "quantity": hold.quantity,
-        "status": hold.status,
-        "expires_at": hold.expires_at,
-        "guest_id": hold.guest_id,
-        "source": hold.source,
-        "note": hold.note,
-        "metadata_text": hold.metadata,
-        "metadata": hold.metadata and json.loads(hold.metadata),
-        "created_at": hold.created_at,
-        "updated_at": hold.updated_at,
-        "changed_by": request.changed_by,
-    }
+def _create(
+    session: Session,
+    places: Sequence[int],
+    accepted: Sequence[tuple[Reserve, Sequence[Item]]],
+    moment: datetime,
+    routes: Routes,
+) -> Sequence[Reservation]:
+    """Make the reservations. Raises KeyRace if another transaction has used an outside reference meanwhile."""
+    try:
+        return create(session, accepted, moment, routes)
+    except IntegrityError as error:
+        if constraint_of(error) != REFERENCE_IS_UNIQUE:
+            raise
+        raced = [place for place, (request, _) in zip(places, accepted, strict=True) if request.external_reference]
+        raise KeyRace(raced) from error
 
 
 def _answer(place: int, decisions: Sequence[Decision], answers: Mapping[int, str]) -> Answered | Refusal | Deferred:

@@ -1,4 +1,4 @@
-"""The tables of reservations and of their history."""
+"""The tables of reservations, of their further lines and of their history."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from sqlalchemy import (
     Index,
     Integer,
     Select,
+    SmallInteger,
     String,
     Table,
     Text,
@@ -30,9 +31,10 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
+from domain.access import ANONYMOUS
 from domain.items import items
 from domain.reservations.lifecycle import Status
 from domain.runtime.database import CLOCK, metadata
@@ -49,6 +51,9 @@ reservations = Table(
     Column("status", String(20), nullable=False),
     Column("version", Integer, nullable=False, server_default="1"),
     Column("expires_at", DateTime(timezone=True)),
+    Column("client_id", String(255), nullable=False, server_default=ANONYMOUS.client_id),
+    Column("external_reference", String(255)),
+    Column("line_count", SmallInteger, nullable=False, server_default="1"),
     Column("guest_id", String(64)),
     Column("source", String(50), nullable=False, server_default="api"),
     Column("note", Text),
@@ -99,6 +104,40 @@ for _columns in LISTED_BY:
         postgresql_where=reservations.c.guest_id.is_not(None) if reservations.c.guest_id in _columns else None,
     )
 
+#: The index that a second reservation with the same outside reference of a client breaks.
+REFERENCE_IS_UNIQUE = "uq_reservations_client_id_external_reference"
+
+Index(
+    REFERENCE_IS_UNIQUE,
+    reservations.c.client_id,
+    reservations.c.external_reference,
+    unique=True,
+    postgresql_where=reservations.c.external_reference.is_not(None),
+)
+
+#: The lines of a reservation after its first one, which is in the reservation itself. While the reservation is a hold,
+#: `held_until` is when it expires, so that overdue units of an item are found without reading what has ended.
+#: An item is never deleted, and no foreign key leads to it: to add one would lock two tables that requests use.
+reservation_lines = Table(
+    "reservation_lines",
+    metadata,
+    Column("reservation_id", Uuid, ForeignKey("reservations.id"), primary_key=True),
+    Column("position", SmallInteger, primary_key=True, autoincrement=False),
+    Column("item_id", BigInteger, nullable=False),
+    Column("quantity", Integer, nullable=False),
+    Column("held_until", DateTime(timezone=True)),
+    CheckConstraint("position > 1", name="after_the_first"),
+    CheckConstraint("quantity > 0", name="quantity_positive"),
+)
+
+Index("ix_reservation_lines_item_id_reservation_id", reservation_lines.c.item_id, reservation_lines.c.reservation_id)
+Index(
+    "ix_reservation_lines_item_holds",
+    reservation_lines.c.item_id,
+    reservation_lines.c.held_until,
+    postgresql_where=reservation_lines.c.held_until.is_not(None),
+)
+
 history = Table(
     "reservation_history",
     metadata,
@@ -108,6 +147,8 @@ history = Table(
     Column("to_status", String(20), nullable=False),
     Column("changed_by", String(255), nullable=False),
     Column("reason", Text),
+    Column("kind", String(20), nullable=False, server_default="status"),
+    Column("details", JSONB),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
 )
 
@@ -116,8 +157,21 @@ _STATUSES = {status.value: status for status in Status}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """`quantity` units of one item within a reservation; `sku` is the item's."""
+
+    item_id: int
+    sku: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """`quantity` units of one item. Instants are UTC; `sku` is the item's; `metadata` is the client's JSON as text."""
+    """`quantity` units of one item, and `further_lines` of other items. Instants are UTC; `sku` is the item's.
+
+    `metadata` is the client's JSON as text. The reservation belongs to that client, who may know it by an
+    `external_reference`.
+    """
 
     id: UUID
     item_id: int
@@ -126,6 +180,8 @@ class Reservation:
     status: Status
     version: int
     expires_at: datetime | None
+    client_id: str = ANONYMOUS.client_id
+    external_reference: str | None = None
     guest_id: str | None
     source: str
     note: str | None
@@ -135,6 +191,12 @@ class Reservation:
     updated_at: datetime
     confirmed_at: datetime | None = None
     cancelled_at: datetime | None = None
+    further_lines: tuple[Line, ...] = ()
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """All lines, the one of `item_id` first."""
+        return (Line(item_id=self.item_id, sku=self.sku, quantity=self.quantity), *self.further_lines)
 
     @classmethod
     def of(cls, row: Any) -> "Reservation":
@@ -148,6 +210,8 @@ class Reservation:
             status=_STATUSES[row.status],
             version=row.version,
             expires_at=row.expires_at,
+            client_id=row.client_id,
+            external_reference=row.external_reference,
             guest_id=row.guest_id,
             source=row.source,
             note=row.note,
@@ -157,7 +221,25 @@ class Reservation:
             updated_at=row.updated_at,
             confirmed_at=row.confirmed_at,
             cancelled_at=row.cancelled_at,
+            further_lines=() if row.further_lines is None else _lines_of(row.further_lines),
         )
+
+
+def _lines_of(rows: Sequence[tuple[int, str, int]]) -> tuple[Line, ...]:
+    return tuple(Line(item_id=item_id, sku=sku, quantity=quantity) for item_id, sku, quantity in rows)
+
+
+_line_items = items.alias("line_items")
+_one_line = func.json_build_array(_line_items.c.id, _line_items.c.sku, reservation_lines.c.quantity)
+_its_lines = (
+    select(func.json_agg(aggregate_order_by(_one_line, reservation_lines.c.position)))
+    .select_from(reservation_lines.join(_line_items, _line_items.c.id == reservation_lines.c.item_id))
+    .where(reservation_lines.c.reservation_id == reservations.c.id)
+    .correlate(reservations)
+    .scalar_subquery()
+)
+#: The lines after the first one, as JSON. They are not looked for where there are none.
+further_lines = case((reservations.c.line_count > 1, _its_lines)).label("further_lines")
 
 
 #: The columns that are read, but for the metadata, which may have 16 kB.
@@ -168,6 +250,8 @@ FIELDS: Sequence[Column[Any]] = (
     reservations.c.status,
     reservations.c.version,
     reservations.c.expires_at,
+    reservations.c.client_id,
+    reservations.c.external_reference,
     reservations.c.guest_id,
     reservations.c.source,
     reservations.c.note,
@@ -185,7 +269,11 @@ def metadata_of(columns: ReadOnlyColumnCollection[str, Any]) -> ColumnElement[st
 
 
 #: How a reservation is read, with the sku of its item.
-read: Select[Any] = select(*FIELDS, items.c.sku, metadata_of(reservations.c)).join_from(reservations, items)
+read: Select[Any] = select(*FIELDS, further_lines, items.c.sku, metadata_of(reservations.c)).join_from(
+    reservations, items
+)
 
 #: The same for those who record events only: no event contains the metadata, and here it is None.
-read_for_events: Select[Any] = select(*FIELDS, items.c.sku, null().label("metadata")).join_from(reservations, items)
+read_for_events: Select[Any] = select(*FIELDS, further_lines, items.c.sku, null().label("metadata")).join_from(
+    reservations, items
+)

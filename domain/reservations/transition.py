@@ -15,7 +15,7 @@ from domain import items, outbox
 from domain.outbox import Event, Routes
 from domain.reservations import events
 from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
-from domain.reservations.table import Reservation, history, read, reservations
+from domain.reservations.table import Reservation, history, read, reservation_lines, reservations
 from domain.runtime.database import arrays, copy, lists, now
 from domain.runtime.errors import HoldExpired, Refusal, StaleVersion, UnknownReservation, WrongStatus
 
@@ -159,6 +159,7 @@ def _write(session: Session, moves: Sequence[_Move], routes: Routes) -> None:
         return
     for to in {move.after.status for move in moves}:
         _rewrite(session, to, [move for move in moves if move.after.status is to])
+    _rewrite_lines(session, [move.after for move in moves if move.after.further_lines])
     copy(session, history, _HISTORY_COLUMNS, map(_history, moves))
     outbox.record(session, (event for move in moves for event in _events(move)), routes)
     _give_back(session, [move.after for move in moves if move.after.status in RELEASING])
@@ -187,7 +188,24 @@ def _rewrite(session: Session, to: Status, moves: Sequence[_Move]) -> None:
     session.execute(update(reservations).where(reservations.c.id == _changed.c.id).values(values), changes)
 
 
+def _rewrite_lines(session: Session, changed: Sequence[Reservation]) -> None:
+    """Write into the further lines of reservations until when they are held, or that they are not only held."""
+    for held_until in {_held_until(one) for one in changed}:
+        ids = [one.id for one in changed if _held_until(one) == held_until]
+        session.execute(_HOLD_LINES, {"ids": ids, "until": held_until})
+
+
+def _held_until(one: Reservation) -> datetime | None:
+    return one.expires_at if one.status is Status.PENDING else None
+
+
 _changed = arrays("changed", id=Uuid, reason=Text, changed_by=Text)
+_ids = cast(bindparam("ids"), ARRAY(Uuid))
+_HOLD_LINES = (
+    update(reservation_lines)
+    .values(held_until=bindparam("until", type_=reservation_lines.c.held_until.type))
+    .where(reservation_lines.c.reservation_id == any_(_ids))
+)
 _HISTORY_COLUMNS = ("reservation_id", "from_status", "to_status", "changed_by", "reason")
 
 
@@ -200,6 +218,8 @@ def _give_back(session: Session, released: Sequence[Reservation]) -> None:
     quantities: Counter[int] = Counter()
     for one in released:
         quantities[one.item_id] += one.quantity
+        for line in one.further_lines:
+            quantities[line.item_id] += line.quantity
     if quantities:
         items.lock(session, quantities)
         items.move(session, quantities)

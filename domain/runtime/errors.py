@@ -11,6 +11,7 @@ HoldfastError
 │   └── Conflict            the request contradicts the present state
 │       ├── SoldOut
 │       ├── SkuTaken
+│       ├── ReferenceTaken
 │       ├── InsufficientAvailableStock
 │       ├── WrongStatus
 │       ├── HoldExpired
@@ -132,6 +133,13 @@ class SkuTaken(Conflict):
     """Raised when an item is created with the sku of another one."""
 
     sku: str
+
+
+@dataclass(eq=False)
+class ReferenceTaken(Conflict):
+    """Raised when a reservation is made with the outside reference of another reservation of the same client."""
+
+    external_reference: str
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
 
-from sqlalchemy import select, update
+from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.reservations.schemas import render_reservation
@@ -16,8 +16,9 @@ from domain.fulfilment import CONFIRMATION, STEP_TYPES
 from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Event, Route, Routes, record, register
-from domain.reservations import Deferred, Reservation, Reserve
+from domain.reservations import Claim, Deferred, Reservation, Reserve
 from domain.reservations.lifecycle import Status
+from domain.reservations.table import is_hold, reservation_lines
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import Refusal
 from domain.runtime.settings import Settings
@@ -58,14 +59,20 @@ def an_item(db: Db, quantity: int = 10, sku: str | None = None) -> Item:
 def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: object) -> Reserve:
     """A request to hold an item; with a key, its payload is the item and the quantity."""
     wanted = {
-        "item": of.id,
-        "quantity": quantity,
+        "lines": (Claim(of.id, quantity),),
         "hold_for": timedelta(minutes=15),
         "key": key and Key("client", "reservations.make", key),
         "payload_hash": f"v1:{of.id}-{quantity}",
         "render": render_reservation,
     }
     return Reserve(**(wanted | fields))  # type: ignore[arg-type]
+
+
+def a_basket(*lines: tuple[Item, int], key: str | None = None) -> Reserve:
+    """A request to hold several items, each with a quantity."""
+    claims = tuple(Claim(item.id, quantity) for item, quantity in lines)
+    payload_hash = ",".join(f"{claim.item}-{claim.quantity}" for claim in claims)
+    return a_request(lines[0][0], key=key, lines=claims, payload_hash=f"v1:{payload_hash}")
 
 
 def reserve(db: Db, *requests: Reserve) -> list[Answered | Refusal | Deferred]:
@@ -83,9 +90,8 @@ def a_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
 
 def an_overdue_hold(db: Db, item: Item, quantity: int = 1) -> Reservation:
     hold = a_hold(db, item, quantity)
+    let_lapse(db, hold.id)
     with db.begin() as session:
-        overdue = update(table).where(table.c.id == hold.id).values(expires_at=hold.created_at - timedelta(seconds=1))
-        session.execute(overdue)
         (locked,) = reservations.lock(session, [hold.id])
     return locked
 
@@ -94,6 +100,16 @@ def stored_as(db: Db, status: Status) -> set[UUID]:
     """Return the ids of the reservations with that status in the table: an overdue hold is PENDING there."""
     with db.begin() as session:
         return set(session.execute(select(table.c.id).where(table.c.status == status)).scalars())
+
+
+def let_lapse(db: Db, reservation_id: UUID) -> None:
+    """Make a hold overdue, by a second."""
+    ended = table.c.created_at - timedelta(seconds=1)
+    with db.begin() as session:
+        session.execute(update(table).where(table.c.id == reservation_id).values(expires_at=ended))
+        its_lines = reservation_lines.c.reservation_id == reservation_id
+        until = select(case((is_hold, table.c.expires_at))).where(table.c.id == reservation_id).scalar_subquery()
+        session.execute(update(reservation_lines).where(its_lines).values(held_until=until))
 
 
 def available(db: Db, item: Item) -> int:

@@ -4,15 +4,15 @@ from sqlalchemy import text
 
 from domain import invariants, reservations
 from domain.reservations.lifecycle import Status
-from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, routes_of
+from tests.support.builders import Db, a_basket, a_hold, an_item, an_overdue_hold, reserve, routes_of
 
 #: The title of an invariant, and a statement that makes the used database violate it.
 Violation = tuple[str, str]
 
 
 def a_used_database(db: Db) -> Db:
-    """Add holds, one of them overdue, a completed and a cancelled reservation, and their events."""
-    item = an_item(db, quantity=50, sku="ROOM-101")
+    """Add holds, one of them overdue, a completed and a cancelled reservation, two baskets, and their events."""
+    item, breakfast = an_item(db, quantity=50, sku="ROOM-101"), an_item(db, quantity=50)
     completed, cancelled, *_ = (a_hold(db, item, quantity=2) for _ in range(4))
     with db.begin() as session:
         for reservation, status in (
@@ -22,6 +22,10 @@ def a_used_database(db: Db) -> Db:
         ):
             reservations.change(session, reservation.id, status, routes=routes_of(db))
     an_overdue_hold(db, item)
+    reserve(db, *(a_basket((item, 1), (breakfast, 2)) for _ in range(2)))
+    with db.begin() as session:
+        ended = reservations.find(session, reservations.Filter(item_id=breakfast.id), limit=1).reservations[0]
+        reservations.change(session, ended.id, Status.CANCELLED, routes=routes_of(db))
     return db
 
 

@@ -37,6 +37,7 @@ FURTHER: Mapping[str, Member] = {
     "sku": Member("The sku of the item"),
     "asked": Member("The units that were requested", INTEGER),
     "available_quantity": Member("The units that are available", INTEGER),
+    "external_reference": Member("The outside reference that another reservation has"),
     "adjust_quantity_by": Member("The change of the stock that was requested", INTEGER),
     "current_status": Member("The status of the reservation"),
     "to": Member("The status that was requested"),

@@ -70,6 +70,13 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         when="An item is to be created with the sku of another one.",
         remedy="Choose another sku, or PATCH that item.",
     ),
+    errors.ReferenceTaken: ProblemType(
+        status=409,
+        title="Reference taken",
+        detail="Another reservation of the client has the reference {external_reference}. Nothing was reserved.",
+        when="A reservation is to be made with the `external_reference` of another one of the same client.",
+        remedy="Look at that reservation: it may be the one that you want to make.",
+    ),
     errors.InsufficientAvailableStock: ProblemType(
         status=409,
         title="Insufficient available stock",

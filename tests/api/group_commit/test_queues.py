@@ -10,6 +10,7 @@ import pytest
 
 from api.group_commit.queues import MOST_FOR_AN_ITEM, MOST_FOR_ITEMS, Member, Queue, WaitingQueue
 from domain.reservations import Reserve
+from domain.reservations.capacity import Claim
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ class Members:
         self._loop = loop
 
     def __call__(self, count: int, *, item: int = 1, deadline: float = 100.0) -> list[Member]:
-        request = Reserve(item=item, quantity=1, hold_for=timedelta(minutes=1), render=str)
+        request = Reserve(lines=(Claim(item, 1),), hold_for=timedelta(minutes=1), render=str)
         return [Member(request, self._loop.create_future(), deadline) for _ in range(count)]
 
 
@@ -125,8 +126,8 @@ def test_each_item_gets_as_many_places_in_a_set_as_any_other(members: Members) -
 
     taken = queue.take_from_each_item(10)
 
-    assert Counter(member.request.item for member in taken) == {1: 7, 2: 3}
-    assert [member for member in taken if member.request.item == 1] == many[:7]
+    assert Counter(member.request.items for member in taken) == {(1,): 7, (2,): 3}
+    assert [member for member in taken if member.request.items == (1,)] == many[:7]
     assert queue.take_from_each_item(1_000) == many[7:]
 
 

@@ -42,7 +42,7 @@ FROM = set(TRANSITIONS)
 TO = set().union(*TRANSITIONS.values())
 
 #: A value of another type than any member has.
-WRONG = {"string": 7.5, "integer": "7", "null": 7.5}
+WRONG = {"string": 7.5, "integer": "7", "null": 7.5, "array": "7"}
 
 
 def schema(event_type: str) -> Schema:
@@ -80,7 +80,7 @@ def test_a_schema_is_valid_complete_and_refers_to_no_other_schema(event_type: st
 
 
 def test_members_that_several_types_share_mean_the_same_in_each() -> None:
-    shared = ("booking_id", "item_id", "sku", "quantity", "version", "guest_id")
+    shared = ("booking_id", "item_id", "sku", "quantity", "lines", "version", "guest_id")
 
     for name in shared:
         assert all(schema(one)["properties"][name] == schema(CREATED)["properties"][name] for one in TYPES)

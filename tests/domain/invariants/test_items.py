@@ -12,6 +12,7 @@ VIOLATIONS: list[Violation] = [
     (STOCK, "UPDATE items SET available_quantity = available_quantity - 1"),
     (STOCK, "UPDATE items SET stock_quantity = stock_quantity + 1"),
     (STOCK, "UPDATE reservations SET quantity = quantity + 1 WHERE status = 'COMPLETED'"),
+    (STOCK, "UPDATE reservation_lines SET quantity = quantity + 1 WHERE held_until IS NOT NULL"),
 ]
 
 

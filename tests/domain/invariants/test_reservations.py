@@ -6,14 +6,21 @@ from domain.invariants.reservations import INVARIANTS
 from tests.support.builders import Db
 from tests.support.invariants import Violation, execute, violations
 
-HISTORY, OVERDUE = (invariant.title for invariant in INVARIANTS)
+HISTORY, LINES, OVERDUE = (invariant.title for invariant in INVARIANTS)
 
 VIOLATIONS: list[Violation] = [
     (HISTORY, "UPDATE reservations SET version = version + 1 WHERE status = 'CANCELLED'"),
     (HISTORY, "UPDATE reservations SET status = 'CONFIRMED' WHERE status = 'COMPLETED'"),
     (HISTORY, "DELETE FROM reservation_history WHERE to_status = 'CANCELLED'"),
     (HISTORY, "DELETE FROM reservation_history"),
-    (OVERDUE, "UPDATE reservations SET expires_at = now() - interval '11 minutes' WHERE status = 'PENDING'"),
+    (LINES, "UPDATE reservations SET line_count = 3 WHERE line_count = 2"),
+    (LINES, "UPDATE reservation_lines SET held_until = NULL WHERE held_until IS NOT NULL"),
+    (LINES, "UPDATE reservation_lines SET held_until = held_until + interval '1 s'"),
+    (LINES, "UPDATE reservation_lines SET held_until = now() WHERE held_until IS NULL"),
+    (
+        OVERDUE,
+        "UPDATE reservations SET expires_at = now() - interval '1 day' WHERE line_count = 1 AND status = 'PENDING'",
+    ),
 ]
 
 

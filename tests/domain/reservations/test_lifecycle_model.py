@@ -126,7 +126,7 @@ class Reservations(RuleBasedStateMachine):
             assert isinstance(answer, Reservation) and answer.status is to
             self._set_status(one, to)
         else:
-            assert isinstance(answer, WrongStatus)
+            assert isinstance(answer, HoldExpired if one.status is Status.EXPIRED else WrongStatus)
 
     def _set_status(self, one: ModelReservation, to: Status) -> None:
         one.status, one.version = to, one.version + 1

@@ -1,7 +1,7 @@
 """Reserving: never oversold, and the same request twice has one effect."""
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import Engine, func, select, text
@@ -9,11 +9,11 @@ from sqlalchemy import Engine, func, select, text
 from domain import reservations
 from domain.idempotency import Answered, requests
 from domain.outbox.table import outbox
-from domain.reservations import Filter, KeyRace
-from domain.reservations.lifecycle import Status
+from domain.reservations import Claim, Filter, KeyRace
+from domain.reservations.lifecycle import HOLDING, Status
 from domain.reservations.table import history
 from domain.runtime.database import connect, sessions
-from domain.runtime.errors import IdempotencyKeyReused, SoldOut, UnknownItem
+from domain.runtime.errors import IdempotencyKeyReused, ReferenceTaken, SoldOut, UnknownItem
 from domain.runtime.settings import Settings
 from tests.support.builders import (
     Db,
@@ -26,6 +26,7 @@ from tests.support.builders import (
     routes_of,
     stored_as,
 )
+from tests.support.invariants import violations
 from tests.support.waiting import wait_until_blocked
 
 
@@ -66,7 +67,7 @@ def test_a_refusal_writes_nothing(db: Db) -> None:
 def test_an_item_can_be_named_by_its_sku(db: Db) -> None:
     item = an_item(db, quantity=2, sku="4006381333931")
 
-    by_sku, by_id = reserve(db, a_request(item, item="4006381333931"), a_request(item))
+    by_sku, by_id = reserve(db, a_request(item, lines=(Claim("4006381333931", 1),)), a_request(item))
 
     assert isinstance(by_sku, Answered) and isinstance(by_id, Answered)
     assert available(db, item) == 0
@@ -75,7 +76,7 @@ def test_an_item_can_be_named_by_its_sku(db: Db) -> None:
 def test_an_unknown_item_is_refused_alone(db: Db) -> None:
     item = an_item(db)
 
-    unknown, accepted = reserve(db, a_request(item, item=item.id + 1), a_request(item))
+    unknown, accepted = reserve(db, a_request(item, lines=(Claim(item.id + 1, 1),)), a_request(item))
 
     assert isinstance(unknown, UnknownItem)
     assert isinstance(accepted, Answered)
@@ -213,3 +214,68 @@ def test_tables_that_were_vacuumed_while_they_were_empty_are_read_by_their_index
     writer.kw["bind"].dispose()
 
     assert not {"reservations", "idempotency_requests", "outbox"} & set(scans)
+
+
+def test_a_reservation_belongs_to_the_client_that_asked_for_it(db: Db) -> None:
+    item = an_item(db)
+
+    reserve(db, a_request(item, client_id="shop-7"))
+    reserve(db, a_request(item))
+
+    with db.begin() as session:
+        newest, oldest = reservations.find(session, Filter(), limit=2).reservations
+    assert (newest.client_id, oldest.client_id) == ("anonymous", "shop-7")
+
+
+@pytest.mark.parametrize("status", sorted(HOLDING))
+def test_an_import_chooses_the_status_the_time_and_the_reference(db: Db, status: Status) -> None:
+    item = an_item(db, quantity=10)
+    a_hold(db, item)
+    made_at = datetime(2026, 1, 31, 12, tzinfo=UTC)
+
+    reserve(db, a_request(item, 3, status=status, made_at=made_at, external_reference="B-1", client_id="old-system"))
+
+    with db.begin() as session:
+        _, imported = reservations.find(session, Filter(), limit=2).reservations
+        types = session.execute(select(outbox.c.type).where(outbox.c.aggregate_id == imported.id)).scalars().all()
+    assert (imported.status, imported.created_at, imported.external_reference) == (status, made_at, "B-1")
+    assert (imported.expires_at is None) == (status is not Status.PENDING)
+    assert (imported.confirmed_at == made_at) == (status in {Status.CONFIRMED, Status.CHECKED_IN})
+    assert types == ["booking.created", *(["reservation_confirm"] if status is Status.PENDING else [])]
+    assert available(db, item) == 6
+    assert violations(db) == {}
+
+
+def test_nothing_is_made_in_the_future(db: Db) -> None:
+    reserve(db, a_request(an_item(db), made_at=datetime(2999, 1, 1, tzinfo=UTC)))
+
+    with db.begin() as session:
+        (made,) = reservations.find(session, Filter(), limit=1).reservations
+    assert made.created_at == made.updated_at
+
+
+def test_an_outside_reference_is_unique_among_those_of_a_client(db: Db) -> None:
+    item = an_item(db)
+    mine, theirs = (a_request(item, external_reference="B-1", client_id=client) for client in ("mine", "theirs"))
+
+    first, twice, other = reserve(db, mine, mine, theirs)
+    (again,) = reserve(db, mine)
+
+    assert isinstance(first, Answered) and isinstance(other, Answered)
+    assert isinstance(twice, ReferenceTaken) and isinstance(again, ReferenceTaken)
+    assert available(db, item) == 8
+
+
+def test_a_set_whose_reference_races_with_a_request_for_another_item_is_rolled_back(db: Db) -> None:
+    item, other = an_item(db), an_item(db)
+    with db() as racing, ThreadPoolExecutor(1) as elsewhere:
+        reservations.reserve(racing, [a_request(other, external_reference="B-1")], routes_of(db))
+        late = elsewhere.submit(reserve, db, a_request(item), a_request(item, external_reference="B-1"))
+        wait_until_blocked(db)
+        racing.commit()
+
+        with pytest.raises(KeyRace) as raced:
+            late.result()
+
+    assert raced.value.places == [1]
+    assert available(db, item) == 10

@@ -143,6 +143,7 @@ def test_an_event_contains_the_reservation_as_it_is_now_and_its_former_status(db
         "item_id": hold.item_id,
         "sku": hold.sku,
         "quantity": 3,
+        "lines": [{"item_id": hold.item_id, "sku": hold.sku, "quantity": 3}],
         "status": "CANCELLED",
         "version": 2,
         "guest_id": None,

@@ -1,0 +1,5 @@
+"""Access: who sends a request."""
+
+from domain.access.principals import ANONYMOUS, Principal
+
+__all__ = ["ANONYMOUS", "Principal"]

@@ -1,0 +1,153 @@
+"""Creation: writing the reservations that were accepted, with their lines, history, events and stock."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Text, insert, select
+from sqlalchemy.orm import Session
+
+from domain import items, outbox
+from domain.items import Item
+from domain.outbox import Routes
+from domain.reservations import events
+from domain.reservations.decisions import Reserve
+from domain.reservations.lifecycle import Status
+from domain.reservations.table import Line, Reservation, history, reservation_lines, reservations
+from domain.runtime.database import as_json, records
+from domain.runtime.identity import new_ids
+
+
+def create(
+    session: Session, accepted: Sequence[tuple[Reserve, Sequence[Item]]], moment: datetime, routes: Routes
+) -> Sequence[Reservation]:
+    """Make a reservation for each request, with the items of its lines, which the caller has locked."""
+    ids = new_ids(moment)
+    made = [(request, _reservation(request, of, moment, ids)) for request, of in accepted]
+    _insert(session, made)
+    created = (event for request, one in made for event in events.of_creation(one, request.headers))
+    outbox.record(session, created, routes)
+    taken: Counter[int] = Counter()
+    for _, one in made:
+        taken[one.item_id] -= one.quantity
+        for line in one.further_lines:
+            taken[line.item_id] -= line.quantity
+    items.move(session, taken)
+    return [one for _, one in made]
+
+
+def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: Iterator[UUID]) -> Reservation:
+    # Nothing was made in the future, where lists in order of time would show it before what is made next.
+    made_at = moment if request.made_at is None else min(request.made_at, moment)
+    item, claim = of[0], request.lines[0]
+    return Reservation(
+        id=next(ids) if made_at is moment else next(new_ids(made_at)),
+        item_id=item.id,
+        sku=item.sku,
+        quantity=claim.quantity,
+        further_lines=() if len(of) == 1 else _further_lines(request, of),
+        status=request.status,
+        version=1,
+        expires_at=moment + request.hold_for if request.status is Status.PENDING else None,
+        client_id=request.client_id,
+        external_reference=request.external_reference,
+        guest_id=request.guest_id,
+        source=request.source,
+        note=request.note,
+        metadata=request.metadata,
+        created_at=made_at,
+        updated_at=moment,
+        confirmed_at=made_at if request.status in (Status.CONFIRMED, Status.CHECKED_IN) else None,
+    )
+
+
+def _further_lines(request: Reserve, of: Sequence[Item]) -> tuple[Line, ...]:
+    claimed = zip(of[1:], request.lines[1:], strict=True)
+    return tuple(Line(item_id=item.id, sku=item.sku, quantity=claim.quantity) for item, claim in claimed)
+
+
+def _insert(session: Session, made: Sequence[tuple[Reserve, Reservation]]) -> None:
+    session.execute(_INSERT, {"given": as_json([_row(request, one) for request, one in made])})
+    lines = [row for _, one in made if one.further_lines for row in _lines(one)]
+    if lines:
+        session.execute(_INSERT_LINES, {"given_lines": as_json(lines)})
+
+
+_COLUMNS = (
+    "id",
+    "item_id",
+    "idempotency_key",
+    "quantity",
+    "line_count",
+    "status",
+    "expires_at",
+    "client_id",
+    "external_reference",
+    "guest_id",
+    "source",
+    "note",
+    "metadata_text",
+    "metadata",
+    "created_at",
+    "updated_at",
+    "confirmed_at",
+)
+
+
+_given = records("given", changed_by=Text, **{name: reservations.c[name].type for name in _COLUMNS})
+_noted = insert(history).from_select(
+    ["reservation_id", "to_status", "changed_by"], select(_given.c.id, _given.c.status, _given.c.changed_by)
+)
+# One statement for both tables, because each one more is a round trip more for a lone request.
+_INSERT = (
+    insert(reservations)
+    .from_select(_COLUMNS, select(*(_given.c[name] for name in _COLUMNS)))
+    .add_cte(_noted.cte("noted"))
+)
+
+
+def _row(request: Reserve, made: Reservation) -> Mapping[str, Any]:
+    created_at = str(made.created_at)
+    row = {
+        "id": made.id,
+        "item_id": made.item_id,
+        "quantity": made.quantity,
+        "line_count": 1 + len(made.further_lines),
+        "status": made.status,
+        "client_id": made.client_id,
+        "source": made.source,
+        "created_at": created_at,
+        "updated_at": created_at if made.updated_at is made.created_at else made.updated_at,
+        "changed_by": request.changed_by,
+    }
+    # What is null is left out, because it need not be encoded.
+    if request.key is not None:
+        row["idempotency_key"] = request.key.key
+    if made.metadata is not None:
+        row |= {"metadata_text": made.metadata, "metadata": json.loads(made.metadata)}
+    for name in _NULLABLE:
+        if (value := getattr(made, name)) is not None:
+            row[name] = value
+    return row
+
+
+_NULLABLE = ("expires_at", "external_reference", "guest_id", "note", "confirmed_at")
+_LINE_COLUMNS = ("reservation_id", "position", "item_id", "quantity", "held_until")
+_given_lines = records("given_lines", **{name: reservation_lines.c[name].type for name in _LINE_COLUMNS})
+_INSERT_LINES = insert(reservation_lines).from_select(
+    _LINE_COLUMNS, select(*(_given_lines.c[name] for name in _LINE_COLUMNS))
+)
+
+
+def _lines(made: Reservation) -> Iterator[Mapping[str, Any]]:
+    for position, line in enumerate(made.further_lines, start=2):
+        yield {
+            "reservation_id": made.id,
+            "position": position,
+            "item_id": line.item_id,
+            "quantity": line.quantity,
+            "held_until": made.expires_at,
+        }

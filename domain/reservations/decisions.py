@@ -1,0 +1,182 @@
+"""Decisions: which requests of a set are accepted, in order of arrival. Pure."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Protocol
+
+from domain import idempotency
+from domain.access import ANONYMOUS
+from domain.idempotency import Answered, Key, StoredAnswer
+from domain.items import Item
+from domain.reservations.capacity import Book, Claim, book_of
+from domain.reservations.lifecycle import HOLDING, Status
+from domain.reservations.table import Reservation
+from domain.reservations.transition import SYSTEM
+from domain.runtime.errors import IdempotencyKeyReused, Invalid, ReferenceTaken, Refusal, SoldOut, UnknownItem
+
+
+class Render(Protocol):
+    """Makes the answer to a request."""
+
+    def __call__(self, made: Reservation, /) -> str: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reserve:
+    """A request for a reservation of one line or more. They are accepted as a whole, or refused as a whole.
+
+    `render` makes the answer in the format of whoever sent the request; it is stored under the key. An import chooses
+    the `status` that the reservation begins with, the time at which it was made, and a reference that is unique among
+    those of its client. Only a PENDING one is a hold and ends after `hold_for`.
+    """
+
+    lines: tuple[Claim, ...]
+    hold_for: timedelta
+    render: Render
+    key: Key | None = None
+    payload_hash: str = ""
+    client_id: str = ANONYMOUS.client_id
+    guest_id: str | None = None
+    note: str | None = None
+    metadata: str | None = None
+    source: str = "api"
+    changed_by: str = SYSTEM
+    headers: dict[str, str] = field(default_factory=dict)
+    status: Status = Status.PENDING
+    made_at: datetime | None = None
+    external_reference: str | None = None
+
+    def __post_init__(self) -> None:
+        assert self.lines and (self.status is Status.PENDING or self.status in HOLDING)
+
+    @property
+    def items(self) -> tuple[int | str, ...]:
+        """The items that it names, by id or sku."""
+        return tuple(claim.item for claim in self.lines)
+
+
+#: The id of a client, and an outside reference of that client.
+Reference = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """It can't be decided at once: an item is locked, or has more overdue holds than one set may expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """Its items, in the order of its lines, have enough free units."""
+
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Duplicate:
+    """It repeats the request at this place in the set, and shares its answer."""
+
+    of: int
+
+
+Decision = Accepted | Duplicate | Answered | Refusal | Deferred
+
+#: The items that requests name, by id and by sku. None stands for one that another transaction has locked.
+Stock = Mapping[int | str, Item | None]
+
+
+def decide(
+    requests: Sequence[Reserve],
+    stock: Stock,
+    answered: Mapping[Key, StoredAnswer],
+    overdue: Mapping[int, float] = MappingProxyType({}),
+    references: Collection[Reference] = (),
+) -> Sequence[Decision]:
+    """Decide requests in order of arrival on the locked numbers.
+
+    `overdue` has the units of overdue holds, by item: a request that these would satisfy is deferred, not refused.
+    `references` are those of the requests that reservations have already.
+    """
+    books = _books(stock)
+    first: dict[Key, int] = {}
+    taken = set(references)
+    decisions: list[Decision] = []
+    for place, request in enumerate(requests):
+        decision = _repeated(request, requests, answered, first)
+        if decision is None:
+            decision = _refer(request, taken) or _by_capacity(request, books, overdue)
+        if request.key and not isinstance(decision, Refusal | Deferred):
+            first.setdefault(request.key, place)
+        if request.external_reference and isinstance(decision, Accepted):
+            taken.add((request.client_id, request.external_reference))
+        decisions.append(decision)
+    return decisions
+
+
+#: The books of items, by id and by sku. None stands for an item that another transaction has locked.
+_Books = Mapping[int | str, Book | None]
+
+
+def _books(stock: Stock) -> _Books:
+    by_id: dict[int, Book] = {}
+    for item in stock.values():
+        if item is not None and item.id not in by_id:
+            by_id[item.id] = book_of(item)
+    return {name: None if item is None else by_id[item.id] for name, item in stock.items()}
+
+
+def _repeated(
+    request: Reserve, requests: Sequence[Reserve], answered: Mapping[Key, StoredAnswer], first: Mapping[Key, int]
+) -> Decision | None:
+    """Answer a request whose key has been used before, in an earlier set or in this one."""
+    if request.key is None:
+        return None
+    if request.key in answered:
+        return idempotency.replay(answered[request.key], request.key, request.payload_hash)
+    if request.key in first:
+        of = first[request.key]
+        same = requests[of].payload_hash == request.payload_hash
+        return Duplicate(of) if same else IdempotencyKeyReused(request.key.key)
+    return None
+
+
+def _refer(request: Reserve, taken: Collection[Reference]) -> Refusal | None:
+    """Refuse a request whose outside reference another reservation of its client has."""
+    if request.external_reference and (request.client_id, request.external_reference) in taken:
+        return ReferenceTaken(request.external_reference)
+    return None
+
+
+def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float]) -> Decision:
+    for claim in request.lines:
+        if claim.item not in books:
+            return UnknownItem(claim.item)
+    found = [book for claim in request.lines if (book := books[claim.item]) is not None]
+    if len(found) > 1 and len(found) > len({book.item.id for book in found}):
+        return Invalid("lines", "each item may be in one line only")
+    if len(found) < len(request.lines):
+        return Deferred()
+    if _take(request.lines, found):
+        return Accepted(tuple([book.item for book in found]))
+    return _refuse(request.lines, found, overdue) or Deferred()
+
+
+def _refuse(claims: Sequence[Claim], books: Sequence[Book], overdue: Mapping[int, float]) -> SoldOut | None:
+    """Name the first claim that would not fit if overdue holds had given back their units, or return None."""
+    for claim, book in zip(claims, books, strict=True):
+        possible = book.possible(claim, overdue.get(book.item.id, 0))
+        if claim.quantity > possible:
+            return SoldOut(book.item.sku, claim.quantity, possible)
+    return None
+
+
+def _take(claims: Sequence[Claim], books: Sequence[Book]) -> bool:
+    """Take all claims, or none if one of them does not fit. Return whether they were taken."""
+    for place, book in enumerate(books):
+        if not book.fits(claims[place]):
+            for taken, its_book in zip(claims[:place], books[:place], strict=True):
+                its_book.give_back(taken)
+            return False
+        book.take(claims[place])
+    return True
