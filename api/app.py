@@ -121,7 +121,7 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
         debug=False,
     )
     app.state.query_parameters, app.state.allowed = queries.known(app), methods.allowed(app)
-    openapi.complete(app.openapi_schema, OPERATIONS)
+    openapi.complete(app.openapi_schema, OPERATIONS, requires_keys=settings.require_idempotency_keys)
     return app
 
 

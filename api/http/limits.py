@@ -1,7 +1,7 @@
 """What a request may cost before a handler runs: each limit keeps a client from taking what others need."""
 
-#: The largest body. A reservation with the longest note and the largest metadata takes 20,000 bytes, and three times
-#: as many if most characters are written as escapes. The most expensive body of this size keeps the event loop busy
+#: The largest body. A reservation with the longest note and the largest metadata takes 25,000 bytes, and twice as
+#: many if most characters are written as escapes. The most expensive body of this size keeps the event loop busy
 #: for 10 ms.
 MAX_BODY_BYTES = 65_536
 

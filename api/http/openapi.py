@@ -1,7 +1,7 @@
 """The OpenAPI document: the headers and the examples that the signatures of the handlers do not show."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from api.http.headers import REQUEST_ID, RETRY_AFTER, SENT_REQUEST_ID
+from api.http.headers import KEY, REQUEST_ID, RETRY_AFTER, SENT_REQUEST_ID
 from api.http.problems import MEDIA_TYPE, schemas
 
 #: The moments at which everything in the examples was made, and was changed.
@@ -35,14 +35,18 @@ class Shown:
     writes: Mapping[str, OpenAPIHeader] = field(default_factory=dict)
 
 
-def complete(document: OpenAPI, operations: Mapping[str, Shown]) -> None:
+def complete(document: OpenAPI, operations: Mapping[str, Shown], *, requires_keys: bool) -> None:
     """Add to a document that was generated from the handlers what their signatures do not show.
 
-    `operations` are by the names of the handlers.
+    `operations` are by the names of the handlers. `requires_keys` is whether changes need an idempotency key.
     """
     for path in (document.paths or {}).values():
         for operation in filter(None, (path.get, path.post, path.patch)):
             _complete(operation, operations[str(operation.operation_id)])
+            if requires_keys:
+                operation.parameters = [
+                    replace(one, required=True) if one is KEY else one for one in operation.parameters or []
+                ]
     for name in _strict(operations):
         document.components.schemas[name].additional_properties = False
     document.components.schemas.update(schemas.components())

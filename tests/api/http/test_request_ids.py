@@ -52,7 +52,7 @@ def test_the_id_that_a_client_sends_is_in_every_response(
         assert answer.json()["request_id"] == sent
 
 
-@pytest.mark.parametrize("sent", [None, b"", b"x" * 129, b"a b", b"caf\xe9", b"a\tb", "é".encode()])
+@pytest.mark.parametrize("sent", [None, b"", b"x" * 129, b"a b", b"cl\xe9", b"a\tb", "é".encode()])
 def test_a_request_without_a_usable_id_gets_one(api: httpx.Client, sent: bytes | None) -> None:
     headers = {} if sent is None else {b"X-Request-Id": sent}
 

@@ -48,6 +48,15 @@ def test_a_request_that_changes_something_is_refused_without_a_key(
     assert everything(db) == before
 
 
+def test_the_openapi_document_says_that_the_key_is_required(strict: httpx.Client, api: httpx.Client) -> None:
+    def required(client: httpx.Client) -> set[bool]:
+        paths = client.get("/schema/openapi.json").json()["paths"]
+        parameters = [one for path in paths.values() for by in path.values() for one in by.get("parameters", ())]
+        return {one["required"] for one in parameters if one["name"] == "Idempotency-Key"}
+
+    assert (required(strict), required(api)) == ({True}, {False})
+
+
 def test_a_request_with_a_key_and_a_request_that_reads_are_answered(strict: httpx.Client, db: Db) -> None:
     item = an_item(db)
 
