@@ -12,7 +12,7 @@ from tests.migrations.databases import PLANTED, REVISIONS, connected, planted, r
 from tests.migrations.load import LOCK_MILLISECONDS, ThisRelease, loaded
 from tests.migrations.release_0003 import REVISION, Release0003
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1_200), pytest.mark.xdist_group("a_million_rows")]
 
 ROWS = 1_000_000
 

@@ -25,7 +25,7 @@ from domain.runtime.errors import UnknownItem
 from domain.runtime.identity import lowest_id
 from tests.support.builders import Db
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("a_million_reservations")]
 
 RESERVATIONS = 1_000_000
 
