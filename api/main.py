@@ -62,6 +62,10 @@ HEADER_SECONDS = 20
 #: What a connection may keep in memory of a request before a handler runs. A larger head is refused.
 MOST_HEAD_BYTES = 16_384
 
+#: A process of the server that has not stopped within this time is killed. Requests in flight are answered by then; only
+#: clients that go on sending are cut off.
+STOP_SECONDS = 8
+
 #: The connections that wait in the system until the server accepts them.
 BACKLOG = 4_096
 
@@ -100,7 +104,7 @@ def main() -> None:
         workers=settings.web_processes,
         log_level=LogLevels.warning,
         respawn_failed_workers=True,
-        workers_kill_timeout=10,
+        workers_kill_timeout=STOP_SECONDS,
     )
     with shared_metrics.share() if settings.web_processes > 1 else nullcontext():
         sys.exit(_until_stopped(server.serve))

@@ -56,7 +56,7 @@ class Answer:
     @property
     def problem(self) -> str:
         """The last part of the problem's type, such as `busy`."""
-        return str(json.loads(self.body)["type"]).rpartition(":")[2]
+        return str(json.loads(self.body)["type"]).rpartition("/")[2]
 
 
 @dataclass(frozen=True)

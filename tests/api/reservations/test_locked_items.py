@@ -98,7 +98,7 @@ def test_changes_that_need_a_locked_item_delay_no_other_change(api: httpx.Client
     holds = [a_hold(db, other).id for _ in range(100)]
     stuck = [
         request("POST", f"/reservations/{hold.id}/cancel", {}),
-        request("PATCH", f"/items/{one.id}", {"name": "New"}),
+        request("PATCH", f"/items/by-id/{one.id}", {"name": "New"}),
         request("POST", f"/reservations/{lapsed.id}/confirm", {}),
     ]
 

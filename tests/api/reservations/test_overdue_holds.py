@@ -56,7 +56,7 @@ def test_a_request_gets_what_overdue_holds_keep_and_no_hold_is_expired_that_it_d
     for quantity in (2 * OVERDUE + 1, 2 * OVERDUE, OVERDUE + 1):
         refused = reserve(api, item, quantity)
         assert refused.status_code == 409, refused.text
-        assert refused.json()["type"] == "urn:holdfast:problem:sold-out"
+        assert refused.json()["type"] == "/problems/sold-out"
     assert expired(db) == 0
 
     for quantity, taken_back in ((1, 1), (20, 21), (50, 71), (2_500, 2_571)):
@@ -107,6 +107,6 @@ def test_units_of_overdue_holds_that_are_locked_are_waited_for(api: httpx.Client
         with locked_holds(db):
             busy = reserve(api, item, 30)
 
-    assert (busy.status_code, busy.json()["type"]) == (503, "urn:holdfast:problem:busy")
+    assert (busy.status_code, busy.json()["type"]) == (503, "/problems/busy")
     wait_until("the next request is served", lambda: reserve(api, item, 30).status_code == 201)
     assert expired(db) == 60
