@@ -62,8 +62,8 @@ HEADER_SECONDS = 20
 #: What a connection may keep in memory of a request before a handler runs. A larger head is refused.
 MOST_HEAD_BYTES = 16_384
 
-#: A process of the server that has not stopped within this time is killed. Requests in flight are answered by then; only
-#: clients that go on sending are cut off.
+#: A process of the server that has not stopped within this time is killed. Requests in flight are answered by then;
+#: only clients that go on sending are cut off.
 STOP_SECONDS = 8
 
 #: The connections that wait in the system until the server accepts them.
