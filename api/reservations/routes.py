@@ -21,7 +21,7 @@ from api.reservations import status_changes
 from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
 from domain import reservations
 from domain.idempotency import Answered
-from domain.reservations import Claim, Filter, Reserve
+from domain.reservations import Filter, Reserve
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid, SoldOut, UnknownItem, UnknownReservation
 
@@ -31,7 +31,7 @@ TIMESTAMP = {"format": "date-time"}
 
 @post("/reservations", dto=Strict[NewReservation], responses=changing(UnknownItem, SoldOut), tags=["reservations"])
 async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
-    """Hold units of an item until the hold is confirmed or expires."""
+    """Hold units of an item, or of several, until the hold is confirmed or expires."""
     # Read from the state of the application: to inject these two would cost a third of the time of a request.
     group_commit: GroupCommit = request.app.state.group_commit
     hold_lifetime: timedelta = request.app.state.hold_lifetime
@@ -42,11 +42,10 @@ async def make_reservation(request: Request[Any, Any, Any], data: NewReservation
 
 def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta, body: bytes) -> Reserve:
     """Return what a request for a reservation wants. `body` is what `data` was decoded from. Raises Invalid."""
-    if (data.item_id is None) == (data.sku is None):
-        raise Invalid("item_id", "give either item_id or sku, and not both")
+    lines = data.claims
     key, client = key_of(request, "reservations.make"), client_of(request)
     return Reserve(
-        lines=(Claim(data.item_id or data.sku or "", data.quantity),),
+        lines=lines,
         hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_lifetime,
         key=key,
         payload_hash=hash_of(body) if key else "",

@@ -13,12 +13,15 @@ from msgspec import Meta, Raw
 from api.http.decoding import sentence
 from api.http.fields import ItemId, Sku
 from domain.items import MAX_QUANTITY
-from domain.reservations import Page, Reservation
+from domain.reservations import Claim, Page, Reservation
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid
 
 #: The longest hold, 7 days: a client that forgets its holds does not keep stock from others for longer.
 MAX_TTL_SECONDS = 604_800
+
+#: The most lines of a reservation. Their items are locked together, so they should not be many.
+MAX_LINES = 50
 
 #: The metadata that a client may keep with a reservation, in bytes of JSON as the client wrote it.
 MAX_METADATA_BYTES = 16_384
@@ -44,12 +47,24 @@ class Guest(msgspec.Struct, forbid_unknown_fields=True):
     id: Annotated[str, Meta(min_length=1, max_length=64, examples=["guest-42"])]
 
 
-class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
-    """A hold to make. Name its item by either `item_id` or `sku`. The hold expires after `ttl_seconds`."""
+class NewLine(msgspec.Struct, forbid_unknown_fields=True):
+    """Units of one item. Name it by either `item_id` or `sku`."""
 
     quantity: Quantity
     item_id: ItemId | None = None
     sku: Sku | None = None
+
+
+class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
+    """A hold to make. Name its item by either `item_id` or `sku`, or several items in `lines`.
+
+    All lines are held, or none. The hold expires after `ttl_seconds`.
+    """
+
+    quantity: Quantity | None = None
+    item_id: ItemId | None = None
+    sku: Sku | None = None
+    lines: Annotated[list[NewLine], Meta(min_length=1, max_length=MAX_LINES)] | None = None
     ttl_seconds: Annotated[int, Meta(ge=1, le=MAX_TTL_SECONDS, examples=[900])] | None = None
     guest: Guest | None = None
     note: Annotated[str, Meta(max_length=2_000, examples=["Late arrival"])] | None = None
@@ -59,10 +74,28 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
         _require_bounded(bytes(self.metadata))
 
     @property
+    def claims(self) -> tuple[Claim, ...]:
+        """The units that it is for, line by line. Raises Invalid."""
+        if self.lines is None:
+            return (_claim_of(self.item_id, self.sku, self.quantity),)
+        for name in ("item_id", "sku", "quantity"):
+            if getattr(self, name) is not None:
+                raise Invalid(name, "give either lines or one item, and not both")
+        return tuple(_claim_of(line.item_id, line.sku, line.quantity, within="lines.") for line in self.lines)
+
+    @property
     def metadata_text(self) -> str | None:
         """The metadata as it is kept."""
         text = bytes(self.metadata).decode()
         return None if text == "null" else text
+
+
+def _claim_of(item_id: int | None, sku: str | None, quantity: int | None, *, within: str = "") -> Claim:
+    if quantity is None:
+        raise Invalid(f"{within}quantity", "it is required")
+    if (item_id is None) == (sku is None):
+        raise Invalid(f"{within}item_id", "give either item_id or sku, and not both")
+    return Claim(item_id or sku or "", quantity)
 
 
 def _require_bounded(metadata: bytes) -> None:
@@ -134,9 +167,18 @@ class NoShow(Reasoned, forbid_unknown_fields=True):
     """The reason and the version to change, both optional. Without a version, the current one is changed."""
 
 
+class LineView(msgspec.Struct):
+    """Units of one item within a reservation."""
+
+    item_id: ItemId
+    sku: Sku
+    quantity: Quantity
+
+
 class ReservationView(msgspec.Struct):
     """A reservation. While it is PENDING, it is a hold that expires at `expires_at`. Timestamps are in UTC.
 
+    `lines` has all its items; the first of them is also in `item_id`, `sku` and `quantity`.
     `cancellation_reason` says why it was cancelled or rejected.
     """
 
@@ -144,6 +186,7 @@ class ReservationView(msgspec.Struct):
     item_id: ItemId
     sku: Sku
     quantity: Quantity
+    lines: list[LineView]
     status: Status
     version: Version
     expires_at: datetime | None
@@ -164,6 +207,7 @@ class ReservationView(msgspec.Struct):
             item_id=reservation.item_id,
             sku=reservation.sku,
             quantity=reservation.quantity,
+            lines=[LineView(line.item_id, line.sku, line.quantity) for line in reservation.lines],
             status=reservation.status,
             version=reservation.version,
             expires_at=reservation.expires_at,

@@ -354,3 +354,72 @@ def test_a_worker_is_woken_when_a_reservation_has_changed(
         api.post(f"/reservations/{hold.id}/{operation}").raise_for_status()
 
         wait_until("a worker is woken", lambda: doorbell.llen("dramatiq:holdfast") == 1)
+
+
+def test_a_basket_holds_several_items_and_is_cancelled_as_a_whole(api: httpx.Client, db: Db) -> None:
+    room, breakfast = an_item(db, quantity=3), an_item(db, quantity=10)
+    body = {"lines": [{"sku": room.sku, "quantity": 1}, {"item_id": breakfast.id, "quantity": 2}]}
+
+    made = api.post("/reservations", json=body, headers={"Idempotency-Key": "k"})
+    again = api.post("/reservations", json=body, headers={"Idempotency-Key": "k"})
+
+    assert made.status_code == 201 and again.text == made.text
+    held = made.json()
+    assert held["lines"] == [
+        {"item_id": room.id, "sku": room.sku, "quantity": 1},
+        {"item_id": breakfast.id, "sku": breakfast.sku, "quantity": 2},
+    ]
+    assert (held["item_id"], held["sku"], held["quantity"]) == (room.id, room.sku, 1)
+    assert (available(db, room), available(db, breakfast)) == (2, 8)
+    listed = api.get("/reservations", params={"sku": breakfast.sku}).json()["reservations"]
+    assert [one["lines"] for one in listed] == [held["lines"]]
+    api.post(f"/reservations/{held['id']}/cancel").raise_for_status()
+    assert (available(db, room), available(db, breakfast)) == (3, 10)
+
+
+def test_a_reservation_of_one_item_has_one_line(api: httpx.Client, db: Db) -> None:
+    item = an_item(db)
+
+    held = api.post("/reservations", json={"sku": item.sku, "quantity": 2}).json()
+
+    assert held["lines"] == [{"item_id": item.id, "sku": item.sku, "quantity": 2}]
+
+
+def test_a_basket_of_which_one_item_is_short_is_refused_with_that_item(api: httpx.Client, db: Db) -> None:
+    room, breakfast = an_item(db, quantity=3), an_item(db, quantity=1)
+
+    refused = api.post(
+        "/reservations", json={"lines": [{"sku": room.sku, "quantity": 1}, {"sku": breakfast.sku, "quantity": 2}]}
+    )
+
+    assert refused.status_code == 409
+    assert {"sku": breakfast.sku, "asked": 2, "available_quantity": 1}.items() <= refused.json().items()
+    assert available(db, room) == 3
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"lines": []}, "lines"),
+        ({"lines": [{"item_id": 1, "quantity": 1}] * 51}, "lines"),
+        ({"lines": [{"item_id": 1, "quantity": 1}] * 2}, "lines"),
+        ({"lines": [{"item_id": 1}]}, "lines.quantity"),
+        ({"lines": [{"item_id": 1, "quantity": 0}]}, "lines.quantity"),
+        ({"lines": [{"quantity": 1}]}, "lines.item_id"),
+        ({"lines": [{"item_id": 1, "sku": "A", "quantity": 1}]}, "lines.item_id"),
+        ({"lines": [{"item_id": 1, "quantity": 1, "price": 1}]}, "lines.price"),
+        ({"lines": [{"item_id": 1, "quantity": 1}], "quantity": 1}, "quantity"),
+        ({"lines": [{"item_id": 1, "quantity": 1}], "sku": "A"}, "sku"),
+        ({"lines": [{"item_id": 1, "quantity": 1}], "item_id": 1}, "item_id"),
+        ({"item_id": 1}, "quantity"),
+        ({"quantity": 1}, "item_id"),
+    ],
+)
+def test_lines_that_are_not_valid_are_refused_by_name(
+    api: httpx.Client, db: Db, body: dict[str, object], field: str
+) -> None:
+    an_item(db)
+
+    refused = api.post("/reservations", json=body)
+
+    assert (refused.status_code, refused.json()["field"]) == (400, field)
