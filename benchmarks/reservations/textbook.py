@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_asyn
 from sqlalchemy.orm import DeclarativeBase
 
 from api.http.payloads import hash_of
-from api.reservations.schemas import NewReservation, ReservationView
+from api.reservations.schemas import LineView, NewReservation, ReservationView
 from domain import idempotency, items
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
@@ -170,6 +170,7 @@ def _answer(reservation: Reservation, sku: str) -> bytes:
         item_id=reservation.item_id,
         sku=sku,
         quantity=reservation.quantity,
+        lines=[LineView(item_id=reservation.item_id, sku=sku, quantity=reservation.quantity)],
         status=reservation.status,
         version=reservation.version,
         expires_at=reservation.expires_at,
