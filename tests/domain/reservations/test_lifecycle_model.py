@@ -79,6 +79,7 @@ class Reservations(RuleBasedStateMachine):
     def reserve(self, wanted: list[tuple[int, int]]) -> Any:
         outcomes = reserve(self.db, *(a_request(self.items[place], quantity) for place, quantity in wanted))
 
+        self._expire_what_was_taken_back({place for place, _ in wanted})
         expected = self._decide(wanted)
         assert [isinstance(outcome, Answered) for outcome in outcomes] == expected
         refused = [outcome for outcome in outcomes if isinstance(outcome, SoldOut)]
@@ -87,17 +88,26 @@ class Reservations(RuleBasedStateMachine):
             self.available[place] -= quantity if fits else 0
         return multiple(*self._new([one for one, fits in zip(wanted, expected, strict=True) if fits]))
 
+    def _expire_what_was_taken_back(self, wanted: set[int]) -> None:
+        """Expire in the model what has been expired for the requests: overdue holds of items that they name."""
+        with self.db.begin() as session:
+            expired = session.execute(select(table.c.id).where(table.c.status == Status.EXPIRED)).scalars().all()
+        for one in (self.reservations[reservation_id] for reservation_id in expired):
+            if one.status is not Status.EXPIRED:
+                assert one.is_overdue_hold() and one.place in wanted
+                self._set_status(one, Status.EXPIRED)
+
     def _decide(self, wanted: list[tuple[int, int]]) -> list[bool]:
-        """Return which requests fit. The overdue holds of an item that runs short expire first."""
-        remaining, decided, short = list(self.available), [], set()
+        """Return which requests fit. One that overdue holds could satisfy is not refused."""
+        remaining, decided = list(self.available), []
         for place, quantity in wanted:
             decided.append(quantity <= remaining[place])
             remaining[place] -= quantity if decided[-1] else 0
-            short |= set() if decided[-1] else {place}
-        overdue = [one for one in self.reservations.values() if one.place in short and one.is_overdue_hold()]
-        for one in overdue:
-            self._set_status(one, Status.EXPIRED)
-        return self._decide(wanted) if overdue else decided
+            assert decided[-1] or quantity > remaining[place] + self._overdue_units(place)
+        return decided
+
+    def _overdue_units(self, place: int) -> int:
+        return sum(one.quantity for one in self.reservations.values() if one.place == place and one.is_overdue_hold())
 
     def _new(self, accepted: list[tuple[int, int]]) -> list[UUID]:
         with self.db.begin() as session:
