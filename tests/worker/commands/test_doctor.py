@@ -77,7 +77,8 @@ def test_the_findings_can_be_read_as_json(used: Db, routes: str) -> None:
     assert printed["ok"] is False
     assert [one["title"] for one in printed["findings"]] == TITLES
     (violated,) = [one for one in printed["findings"] if one["violations"]]
-    assert (violated["title"], violated["named"]) == (test_items.STOCK, ["ROOM-101"])
+    assert violated["title"] == test_items.STOCK
+    assert "ROOM-101" in violated["named"]
 
 
 def test_a_destination_that_was_removed_from_the_routes_with_pending_events_is_named_with_advice(
