@@ -20,6 +20,7 @@ from benchmarks.outbox.sinks import sinks
 from benchmarks.outbox.snapshot import snapshot
 from benchmarks.outbox.waiting import waiting
 from benchmarks.reservations.expiring import expiring
+from benchmarks.reservations.listing import listing
 from benchmarks.reservations.load import require_wrk
 from benchmarks.reservations.reserving import locked_item, reserving, selling_out
 from benchmarks.rivals.draining import rivals
@@ -42,6 +43,7 @@ BENCHMARKS: Mapping[str, Callable[[Environment], Iterator[Measure]]] = {
     "idling": idling,
     "recovering": recovering,
     "expiring": expiring,
+    "listing": listing,
     "history": history,
     "sinks": sinks,
 }
