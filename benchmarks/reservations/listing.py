@@ -109,7 +109,7 @@ def _fill(environment: Environment, number: int) -> None:
 #: Ids are of version 7, as the product makes them, and as old as their rows.
 FILL = """
     INSERT INTO reservations (id, item_id, quantity, status, expires_at, guest_id, source, created_at)
-    SELECT (lpad(to_hex(floor(extract(epoch FROM made) * 1000)::bigint), 12, '0')
+    SELECT (lpad(to_hex(trunc(extract(epoch FROM made) * 1000)::bigint), 12, '0')
             || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid,
            CASE WHEN n %% 10 < 9 THEN 1 WHEN n %% 20 = 9 THEN 2 ELSE 3 + n / 20 %% 997 END, 1,
            CASE WHEN n > %(number)s * 0.99 THEN 'PENDING' WHEN n %% 1000 = 7 THEN 'REJECTED'

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 from deploy.embedded import PostgreSQL
 from domain import items, reservations
@@ -116,8 +117,9 @@ def crowd(postgresql: PostgreSQL) -> Iterator[Engine]:
             index.create(connection)
     yield engine
     engine.dispose()
-    with create_engine(postgresql.url.replace("postgresql:", "postgresql+psycopg:")).connect() as server:
-        server.execution_options(isolation_level="AUTOCOMMIT").execute(text("DROP DATABASE crowd WITH (FORCE)"))
+    server = make_url(postgresql.url).set(drivername="postgresql+psycopg")
+    with create_engine(server, isolation_level="AUTOCOMMIT", poolclass=NullPool).connect() as connection:
+        connection.execute(text("DROP DATABASE crowd WITH (FORCE)"))
 
 
 @pytest.fixture(scope="module", params=STATISTICS)
