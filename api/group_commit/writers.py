@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.group_commit.queues import Member, Queue, WaitingQueue
 from domain import items, outbox
 from domain.idempotency import Answered
-from domain.reservations import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve, named_by
+from domain.reservations import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve
 from domain.runtime.database import (
     LOCK_TIMEOUT_MILLISECONDS,
     commit,
@@ -65,6 +65,9 @@ log = structlog.get_logger()
 
 Outcome = Answered | Refusal | Deferred
 
+#: The id or the sku of an item, by which a request names it.
+Name = int | str
+
 
 class Act(Protocol):
     """Decides a set of requests within a session, with some effort."""
@@ -84,13 +87,13 @@ class Commits:
         self._act = act
         self._committed = committed
 
-    def commit(self, members: Sequence[Member], *, thorough: bool = False) -> Sequence[Outcome]:
-        """Return the outcomes once they are committed. A `thorough` one first waits for the locks of their items."""
+    def commit(self, members: Sequence[Member], waited_for: Name | None = None) -> Sequence[Outcome]:
+        """Return the outcomes once they are committed. For an item that is `waited_for`, it does thorough work."""
         requests = [member.request for member in members]
         with self._db() as session:
-            if thorough and not _waited_for(session, requests):
+            if waited_for is not None and not _has_waited_for(session, waited_for):
                 return [Deferred()] * len(requests)
-            outcomes = self._act(session, requests, effort=THOROUGH if thorough else BRIEF)
+            outcomes = self._act(session, requests, effort=BRIEF if waited_for is None else THOROUGH)
             # A set of refusals may have expired overdue holds, and recorded events of that.
             wrote = outbox.has_recorded(session) or any(
                 isinstance(outcome, Answered) and not outcome.replayed for outcome in outcomes
@@ -103,11 +106,11 @@ class Commits:
         return outcomes
 
 
-def _waited_for(session: Session, requests: Sequence[Reserve]) -> bool:
-    """Lock the items of requests, and return whether that took no longer than LOCK_MILLISECONDS."""
+def _has_waited_for(session: Session, item: Name) -> bool:
+    """Lock an item, and return whether that took no longer than LOCK_MILLISECONDS. No other item is locked then."""
     lock_at_most(session, LOCK_MILLISECONDS)
     try:
-        items.lock(session, *named_by(requests))
+        items.lock(session, *(((item,), ()) if isinstance(item, int) else ((), (item,))))
     except OperationalError as error:
         if is_lock_timeout(error):
             return False
@@ -133,7 +136,7 @@ class _Writer:
     def _run(self) -> None:
         raise NotImplementedError
 
-    def _isolate(self, members: Sequence[Member], *, thorough: bool = False) -> Sequence[Member]:
+    def _isolate(self, members: Sequence[Member], waited_for: Name | None = None) -> Sequence[Member]:
         """Decide members together. Whatever fails as a whole is halved, until what makes it fail is alone.
 
         Return those that were deferred; all others are answered. Trouble with the database ends it at once.
@@ -143,7 +146,7 @@ class _Writer:
         while parts:
             part = parts.pop()
             try:
-                outcomes = self._commit(part, thorough=thorough)
+                outcomes = self._commit(part, waited_for)
             except KeyRace as race:
                 parts += self._split_raced(part, race)
             # Every error is caught here, and nowhere else in the API: a request that makes a transaction fail must
@@ -166,16 +169,16 @@ class _Writer:
                 deferred += self._answer_decided(part, outcomes)
         return deferred
 
-    def _commit(self, members: Sequence[Member], *, thorough: bool) -> Sequence[Outcome]:
+    def _commit(self, members: Sequence[Member], waited_for: Name | None) -> Sequence[Outcome]:
         SET_SIZE.observe(len(members))
         self._since = began = time.monotonic()
         try:
             with SET_SECONDS.time():
-                return self._commits.commit(members, thorough=thorough)
+                return self._commits.commit(members, waited_for)
         except Exception as error:
             # A connection that broke while it was idle: nothing was sent to PostgreSQL, which may be back already.
             if isinstance(trouble(error), DatabaseUnavailable) and time.monotonic() - began < STALE_SECONDS:
-                return self._commits.commit(members, thorough=thorough)
+                return self._commits.commit(members, waited_for)
             raise
         finally:
             self._since = None
@@ -230,13 +233,13 @@ class PatientWriter(_Writer):
     """Decides what others have locked, and what needs many overdue holds to be expired.
 
     It tries all items as the brief writer does. Then it waits for one of those that are left, for a short time, and
-    does all that its requests need. So no item is locked while another one is waited for, or takes long.
+    does all that its requests need. So no item is locked while another one is waited for, and few while it takes long.
     """
 
     def __init__(self, commits: Commits, answer: Answer) -> None:
         super().__init__("patient", commits, answer)
         self.queue = WaitingQueue()
-        self._waited_at: dict[tuple[int | str, ...], float] = {}
+        self._waited_at: dict[Name, float] = {}
         self._rests_until = 0.0
 
     def _run(self) -> None:
@@ -250,17 +253,14 @@ class PatientWriter(_Writer):
                 time.sleep(TRY_SECONDS)
 
     def _wait_for_one(self, members: Sequence[Member]) -> Sequence[Member]:
-        """Wait for the item that was waited for the longest ago, or for the items of a basket.
-
-        Return the members that are still undecided.
-        """
+        """Wait for the item that was waited for the longest ago. Return the members that are still undecided."""
         began = time.monotonic()
-        wanted = {member.request.items for member in members}
-        items = min(wanted, key=lambda items: self._waited_at.get(items, 0.0))
-        self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {items: began}
-        same = [member for member in members if member.request.items == items]
-        others = [member for member in members if member.request.items != items]
-        undecided = self._isolate(same, thorough=True)
+        wanted = {item for member in members for item in member.request.items}
+        item = min(wanted, key=lambda item: self._waited_at.get(item, 0.0))
+        self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {item: began}
+        of_item = [member for member in members if item in member.request.items]
+        others = [member for member in members if item not in member.request.items]
+        undecided = self._isolate(of_item, item)
         ended = time.monotonic()
         self._rests_until = ended + REST_FACTOR * (ended - began)
         return [*others, *undecided]

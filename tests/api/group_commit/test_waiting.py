@@ -1,0 +1,37 @@
+"""The patient writer waits for one item at a time, and has locked no other one meanwhile."""
+
+import asyncio
+
+import pytest
+
+from domain import items
+from domain.idempotency import Answered
+from domain.runtime.settings import Settings
+from tests.api.group_commit import harness
+from tests.api.group_commit.harness import Sets, a_group_commit
+from tests.support.builders import Db, a_basket, a_request, an_item, available
+from tests.support.waiting import wait_until_blocked
+
+
+def test_who_waits_for_the_locked_item_of_a_basket_keeps_nobody_from_its_other_items(
+    db: Db, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Items that are waited for together are locked in order of id, so the first would be locked all the time."""
+    monkeypatch.setattr("api.group_commit.writers.LOCK_MILLISECONDS", 60_000)
+    monkeypatch.setattr(harness, "COMMIT_SECONDS", 60.0)
+    free, locked = an_item(db, quantity=100), an_item(db, quantity=100)
+    sets = Sets()
+    sets.gate.set()
+
+    async def reserve() -> list[Answered]:
+        async with a_group_commit(settings, sets) as commits:
+            with db.begin() as elsewhere:
+                items.lock(elsewhere, [locked.id])
+                basket = asyncio.create_task(commits.submit(a_basket((free, 1), (locked, 1))))
+                await asyncio.to_thread(wait_until_blocked, db)
+                others = [await commits.submit(a_request(free)) for _ in range(5)]
+                assert not basket.done()
+            return [*others, await basket]
+
+    assert [type(outcome) for outcome in asyncio.run(reserve())] == [Answered] * 6
+    assert (available(db, free), available(db, locked)) == (94, 99)
