@@ -21,14 +21,14 @@ from domain.runtime.errors import Busy
 DISCARDED_BYTES = 16_000_000
 DISCARDED_PIECES = 20_000
 
-#: The first part of each body, which every request may keep in memory. The largest reservation is smaller.
+#: The first part of each body, which every request may keep in memory. Few reservations are larger.
 SMALL_BODY_BYTES = 20_000
 
 #: What a piece takes beside its content.
 PIECE_BYTES = 64
 
 #: What all requests together may keep of their bodies beyond that part. Further requests are answered 503.
-MOST_BUFFERED_BYTES = 64_000_000
+MOST_BUFFERED_BYTES = 32_000_000
 
 #: The bodies that are read at a time. If there are more, the one that has taken the longest is refused: so however many
 #: clients send slowly, one that sends at once is served.
@@ -40,17 +40,18 @@ ALWAYS_ADMITTED = frozenset({"/health/live", "/health/ready", "/metrics"})
 
 @dataclass(frozen=True, slots=True)
 class _Refused(Exception):
-    """Raised with the body of the problem that a request is answered with."""
+    """Raised with the status that a request is answered with.
 
-    problem: Mapping[str, Any]
+    It is raised where it is made. An error in a variable of its own traceback is freed by Python's garbage collector
+    only, with the request in it, and until then the server keeps the connection.
+    """
 
+    status: int
 
-def _early(status: int) -> _Refused:
-    return _Refused(problems.body_of_early(problems.EARLY[status]))
-
-
-def _busy() -> _Refused:
-    return _Refused(problems.body_of(Busy()))
+    @property
+    def problem(self) -> Mapping[str, Any]:
+        """The body of the answer."""
+        return problems.body_of(Busy()) if self.status == 503 else problems.body_of_early(problems.EARLY[self.status])
 
 
 @dataclass(slots=True)
@@ -92,7 +93,7 @@ class Admission:
         if has_body and not await self._read(headers, receive, body):
             return
         if self._requests >= self._most_requests and scope["path"] not in ALWAYS_ADMITTED:
-            raise _busy()
+            raise _Refused(503)
         self._requests += 1
         try:
             content = b"".join(body.pieces)
@@ -103,7 +104,7 @@ class Admission:
 
     async def _read(self, headers: Mapping[bytes, bytes], receive: Receive, body: _Body) -> bool:
         """Read a body. Return False if the client has gone. Raises _Refused, after what is refused was thrown away."""
-        refused = _early(413) if _length(headers) > MAX_BODY_BYTES else None
+        refused = 413 if _length(headers) > MAX_BODY_BYTES else None
         received, discarded, more = 0, 0, True
         try:
             async with self._time_limit():
@@ -117,9 +118,9 @@ class Admission:
                         self._release(body)
                         discarded += len(message["body"])
         except TimeoutError:
-            refused = refused or _early(408)
+            refused = refused or 408
         if refused:
-            raise refused
+            raise _Refused(refused)
         return True
 
     @asynccontextmanager
@@ -137,15 +138,15 @@ class Admission:
             finally:
                 self._reading.pop(limit, None)
 
-    def _keep(self, body: _Body, piece: bytes) -> _Refused | None:
-        """Add a piece to a body. Return a refusal if that exceeds a limit."""
+    def _keep(self, body: _Body, piece: bytes) -> int | None:
+        """Add a piece to a body. Return a status if that exceeds a limit."""
         body.pieces.append(piece)
         body.size += len(piece)
         if body.size > MAX_BODY_BYTES or len(body.pieces) > MOST_PIECES:
-            return _early(413)
+            return 413
         more = max(0, body.size + PIECE_BYTES * len(body.pieces) - SMALL_BODY_BYTES) - body.counted
         if more and self._buffered + more > MOST_BUFFERED_BYTES:
-            return _busy()
+            return 503
         self._buffered += more
         body.counted += more
         return None

@@ -64,12 +64,12 @@ class Crowd:
                     self._connections[place] = self._open()
 
     def _has_ended(self, connection: socket.socket) -> bool:
-        """Send a little more. Return whether the server has answered or closed the connection."""
+        """Return whether the server has answered or closed the connection. If not, send a little more."""
         try:
-            if self.more:
-                connection.send(self.more)
             answer = connection.recv(1_000)
         except BlockingIOError:
+            with suppress(OSError):
+                connection.send(self.more)
             return False
         except OSError:
             answer = b""

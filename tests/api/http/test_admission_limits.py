@@ -1,7 +1,9 @@
 """Admission: a body is read whole within limits, and whoever sends slowly or too much takes nothing from others."""
 
 import asyncio
+import gc
 import json
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -295,3 +297,22 @@ def test_a_body_that_is_not_served_counts_no_longer(run: Run, ending: str) -> No
         assert await chunked(admitted).send(b"x" * 80_000, more=False).status() == 200
 
     run(test)
+
+
+@pytest.mark.parametrize("ending", ["refused", "slow"])
+def test_nothing_of_a_request_that_was_refused_waits_for_the_garbage_collector(run: Run, ending: str) -> None:
+    """The server keeps a connection open as long as something refers to it."""
+
+    async def test(app: Application, admitted: Exchanges) -> None:
+        request = chunked(admitted).send(b"x" * (100_000 if ending == "refused" else 1), more=ending == "slow")
+        await request.task
+        connection = weakref.ref(request)
+        del request
+
+        assert connection() is None
+
+    gc.disable()
+    try:
+        run(test)
+    finally:
+        gc.enable()
