@@ -2,6 +2,7 @@
 
 import faulthandler
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -10,6 +11,8 @@ from pathlib import Path
 # Set before anything reads the settings, so that no test sees what `bin/up` wrote on this machine.
 HOME = Path(tempfile.mkdtemp(prefix="holdfast-test-"))
 os.environ["HOLDFAST_HOME"] = str(HOME)
+# What the processes of a test leave behind when they are killed is deleted with the rest.
+os.environ["TMPDIR"] = str(HOME)
 # The servers that tests call are on this machine.
 os.environ["WEBHOOK_PRIVATE_NETWORKS"] = "127.0.0.0/8"
 
@@ -29,17 +32,25 @@ from tests.support.builders import ROUTES  # noqa: E402
 from tests.support.outbox import relaying  # noqa: E402
 from worker.relay.relay import Relay  # noqa: E402
 
+#: No test stops the machine, and a server that is killed needs no fsync. Little of what is deleted stays on disk.
+CONFIGURATION = ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'")
+
 #: A test run that does not end within this time after its last test shows its threads, and fails.
 EXIT_SECONDS = 60.0
 
 
 def pytest_unconfigure() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
     faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=2)
 
 
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
     server = PostgreSQL(HOME / "postgresql")
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        for setting in CONFIGURATION:
+            connection.execute(f"ALTER SYSTEM SET {setting}")
+        connection.execute("SELECT pg_reload_conf()")
     yield server
     server.stop("immediate")
 

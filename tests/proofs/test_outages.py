@@ -201,16 +201,17 @@ def test_a_worker_that_starts_before_its_database_begins_with_it(
 
 
 def test_nothing_that_a_crash_undoes_was_sent(open_cluster: Open, own_postgresql: PostgreSQL) -> None:
-    """A refused request takes an overdue hold back, and PostgreSQL crashes while the receiver gets that event."""
+    """A basket that is refused takes an overdue hold back. PostgreSQL crashes while the receiver gets that event."""
     with a_receiver() as receiver:
         cluster = open_cluster(on=own_postgresql, receiver=receiver)
         _write_late(cluster)
         api = cluster.api()
         cluster.worker()
         api.ready()
-        item = cluster.an_item(1)
+        item, sold_out = cluster.an_item(1), cluster.an_item(1)
         wait_until("the worker is ready", cluster.destinations)
         cluster.pause("journal", "confirmation")
+        cluster.hold(sold_out)
         (overdue,) = cluster.hold(item, lasting=timedelta(seconds=1))
         cluster.wake()
         wait_until("the hold is known", lambda: receiver.calls_for(str(overdue)))
@@ -218,7 +219,8 @@ def test_nothing_that_a_crash_undoes_was_sent(open_cluster: Open, own_postgresql
 
         receiver.rule = _crashing(own_postgresql)
         with Client(api.port) as client:
-            refused = client.post("/reservations", {"item_id": item.id, "quantity": 2})
+            lines = [{"item_id": one.id, "quantity": 1} for one in (item, sold_out)]
+            refused = client.post("/reservations", {"lines": lines})
         cluster.wake()
         wait_until("PostgreSQL has crashed", lambda: receiver.calls_for(str(overdue)) > 1)
         receiver.rule = healthy

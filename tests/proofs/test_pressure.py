@@ -12,6 +12,7 @@ from statistics import median
 from uuid import UUID
 
 import psutil
+import pytest
 from sqlalchemy import text
 
 from api.group_commit import QUEUE_SECONDS
@@ -23,6 +24,8 @@ from tests.proofs.cluster.processes import Api
 from tests.proofs.conftest import Open
 from tests.support.callers import Answers, Callers, getting, request, reserving
 from tests.support.crowds import BODY, NOTHING, Crowd
+
+pytestmark = pytest.mark.alone
 
 LOCKED_SECONDS = 30.0
 

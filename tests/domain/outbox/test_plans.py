@@ -21,7 +21,7 @@ from tests.conftest import empty
 from tests.support.builders import ROUTES, Db, an_event, recorded
 from tests.support.outbox import SHOP, an_aggregate, with_shop
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("a_large_outbox")]
 
 #: Rows of each kind that the statements must not read.
 BACKLOG = 100_000
