@@ -71,6 +71,7 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
         errors.InsufficientAvailableStock(SKU, adjust_quantity_by=-5, available_quantity=3),
         errors.WrongStatus("CANCELLED", "CONFIRMED"),
         errors.HoldExpired(RESERVATION_ID, datetime(2030, 1, 31, 12, 15, tzinfo=UTC)),
+        errors.HoldTooLong(RESERVATION_ID, datetime(2030, 2, 7, 12, 0, tzinfo=UTC)),
         errors.StaleVersion(1, 2),
         errors.StalePrecondition(etag_of(1), etag_of(2), 2),
         errors.IdempotencyKeyReused("order-7"),

@@ -182,6 +182,9 @@ def _answer(reservation: Reservation, sku: str) -> bytes:
         created_at=reservation.created_at,
         updated_at=reservation.updated_at,
         confirmed_at=None,
+        checked_in_at=None,
+        completed_at=None,
         cancelled_at=None,
+        rejected_at=None,
     )
     return msgspec.json.encode(view)

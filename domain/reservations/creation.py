@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, insert, select
+from sqlalchemy import Text, insert, literal_column, select
 from sqlalchemy.orm import Session
 
 from domain import items, outbox
@@ -15,7 +15,7 @@ from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations import events
 from domain.reservations.decisions import Reserve
-from domain.reservations.lifecycle import Status
+from domain.reservations.lifecycle import Kind, Status
 from domain.reservations.table import Line, Reservation, history, reservation_lines, reservations
 from domain.runtime.database import as_json, records
 from domain.runtime.identity import new_ids
@@ -61,6 +61,7 @@ def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: It
         created_at=made_at,
         updated_at=moment,
         confirmed_at=made_at if request.status in (Status.CONFIRMED, Status.CHECKED_IN) else None,
+        checked_in_at=made_at if request.status is Status.CHECKED_IN else None,
     )
 
 
@@ -94,12 +95,14 @@ _COLUMNS = (
     "created_at",
     "updated_at",
     "confirmed_at",
+    "checked_in_at",
 )
 
 
 _given = records("given", changed_by=Text, **{name: reservations.c[name].type for name in _COLUMNS})
 _noted = insert(history).from_select(
-    ["reservation_id", "to_status", "changed_by"], select(_given.c.id, _given.c.status, _given.c.changed_by)
+    ["reservation_id", "to_status", "changed_by", "kind"],
+    select(_given.c.id, _given.c.status, _given.c.changed_by, literal_column(f"'{Kind.CREATED}'")),
 )
 # One statement for both tables, because each one more is a round trip more for a lone request.
 _INSERT = (
@@ -134,7 +137,7 @@ def _row(request: Reserve, made: Reservation) -> Mapping[str, Any]:
     return row
 
 
-_NULLABLE = ("expires_at", "external_reference", "guest_id", "note", "confirmed_at")
+_NULLABLE = ("expires_at", "external_reference", "guest_id", "note", "confirmed_at", "checked_in_at")
 _LINE_COLUMNS = ("reservation_id", "position", "item_id", "quantity", "held_until")
 _given_lines = records("given_lines", **{name: reservation_lines.c[name].type for name in _LINE_COLUMNS})
 _INSERT_LINES = insert(reservation_lines).from_select(

@@ -1,6 +1,6 @@
 """The events of a reservation, by the names and in the terms of the booking contract."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from domain.outbox.record import Event
@@ -9,6 +9,8 @@ from domain.reservations.table import Reservation
 
 CREATED = "booking.created"
 STATUS_CHANGED = "booking.status_changed"
+EXTENDED = "booking.extended"
+CHANGED = "booking.changed"
 
 #: Asks the confirmation service to confirm a hold, and to release what it may have confirmed.
 RESERVATION_CONFIRM = "reservation_confirm"
@@ -33,7 +35,7 @@ def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event
     return [Event(name, reservation.id, payload, headers) for name in names]
 
 
-def of_change(
+def of_status(
     reservation: Reservation, from_status: Status, reason: str | None, headers: Mapping[str, str]
 ) -> list[Event]:
     """Return the events of a change from `from_status` to the status that the reservation has now."""
@@ -41,6 +43,20 @@ def of_change(
     payload = _facts(reservation) | change
     names = (STATUS_CHANGED, OWN_EVENT[reservation.status])
     return [Event(name, reservation.id, payload, headers) for name in names]
+
+
+def of_fields(
+    reservation: Reservation, before: Reservation, names: Collection[str], headers: Mapping[str, str]
+) -> list[Event]:
+    """Return the events of a change of these fields. They do not have what people have written, such as a note."""
+    found = []
+    if "expires_at" in names:
+        assert before.expires_at is not None, "only a hold is extended"
+        extension = {"previous_expires_at": before.expires_at.isoformat()}
+        found.append(Event(EXTENDED, reservation.id, _facts(reservation) | extension, headers))
+    if others := [name for name in names if name != "expires_at"]:
+        found.append(Event(CHANGED, reservation.id, _facts(reservation) | {"changed": others}, headers))
+    return found
 
 
 def release(reservation: Reservation, headers: Mapping[str, str]) -> Event:

@@ -1,9 +1,8 @@
-"""The lifecycle of a reservation: one table of the changes that are allowed, and what follows from it."""
+"""The lifecycle of a reservation: tables of the changes that are allowed, and what follows from them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from datetime import timedelta
 from enum import StrEnum
-
-from domain.runtime.errors import WrongStatus
 
 
 class Status(StrEnum):
@@ -18,6 +17,15 @@ class Status(StrEnum):
     EXPIRED = "EXPIRED"
     NO_SHOW = "NO_SHOW"
     BLOCKED = "BLOCKED"
+
+
+class Kind(StrEnum):
+    """What an entry of the history notes. Earlier releases noted the making as `status`, without a `from_status`."""
+
+    CREATED = "created"
+    STATUS = "status"
+    EXTENDED = "extended"
+    CHANGED = "changed"
 
 
 TRANSITIONS: Mapping[Status, frozenset[Status]] = {
@@ -36,8 +44,21 @@ CONSUMING = frozenset({Status.COMPLETED})
 #: In all other statuses the units have been given back.
 RELEASING = frozenset(Status) - HOLDING - CONSUMING
 
+#: The fields that may be changed, and in which statuses. A reservation that has ended stays as it is.
+CHANGEABLE: Mapping[str, frozenset[Status]] = {
+    "expires_at": frozenset({Status.PENDING}),
+    "note": HOLDING,
+}
 
-def check(current: Status, to: Status) -> None:
-    """Raise WrongStatus unless a reservation may go from `current` to `to`."""
-    if to not in TRANSITIONS.get(current, frozenset()):
-        raise WrongStatus(status=current, to=to)
+#: The longest life of a hold, from when it was made, however often it is extended: a client that forgets its holds
+#: does not keep stock from others for longer.
+MAX_HOLD = timedelta(days=7)
+
+
+def allows(current: Status, to: Status | None, fields: Collection[str] = ()) -> bool:
+    """Return whether a reservation may go from `current` to `to`, and whether these fields may be changed.
+
+    Without `to` the status stays as it is.
+    """
+    may_go = to is None or to in TRANSITIONS.get(current, ())
+    return may_go and all(current in CHANGEABLE[name] for name in fields)

@@ -36,7 +36,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from domain.access import ANONYMOUS
 from domain.items import items
-from domain.reservations.lifecycle import Status
+from domain.reservations.lifecycle import Kind, Status
 from domain.runtime.database import CLOCK, metadata
 
 _statuses = ", ".join(f"'{status}'" for status in Status)
@@ -69,6 +69,7 @@ reservations = Table(
     Column("checked_in_at", DateTime(timezone=True)),
     Column("completed_at", DateTime(timezone=True)),
     Column("cancelled_at", DateTime(timezone=True)),
+    Column("rejected_at", DateTime(timezone=True)),
     CheckConstraint("quantity > 0", name="quantity_positive"),
     CheckConstraint(f"status IN ({_statuses})", name="status_known"),
     CheckConstraint("status <> 'PENDING' OR expires_at IS NOT NULL", name="hold_expires"),
@@ -117,13 +118,12 @@ Index(
 
 #: The lines of a reservation after its first one, which is in the reservation itself. While the reservation is a hold,
 #: `held_until` is when it expires, so that overdue units of an item are found without reading what has ended.
-#: An item is never deleted, and no foreign key leads to it: to add one would lock two tables that requests use.
 reservation_lines = Table(
     "reservation_lines",
     metadata,
     Column("reservation_id", Uuid, ForeignKey("reservations.id"), primary_key=True),
     Column("position", SmallInteger, primary_key=True, autoincrement=False),
-    Column("item_id", BigInteger, nullable=False),
+    Column("item_id", BigInteger, ForeignKey("items.id"), nullable=False),
     Column("quantity", Integer, nullable=False),
     Column("held_until", DateTime(timezone=True)),
     CheckConstraint("position > 1", name="after_the_first"),
@@ -138,6 +138,8 @@ Index(
     postgresql_where=reservation_lines.c.held_until.is_not(None),
 )
 
+
+#: One entry for each version. `details` has the changed fields: `{"note": {"from": null, "to": "Late arrival"}}`.
 history = Table(
     "reservation_history",
     metadata,
@@ -147,13 +149,10 @@ history = Table(
     Column("to_status", String(20), nullable=False),
     Column("changed_by", String(255), nullable=False),
     Column("reason", Text),
-    Column("kind", String(20), nullable=False, server_default="status"),
+    Column("kind", String(20), nullable=False, server_default=Kind.STATUS.value),
     Column("details", JSONB),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
 )
-
-
-_STATUSES = {status.value: status for status in Status}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +189,10 @@ class Reservation:
     created_at: datetime
     updated_at: datetime
     confirmed_at: datetime | None = None
+    checked_in_at: datetime | None = None
+    completed_at: datetime | None = None
     cancelled_at: datetime | None = None
+    rejected_at: datetime | None = None
     further_lines: tuple[Line, ...] = ()
 
     @property
@@ -220,9 +222,16 @@ class Reservation:
             created_at=row.created_at,
             updated_at=row.updated_at,
             confirmed_at=row.confirmed_at,
+            checked_in_at=row.checked_in_at,
+            completed_at=row.completed_at,
             cancelled_at=row.cancelled_at,
+            # The release before does not write it. A rejection is the last change of a reservation.
+            rejected_at=row.rejected_at or (row.updated_at if row.status == Status.REJECTED else None),
             further_lines=() if row.further_lines is None else _lines_of(row.further_lines),
         )
+
+
+_STATUSES = {status.value: status for status in Status}
 
 
 def _lines_of(rows: Sequence[tuple[int, str, int]]) -> tuple[Line, ...]:
@@ -259,7 +268,10 @@ FIELDS: Sequence[Column[Any]] = (
     reservations.c.created_at,
     reservations.c.updated_at,
     reservations.c.confirmed_at,
+    reservations.c.checked_in_at,
+    reservations.c.completed_at,
     reservations.c.cancelled_at,
+    reservations.c.rejected_at,
 )
 
 

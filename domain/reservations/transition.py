@@ -1,7 +1,8 @@
-"""Changing a status: the only way there is, for every endpoint, step and maintenance job."""
+"""Changing reservations: the only way there is, for every endpoint, step and maintenance job."""
 
-from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+import json
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -14,12 +15,12 @@ from sqlalchemy.orm import Session
 from domain import items, outbox
 from domain.outbox import Event, Routes
 from domain.reservations import events
-from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
+from domain.reservations.lifecycle import MAX_HOLD, RELEASING, Kind, Status, allows
 from domain.reservations.table import Reservation, history, read, reservation_lines, reservations
 from domain.runtime.database import arrays, copy, lists, now
-from domain.runtime.errors import HoldExpired, Refusal, StaleVersion, UnknownReservation, WrongStatus
+from domain.runtime.errors import HoldExpired, HoldTooLong, Refusal, WrongStatus
 
-#: Who changes a status when nobody asked for it.
+#: Who makes a change that nobody asked for.
 SYSTEM = "system"
 
 NOT_CONFIRMED = "the hold was not confirmed in time"
@@ -30,6 +31,7 @@ REACHED = {
     Status.CHECKED_IN: "checked_in_at",
     Status.COMPLETED: "completed_at",
     Status.CANCELLED: "cancelled_at",
+    Status.REJECTED: "rejected_at",
 }
 
 #: The statuses of which the reservation itself keeps who ended it and why, beside its history.
@@ -38,13 +40,24 @@ KEEPS_REASON = frozenset({Status.CANCELLED, Status.REJECTED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """A locked reservation, its new status, the reason, and who asked. `headers` tie its events to the request."""
+    """What is to become of a locked reservation: another status, new values of fields, or both.
+
+    `reason` says why and `changed_by` who asked. `headers` tie its events to the request.
+    """
 
     of: Reservation
-    to: Status
+    to: Status | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
     reason: str | None = None
     changed_by: str = SYSTEM
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def kind(self) -> Kind:
+        """What the history calls it."""
+        if self.to is not None:
+            return Kind.STATUS
+        return Kind.EXTENDED if "expires_at" in self.fields else Kind.CHANGED
 
 
 def lock(session: Session, ids: Collection[UUID]) -> Sequence[Reservation]:
@@ -59,59 +72,22 @@ _LOCK = (
 )
 
 
-def change(
-    session: Session,
-    reservation_id: UUID,
-    to: Status,
-    *,
-    reason: str | None = None,
-    changed_by: str = SYSTEM,
-    precondition: Callable[[Reservation], None] | None = None,
-    expected_version: int | None = None,
-    headers: Mapping[str, str] | None = None,
-    routes: Routes,
-) -> Reservation | Refusal:
-    """Lock one reservation and change its status. Raises UnknownReservation, StaleVersion.
-
-    A reservation that has the status already is returned as it is: whoever lost the first answer asks again, with the
-    version from before. Otherwise `precondition` is called with the reservation and may raise a refusal, and an
-    expected version must be the current one. For the answer see `transition`.
-    """
-    locked = lock(session, [reservation_id])
-    if not locked:
-        raise UnknownReservation(reservation_id)
-    (one,) = locked
-    if one.status is to:
-        return one
-    # A hold that has lapsed is refused as such, whatever version is named: its version depends on maintenance.
-    if (precondition or expected_version is not None) and not _has_lapsed(one, now(session)):
-        _require(one, precondition, expected_version)
-    asked = Change(of=one, to=to, reason=reason, changed_by=changed_by, headers=headers or {})
-    return transition(session, [asked], routes)[0]
-
-
-def _require(
-    one: Reservation, precondition: Callable[[Reservation], None] | None, expected_version: int | None
-) -> None:
-    if precondition is not None:
-        precondition(one)
-    if expected_version is not None and expected_version != one.version:
-        raise StaleVersion(expected_version, one.version)
-
-
-def transition(session: Session, changes: Sequence[Change], routes: Routes) -> Sequence[Reservation | Refusal]:
-    """Change the status of reservations that the caller has locked. Return a result for each.
+def transition(
+    session: Session, changes: Sequence[Change], routes: Routes, moment: datetime | None = None
+) -> Sequence[Reservation | Refusal]:
+    """Change reservations that the caller has locked. Return a result for each.
 
     An overdue hold becomes EXPIRED instead, whatever was asked, and its result is HoldExpired: commit, and only then
     raise it. The result is the same if it is EXPIRED already. Any other refusal changes nothing. Pass all changes of
-    a transaction in one call: it locks their items in order.
+    a transaction in one call: it locks their items in order. `moment` is the database's time since the locks, if the
+    caller knows it.
     """
     if not changes:
         return []
-    moment = now(session)
-    moves = [_decide(one, moment) for one in changes]
-    _write(session, [move for move in moves if move is not None], routes)
-    return [_answer(one, move) for one, move in zip(changes, moves, strict=True)]
+    moment = moment or now(session)
+    decided = [_decide(one, moment) for one in changes]
+    _write(session, [one for one in decided if isinstance(one, _Move)], moment, routes)
+    return [_answer(one, result) for one, result in zip(changes, decided, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,78 +96,106 @@ class _Move:
     after: Reservation
 
 
-def _decide(asked: Change, moment: datetime) -> _Move | None:
-    """Return the move that a change leads to, or None if the lifecycle does not allow it."""
-    if asked.to is not Status.EXPIRED and _is_overdue(asked.of, moment):
+def _decide(asked: Change, moment: datetime) -> _Move | Refusal:
+    """Return the move that a change leads to, or why it is refused."""
+    if asked.to is not Status.EXPIRED and is_overdue(asked.of, moment):
         asked = Change(of=asked.of, to=Status.EXPIRED, reason=NOT_CONFIRMED, headers=asked.headers)
-    if asked.to not in TRANSITIONS.get(asked.of.status, ()):
-        return None
-    after = replace(asked.of, status=asked.to, version=asked.of.version + 1, updated_at=moment)
-    if asked.to is Status.CONFIRMED:
-        after = replace(after, confirmed_at=moment)
-    if asked.to is Status.CANCELLED:
-        after = replace(after, cancelled_at=moment)
+    return _refuse(asked) or _Move(asked, _after(asked, moment))
+
+
+def _refuse(asked: Change) -> Refusal | None:
+    one = asked.of
+    if one.status is Status.EXPIRED and asked.to is not Status.EXPIRED:
+        return _expired(one)
+    if not allows(one.status, asked.to, asked.fields):
+        return WrongStatus(one.status, asked.to)
+    latest = one.created_at + MAX_HOLD
+    if "expires_at" in asked.fields and asked.fields["expires_at"] > latest:
+        return HoldTooLong(one.id, latest)
+    return None
+
+
+def _expired(one: Reservation) -> HoldExpired:
+    assert one.expires_at is not None, "only a hold expires"
+    return HoldExpired(one.id, one.expires_at)
+
+
+def _after(asked: Change, moment: datetime) -> Reservation:
+    values: dict[str, Any] = {"version": asked.of.version + 1, "updated_at": moment, **asked.fields}
+    if asked.to is not None:
+        values["status"] = asked.to
+    if asked.to in REACHED:
+        values[REACHED[asked.to]] = moment
     if asked.to in KEEPS_REASON:
-        after = replace(after, cancellation_reason=asked.reason)
-    return _Move(asked, after)
+        values["cancellation_reason"] = asked.reason
+    return replace(asked.of, **values)
 
 
-def _has_lapsed(reservation: Reservation, moment: datetime) -> bool:
-    """Return whether a reservation is a hold that was not confirmed in time, seen by maintenance or not."""
-    return reservation.status is Status.EXPIRED or _is_overdue(reservation, moment)
-
-
-def _is_overdue(reservation: Reservation, moment: datetime) -> bool:
+def is_overdue(reservation: Reservation, moment: datetime) -> bool:
+    """Return whether a reservation is a hold that should have expired by that moment."""
     expires_at = reservation.expires_at
     return reservation.status is Status.PENDING and expires_at is not None and expires_at <= moment
 
 
-def _answer(asked: Change, move: _Move | None) -> Reservation | Refusal:
-    status = asked.of.status if move is None else move.after.status
-    if status is Status.EXPIRED and asked.to is not Status.EXPIRED:
-        assert asked.of.expires_at is not None
-        return HoldExpired(asked.of.id, asked.of.expires_at)
-    return WrongStatus(asked.of.status, asked.to) if move is None else move.after
+def _answer(asked: Change, decided: _Move | Refusal) -> Reservation | Refusal:
+    if isinstance(decided, Refusal):
+        return decided
+    has_expired = decided.after.status is Status.EXPIRED and asked.to is not Status.EXPIRED
+    return _expired(decided.after) if has_expired else decided.after
 
 
-def _write(session: Session, moves: Sequence[_Move], routes: Routes) -> None:
+def _write(session: Session, moves: Sequence[_Move], moment: datetime, routes: Routes) -> None:
     if not moves:
         return
-    for to in {move.after.status for move in moves}:
-        _rewrite(session, to, [move for move in moves if move.after.status is to])
-    _rewrite_lines(session, [move.after for move in moves if move.after.further_lines])
+    alike: dict[tuple[Status | None, tuple[str, ...]], list[_Move]] = defaultdict(list)
+    for move in moves:
+        alike[move.change.to, tuple(move.change.fields)].append(move)
+    for (to, names), some in alike.items():
+        _rewrite(session, to, names, some, moment)
+    _rewrite_lines(session, moves)
     copy(session, history, _HISTORY_COLUMNS, map(_history, moves))
     outbox.record(session, (event for move in moves for event in _events(move)), routes)
     _give_back(session, [move.after for move in moves if move.after.status in RELEASING])
 
 
-def _events(move: _Move) -> Sequence[Event]:
-    return events.of_change(move.after, move.change.of.status, move.change.reason, move.change.headers)
+def _events(move: _Move) -> Iterator[Event]:
+    change = move.change
+    if change.to is not None:
+        yield from events.of_status(move.after, change.of.status, change.reason, change.headers)
+    yield from events.of_fields(move.after, change.of, change.fields, change.headers)
 
 
-def _rewrite(session: Session, to: Status, moves: Sequence[_Move]) -> None:
-    values: dict[str, Any] = {
-        "status": to,
-        "version": reservations.c.version + 1,
-        "updated_at": moves[0].after.updated_at,
-    }
+def _rewrite(
+    session: Session, to: Status | None, names: Sequence[str], moves: Sequence[_Move], moment: datetime
+) -> None:
+    """Write one new status, or none, and the fields of these names into reservations."""
+    columns = {name: reservations.c[name].type for name in names}
+    changed = arrays("changed", id=Uuid, reason=Text, changed_by=Text, **columns)
+    values: dict[str, Any] = {"version": reservations.c.version + 1, "updated_at": moment}
+    values |= {name: changed.c[name] for name in names}
+    if to is not None:
+        values["status"] = to
     if to in REACHED:
-        values[REACHED[to]] = moves[0].after.updated_at
+        values[REACHED[to]] = moment
     if to in KEEPS_REASON:
-        values |= {"cancellation_reason": _changed.c.reason, "cancelled_by": _changed.c.changed_by}
-    changes = lists(
-        _changed,
+        values |= {"cancellation_reason": changed.c.reason, "cancelled_by": changed.c.changed_by}
+    given = lists(
+        changed,
         id=[move.after.id for move in moves],
         reason=[move.change.reason for move in moves],
         changed_by=[move.change.changed_by for move in moves],
+        **{name: [move.change.fields[name] for move in moves] for name in names},
     )
-    session.execute(update(reservations).where(reservations.c.id == _changed.c.id).values(values), changes)
+    session.execute(update(reservations).where(reservations.c.id == changed.c.id).values(values), given)
 
 
-def _rewrite_lines(session: Session, changed: Sequence[Reservation]) -> None:
+def _rewrite_lines(session: Session, moves: Sequence[_Move]) -> None:
     """Write into the further lines of reservations until when they are held, or that they are not only held."""
-    for held_until in {_held_until(one) for one in changed}:
-        ids = [one.id for one in changed if _held_until(one) == held_until]
+    until: dict[datetime | None, list[UUID]] = defaultdict(list)
+    for move in moves:
+        if move.after.further_lines and _held_until(move.after) != _held_until(move.change.of):
+            until[_held_until(move.after)].append(move.after.id)
+    for held_until, ids in until.items():
         session.execute(_HOLD_LINES, {"ids": ids, "until": held_until})
 
 
@@ -199,18 +203,26 @@ def _held_until(one: Reservation) -> datetime | None:
     return one.expires_at if one.status is Status.PENDING else None
 
 
-_changed = arrays("changed", id=Uuid, reason=Text, changed_by=Text)
 _ids = cast(bindparam("ids"), ARRAY(Uuid))
 _HOLD_LINES = (
     update(reservation_lines)
     .values(held_until=bindparam("until", type_=reservation_lines.c.held_until.type))
     .where(reservation_lines.c.reservation_id == any_(_ids))
 )
-_HISTORY_COLUMNS = ("reservation_id", "from_status", "to_status", "changed_by", "reason")
+_HISTORY_COLUMNS = ("reservation_id", "from_status", "to_status", "changed_by", "reason", "kind", "details")
 
 
 def _history(move: _Move) -> tuple[Any, ...]:
-    return move.after.id, move.change.of.status, move.after.status, move.change.changed_by, move.change.reason
+    change, after = move.change, move.after
+    return after.id, change.of.status, after.status, change.changed_by, change.reason, change.kind, _details(change)
+
+
+def _details(change: Change) -> str | None:
+    """Return the fields of a change with their former and their new values, as JSON."""
+    if not change.fields:
+        return None
+    details = {name: {"from": getattr(change.of, name), "to": value} for name, value in change.fields.items()}
+    return json.dumps(details, default=datetime.isoformat)
 
 
 def _give_back(session: Session, released: Sequence[Reservation]) -> None:

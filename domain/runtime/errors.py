@@ -15,6 +15,7 @@ HoldfastError
 │       ├── InsufficientAvailableStock
 │       ├── WrongStatus
 │       ├── HoldExpired
+│       ├── HoldTooLong
 │       ├── StaleVersion
 │       ├── StalePrecondition
 │       └── IdempotencyKeyReused
@@ -153,10 +154,10 @@ class InsufficientAvailableStock(Conflict):
 
 @dataclass(eq=False)
 class WrongStatus(Conflict):
-    """Raised when the lifecycle does not allow a change from the present status."""
+    """Raised when the lifecycle does not allow a change in the present status. `to` is the new status, if any."""
 
     status: str
-    to: str
+    to: str | None = None
 
 
 @dataclass(eq=False)
@@ -165,6 +166,14 @@ class HoldExpired(Conflict):
 
     reservation_id: UUID
     expired_at: datetime
+
+
+@dataclass(eq=False)
+class HoldTooLong(Conflict):
+    """Raised when a hold is to be extended beyond the longest life of a hold, which ends at `latest_expires_at`."""
+
+    reservation_id: UUID
+    latest_expires_at: datetime
 
 
 @dataclass(eq=False)

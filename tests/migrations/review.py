@@ -62,7 +62,11 @@ def reviewed() -> Iterator[None]:
         if _is_autocommit(connection) and not HARMLESS.match(statement):
             raise LockingError(f"This is not for an autocommit_block: {statement.strip()}")
 
-    with _listening(begin=begin, commit=commit, before_execute=execute):
+    def executed(connection: Connection, *_: Any) -> None:
+        if not _is_autocommit(connection):
+            _review_order(connection, began[connection])
+
+    with _listening(begin=begin, commit=commit, before_execute=execute, after_execute=executed):
         yield
 
 
@@ -73,10 +77,22 @@ def _review(began: dict[int, Use], ended: dict[int, Use], locked: dict[int, set[
             raise LockingError(f"{later.name} is written anew while it is locked.")
         if later.scans > earlier.scans:
             raise LockingError(f"{later.name} is read from end to end while it is locked.")
-    blocked = [began[oid].name for oid in there_before if locked[oid] & BLOCKING]
-    if len(blocked) > 1:
-        # Requests lock tables in more than one order, so there is none that a migration could keep to.
+
+
+def _review_order(connection: Connection, began: dict[int, Use]) -> None:
+    """Requests lock tables in more than one order, so there is none that a migration could keep to.
+
+    It may lock a second table only by a statement that gives up before PostgreSQL looks for deadlocks.
+    """
+    blocked = [began[oid].name for oid, modes in _locked(connection).items() if oid in began and modes & BLOCKING]
+    if len(blocked) > 1 and not _driver(connection).execute(_GIVES_UP_IN_TIME).fetchone()[0]:
         raise LockingError(f"{' and '.join(blocked)} are locked by one transaction, which may deadlock with requests.")
+
+
+_GIVES_UP_IN_TIME = """
+    SELECT 0 < l.setting::int AND l.setting::int <= d.setting::int / 2
+    FROM pg_settings AS l, pg_settings AS d WHERE (l.name, d.name) = ('lock_timeout', 'deadlock_timeout')
+"""
 
 
 def _uses(connection: Connection) -> dict[int, Use]:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from migrations import locks
-from tests.migrations.databases import PLANTED, REVISIONS, command, connected, planted, read
+from tests.migrations.databases import PLANTED, REVISIONS, command, connected, planted, read, upgrade
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -150,3 +150,25 @@ def has_given_up_once(url: str) -> bool:
             " WHERE datname = current_database() AND locktype = 'advisory' AND state = 'idle' AND query = 'ROLLBACK'",
         )
     )
+
+
+def test_a_request_that_locks_the_same_two_tables_in_the_other_order_is_not_ended(url: str) -> None:
+    """It waits for less than the second after which PostgreSQL would look for a deadlock."""
+    upgrade(url, "0007")
+    with connected(url) as request:
+        request.execute(text("SET lock_timeout = '900ms'"))
+        request.execute(text("BEGIN"))
+        request.execute(text("UPDATE items SET name = name"))
+        process = command(url, "0008")
+        wait_until("the migration waits for the items", lambda: is_waiting_for_the_items(url))
+        request.execute(text("UPDATE reservation_lines SET quantity = quantity"))
+        request.execute(text("COMMIT"))
+    _, errors = process.communicate(timeout=60)
+
+    assert (process.returncode, errors, version(url)) == (0, "", "0008")
+    validated = "SELECT convalidated FROM pg_constraint WHERE conname = 'fk_reservation_lines_item_id'"
+    assert read(url, validated) == [(True,)]
+
+
+def is_waiting_for_the_items(url: str) -> bool:
+    return bool(read(url, "SELECT FROM pg_locks WHERE relation = 'items'::regclass AND NOT granted"))

@@ -66,6 +66,13 @@ BAD = {
     "two tables": in_a_transaction(
         "ALTER TABLE outbox ADD COLUMN planted text", "ALTER TABLE reservations ADD COLUMN planted text"
     ),
+    "two tables by a statement that waits for long": in_a_transaction(
+        "ALTER TABLE reservation_lines ADD CONSTRAINT planted FOREIGN KEY (item_id) REFERENCES items (id) NOT VALID"
+    ),
+    "two tables, of which the second one is waited for": in_a_transaction(
+        "SET LOCAL lock_timeout = '500ms'; ALTER TABLE outbox ADD COLUMN planted text",
+        "ALTER TABLE reservations ADD COLUMN planted text",
+    ),
     "two statements in one": outside("ANALYZE outbox; ALTER TABLE outbox ADD COLUMN planted text"),
 }
 
@@ -88,6 +95,12 @@ GOOD = {
     "columns": in_a_transaction(
         "ALTER TABLE outbox ADD COLUMN planted text, ADD COLUMN planted_too int NOT NULL DEFAULT 7"
     ),
+    "a foreign key that gives up in time": in_a_transaction(
+        "SET LOCAL lock_timeout = '500ms'; ALTER TABLE reservation_lines ADD CONSTRAINT planted"
+        " FOREIGN KEY (item_id) REFERENCES items (id) NOT VALID"
+    )
+    + "\n"
+    + outside("ALTER TABLE reservation_lines VALIDATE CONSTRAINT planted"),
     "no column": in_a_transaction("ALTER TABLE reservations DROP COLUMN note"),
     "a longer type": in_a_transaction("ALTER TABLE reservations ALTER COLUMN cancelled_by TYPE varchar(300)"),
     "a table": in_a_transaction(

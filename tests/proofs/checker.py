@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from domain import invariants
 from domain.idempotency import requests
 from domain.outbox.table import outbox, pending
-from domain.reservations.lifecycle import Status
+from domain.reservations.lifecycle import Kind, Status
 from domain.reservations.table import history, reservations
 from tests.proofs.cluster.cluster import Cluster
 from tests.proofs.cluster.partners import Receipt, Received
@@ -28,6 +28,9 @@ EVENT_TYPES = {
     Status.REJECTED: ("booking.status_changed", "booking.rejected"),
     Status.EXPIRED: ("booking.status_changed", "booking.expired"),
 }
+
+#: The event of a change that is not one of the status.
+EVENT_TYPE = {Kind.EXTENDED: "booking.extended", Kind.CHANGED: "booking.changed"}
 
 SINKS = ("journal", "partner")
 CONFIRMATION = "confirmation"
@@ -134,7 +137,8 @@ def _check_that_all_is_recorded(session: Session, rows: Rows) -> None:
     """Each step of a reservation is recorded for each sink, once, in the order of the steps."""
     happened: dict[UUID, list[str]] = defaultdict(list)
     for step in session.execute(select(history).order_by(history.c.id)):
-        happened[step.reservation_id] += EVENT_TYPES[Status(step.to_status)]
+        of_fields = EVENT_TYPE.get(step.kind)
+        happened[step.reservation_id] += [of_fields] if of_fields else EVENT_TYPES[Status(step.to_status)]
     for sink in SINKS:
         recorded: dict[UUID, list[str]] = defaultdict(list)
         for row in rows[sink]:

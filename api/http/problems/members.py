@@ -40,8 +40,9 @@ FURTHER: Mapping[str, Member] = {
     "external_reference": Member("The outside reference that another reservation has"),
     "adjust_quantity_by": Member("The change of the stock that was requested", INTEGER),
     "current_status": Member("The status of the reservation"),
-    "to": Member("The status that was requested"),
+    "to": Member("The status that was requested, if one was"),
     "expired_at": Member("When the hold expired", format="date-time"),
+    "latest_expires_at": Member("The latest time until which the hold may be extended", format="date-time"),
     "expected_version": Member("The version that was expected", INTEGER),
     "current_version": Member("The version of the reservation; an item has none", INTEGER),
     "if_match": Member("The header If-Match"),
@@ -50,4 +51,4 @@ FURTHER: Mapping[str, Member] = {
 }
 
 #: Those that a problem of their type may lack.
-OPTIONAL = frozenset({"current_version"})
+OPTIONAL = frozenset({"current_version", "to"})

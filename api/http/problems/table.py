@@ -91,10 +91,10 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         status=409,
         title="Wrong status",
         detail=(
-            "The reservation cannot change from {status} to {to}. Nothing was changed. GET it to see its current"
-            " status."
+            "The reservation is {status}, and in this status it cannot be changed in this way. Nothing was changed. GET"
+            " it to see its current status."
         ),
-        when="The lifecycle of reservations does not allow this change from the present status.",
+        when="The lifecycle of reservations does not allow this change in the present status.",
         remedy="GET the reservation to see its status. Asking for the status that it has already is never refused.",
     ),
     errors.HoldExpired: ProblemType(
@@ -103,6 +103,16 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         detail="The hold expired at {expired_at}, and its units are available again. Make a new reservation.",
         when="A hold is to be changed that was not confirmed before its `expires_at`.",
         remedy="Make a new reservation.",
+    ),
+    errors.HoldTooLong: ProblemType(
+        status=409,
+        title="Hold too long",
+        detail=(
+            "A hold lasts for 7 days at most, counted from when it was made. This one may be extended until"
+            " {latest_expires_at}. Nothing was changed; extend it by less, or confirm it."
+        ),
+        when="A hold is to be extended to more than 7 days, counted from when it was made.",
+        remedy="Extend it until `latest_expires_at` at most, or confirm it.",
     ),
     errors.StaleVersion: ProblemType(
         status=409,

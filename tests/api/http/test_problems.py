@@ -37,6 +37,7 @@ SAMPLES = {
     UUID: UUID(int=7),
     datetime: datetime(2030, 1, 31, tzinfo=UTC),
     int | None: 7,
+    str | None: "ROOM-101",
 }
 
 

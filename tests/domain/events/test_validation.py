@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -16,9 +17,9 @@ from domain.fulfilment import STEP_TYPES, confirmation
 from domain.items import MAX_ID, MAX_QUANTITY
 from domain.outbox import Event, Routes, record
 from domain.outbox.table import outbox
-from domain.reservations import Change, Reservation
-from domain.reservations.events import CREATED, OWN_EVENT, STATUS_CHANGED
-from domain.reservations.lifecycle import RELEASING, TRANSITIONS, Status
+from domain.reservations import Amendment, Change, Extension, Reservation
+from domain.reservations.events import CHANGED, CREATED, EXTENDED, OWN_EVENT, STATUS_CHANGED
+from domain.reservations.lifecycle import CHANGEABLE, RELEASING, TRANSITIONS, Status
 from domain.reservations.table import reservations as table
 from tests.support.builders import (
     Db,
@@ -36,7 +37,7 @@ from tests.support.outbox import rows
 Schema = dict[str, Any]
 
 #: All event types that the domain can record.
-TYPES = sorted({CREATED, STATUS_CHANGED, *OWN_EVENT.values(), *STEP_TYPES})
+TYPES = sorted({CREATED, STATUS_CHANGED, EXTENDED, CHANGED, *OWN_EVENT.values(), *STEP_TYPES})
 
 FROM = set(TRANSITIONS)
 TO = set().union(*TRANSITIONS.values())
@@ -103,12 +104,24 @@ def test_the_statuses_of_a_schema_are_those_that_the_lifecycle_allows() -> None:
         assert statuses(name, "to_status") == statuses(name, "status") == {to}
         assert statuses(name, "from_status") == {current for current, allowed in TRANSITIONS.items() if to in allowed}
     assert statuses("reservation_release", "status") == {Status.PENDING, *RELEASING}
+    assert statuses(EXTENDED, "status") == CHANGEABLE["expires_at"]
+    assert statuses(CHANGED, "status") == CHANGEABLE["note"]
+
+
+def test_the_schema_of_a_change_names_every_field_that_can_be_changed_so() -> None:
+    assert {*schema(CHANGED)["properties"]["changed"]["items"]["enum"], "expires_at"} == CHANGEABLE.keys()
 
 
 def test_every_event_that_the_domain_records_fits_its_schema(db: Db) -> None:
     for current, allowed in TRANSITIONS.items():
         for to in allowed:
             changed(db, a_reservation(db, current), to)
+    for current in CHANGEABLE["note"]:
+        amended(db, a_reservation(db, current))
+    with db.begin() as session:
+        longer = Extension(timedelta(days=1))
+        extended = reservations.change(session, a_hold(db, an_item(db)).id, longer, routes=routes_of(db))
+        assert isinstance(extended, Reservation)
     asked = [an_overdue_hold(db, an_item(db)), *(a_hold(db, an_item(db)) for _ in range(3))]
     ended = [a_reservation(db, status) for status in RELEASING]
     overdue, confirmed, declined, given_up = (one.id for one in asked)
@@ -144,6 +157,12 @@ def changed(db: Db, one: Reservation, to: Status) -> None:
         change = Change(of=one, to=to, reason="Zoë\n\u2028", changed_by="someone")
         (after,) = reservations.transition(session, [change], routes_of(db))
         assert isinstance(after, Reservation) and after.status is to
+
+
+def amended(db: Db, one: Reservation) -> None:
+    with db.begin() as session:
+        noted = Amendment({"note": "Zoë\n\u2028"})
+        assert isinstance(reservations.change(session, one.id, noted, routes=routes_of(db)), Reservation)
 
 
 def broken(event_type: str) -> Iterator[tuple[str, Event]]:

@@ -1,6 +1,7 @@
 """Baskets beside a model, step by step: all lines or none, and every unit is given back once."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -19,7 +20,7 @@ from sqlalchemy import select
 
 from domain import items, reservations
 from domain.idempotency import Answered
-from domain.reservations import Change, Filter
+from domain.reservations import Change, Extension, Filter
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations as table
 from domain.runtime.errors import SoldOut
@@ -139,6 +140,15 @@ class Baskets(RuleBasedStateMachine):
             basket.status = to
         elif basket.status is Status.PENDING or (basket.status, to) == (Status.CONFIRMED, Status.CANCELLED):
             self._end(basket, to)
+
+    @rule(one=made, hours=st.integers(1, 24))
+    def extend(self, one: UUID, hours: int) -> None:
+        with self.db.begin() as session:
+            reservations.change(session, one, Extension(timedelta(hours=hours)), routes=ROUTES)
+
+        basket = self.baskets[one]
+        if basket.is_lapsed():
+            self._end(basket, Status.EXPIRED)
 
     def _end(self, basket: ModelBasket, to: Status) -> None:
         basket.status = to

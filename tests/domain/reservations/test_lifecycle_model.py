@@ -1,7 +1,7 @@
 """Reservations beside a model, step by step: stock, statuses and versions always agree with it."""
 
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,10 +20,18 @@ from sqlalchemy import func, select, update
 
 from domain import invariants, items, reservations
 from domain.idempotency import Answered
-from domain.reservations import Change, Filter, Reservation
-from domain.reservations.lifecycle import Status
+from domain.reservations import Amendment, Change, Extension, Filter, Reservation
+from domain.reservations.lifecycle import Kind, Status
+from domain.reservations.table import history
 from domain.reservations.table import reservations as table
-from domain.runtime.errors import HoldExpired, InsufficientAvailableStock, Refusal, SoldOut, WrongStatus
+from domain.runtime.errors import (
+    HoldExpired,
+    HoldTooLong,
+    InsufficientAvailableStock,
+    Refusal,
+    SoldOut,
+    WrongStatus,
+)
 from tests.conftest import empty
 from tests.support.builders import ROUTES, Db, a_request, an_item, reserve, with_routes
 from tests.support.hypothesis_settings import MODEL
@@ -35,11 +43,16 @@ MAY = {
     Status.CONFIRMED: {Status.CHECKED_IN, Status.COMPLETED, Status.CANCELLED, Status.NO_SHOW},
     Status.CHECKED_IN: {Status.COMPLETED, Status.CANCELLED},
 }
+HAS_NOT_ENDED = MAY.keys()
 GIVES_BACK = {Status.CANCELLED, Status.REJECTED, Status.NO_SHOW, Status.EXPIRED}
 
 ITEMS = 2
 quantities = st.integers(1, 4)
 places = st.integers(0, ITEMS - 1)
+
+#: For how long holds are to last: for less and for more than they do, for the most that there is, and for longer.
+LASTING = [timedelta(minutes=1), timedelta(hours=1), timedelta(days=6), timedelta(days=7, seconds=1)]
+MAX_HOLD = timedelta(days=7)
 
 
 @dataclass
@@ -51,6 +64,9 @@ class ModelReservation:
     status: Status = Status.PENDING
     is_overdue: bool = False
     version: int = 1
+    note: str | None = None
+    expires_at: datetime | None = None
+    kinds: list[Kind] = field(default_factory=lambda: [Kind.CREATED])
 
     def is_overdue_hold(self) -> bool:
         return self.is_overdue and self.status is Status.PENDING
@@ -116,7 +132,10 @@ class Reservations(RuleBasedStateMachine):
         by_item = [item.id for item in self.items]
         new = [(by_item.index(one.item_id), one.quantity) for one in found]
         assert sorted(new) == sorted(accepted)
-        self.reservations |= {one.id: ModelReservation(by_item.index(one.item_id), one.quantity) for one in found}
+        self.reservations |= {
+            one.id: ModelReservation(by_item.index(one.item_id), one.quantity, expires_at=one.expires_at)
+            for one in found
+        }
         return [one.id for one in found]
 
     @rule(asked=st.lists(st.tuples(made, st.sampled_from(ASKED)), min_size=1, max_size=3, unique_by=lambda one: one[0]))
@@ -138,8 +157,56 @@ class Reservations(RuleBasedStateMachine):
         else:
             assert isinstance(answer, HoldExpired if one.status is Status.EXPIRED else WrongStatus)
 
+    @rule(one=made, lasting=st.sampled_from(LASTING))
+    def extend(self, one: UUID, lasting: timedelta) -> None:
+        with self.db.begin() as session:
+            before = reservations.get(session, one)
+            answer = reservations.change(session, one, Extension(lasting), routes=ROUTES)
+
+        model = self.reservations[one]
+        if model.is_overdue_hold():
+            assert isinstance(answer, HoldExpired)
+            self._set_status(model, Status.EXPIRED)
+        elif model.status is not Status.PENDING:
+            assert isinstance(answer, HoldExpired if model.status is Status.EXPIRED else WrongStatus)
+        elif lasting > MAX_HOLD:
+            assert isinstance(answer, HoldTooLong)
+            assert answer.latest_expires_at == before.created_at + MAX_HOLD
+        else:
+            assert isinstance(answer, Reservation) and answer.expires_at and model.expires_at
+            assert answer.expires_at >= model.expires_at
+            if answer.expires_at > model.expires_at:
+                assert answer.expires_at == answer.updated_at + lasting
+                self._note(model, Kind.EXTENDED)
+            model.expires_at = answer.expires_at
+
+    @rule(one=made, note=st.sampled_from([None, "", "Late", "Zoë"]))
+    def amend(self, one: UUID, note: str | None) -> None:
+        with self.db.begin() as session:
+            answer = reservations.change(session, one, Amendment({"note": note}), routes=ROUTES)
+
+        model = self.reservations[one]
+        if model.is_overdue_hold():
+            assert isinstance(answer, HoldExpired)
+            self._set_status(model, Status.EXPIRED)
+        elif model.status is Status.EXPIRED:
+            assert isinstance(answer, HoldExpired)
+        elif model.note == note:
+            assert isinstance(answer, Reservation)
+        elif model.status not in HAS_NOT_ENDED:
+            assert isinstance(answer, WrongStatus)
+        else:
+            assert isinstance(answer, Reservation) and answer.note == note
+            model.note = note
+            self._note(model, Kind.CHANGED)
+
+    def _note(self, one: ModelReservation, kind: Kind) -> None:
+        one.version += 1
+        one.kinds.append(kind)
+
     def _set_status(self, one: ModelReservation, to: Status) -> None:
-        one.status, one.version = to, one.version + 1
+        one.status = to
+        self._note(one, Kind.STATUS)
         self.available[one.place] += one.quantity if to in GIVES_BACK else 0
 
     @rule(one=made)
@@ -179,11 +246,14 @@ class Reservations(RuleBasedStateMachine):
     def the_database_agrees_with_the_model(self) -> None:
         with self.db.begin() as session:
             violated = [finding for finding in invariants.examine(session) if finding.violations]
-            stored = {one.id: (one.status, one.version) for one in session.execute(select(table))}
+            stored = {one.id: (one.status, one.version, one.note) for one in session.execute(select(table))}
+            noted = session.execute(select(history.c.reservation_id, history.c.kind).order_by(history.c.id)).all()
             counted = [(one.available_quantity, one.stock_quantity) for one in items.find(session, limit=10)]
 
         assert violated == []
-        assert stored == {one: (model.status, model.version) for one, model in self.reservations.items()}
+        assert stored == {one: (model.status, model.version, model.note) for one, model in self.reservations.items()}
+        for one, model in self.reservations.items():
+            assert [kind for reservation_id, kind in noted if reservation_id == one] == model.kinds
         assert counted == list(zip(self.available, self.stock, strict=True))
 
 

@@ -40,7 +40,7 @@ def test_a_hold_takes_its_units_and_records_its_history_and_its_events(db: Db) -
     with db.begin() as session:
         recorded = session.execute(select(outbox.c.type, outbox.c.destination).order_by(outbox.c.id)).all()
         assert recorded == [("booking.created", "events"), ("reservation_confirm", "confirmation")]
-        assert session.execute(select(history.c.to_status)).scalars().all() == ["PENDING"]
+        assert session.execute(select(history.c.kind, history.c.to_status)).all() == [("created", "PENDING")]
 
 
 def test_the_requests_of_one_set_are_decided_one_after_the_other_on_the_same_stock(db: Db) -> None:
@@ -241,6 +241,7 @@ def test_an_import_chooses_the_status_the_time_and_the_reference(db: Db, status:
     assert (imported.status, imported.created_at, imported.external_reference) == (status, made_at, "B-1")
     assert (imported.expires_at is None) == (status is not Status.PENDING)
     assert (imported.confirmed_at == made_at) == (status in {Status.CONFIRMED, Status.CHECKED_IN})
+    assert (imported.checked_in_at == made_at) == (status is Status.CHECKED_IN)
     assert types == ["booking.created", *(["reservation_confirm"] if status is Status.PENDING else [])]
     assert available(db, item) == 6
     assert violations(db) == {}

@@ -35,6 +35,7 @@ TIMESTAMPS = {
     Status.CHECKED_IN: "checked_in_at",
     Status.COMPLETED: "completed_at",
     Status.CANCELLED: "cancelled_at",
+    Status.REJECTED: "rejected_at",
 }
 
 
@@ -86,6 +87,9 @@ def test_a_change_writes_version_timestamp_history_and_events_and_gives_stock_ba
     reached = {name: getattr(row, name) for name in TIMESTAMPS.values() if getattr(row, name)}
     assert reached == ({TIMESTAMPS[to]: row.updated_at} if to in TIMESTAMPS else {})
     assert steps(db) == [(current, to, "someone", "because")]
+    with db.begin() as session:
+        assert reservations.get(session, before.id) == after
+        assert session.execute(select(history.c.kind, history.c.details)).all() == [("status", None)]
     assert [one.type for one in rows(db)] == ["booking.status_changed", *OWN_EVENTS[to]]
     gives_back = to in {Status.CANCELLED, Status.REJECTED, Status.EXPIRED, Status.NO_SHOW}
     assert available(db, item_of(db, before)) == (10 if gives_back else 7)

@@ -1,0 +1,108 @@
+"""What may be asked of one reservation: another status, a longer hold, or new values of its fields."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from domain.outbox import Routes
+from domain.reservations.lifecycle import Status
+from domain.reservations.table import Reservation
+from domain.reservations.transition import SYSTEM, Change, is_overdue, lock, transition
+from domain.runtime.database import now
+from domain.runtime.errors import Refusal, StaleVersion, UnknownReservation
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """The hold is to last for at least this long from now on. It never becomes shorter."""
+
+    hold_for: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """These fields are to have these values."""
+
+    fields: Mapping[str, Any]
+
+
+Wanted = Status | Extension | Amendment
+
+
+def change(
+    session: Session,
+    reservation_id: UUID,
+    wanted: Wanted,
+    *,
+    reason: str | None = None,
+    changed_by: str = SYSTEM,
+    precondition: Callable[[Reservation], None] | None = None,
+    expected_version: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    routes: Routes,
+) -> Reservation | Refusal:
+    """Lock one reservation and change it as is wanted. Raises UnknownReservation, StaleVersion.
+
+    A reservation that is so already is returned as it is: whoever lost the first answer asks again, with the version
+    from before. Otherwise `precondition` is called with the reservation and may raise a refusal, and an expected
+    version must be the current one. For the answer see `transition`.
+    """
+    locked = lock(session, [reservation_id])
+    if not locked:
+        raise UnknownReservation(reservation_id)
+    (one,) = locked
+    moment = now(session)
+    if _is_so(one, wanted, moment):
+        return one
+    # A hold that has lapsed is refused as such, whatever version is named: its version depends on maintenance.
+    if not _has_lapsed(one, moment):
+        _require(one, precondition, expected_version)
+    asked = Change(
+        of=one,
+        to=wanted if isinstance(wanted, Status) else None,
+        fields=_fields(one, wanted, moment),
+        reason=reason,
+        changed_by=changed_by,
+        headers=headers or {},
+    )
+    return transition(session, [asked], routes, moment)[0]
+
+
+def _is_so(one: Reservation, wanted: Wanted, moment: datetime) -> bool:
+    match wanted:
+        case Status():
+            return one.status is wanted
+        case Extension(hold_for):
+            expires_at = one.expires_at
+            return one.status is Status.PENDING and expires_at is not None and expires_at >= moment + hold_for
+        case Amendment():
+            return not _has_lapsed(one, moment) and not _fields(one, wanted, moment)
+
+
+def _has_lapsed(one: Reservation, moment: datetime) -> bool:
+    """Return whether a reservation is a hold that was not confirmed in time, seen by maintenance or not."""
+    return one.status is Status.EXPIRED or is_overdue(one, moment)
+
+
+def _require(
+    one: Reservation, precondition: Callable[[Reservation], None] | None, expected_version: int | None
+) -> None:
+    if precondition is not None:
+        precondition(one)
+    if expected_version is not None and expected_version != one.version:
+        raise StaleVersion(expected_version, one.version)
+
+
+def _fields(one: Reservation, wanted: Wanted, moment: datetime) -> Mapping[str, Any]:
+    """Return the fields that are to change, with their new values."""
+    match wanted:
+        case Status():
+            return {}
+        case Extension(hold_for):
+            return {"expires_at": moment + hold_for}
+        case Amendment(fields):
+            return {name: value for name, value in fields.items() if value != getattr(one, name)}
