@@ -17,9 +17,11 @@ from api.reservations.schemas import (
     Confirmation,
     Guest,
     LineView,
+    LongerHold,
     NewReservation,
     NoShow,
     Rejection,
+    ReservationChange,
     ReservationPage,
     ReservationView,
     Versioned,
@@ -43,15 +45,27 @@ HOLD = ReservationView(
     created_at=MADE,
     updated_at=MADE,
     confirmed_at=None,
+    checked_in_at=None,
+    completed_at=None,
     cancelled_at=None,
+    rejected_at=None,
 )
 _NEW_HOLD = NewReservation(
     sku=HOLD.sku, quantity=HOLD.quantity, guest=HOLD.guest, note=HOLD.note, metadata=HOLD.metadata
 )
 _CONFIRMED = replace(HOLD, status=Status.CONFIRMED, version=2, updated_at=CHANGED, confirmed_at=CHANGED)
 _REJECTED = replace(
-    HOLD, status=Status.REJECTED, version=2, updated_at=CHANGED, cancellation_reason="The room is being painted"
+    HOLD,
+    status=Status.REJECTED,
+    version=2,
+    updated_at=CHANGED,
+    cancellation_reason="The room is being painted",
+    rejected_at=CHANGED,
 )
+_CHECKED_IN = replace(_CONFIRMED, status=Status.CHECKED_IN, version=3, checked_in_at=CHANGED)
+_COMPLETED = replace(_CHECKED_IN, status=Status.COMPLETED, version=4, completed_at=CHANGED)
+_EXTENDED = replace(HOLD, version=2, updated_at=CHANGED, expires_at=CHANGED + timedelta(minutes=15))
+_NOTED = replace(HOLD, version=2, updated_at=CHANGED, note="Arrives at midnight")
 _CANCELLED = replace(
     HOLD,
     status=Status.CANCELLED,
@@ -62,7 +76,7 @@ _CANCELLED = replace(
 )
 
 
-def _change(body: Versioned, answer: ReservationView) -> Shown:
+def _change(body: Versioned | ReservationChange, answer: ReservationView) -> Shown:
     return Shown(body=body, answer=answer, reads=(KEY, CLIENT, IF_MATCH), writes=ETAG | REPLAYED)
 
 
@@ -73,13 +87,11 @@ OPERATIONS: Mapping[str, Shown] = {
     "confirm_reservation": _change(Confirmation(expected_version=1), _CONFIRMED),
     "reject_reservation": _change(Rejection(reason=_REJECTED.cancellation_reason), _REJECTED),
     "cancel_reservation": _change(Cancellation(reason=_CANCELLED.cancellation_reason), _CANCELLED),
-    "check_in_reservation": _change(
-        CheckIn(expected_version=2), replace(_CONFIRMED, status=Status.CHECKED_IN, version=3)
-    ),
-    "complete_reservation": _change(
-        Completion(expected_version=3), replace(_CONFIRMED, status=Status.COMPLETED, version=4)
-    ),
+    "check_in_reservation": _change(CheckIn(expected_version=2), _CHECKED_IN),
+    "complete_reservation": _change(Completion(expected_version=3), _COMPLETED),
     "note_no_show": _change(
         NoShow(reason="Waited until midnight"), replace(_CONFIRMED, status=Status.NO_SHOW, version=3)
     ),
+    "extend_reservation": _change(LongerHold(ttl_seconds=900, expected_version=1), _EXTENDED),
+    "change_reservation": _change(ReservationChange(note=_NOTED.note), _NOTED),
 }

@@ -1,4 +1,4 @@
-"""Reservations over HTTP: making and reading them. Their status is changed in `status_changes`."""
+"""Reservations over HTTP: making and reading them. They are changed in `changes`."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -17,7 +17,7 @@ from api.http.decoding import NO_NUL, Strict
 from api.http.headers import client_of, key_of, trace_of
 from api.http.payloads import hash_of
 from api.http.responses import answered, changing, reading
-from api.reservations import status_changes
+from api.reservations import changes
 from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
 from domain import reservations
 from domain.idempotency import Answered
@@ -108,4 +108,4 @@ def _timestamp(name: str, written: str | None) -> datetime | None:
         raise Invalid(name, "it must be an RFC 3339 timestamp with UTC offset, such as 2030-01-31T12:00:00Z") from error
 
 
-ROUTES: Sequence[HTTPRouteHandler] = (make_reservation, list_reservations, get_reservation, *status_changes.ROUTES)
+ROUTES: Sequence[HTTPRouteHandler] = (make_reservation, list_reservations, get_reservation, *changes.ROUTES)

@@ -8,17 +8,17 @@ import msgspec
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
-from msgspec import Meta, Raw
+from msgspec import UNSET, Meta, Raw, UnsetType
 
 from api.http.decoding import sentence
 from api.http.fields import ItemId, Sku
 from domain.items import MAX_QUANTITY
 from domain.reservations import Claim, Page, Reservation
-from domain.reservations.lifecycle import Status
+from domain.reservations.lifecycle import MAX_HOLD, Status
 from domain.runtime.errors import Invalid
 
-#: The longest hold, 7 days: a client that forgets its holds does not keep stock from others for longer.
-MAX_TTL_SECONDS = 604_800
+#: No hold lasts for longer.
+MAX_TTL_SECONDS = int(MAX_HOLD.total_seconds())
 
 #: The most lines of a reservation. Their items are locked together, so they should not be many.
 MAX_LINES = 50
@@ -31,6 +31,8 @@ MAX_METADATA_DEPTH = 16
 
 Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[2])]
 Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["The guest's plans changed"])]
+Ttl = Annotated[int, Meta(ge=1, le=MAX_TTL_SECONDS, examples=[900])]
+Note = Annotated[str, Meta(max_length=2_000, examples=["Late arrival"])]
 Version = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[1])]
 
 #: An object of JSON, or null, as the client wrote it. Decoded and written anew, 1e308 would be 309 digits.
@@ -65,9 +67,9 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
     item_id: ItemId | None = None
     sku: Sku | None = None
     lines: Annotated[list[NewLine], Meta(min_length=1, max_length=MAX_LINES)] | None = None
-    ttl_seconds: Annotated[int, Meta(ge=1, le=MAX_TTL_SECONDS, examples=[900])] | None = None
+    ttl_seconds: Ttl | None = None
     guest: Guest | None = None
-    note: Annotated[str, Meta(max_length=2_000, examples=["Late arrival"])] | None = None
+    note: Note | None = None
     metadata: Metadata = msgspec.field(default_factory=_none)
 
     def __post_init__(self) -> None:
@@ -167,6 +169,21 @@ class NoShow(Reasoned, forbid_unknown_fields=True):
     """The reason and the version to change, both optional. Without a version, the current one is changed."""
 
 
+class LongerHold(Versioned, forbid_unknown_fields=True, kw_only=True):
+    """For how long the hold is to last from now on, and the version to extend. Without it, the current one is extended.
+
+    A hold that lasts for longer already stays as it is.
+    """
+
+    ttl_seconds: Ttl
+
+
+class ReservationChange(msgspec.Struct, forbid_unknown_fields=True):
+    """The fields to change, as a JSON Merge Patch (RFC 7396): null takes a value away. At least one must be given."""
+
+    note: Note | UnsetType | None = UNSET
+
+
 class LineView(msgspec.Struct):
     """Units of one item within a reservation."""
 
@@ -178,6 +195,7 @@ class LineView(msgspec.Struct):
 class ReservationView(msgspec.Struct):
     """A reservation. While it is PENDING, it is a hold that expires at `expires_at`. Timestamps are in UTC.
 
+    `confirmed_at` and its like say when it reached these statuses.
     `lines` has all its items; the first of them is also in `item_id`, `sku` and `quantity`.
     `cancellation_reason` says why it was cancelled or rejected.
     """
@@ -198,7 +216,10 @@ class ReservationView(msgspec.Struct):
     created_at: datetime
     updated_at: datetime
     confirmed_at: datetime | None
+    checked_in_at: datetime | None
+    completed_at: datetime | None
     cancelled_at: datetime | None
+    rejected_at: datetime | None
 
     @classmethod
     def of(cls, reservation: Reservation) -> Self:
@@ -219,7 +240,10 @@ class ReservationView(msgspec.Struct):
             created_at=reservation.created_at,
             updated_at=reservation.updated_at,
             confirmed_at=reservation.confirmed_at,
+            checked_in_at=reservation.checked_in_at,
+            completed_at=reservation.completed_at,
             cancelled_at=reservation.cancelled_at,
+            rejected_at=reservation.rejected_at,
         )
 
 

@@ -231,8 +231,13 @@ def test_of_confirm_and_cancel_at_once_exactly_one_wins(open_cluster: Open, nami
     check(cluster)
 
 
-def test_of_confirm_and_expire_at_once_exactly_one_wins(open_cluster: Open, seed: int) -> None:
-    """100 holds expire one after the other, each confirmed at about that moment, while two threads keep expiring."""
+@pytest.mark.parametrize(
+    ("operation", "body", "kept_as"), [("confirm", {}, "CONFIRMED"), ("extend", {"ttl_seconds": 3_600}, "PENDING")]
+)
+def test_of_a_change_and_expire_at_once_exactly_one_wins(
+    open_cluster: Open, seed: int, operation: str, body: Mapping[str, int], kept_as: str
+) -> None:
+    """100 holds expire one after the other, each changed at about that moment, while two threads keep expiring."""
     cluster = open_cluster()
     api = cluster.api()
     item = cluster.an_item(100)
@@ -242,14 +247,14 @@ def test_of_confirm_and_expire_at_once_exactly_one_wins(open_cluster: Open, seed
     made = cluster.hold(item, 100)
     expiring = [time.time() + 1.5 + number * 0.02 for number in range(100)]
     _expire_at(cluster, dict(zip(made, expiring, strict=True)))
-    # Every tenth is confirmed early, so that some are confirmed on a busy machine as well.
+    # Every tenth is changed early, so that some are kept on a busy machine as well.
     early = [1.0 if number % 10 == 0 else dice.uniform(-0.01, 0.03) for number in range(100)]
     moments = [moment - seconds for moment, seconds in zip(expiring, early, strict=True)]
 
-    def confirm(number: int) -> list[tuple[UUID, Response]]:
+    def change(number: int) -> list[tuple[UUID, Response]]:
         with Client(api.port) as client:
             mine = list(zip(made, moments, strict=True))[number::8]
-            return [(one, _confirm_at(moment, client, one)) for one, moment in mine]
+            return [(one, _post_at(moment, client, f"/reservations/{one}/{operation}", body)) for one, moment in mine]
 
     def expire() -> None:
         while not ended.is_set():
@@ -257,18 +262,18 @@ def test_of_confirm_and_expire_at_once_exactly_one_wins(open_cluster: Open, seed
 
     with ThreadPoolExecutor(2) as threads:
         endless = [threads.submit(expire) for _ in range(2)]
-        responses = [response for each in at_once(8, confirm) for response in each]
-        wait_until("all are expired or confirmed", lambda: not statuses(cluster, made)["PENDING"])
+        responses = [response for each in at_once(8, change) for response in each]
+        kept = {one for one, response in responses if response.status == 200}
+        wait_until("all others are expired", lambda: statuses(cluster, made)["EXPIRED"] == 100 - len(kept))
         ended.set()
         for thread in endless:
             thread.result()
 
     assert {response.status for _, response in responses} == {200, 409}
-    confirmed = {one for one, response in responses if response.status == 200}
-    print(f"{len(confirmed)} confirmed, {100 - len(confirmed)} expired")
-    assert statuses(cluster, list(confirmed)) == {"CONFIRMED": len(confirmed)}
-    assert statuses(cluster, made) == {"CONFIRMED": len(confirmed), "EXPIRED": 100 - len(confirmed)}
-    assert cluster.available(item) == 100 - len(confirmed)
+    print(f"{len(kept)} {kept_as}, {100 - len(kept)} expired")
+    assert statuses(cluster, list(kept)) == {kept_as: len(kept)}
+    assert statuses(cluster, made) == {kept_as: len(kept), "EXPIRED": 100 - len(kept)}
+    assert cluster.available(item) == 100 - len(kept)
     cluster.partners.ready()
     cluster.drain()
     check(cluster)
@@ -282,10 +287,10 @@ def _expire_at(cluster: Cluster, moments: Mapping[UUID, float]) -> None:
             session.execute(update(table).where(table.c.id == one).values(expires_at=expires_at))
 
 
-def _confirm_at(moment: float, client: Client, reservation_id: UUID) -> Response:
-    """Confirm at a moment of this machine's clock, which PostgreSQL uses as well."""
+def _post_at(moment: float, client: Client, path: str, body: Mapping[str, int]) -> Response:
+    """Send a request at a moment of this machine's clock, which PostgreSQL uses as well."""
     time.sleep(max(0.0, moment - time.time()))
-    return client.post(f"/reservations/{reservation_id}/confirm")
+    return client.post(path, body)
 
 
 def _won(responses: Sequence[Sequence[Response]], orders: Sequence[str], to: str) -> int:

@@ -1,5 +1,6 @@
 """Requests that the API must refuse, and an environment in which they must have changed nothing."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ JSON = {"Content-Type": "application/json"}
 
 #: The id and the sku of the item, and a placeholder for the id of the hold.
 ITEM, SKU, HOLD = "1", "ROOM-101", "{hold}"
+
+#: The paths whose bodies are sent with PATCH.
+PATCHED = re.compile(r"/items/.*|/reservations/[^/]*")
 
 
 @dataclass
@@ -39,7 +43,7 @@ class Environment:
 
     def refuses_body(self, body: str | bytes, path: str = "/reservations", **headers: str) -> Any:
         """Send a body that must be refused. Return the problem in the answer."""
-        method = "PATCH" if path.startswith("/items/") else "POST"
+        method = "PATCH" if PATCHED.fullmatch(path) else "POST"
         return self.refuses(method, path, content=body, headers=JSON | headers)
 
 

@@ -54,7 +54,18 @@ def cancelling(db: Db) -> Request:
     return Request("POST", path, {"reason": "Plans changed"}, {"reason": "Too dear"})
 
 
-every_change = pytest.mark.parametrize("build_request", [creating, changing, making, confirming, cancelling])
+def extending(db: Db) -> Request:
+    path = f"/reservations/{a_hold(db, an_item(db)).id}/extend"
+    return Request("POST", path, {"ttl_seconds": 3_600}, {"ttl_seconds": 7_200})
+
+
+def noting(db: Db) -> Request:
+    return Request("PATCH", f"/reservations/{a_hold(db, an_item(db)).id}", {"note": "Late"}, {"note": None})
+
+
+every_change = pytest.mark.parametrize(
+    "build_request", [creating, changing, making, confirming, cancelling, extending, noting]
+)
 BuildRequest = Callable[[Db], Request]
 
 

@@ -13,7 +13,7 @@ READABLE = {
     "/items/ROOM-101": {"GET", "HEAD", "OPTIONS", "PATCH"},
     "/items/by-id/1": {"GET", "HEAD", "OPTIONS", "PATCH"},
     "/reservations": {"GET", "HEAD", "OPTIONS", "POST"},
-    "/reservations/{hold}": {"GET", "HEAD", "OPTIONS"},
+    "/reservations/{hold}": {"GET", "HEAD", "OPTIONS", "PATCH"},
     "/outbox/destinations": {"GET", "HEAD", "OPTIONS"},
     "/health/live": {"GET", "HEAD", "OPTIONS"},
     "/health/ready": {"GET", "HEAD", "OPTIONS"},

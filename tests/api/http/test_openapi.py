@@ -52,12 +52,14 @@ def test_every_handler_is_an_operation_of_the_document(document: Any) -> None:
         "POST /reservations",
         "GET /reservations",
         "GET /reservations/{reservation_id}",
+        "PATCH /reservations/{reservation_id}",
         "POST /reservations/{reservation_id}/confirm",
         "POST /reservations/{reservation_id}/cancel",
         "POST /reservations/{reservation_id}/reject",
         "POST /reservations/{reservation_id}/check-in",
         "POST /reservations/{reservation_id}/complete",
         "POST /reservations/{reservation_id}/no-show",
+        "POST /reservations/{reservation_id}/extend",
         "GET /outbox/destinations",
         "POST /outbox/destinations/{name}/pause",
         "POST /outbox/destinations/{name}/resume",
@@ -134,6 +136,8 @@ REFUSALS: dict[str, dict[int, set[str]]] = {
     "POST /reservations/{reservation_id}/check-in": STATUS_CHANGE,
     "POST /reservations/{reservation_id}/complete": STATUS_CHANGE,
     "POST /reservations/{reservation_id}/no-show": STATUS_CHANGE,
+    "POST /reservations/{reservation_id}/extend": STATUS_CHANGE | {409: {*STATUS_CHANGE[409], "hold-too-long"}},
+    "PATCH /reservations/{reservation_id}": STATUS_CHANGE | {409: STATUS_CHANGE[409] - {"stale-version"}},
     "GET /outbox/destinations": {},
     "POST /outbox/destinations/{name}/pause": DESTINATION_CHANGE,
     "POST /outbox/destinations/{name}/resume": DESTINATION_CHANGE,
@@ -246,4 +250,4 @@ def test_requests_generated_from_the_document_are_answered_as_it_says(
     run = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=240)
 
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr
-    assert "Tested: 27" in run.stdout
+    assert "Tested: 29" in run.stdout

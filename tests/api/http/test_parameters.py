@@ -79,11 +79,21 @@ def test_a_wrong_header_is_named(
 @pytest.mark.parametrize(
     "value", [b"", b",", b"x", b"1", b"-1", b"\xff", b'"1', b'"1" "2"', b'"1" x', b'*, "1"', b'w/"1"', b'"a b"']
 )
-@pytest.mark.parametrize("operation", ["confirm", "cancel"])
+@pytest.mark.parametrize(
+    ("method", "operation", "body"),
+    [
+        ("POST", "/confirm", {}),
+        ("POST", "/cancel", {}),
+        ("POST", "/extend", {"ttl_seconds": 60}),
+        ("PATCH", "", {"note": "A"}),
+    ],
+)
 def test_an_if_match_that_is_no_list_of_etags_is_refused(
-    environment: Environment, operation: str, value: bytes
+    environment: Environment, method: str, operation: str, body: object, value: bytes
 ) -> None:
-    problem = environment.refuses("POST", f"/reservations/{HOLD}/{operation}", headers={b"If-Match": value})
+    path = f"/reservations/{HOLD}{operation}"
+
+    problem = environment.refuses(method, path, json=body, headers={b"If-Match": value})
 
     assert (problem["status"], problem["field"]) == (400, "If-Match")
 

@@ -50,6 +50,7 @@ def test_an_unknown_query_parameter_is_named(environment: Environment, path: str
         ("POST", "/reservations"),
         ("POST", "/items"),
         ("PATCH", "/items/ROOM-101"),
+        ("PATCH", f"/reservations/{HOLD}"),
         ("POST", f"/reservations/{HOLD}/cancel"),
     ],
 )

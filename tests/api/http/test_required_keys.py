@@ -30,6 +30,8 @@ def strict(settings: Settings) -> Iterator[httpx.Client]:
             ("POST", f"/reservations/{{hold}}/{to}", {})
             for to in ("confirm", "reject", "cancel", "check-in", "complete", "no-show")
         ),
+        ("POST", "/reservations/{hold}/extend", {"ttl_seconds": 60}),
+        ("PATCH", "/reservations/{hold}", {"note": "A"}),
         ("POST", "/outbox/destinations/events/pause", {"why": "a test"}),
         ("POST", "/outbox/replay", {"selection": {"all": True}, "why": "a test"}),
     ],
