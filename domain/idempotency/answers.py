@@ -4,8 +4,8 @@ A key belongs to a client and an operation. Its answer is written in the transac
 the effect, so that there is no moment in which one exists without the other.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, Text, Uuid, delete, select, true, update
@@ -13,37 +13,44 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from domain.idempotency.table import Answered, Key, StoredAnswer, requests
-from domain.runtime.database import as_json, records
+from domain.runtime.database import records
+from domain.runtime.encoding import encode
 from domain.runtime.errors import IdempotencyKeyReused, Refusal
+from domain.runtime.pipeline import Query
 
 T = TypeVar("T")
 
 
 def lookup(session: Session, keys: Collection[Key]) -> Mapping[Key, StoredAnswer]:
     """Return the answers that were given under these keys."""
-    if not keys:
-        return {}
-    rows = session.execute(_LOOKUP, {"asked": as_json([_scope(key) for key in keys])})
+    return answers(session.execute(*looking_up(keys))) if keys else {}
+
+
+def looking_up(keys: Collection[Key]) -> Query:
+    """Return the query whose rows `answers` reads."""
+    return Query(_LOOKUP, {"asked": encode([_scope(key) for key in keys])})
+
+
+def answers(rows: Iterable[Any]) -> Mapping[Key, StoredAnswer]:
+    """Return the answers that were looked up, by key."""
     return {
         Key(row.client_id, row.operation, row.idempotency_key): StoredAnswer(row.payload_hash, row.answer)
         for row in rows
     }
 
 
-def store(session: Session, answers: Sequence[tuple[Key, StoredAnswer, UUID | None]]) -> Collection[Key]:
-    """Store answers under their keys, in key order. Return the keys that were new.
+def storing(given: Sequence[tuple[Key, StoredAnswer, UUID | None]]) -> Query:
+    """Return the query that stores answers under their keys, in key order. Its rows are the keys that were new.
 
     It waits for a duplicate in flight. Fewer new keys than answers means that a duplicate has
     committed meanwhile: the caller must roll back.
     """
-    if not answers:
-        return ()
-    ordered = sorted(answers, key=lambda entry: (entry[0].client_id, entry[0].operation, entry[0].key))
-    given = [
+    ordered = sorted(given, key=lambda entry: (entry[0].client_id, entry[0].operation, entry[0].key))
+    rows = [
         _scope(key) | {"payload_hash": answer.payload_hash, "reservation_id": made, "answer": answer.text}
         for key, answer, made in ordered
     ]
-    return {Key(*row) for row in session.execute(_STORE, {"given": as_json(given)})}
+    return Query(_STORE, {"given": encode(rows)})
 
 
 def once(
@@ -61,7 +68,7 @@ def once(
     if key is None:
         outcome = act(session)
         return outcome if isinstance(outcome, Refusal) else Answered(render(outcome))
-    if not store(session, [(key, StoredAnswer(payload_hash, ""), None)]):
+    if not session.execute(*storing([(key, StoredAnswer(payload_hash, ""), None)])).all():
         answered = lookup(session, [key])
         # It may have been pruned in between: then it is ours.
         return replay(answered[key], key, payload_hash) if answered else once(session, key, payload_hash, act, render)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, Row, String, any_, bindparam, cast, func, insert, select, update
+from sqlalchemy import BigInteger, String, any_, bindparam, cast, func, insert, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from domain.items.table import MAX_QUANTITY, SKU_IS_UNIQUE, Item, items
 from domain.runtime.database import arrays, constraint_of, lists
 from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, UnknownItem
+from domain.runtime.pipeline import Query, execute
 
 
 def create(session: Session, *, sku: str, name: str, available_quantity: int) -> Item:
@@ -44,18 +45,22 @@ def lock(session: Session, ids: Collection[int], skus: Collection[str] = ()) -> 
 class Locked:
     """The items that could be locked at once, with the database's time, and those that another transaction has locked.
 
-    There is no time if there is no item.
+    There is no time if there is no item. `then` has the rows of the queries that were executed after that.
     """
 
     items: Sequence[Item]
     at: datetime | None
     elsewhere: Collection[int | str]
+    then: Sequence[Sequence[Any]]
 
 
-def lock_free(session: Session, ids: Collection[int], skus: Collection[str] = ()) -> Locked:
-    """Lock those of the items that no other transaction has locked, without waiting for the others."""
+def lock_free(session: Session, ids: Collection[int], skus: Collection[str] = (), then: Sequence[Query] = ()) -> Locked:
+    """Lock those of the items that no other transaction has locked, without waiting for the others.
+
+    The queries of `then` are executed after that, in the same round trip.
+    """
     named = _named(session, skus)
-    rows = session.execute(_LOCK_FREE, {"ids": list({*ids, *named.values()})}).all()
+    rows, *others = execute(session, Query(_LOCK_FREE, {"ids": list({*ids, *named.values()})}), *then)
     free = {row.id for row in rows}
     missing = {item_id for item_id in ids if item_id not in free}
     existing = session.execute(_EXISTING, {"ids": list(missing)}).scalars().all() if missing else ()
@@ -63,10 +68,11 @@ def lock_free(session: Session, ids: Collection[int], skus: Collection[str] = ()
         items=[_item(row) for row in rows],
         at=rows[0].at if rows else None,
         elsewhere={*existing, *(sku for sku, item_id in named.items() if item_id not in free)},
+        then=others,
     )
 
 
-def _item(row: Row[Any]) -> Item:
+def _item(row: Sequence[Any]) -> Item:
     return Item(**{column.name: row[place] for place, column in enumerate(items.c)})
 
 
@@ -87,7 +93,12 @@ def move(session: Session, changes: Mapping[int, int]) -> None:
 
     The caller holds the locks.
     """
-    session.execute(_MOVE, lists(_changes, item_id=list(changes), quantity=list(changes.values())))
+    session.execute(*moving(changes))
+
+
+def moving(changes: Mapping[int, int]) -> Query:
+    """Return the query that does what `move` does."""
+    return Query(_MOVE, lists(_changes, item_id=list(changes), quantity=list(changes.values())))
 
 
 _changes = arrays("changes", item_id=BigInteger, quantity=BigInteger)

@@ -1,6 +1,5 @@
 """Recording events: outbox rows, in the transaction of the change that they report."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,9 @@ from domain.events import validation
 from domain.outbox.routes import Routes
 from domain.outbox.table import lane_of, outbox
 from domain.runtime.database import records
+from domain.runtime.encoding import encode
 from domain.runtime.identity import new_id
+from domain.runtime.pipeline import Query
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +39,26 @@ def record(session: Session, events: Iterable[Event], routes: Routes) -> int:
     its `event_id`. Raises InvalidEvent, with no row written, if the payload of one event does not fit
     its schema, whether or not any destination wants it.
     """
-    rows = [row for event, payload in _checked(events) for row in _rows(routes, event, payload)]
+    rows = _wanted(events, routes)
     if rows:
-        numbered = (f'{{"place":{place},{row}}}' for place, row in enumerate(rows))
-        session.execute(_INSERT, {"given": f"[{','.join(numbered)}]"})
-        session.info[_RECORDED] = True
+        session.execute(*_writing(session, rows))
     return len(rows)
+
+
+def recording(session: Session, events: Iterable[Event], routes: Routes) -> Query | None:
+    """Return the query that does what `record` does, to be executed in this session. There is none without rows."""
+    rows = _wanted(events, routes)
+    return _writing(session, rows) if rows else None
+
+
+def _wanted(events: Iterable[Event], routes: Routes) -> Sequence[str]:
+    return [row for event, content in _checked(events) for row in _rows(routes, event, content)]
+
+
+def _writing(session: Session, rows: Sequence[str]) -> Query:
+    session.info[_RECORDED] = True
+    numbered = (f'{{"place":{place},{row}}}' for place, row in enumerate(rows))
+    return Query(_INSERT, {"given": f"[{','.join(numbered)}]"})
 
 
 #: Marks a session that has recorded something.
@@ -56,28 +71,28 @@ def has_recorded(session: Session) -> bool:
 
 
 def _checked(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
-    """Yield each event with its payload as JSON text."""
-    payload: Mapping[str, Any] | None = None
-    text = ""
+    """Yield each event with the members of its rows that its payload and its headers are, as JSON."""
+    last: Event | None = None
+    content = ""
     for event in events:
         validation.validate(event.type, event.payload)
-        # Events that share a payload come one after the other.
-        if event.payload is not payload:
-            payload, text = event.payload, json.dumps(event.payload)
-        yield event, text
+        # Events that share a payload and headers come one after the other.
+        if last is None or event.payload is not last.payload or event.headers is not last.headers:
+            content = (
+                f'"lane":{lane_of(event.aggregate_id)},"aggregate_id":"{event.aggregate_id}",'
+                f'"payload":{encode(event.payload)},"headers":{encode(event.headers)}'
+            )
+        last = event
+        yield event, content
 
 
-def _rows(routes: Routes, event: Event, payload: str) -> Sequence[str]:
-    """Return the members of the rows of an event, as JSON. Its payload is JSON already."""
+def _rows(routes: Routes, event: Event, content: str) -> Sequence[str]:
+    """Return the members of the rows of an event, as JSON."""
     wanted_by = routes.wanting(event.type)
     if not wanted_by:
         return ()
-    headers = json.dumps(event.headers) if event.headers else "{}"
-    same = (
-        f'"event_id":"{new_id()}","lane":{lane_of(event.aggregate_id)},"aggregate_id":"{event.aggregate_id}",'
-        f'"type":{json.dumps(event.type)},"payload":{payload},"headers":{headers}'
-    )
-    return [f'"destination":{json.dumps(name)},{same}' for name in wanted_by]
+    same = f'"event_id":"{new_id()}","type":{encode(event.type)},{content}'
+    return [f'"destination":{encode(name)},{same}' for name in wanted_by]
 
 
 _COLUMNS = ("event_id", "destination", "lane", "aggregate_id", "type", "payload", "headers")

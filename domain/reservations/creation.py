@@ -1,6 +1,5 @@
 """Creation: writing the reservations that were accepted, with their lines, history, events and stock."""
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -17,26 +16,37 @@ from domain.reservations import events
 from domain.reservations.decisions import Reserve
 from domain.reservations.lifecycle import Kind, Status
 from domain.reservations.table import Line, Reservation, history, reservation_lines, reservations
-from domain.runtime.database import as_json, records
+from domain.runtime.database import records
+from domain.runtime.encoding import encode, encoded
 from domain.runtime.identity import new_ids
+from domain.runtime.pipeline import Query
+
+#: Requests, each with its reservation.
+Made = Sequence[tuple[Reserve, Reservation]]
 
 
-def create(
-    session: Session, accepted: Sequence[tuple[Reserve, Sequence[Item]]], moment: datetime, routes: Routes
-) -> Sequence[Reservation]:
-    """Make a reservation for each request, with the items of its lines, which the caller has locked."""
+def make(accepted: Sequence[tuple[Reserve, Sequence[Item]]], moment: datetime) -> Made:
+    """Return a reservation for each request, with the items of its lines. Nothing is written yet."""
     ids = new_ids(moment)
-    made = [(request, _reservation(request, of, moment, ids)) for request, of in accepted]
-    _insert(session, made)
+    return [(request, _reservation(request, of, moment, ids)) for request, of in accepted]
+
+
+def writing(session: Session, made: Made, routes: Routes) -> Iterator[Query]:
+    """Yield the queries that write reservations and all that belongs to them. The caller has locked their items."""
+    yield Query(_INSERT, {"given": encode([_row(request, one) for request, one in made])})
+    lines = [row for _, one in made if one.further_lines for row in _lines(one)]
+    if lines:
+        yield Query(_INSERT_LINES, {"given_lines": encode(lines)})
     created = (event for request, one in made for event in events.of_creation(one, request.headers))
-    outbox.record(session, created, routes)
+    recording = outbox.recording(session, created, routes)
+    if recording:
+        yield recording
     taken: Counter[int] = Counter()
     for _, one in made:
         taken[one.item_id] -= one.quantity
         for line in one.further_lines:
             taken[line.item_id] -= line.quantity
-    items.move(session, taken)
-    return [one for _, one in made]
+    yield items.moving(taken)
 
 
 def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: Iterator[UUID]) -> Reservation:
@@ -68,13 +78,6 @@ def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: It
 def _further_lines(request: Reserve, of: Sequence[Item]) -> tuple[Line, ...]:
     claimed = zip(of[1:], request.lines[1:], strict=True)
     return tuple(Line(item_id=item.id, sku=item.sku, quantity=claim.quantity) for item, claim in claimed)
-
-
-def _insert(session: Session, made: Sequence[tuple[Reserve, Reservation]]) -> None:
-    session.execute(_INSERT, {"given": as_json([_row(request, one) for request, one in made])})
-    lines = [row for _, one in made if one.further_lines for row in _lines(one)]
-    if lines:
-        session.execute(_INSERT_LINES, {"given_lines": as_json(lines)})
 
 
 _COLUMNS = (
@@ -113,7 +116,6 @@ _INSERT = (
 
 
 def _row(request: Reserve, made: Reservation) -> Mapping[str, Any]:
-    created_at = str(made.created_at)
     row = {
         "id": made.id,
         "item_id": made.item_id,
@@ -122,15 +124,15 @@ def _row(request: Reserve, made: Reservation) -> Mapping[str, Any]:
         "status": made.status,
         "client_id": made.client_id,
         "source": made.source,
-        "created_at": created_at,
-        "updated_at": created_at if made.updated_at is made.created_at else made.updated_at,
+        "created_at": made.created_at,
+        "updated_at": made.updated_at,
         "changed_by": request.changed_by,
     }
     # What is null is left out, because it need not be encoded.
     if request.key is not None:
         row["idempotency_key"] = request.key.key
     if made.metadata is not None:
-        row |= {"metadata_text": made.metadata, "metadata": json.loads(made.metadata)}
+        row |= {"metadata_text": made.metadata, "metadata": encoded(made.metadata)}
     for name in _NULLABLE:
         if (value := getattr(made, name)) is not None:
             row[name] = value

@@ -11,15 +11,17 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from domain import idempotency, items
-from domain.idempotency import Answered, StoredAnswer
-from domain.items import Item
+from domain.idempotency import Answered, Key, StoredAnswer
+from domain.items import Item, Locked
 from domain.outbox import Routes
-from domain.reservations.creation import create
+from domain.reservations.creation import make, writing
 from domain.reservations.decisions import Accepted, Decision, Deferred, Duplicate, Reference, Reserve, Stock, decide
 from domain.reservations.expiry import TAKE_BACK_LIMIT, overdue_units, take_back
-from domain.reservations.table import REFERENCE_IS_UNIQUE, Reservation, reservations
-from domain.runtime.database import as_json, constraint_of, records
+from domain.reservations.table import REFERENCE_IS_UNIQUE, reservations
+from domain.runtime.database import constraint_of, records
+from domain.runtime.encoding import encode
 from domain.runtime.errors import Refusal, SoldOut
+from domain.runtime.pipeline import Query, execute
 
 
 class KeyRace(Exception):
@@ -60,27 +62,25 @@ def reserve(
     A refusal makes no reservation, but overdue holds of its items may be expired. It waits for no lock of an item.
     Raises KeyRace.
     """
-    stock, moment = _lock(session, requests)
+    keys = {request.key for request in requests if request.key}
+    references = {(one.client_id, one.external_reference) for one in requests if one.external_reference}
     # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
-    answered = idempotency.lookup(session, {request.key for request in requests if request.key})
-    references = _known(
-        session, {(one.client_id, one.external_reference) for one in requests if one.external_reference}
-    )
-    decisions = decide(requests, stock, answered, references=references)
+    locked = items.lock_free(session, *named_by(requests), then=(idempotency.looking_up(keys), _referring(references)))
+    answered, known = idempotency.answers(locked.then[0]), {tuple(row) for row in locked.then[1]}
+    stock = _stock_of(locked)
+    decisions = decide(requests, stock, answered, references=known)
     shortages = _shortages(requests, decisions, stock)
     if shortages:
         stock, overdue = _take_back(session, requests, stock, shortages, routes, effort)
-        decisions = decide(requests, stock, answered, overdue, references)
-    answers = _write(session, requests, decisions, moment, routes)
+        decisions = decide(requests, stock, answered, overdue, known)
+    answers = _write(session, requests, decisions, locked.at, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 
 
-def _lock(session: Session, requests: Sequence[Reserve]) -> tuple[Stock, datetime | None]:
-    """Lock the items that nobody else has locked. Return the stock and, if there is any, the database's time."""
-    locked = items.lock_free(session, *named_by(requests))
+def _stock_of(locked: Locked) -> Stock:
     by_id: Stock = {item.id: item for item in locked.items}
     by_sku: Stock = {item.sku: item for item in locked.items}
-    return {**by_id, **by_sku, **dict.fromkeys(locked.elsewhere)}, locked.at
+    return {**by_id, **by_sku, **dict.fromkeys(locked.elsewhere)}
 
 
 def named_by(requests: Iterable[Reserve]) -> tuple[set[int], set[str]]:
@@ -89,12 +89,10 @@ def named_by(requests: Iterable[Reserve]) -> tuple[set[int], set[str]]:
     return {item for item in named if isinstance(item, int)}, {item for item in named if isinstance(item, str)}
 
 
-def _known(session: Session, references: Collection[Reference]) -> Collection[Reference]:
-    """Return those of these outside references that reservations have."""
-    if not references:
-        return ()
-    asked = as_json([{"client_id": client, "external_reference": reference} for client, reference in references])
-    return {(row.client_id, row.external_reference) for row in session.execute(_KNOWN, {"asked": asked})}
+def _referring(references: Collection[Reference]) -> Query:
+    """Return the query for those of these outside references that reservations have."""
+    asked = [{"client_id": client, "external_reference": reference} for client, reference in references]
+    return Query(_KNOWN, {"asked": encode(asked)})
 
 
 _asked = records("asked", client_id=Text, external_reference=Text)
@@ -163,7 +161,7 @@ def _take_back(
     }
     if take_back(session, wanted, routes, limit=effort.expire) == 0:
         return stock, overdue
-    after, _ = _lock(session, requests)
+    after = _stock_of(items.lock_free(session, *named_by(requests)))
     before = {item.id: item.available_quantity for item in stock.values() if item}
     return after, {
         item.id: overdue[item.id] - (item.available_quantity - before[item.id])
@@ -179,40 +177,29 @@ def _write(
     moment: datetime | None,
     routes: Routes,
 ) -> Mapping[int, str]:
-    """Write what was accepted and all that belongs to it. Return the answers by place."""
+    """Write what was accepted and all that belongs to it. Return the answers by place. Raises KeyRace."""
     accepted = [(place, one.items) for place, one in enumerate(decisions) if isinstance(one, Accepted)]
     if not accepted:
         return {}
     assert moment is not None, "an item was locked"
     places = [place for place, _ in accepted]
-    made = _create(session, places, [(requests[place], of) for place, of in accepted], moment, routes)
-    answers = {place: requests[place].render(one) for place, one in zip(places, made, strict=True)}
+    made = make([(requests[place], of) for place, of in accepted], moment)
+    answers = [request.render(one) for request, one in made]
     given = [
-        (key, StoredAnswer(requests[place].payload_hash, answers[place]), one.id)
-        for place, one in zip(places, made, strict=True)
-        if (key := requests[place].key)
+        (request.key, StoredAnswer(request.payload_hash, answer), one.id)
+        for (request, one), answer in zip(made, answers, strict=True)
+        if request.key
     ]
-    stored = idempotency.store(session, given)
-    if len(stored) < len(given):
-        raise KeyRace([place for place in places if (key := requests[place].key) and key not in stored])
-    return answers
-
-
-def _create(
-    session: Session,
-    places: Sequence[int],
-    accepted: Sequence[tuple[Reserve, Sequence[Item]]],
-    moment: datetime,
-    routes: Routes,
-) -> Sequence[Reservation]:
-    """Make the reservations. Raises KeyRace if another transaction has used an outside reference meanwhile."""
     try:
-        return create(session, accepted, moment, routes)
+        *_, rows = execute(session, *writing(session, made, routes), idempotency.storing(given))
     except IntegrityError as error:
         if constraint_of(error) != REFERENCE_IS_UNIQUE:
             raise
-        raced = [place for place, (request, _) in zip(places, accepted, strict=True) if request.external_reference]
-        raise KeyRace(raced) from error
+        raise KeyRace([place for place in places if requests[place].external_reference]) from error
+    if len(rows) < len(given):
+        stored = {Key(*row) for row in rows}
+        raise KeyRace([place for place in places if (key := requests[place].key) and key not in stored])
+    return dict(zip(places, answers, strict=True))
 
 
 def _answer(place: int, decisions: Sequence[Decision], answers: Mapping[int, str]) -> Answered | Refusal | Deferred:

@@ -1,7 +1,6 @@
 """PostgreSQL: connecting, the clock, bulk writing, errors. It is the only server that the domain speaks to."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -150,17 +149,25 @@ def copy(session: Session, table: Table, columns: Sequence[str], rows: Iterable[
     It takes 17 µs a row, where the kinds of INSERT take 33 to 61: so one process can commit thousands of
     reservations a second.
     """
-    connection = session.connection()
-    driver = connection.connection.driver_connection
-    assert driver is not None
     statement = f"COPY {table.name} ({', '.join(columns)}) FROM STDIN"
     try:
-        with driver.cursor() as cursor, cursor.copy(statement) as into:
+        with driver_of(session).cursor() as cursor, cursor.copy(statement) as into:
             for row in rows:
                 into.write_row(row)
     except psycopg.Error as error:
-        # COPY bypasses SQLAlchemy, so its errors are turned into those that the callers know.
-        raise DBAPIError.instance(statement, None, error, psycopg.Error, dialect=connection.dialect) from error
+        raise raised_by_driver(session, error) from error
+
+
+def driver_of(session: Session) -> psycopg.Connection[Any]:
+    """Return psycopg's connection of a session, for what SQLAlchemy can't do."""
+    driver: psycopg.Connection[Any] | None = session.connection().connection.driver_connection
+    assert driver is not None
+    return driver
+
+
+def raised_by_driver(session: Session, error: psycopg.Error) -> Exception:
+    """Return the error that SQLAlchemy would have raised for one of psycopg's."""
+    return DBAPIError.instance(None, None, error, psycopg.Error, dialect=session.connection().dialect)
 
 
 def arrays(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
@@ -181,17 +188,12 @@ def lists(table: TableValuedAlias, **columns: Sequence[Any]) -> dict[str, Sequen
 def records(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
     """Return a table of that name made from one parameter, for many rows of text.
 
-    The parameter has the name of the table, and its value comes from `as_json`. psycopg turns a list of texts into an
+    The parameter has the name of the table; its value is a list of rows as JSON. psycopg turns a list of texts into an
     array in Python, character by character; JSON is encoded in C.
     """
     shape = (column(name, kind) for name, kind in columns.items())
     given = cast(bindparam(name, type_=Text), JSON)
     return func.json_to_recordset(given).table_valued(*shape, name=name).render_derived(name, with_types=True)
-
-
-def as_json(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the value of the parameter of a table from `records`."""
-    return json.dumps(rows, default=str)
 
 
 def constraint_of(error: IntegrityError) -> str | None:

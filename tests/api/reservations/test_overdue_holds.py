@@ -17,7 +17,7 @@ from tests.support.builders import Db, an_item, available
 from tests.support.callers import Callers, Ratios, request, reserving
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 OVERDUE = 100_000
 

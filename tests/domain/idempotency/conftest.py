@@ -1,6 +1,7 @@
 """A key, and storing and counting keys."""
 
 from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from domain import idempotency
 from domain.idempotency import Key, StoredAnswer, requests
@@ -12,7 +13,13 @@ KEY = Key("client", "reservations.cancel", "k")
 def stored(db: Db, *keys: Key) -> int:
     """Store an answer under each key. Return how many keys were new."""
     with db.begin() as session:
-        return len(idempotency.store(session, [(key, StoredAnswer("p", "a"), None) for key in keys]))
+        return len(store(session, *keys))
+
+
+def store(session: Session, *keys: Key) -> set[Key]:
+    """Store an answer under each key. Return the keys that were new."""
+    rows = session.execute(*idempotency.storing([(key, StoredAnswer("p", "a"), None) for key in keys]))
+    return {Key(*row) for row in rows}
 
 
 def key_count(db: Db) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain import idempotency
 from domain.idempotency import Answered, Key, StoredAnswer
 from domain.runtime.errors import IdempotencyKeyReused, Refusal, SoldOut
-from tests.domain.idempotency.conftest import KEY, key_count, stored
+from tests.domain.idempotency.conftest import KEY, key_count, store, stored
 from tests.support.builders import Db
 from tests.support.waiting import wait_until_blocked
 
@@ -136,10 +136,10 @@ def test_storing_returns_how_many_keys_were_new(db: Db) -> None:
 def test_storing_the_same_keys_in_opposite_orders_does_not_deadlock(db: Db) -> None:
     a, b = (Key("client", KEY.operation, name) for name in "ab")
     with ThreadPoolExecutor(1) as elsewhere, db.begin() as session:
-        idempotency.store(session, [(a, StoredAnswer("p", "a"), None)])
+        store(session, a)
         backwards = elsewhere.submit(stored, db, b, a)
         wait_until_blocked(db)
-        assert idempotency.store(session, [(b, StoredAnswer("p", "a"), None)]) == {b}
+        assert store(session, b) == {b}
         session.commit()
 
         assert backwards.result() == 0

@@ -1,0 +1,49 @@
+"""Several statements in one round trip, which costs more than most statements do."""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import psycopg
+from psycopg.rows import namedtuple_row
+from sqlalchemy import Executable
+from sqlalchemy.dialects.postgresql.psycopg import dialect
+from sqlalchemy.orm import Session
+
+from domain.runtime.database import driver_of, raised_by_driver
+
+
+class Query(NamedTuple):
+    """A statement and its parameters."""
+
+    statement: Executable
+    parameters: Mapping[str, Any]
+
+
+def execute(session: Session, *queries: Query) -> Sequence[Sequence[Any]]:
+    """Execute queries in this order, and return the rows of each.
+
+    If one fails, so does the transaction. Raises the errors that `session.execute` raises.
+    """
+    driver = driver_of(session)
+    try:
+        with driver.pipeline():
+            cursors = [_send(driver, query) for query in queries]
+        return [cursor.fetchall() if cursor.description else () for cursor in cursors]
+    except psycopg.Error as error:
+        raise raised_by_driver(session, error) from error
+
+
+def _send(driver: psycopg.Connection[Any], query: Query) -> psycopg.Cursor[Any]:
+    text, constants = _compiled(query.statement)
+    return driver.cursor(row_factory=namedtuple_row).execute(text, {**constants, **query.parameters})
+
+
+@cache
+def _compiled(statement: Executable) -> tuple[str, Mapping[str, Any]]:
+    """Return the text of a statement, and the parameters that it always has."""
+    compiled = statement.compile(dialect=_DIALECT)  # type: ignore[attr-defined]
+    return str(compiled), compiled.params
+
+
+_DIALECT = dialect()  # type: ignore[no-untyped-call]

@@ -1,0 +1,67 @@
+"""The pipeline: several statements in one round trip, with SQLAlchemy's errors."""
+
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import bindparam, func, insert, select, text
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+
+from domain.items import items
+from domain.runtime.database import constraint_of, trouble
+from domain.runtime.errors import Busy, DatabaseUnavailable
+from domain.runtime.pipeline import Query, execute
+from tests.support.builders import Db, an_item
+
+_NAMED = select(items.c.id, items.c.available_quantity).where(items.c.sku == bindparam("sku"))
+_INSERT = insert(items).values(sku=bindparam("sku"), name="Thing")
+
+
+def test_each_query_sees_what_those_before_it_have_done_and_its_rows_are_returned(db: Db) -> None:
+    sku = str(uuid4())
+    with db.begin() as session:
+        before, _, after = execute(session, *(Query(one, {"sku": sku}) for one in (_NAMED, _INSERT, _NAMED)))
+
+    assert list(before) == []
+    assert [row.available_quantity for row in after] == [0]
+
+
+def test_constants_of_a_statement_are_sent_with_its_parameters(db: Db) -> None:
+    an_item(db, quantity=3)
+    few = select(items.c.sku).where(items.c.available_quantity > 2, items.c.id > bindparam("after")).limit(5)
+    with db.begin() as session:
+        (rows,) = execute(session, Query(few, {"after": 0}))
+
+    assert len(rows) == 1
+
+
+def test_what_was_executed_before_an_error_is_undone_with_the_transaction(db: Db) -> None:
+    sku = str(uuid4())
+    with pytest.raises(IntegrityError) as caught, db.begin() as session:
+        execute(session, Query(_INSERT, {"sku": sku}), Query(_INSERT, {"sku": sku}), Query(_NAMED, {"sku": sku}))
+
+    assert constraint_of(caught.value) == "uq_items_sku"
+    with db.begin() as session:
+        assert list(*execute(session, Query(_NAMED, {"sku": sku}))) == []
+
+
+def test_a_lock_that_can_not_be_had_in_time_means_busy(db: Db) -> None:
+    an_item(db)
+    with db.begin() as holder:
+        holder.execute(text("LOCK TABLE items"))
+        with pytest.raises(SQLAlchemyError) as caught, db.begin() as session:
+            session.execute(text("SET LOCAL lock_timeout = '50ms'"))
+            execute(session, Query(select(1), {}), Query(_NAMED, {"sku": "a"}))
+
+    assert isinstance(trouble(caught.value), Busy)
+
+
+def test_a_connection_that_is_cut_is_unavailable_and_the_next_one_works(db: Db) -> None:
+    with pytest.raises(SQLAlchemyError) as caught, db.begin() as session:
+        own = session.execute(select(func.pg_backend_pid())).scalar_one()
+        with db.begin() as other:
+            other.execute(select(func.pg_terminate_backend(own, 5_000)))
+        execute(session, Query(_NAMED, {"sku": "a"}), Query(_NAMED, {"sku": "b"}))
+
+    assert isinstance(trouble(caught.value), DatabaseUnavailable)
+    with db.begin() as session:
+        assert len(execute(session, Query(_NAMED, {"sku": "a"}), Query(_NAMED, {"sku": "b"}))) == 2
