@@ -1,6 +1,7 @@
 """Exchanges: what every request and its response have, whoever answers it.
 
-Each request has an id and a path by which it is routed, HEAD is GET without the content, and `OPTIONS *` is answered.
+Each request has an id, a principal and a path by which it is routed, HEAD is GET without the content, and `OPTIONS *`
+is answered.
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ import msgspec
 
 from api.http import methods, problems, request_ids
 from api.http.asgi import Application, Receive, Scope, Send
+from api.http.headers import find_principal
 from api.http.limits import MAX_PATH_BYTES, MAX_QUERY_BYTES
 from api.http.paths import routed
 from domain.runtime.errors import Invalid
@@ -29,12 +31,12 @@ class Exchanges:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application, unless the address of the request can't be used."""
+        """Call the application, unless the address or the sender of the request can't be used."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         send = methods.prepare(scope, request_ids.echo(send, request_ids.begin(dict(scope["headers"]))))
-        problem = _route(scope)
+        problem = _prepare(scope)
         if problem is not None:
             await refuse(problem, send)
         elif scope["path"] == "*" and scope["method"] == "OPTIONS":
@@ -43,13 +45,14 @@ class Exchanges:
             await self._app(scope, receive, send)
 
 
-def _route(scope: Scope) -> Mapping[str, Any] | None:
-    """Set the path by which a request is routed. Return a problem if its address can't be used."""
+def _prepare(scope: Scope) -> Mapping[str, Any] | None:
+    """Set the path by which a request is routed, and its principal. Return a problem if one can't be used."""
     raw_path = scope["raw_path"]
     if len(scope["query_string"]) > MAX_QUERY_BYTES or len(raw_path) > MAX_PATH_BYTES:
         return problems.body_of_early(problems.EARLY[414])
     try:
         scope["path"] = routed(scope["path"], raw_path)
+        scope["principal"] = find_principal(scope)
     except Invalid as invalid:
         return problems.body_of(invalid)
     return None

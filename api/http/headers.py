@@ -1,42 +1,48 @@
 """The headers of requests and of responses: how they are read, and how the OpenAPI document describes them."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from litestar import Request
 from litestar.openapi.spec import OpenAPIHeader, OpenAPIType, Parameter, Schema
 
 from api.http import request_ids, tracing
+from api.http.asgi import Scope
 from api.http.tracing import READS
+from domain.access import ANONYMOUS, Principal
 from domain.idempotency import Key
 from domain.runtime.errors import Invalid
-
-#: The client to whom keys belong if the request names none.
-ANONYMOUS = "anonymous"
 
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-def client_of(request: Request[Any, Any, Any]) -> str:
-    """Return the client that sends a request, from the header X-Client-Id. Raises Invalid."""
-    client = _only(request, "X-Client-Id")
+def find_principal(scope: Scope) -> Principal:
+    """Return the sender of a request, from the header X-Client-Id. Raises Invalid."""
+    client = only(scope, "X-Client-Id")
     if client is None:
         return ANONYMOUS
     if not _PRINTABLE.fullmatch(client):
         raise Invalid("X-Client-Id", "it must have 1 to 255 printable ASCII characters")
-    return client
+    return Principal(client)
 
 
-def key_of(request: Request[Any, Any, Any], operation: str) -> Key | None:
-    """Return the idempotency key of a request, quoted or not, in its scope. Raises Invalid."""
-    written = _only(request, "Idempotency-Key")
+def principal_of(scope: Scope) -> Principal:
+    """Return the sender of a request, as `find_principal` has found it before the request was routed."""
+    principal: Principal = scope["principal"]
+    return principal
+
+
+def key_of(scope: Scope, operation: str) -> Key | None:
+    """Return the idempotency key of a request, quoted or not, as its principal's for that operation. Raises Invalid."""
+    written = only(scope, "Idempotency-Key")
     if written is None:
         return None
     quoted = len(written) >= 2 and written[0] == written[-1] == '"'
     key = written[1:-1] if quoted else written
     if not _PRINTABLE.fullmatch(key):
         raise Invalid("Idempotency-Key", "it must have 1 to 255 printable ASCII characters")
-    return Key(client_of(request), operation, key)
+    return Key(principal_of(scope).client_id, operation, key)
 
 
 def require_key(request: Request[Any, Any, Any]) -> None:
@@ -45,22 +51,26 @@ def require_key(request: Request[Any, Any, Any]) -> None:
         raise Invalid("Idempotency-Key", "this header is required (REQUIRE_IDEMPOTENCY_KEYS)")
 
 
-def _only(request: Request[Any, Any, Any], name: str) -> str | None:
+def only(scope: Scope, name: str) -> str | None:
     """Return the value of a header, or None without one. Raises Invalid if it is given more than once."""
-    values = request.headers.getall(name, None)
-    if values is None:
-        return None
+    values = _values(scope, name)
     if len(values) > 1:
         raise Invalid(name, "this header is given more than once")
-    return values[0]
+    return values[0] if values else None
 
 
-def trace_of(request: Request[Any, Any, Any]) -> dict[str, str]:
+def _values(scope: Scope, name: str) -> Sequence[str]:
+    # The framework's own headers take longer to make than all else that is read of them.
+    wanted = name.lower().encode()
+    return [value.decode("latin-1") for given, value in scope["headers"] if given == wanted]
+
+
+def trace_of(scope: Scope) -> dict[str, str]:
     """Return what connects events to the request that caused them: its W3C trace context and its id.
 
     The trace context is that of our own span if traces are wanted, otherwise the one that the client sent.
     """
-    found = {"traceparent": tracing.current() or request.headers.get("traceparent")}
+    found = {"traceparent": tracing.current() or next(iter(_values(scope, "traceparent")), None)}
     found["correlation_id"] = request_ids.current()
     return {name: value[:255] for name, value in found.items() if value and _PRINTABLE.fullmatch(value[:255])}
 
@@ -75,9 +85,8 @@ KEY = Parameter(
 CLIENT = Parameter(
     name="X-Client-Id",
     param_in="header",
-    description="The client to whom the key belongs, in 1 to 255 printable ASCII characters",
-    # Without a pattern, because the header is not checked where nothing depends on it.
-    schema=Schema(type=OpenAPIType.STRING),
+    description="The client that sends the request: idempotency keys and reservations belong to it",
+    schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=255, pattern="^[ -~]+$"),
 )
 SENT_REQUEST_ID = Parameter(
     name="X-Request-Id",

@@ -17,7 +17,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from api.http.headers import KEY, REQUEST_ID, RETRY_AFTER, SENT_REQUEST_ID
+from api.http.headers import CLIENT, KEY, REQUEST_ID, RETRY_AFTER, SENT_REQUEST_ID
 from api.http.problems import MEDIA_TYPE, schemas
 
 #: The moments at which everything in the examples was made, and was changed.
@@ -61,7 +61,7 @@ def _strict(operations: Mapping[str, Shown]) -> Collection[str]:
 
 def _complete(operation: Operation, shown: Shown) -> None:
     operation.summary = str(operation.operation_id).replace("_", " ").capitalize()
-    operation.parameters = [*(operation.parameters or []), *shown.reads, SENT_REQUEST_ID]
+    operation.parameters = [*(operation.parameters or []), *shown.reads, CLIENT, SENT_REQUEST_ID]
     if isinstance(operation.request_body, RequestBody):
         _complete_body(operation.request_body, shown.body)
     for status, response in (operation.responses or {}).items():

@@ -16,7 +16,7 @@ from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
 from api.http.decoding import NO_NUL, Strict
-from api.http.headers import client_of, key_of
+from api.http.headers import key_of, principal_of
 from api.http.payloads import hash_of
 from api.http.responses import answered, changing, reading
 from api.outbox.schemas import (
@@ -112,7 +112,7 @@ async def _change(
     action: str,
     verb: Callable[[Session, str, AuditEntry], bool],
 ) -> Response[DestinationStatusView]:
-    key, entry = key_of(request, f"outbox.{action}"), AuditEntry(who=client_of(request), why=data.why)
+    key, entry = key_of(request.scope, f"outbox.{action}"), _entry(request, data)
 
     def change(session: Session) -> DestinationStatusView:
         verb(session, name, entry)
