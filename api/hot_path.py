@@ -6,7 +6,6 @@ so every check, and the answer to every mistake, is written once.
 
 from collections.abc import MutableMapping
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 from litestar import Litestar, Request
@@ -15,8 +14,9 @@ from litestar.exceptions import HTTPException
 from api.group_commit import GroupCommit
 from api.health.metrics import count_response
 from api.http import problems, responses
-from api.http.asgi import Application, Message, Receive, Send
+from api.http.asgi import Application, Message, Receive, Scope, Send
 from api.http.decoding import decode
+from api.http.headers import only
 from api.reservations.routes import make_reservation, reserve_of
 from api.reservations.schemas import NewReservation
 from domain.reservations import Reserve
@@ -40,15 +40,14 @@ class HotPath:
         """Return the hot path before an application, or the application if traces are wanted: its middleware traces."""
         return app if tracing.is_wanted() else cls(app)
 
-    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer POST /reservations, or call the application."""
         is_here = scope["type"] == "http" and scope["path"] == PATH and scope["method"] == "POST"
         if not is_here or scope["query_string"]:
             await self._app(scope, receive, send)
             return
         body = await receive()
-        request: Request[Any, Any, Any] = Request(scope)  # type: ignore[arg-type]
-        wanted = self._wanted(request, body["body"])
+        wanted = self._wanted(scope, body["body"])
         if wanted is None:
             await self._app(scope, _once_more(body, receive), send)
             return
@@ -56,18 +55,18 @@ class HotPath:
             answer = await self._group_commit.submit(wanted)
         # The framework would catch it in the same way: what a handler raises is answered.
         except Exception as error:
-            problem = problems.of_any(request, error)
+            problem = problems.of_any(Request(scope), error)  # type: ignore[arg-type]
             headers = {**problem.headers, "content-type": problems.MEDIA_TYPE}
             await _send(send, problem.status_code or 500, headers, msgspec.json.encode(problem.content))
         else:
             headers = responses.headers_of(answer, status=201, at=PATH)
             await _send(send, 201, {**headers, "content-type": "application/json"}, answer.text.encode())
 
-    def _wanted(self, request: Request[Any, Any, Any], body: bytes) -> Reserve | None:
+    def _wanted(self, scope: Scope, body: bytes) -> Reserve | None:
         """Return what to submit, or None if the request is refused."""
         try:
-            data = decode(request.headers.get("content-type", ""), body, NewReservation)
-            wanted = reserve_of(request, data, self._hold_lifetime, body)
+            data = decode(only(scope, "Content-Type") or "", body, NewReservation)
+            wanted = reserve_of(scope, data, self._hold_lifetime, body)
         except (Invalid, HTTPException):
             return None
         return None if wanted.key is None and self._requires_keys else wanted

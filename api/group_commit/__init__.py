@@ -72,17 +72,20 @@ class GroupCommit:
             writer.thread.start()
         self._looking = self._loop.create_task(self._look_for_overdue())
 
-    async def submit(self, request: Reserve, *, is_background: bool = False) -> Answered:
-        """Return the answer once it is committed. Background requests fill what others leave of a set.
+    def submit(self, request: Reserve, *, is_background: bool = False) -> asyncio.Future[Answered]:
+        """Return the future of the answer, which is committed by then. Call it on the event loop.
 
-        Raises the refusal; Busy if it was not decided in time; OutcomeUnknown; or the error of the transaction.
+        Background requests fill what others leave of a set. The future raises the refusal; Busy if it was not decided
+        in time; OutcomeUnknown; or the error of the transaction.
         """
+        future: asyncio.Future[Answered] = self._loop.create_future()
         if len(self._brief.queue) >= self._queue_limit:
             BUSY.inc()
-            raise Busy
-        member = Member(request, self._loop.create_future(), time.monotonic() + QUEUE_SECONDS)
-        self._brief.queue.put(member, is_background=is_background)
-        return await member.future
+            future.set_exception(Busy())
+        else:
+            member = Member(request, future, time.monotonic() + QUEUE_SECONDS)
+            self._brief.queue.put(member, is_background=is_background)
+        return future
 
     def age(self) -> float:
         """Return for how many seconds the oldest set in flight has been in flight, 0 if there is none."""

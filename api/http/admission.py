@@ -4,9 +4,7 @@ The server waits for ever for a body, and hands on every piece of it. Here a bod
 the application is called. So a client that sends slowly, or far too much, holds nothing but its own connection.
 """
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +12,7 @@ from api.http import problems
 from api.http.asgi import Application, Message, Receive, Scope, Send
 from api.http.exchanges import refuse
 from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MOST_PIECES
+from api.http.time_limits import TimeLimits
 from domain.runtime.errors import Busy
 
 #: How much of a body that is refused is read and thrown away: clients that are still sending would see a broken
@@ -71,7 +70,7 @@ class Admission:
         self._app = app
         self._most_requests = most_requests
         self._requests = 0
-        self._reading: dict[asyncio.Timeout, None] = {}
+        self._time_limits = TimeLimits(seconds=BODY_SECONDS, most=MOST_READING)
         self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,7 +106,7 @@ class Admission:
         refused = 413 if _length(headers) > MAX_BODY_BYTES else None
         received, discarded, more = 0, 0, True
         try:
-            async with self._time_limit():
+            with self._time_limits.begin():
                 while more and discarded < DISCARDED_BYTES and received < DISCARDED_PIECES:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -122,21 +121,6 @@ class Admission:
         if refused:
             raise _Refused(refused)
         return True
-
-    @asynccontextmanager
-    async def _time_limit(self) -> AsyncIterator[None]:
-        """Raise TimeoutError in the block after BODY_SECONDS, or as soon as too many others have begun since."""
-        async with asyncio.timeout(BODY_SECONDS) as limit:
-            self._reading[limit] = None
-            if len(self._reading) > MOST_READING:
-                oldest = next(iter(self._reading))
-                del self._reading[oldest]
-                if not oldest.expired():
-                    oldest.reschedule(asyncio.get_running_loop().time())
-            try:
-                yield
-            finally:
-                self._reading.pop(limit, None)
 
     def _keep(self, body: _Body, piece: bytes) -> int | None:
         """Add a piece to a body. Return a status if that exceeds a limit."""

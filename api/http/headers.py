@@ -1,14 +1,13 @@
 """The headers of requests and of responses: how they are read, and how the OpenAPI document describes them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from litestar import Request
 from litestar.openapi.spec import OpenAPIHeader, OpenAPIType, Parameter, Schema
 
 from api.http import request_ids, tracing
-from api.http.asgi import Scope
 from api.http.tracing import READS
 from domain.access import ANONYMOUS, Principal
 from domain.idempotency import Key
@@ -17,7 +16,7 @@ from domain.runtime.errors import Invalid
 _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
-def find_principal(scope: Scope) -> Principal:
+def find_principal(scope: Mapping[str, Any]) -> Principal:
     """Return the sender of a request, from the header X-Client-Id. Raises Invalid."""
     client = only(scope, "X-Client-Id")
     if client is None:
@@ -27,13 +26,13 @@ def find_principal(scope: Scope) -> Principal:
     return Principal(client)
 
 
-def principal_of(scope: Scope) -> Principal:
+def principal_of(scope: Mapping[str, Any]) -> Principal:
     """Return the sender of a request, as `find_principal` has found it before the request was routed."""
     principal: Principal = scope["principal"]
     return principal
 
 
-def key_of(scope: Scope, operation: str) -> Key | None:
+def key_of(scope: Mapping[str, Any], operation: str) -> Key | None:
     """Return the idempotency key of a request, quoted or not, as its principal's for that operation. Raises Invalid."""
     written = only(scope, "Idempotency-Key")
     if written is None:
@@ -51,7 +50,7 @@ def require_key(request: Request[Any, Any, Any]) -> None:
         raise Invalid("Idempotency-Key", "this header is required (REQUIRE_IDEMPOTENCY_KEYS)")
 
 
-def only(scope: Scope, name: str) -> str | None:
+def only(scope: Mapping[str, Any], name: str) -> str | None:
     """Return the value of a header, or None without one. Raises Invalid if it is given more than once."""
     values = _values(scope, name)
     if len(values) > 1:
@@ -59,13 +58,13 @@ def only(scope: Scope, name: str) -> str | None:
     return values[0] if values else None
 
 
-def _values(scope: Scope, name: str) -> Sequence[str]:
+def _values(scope: Mapping[str, Any], name: str) -> Sequence[str]:
     # The framework's own headers take longer to make than all else that is read of them.
     wanted = name.lower().encode()
     return [value.decode("latin-1") for given, value in scope["headers"] if given == wanted]
 
 
-def trace_of(scope: Scope) -> dict[str, str]:
+def trace_of(scope: Mapping[str, Any]) -> dict[str, str]:
     """Return what connects events to the request that caused them: its W3C trace context and its id.
 
     The trace context is that of our own span if traces are wanted, otherwise the one that the client sent.

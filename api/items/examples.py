@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from api.http.fields import ITEM_ID, SKU
-from api.http.headers import CLIENT, ETAG, KEY, LOCATION, REPLAYED
+from api.http.headers import ETAG, KEY, LOCATION, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
 from api.http.preconditions import IF_MATCH
 from api.items.schemas import ItemChange, ItemPage, ItemView, NewItem
@@ -24,7 +24,7 @@ GOT = Shown(answer=ITEM, writes=ETAG)
 CHANGE = Shown(
     body=ItemChange(adjust_quantity_by=5),
     answer=replace(ITEM, available_quantity=15, stock_quantity=15, updated_at=CHANGED),
-    reads=(KEY, CLIENT, IF_MATCH),
+    reads=(KEY, IF_MATCH),
     writes=ETAG | REPLAYED,
 )
 
@@ -32,7 +32,7 @@ OPERATIONS: Mapping[str, Shown] = {
     "create_item": Shown(
         body=NewItem(sku=ITEM.sku, name=ITEM.name, available_quantity=10),
         answer=ITEM,
-        reads=(KEY, CLIENT),
+        reads=(KEY,),
         writes=LOCATION | ETAG | REPLAYED,
     ),
     "list_items": Shown(answer=ItemPage([ITEM], None)),

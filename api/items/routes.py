@@ -37,7 +37,7 @@ Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of 
 @post("/items", dto=Strict[NewItem], responses=changing(SkuTaken), tags=["items"])
 async def create_item(request: AnyRequest, data: NewItem, changes: Bulkhead) -> Response[ItemView]:
     """Create an item."""
-    key = key_of(request, "items.create")
+    key = key_of(request.scope, "items.create")
     payload_hash = hash_of(await request.body()) if key else ""
 
     def create(session: Session) -> Item:
@@ -103,7 +103,7 @@ async def _change(
     given = {name: value for name, value in changes.items() if value is not msgspec.UNSET}
     if not given:
         raise Invalid("body", f"it is empty; give {' or '.join(changes)}")
-    key, if_match = key_of(request, "items.change"), if_match_of(request)
+    key, if_match = key_of(request.scope, "items.change"), if_match_of(request)
     payload_hash = hash_of(await request.body(), reference) if key else ""
 
     def require_match(item: Item) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from msgspec.structs import replace
 
 from api.http.fields import RESERVATION_ID
-from api.http.headers import CLIENT, KEY, REPLAYED
+from api.http.headers import KEY, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
 from api.outbox.schemas import (
     ActionRequest,
@@ -89,13 +89,13 @@ _DONE = Progress(rows=3, dry_run=False, skipped_steps=None, before=CHANGED, next
 
 OPERATIONS: Mapping[str, Shown] = {
     "list_destinations": Shown(answer=DestinationList([_STATUS])),
-    "pause_destination": Shown(body=_ACTION, answer=_PAUSED, reads=(KEY, CLIENT), writes=REPLAYED),
-    "resume_destination": Shown(body=_ACTION, answer=_DOWN, reads=(KEY, CLIENT), writes=REPLAYED),
-    "probe_destination": Shown(body=_ACTION, answer=_DOWN, reads=(KEY, CLIENT), writes=REPLAYED),
+    "pause_destination": Shown(body=_ACTION, answer=_PAUSED, reads=(KEY,), writes=REPLAYED),
+    "resume_destination": Shown(body=_ACTION, answer=_DOWN, reads=(KEY,), writes=REPLAYED),
+    "probe_destination": Shown(body=_ACTION, answer=_DOWN, reads=(KEY,), writes=REPLAYED),
     "list_dead_letters": Shown(answer=LetterPage([_LETTER], None)),
     "group_dead_letters": Shown(answer=GroupList([_GROUP])),
-    "replay_dead_letters": Shown(body=_LETTERS, answer=_DONE, reads=(KEY, CLIENT), writes=REPLAYED),
-    "discard_dead_letters": Shown(body=_LETTERS, answer=_DONE, reads=(KEY, CLIENT), writes=REPLAYED),
-    "replay_delivered": Shown(body=_DELIVERED, answer=_DONE, reads=(KEY, CLIENT), writes=REPLAYED),
+    "replay_dead_letters": Shown(body=_LETTERS, answer=_DONE, reads=(KEY,), writes=REPLAYED),
+    "discard_dead_letters": Shown(body=_LETTERS, answer=_DONE, reads=(KEY,), writes=REPLAYED),
+    "replay_delivered": Shown(body=_DELIVERED, answer=_DONE, reads=(KEY,), writes=REPLAYED),
     "explain_delivery": Shown(answer=DeliveryList([_DELIVERY])),
 }

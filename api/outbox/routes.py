@@ -112,7 +112,8 @@ async def _change(
     action: str,
     verb: Callable[[Session, str, AuditEntry], bool],
 ) -> Response[DestinationStatusView]:
-    key, entry = key_of(request.scope, f"outbox.{action}"), _entry(request, data)
+    key = key_of(request.scope, f"outbox.{action}")
+    entry = AuditEntry(who=principal_of(request.scope).client_id, why=data.why)
 
     def change(session: Session) -> DestinationStatusView:
         verb(session, name, entry)
@@ -207,9 +208,9 @@ def _replaying(routes: Routes) -> Verb:
 async def _batch(
     request: AnyRequest, data: BulkRequest, operations: Bulkhead, routes: Routes, action: str, among: Among, verb: Verb
 ) -> Response[Progress]:
-    key = key_of(request, f"outbox.{action}.{among}")
+    key = key_of(request.scope, f"outbox.{action}.{among}")
     selection = data.selection.to_selection(among)
-    entry = AuditEntry(who=client_of(request), why=data.why)
+    entry = AuditEntry(who=principal_of(request.scope).client_id, why=data.why)
 
     def change(session: Session) -> Progress:
         selected = selection.as_of_now(session)

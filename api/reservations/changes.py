@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
 from api.http.decoding import Strict
-from api.http.headers import client_of, key_of, trace_of
+from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
 from api.http.preconditions import etag_of, if_match_of
 from api.http.responses import answered, changing
@@ -157,8 +157,8 @@ async def _change(
     expected_version: int | None = None,
 ) -> Response[ReservationView]:
     """Change a reservation. `key` names the operation to which an idempotency key belongs."""
-    its_key, changed_by = key_of(request, f"reservations.{key}"), client_of(request)
-    if_match, headers = if_match_of(request), trace_of(request)
+    its_key, changed_by = key_of(request.scope, f"reservations.{key}"), principal_of(request.scope).client_id
+    if_match, headers = if_match_of(request), trace_of(request.scope)
     payload_hash = hash_of(await request.body(), reservation_id) if its_key else ""
 
     def require_match(one: Reservation) -> None:

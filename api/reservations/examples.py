@@ -7,7 +7,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from api.http.fields import ITEM_ID, RESERVATION_ID, SKU
-from api.http.headers import CLIENT, ETAG, KEY, LOCATION, REPLAYED
+from api.http.headers import ETAG, KEY, LOCATION, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
 from api.http.preconditions import IF_MATCH
 from api.reservations.schemas import (
@@ -77,11 +77,11 @@ _CANCELLED = replace(
 
 
 def _change(body: Versioned | ReservationChange, answer: ReservationView) -> Shown:
-    return Shown(body=body, answer=answer, reads=(KEY, CLIENT, IF_MATCH), writes=ETAG | REPLAYED)
+    return Shown(body=body, answer=answer, reads=(KEY, IF_MATCH), writes=ETAG | REPLAYED)
 
 
 OPERATIONS: Mapping[str, Shown] = {
-    "make_reservation": Shown(body=_NEW_HOLD, answer=HOLD, reads=(KEY, CLIENT), writes=LOCATION | ETAG | REPLAYED),
+    "make_reservation": Shown(body=_NEW_HOLD, answer=HOLD, reads=(KEY,), writes=LOCATION | ETAG | REPLAYED),
     "list_reservations": Shown(answer=ReservationPage([HOLD], None)),
     "get_reservation": Shown(answer=HOLD, writes=ETAG),
     "confirm_reservation": _change(Confirmation(expected_version=1), _CONFIRMED),

@@ -1,6 +1,6 @@
 """Reservations over HTTP: making and reading them. They are changed in `changes`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from api.bulkheads import Bulkhead
 from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
-from api.http.headers import client_of, key_of, trace_of
+from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
 from api.http.responses import answered, changing, reading
 from api.reservations import changes
@@ -35,15 +35,15 @@ async def make_reservation(request: Request[Any, Any, Any], data: NewReservation
     # Read from the state of the application: to inject these two would cost a third of the time of a request.
     group_commit: GroupCommit = request.app.state.group_commit
     hold_lifetime: timedelta = request.app.state.hold_lifetime
-    wanted = reserve_of(request, data, hold_lifetime, await request.body())
+    wanted = reserve_of(request.scope, data, hold_lifetime, await request.body())
     outcome = await group_commit.submit(wanted)
     return answered(outcome, status=201, at="/reservations")
 
 
-def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifetime: timedelta, body: bytes) -> Reserve:
+def reserve_of(scope: Mapping[str, Any], data: NewReservation, hold_lifetime: timedelta, body: bytes) -> Reserve:
     """Return what a request for a reservation wants. `body` is what `data` was decoded from. Raises Invalid."""
     lines = data.claims
-    key, client = key_of(request, "reservations.make"), client_of(request)
+    key, client = key_of(scope, "reservations.make"), principal_of(scope).client_id
     return Reserve(
         lines=lines,
         hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_lifetime,
@@ -55,7 +55,7 @@ def reserve_of(request: Request[Any, Any, Any], data: NewReservation, hold_lifet
         client_id=client,
         changed_by=client,
         render=render_reservation,
-        headers=trace_of(request),
+        headers=trace_of(scope),
     )
 
 

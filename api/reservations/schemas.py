@@ -39,8 +39,12 @@ Version = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[1])]
 Metadata = Annotated[Raw, Meta(examples=[{"cart": "c-7"}])]
 
 
+#: Metadata that was not given.
+_NONE = Raw(b"null")
+
+
 def _none() -> Raw:
-    return Raw(b"null")
+    return _NONE
 
 
 class Guest(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,7 +77,8 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
     metadata: Metadata = msgspec.field(default_factory=_none)
 
     def __post_init__(self) -> None:
-        _require_bounded(bytes(self.metadata))
+        if self.metadata is not _NONE:
+            _require_bounded(bytes(self.metadata))
 
     @property
     def claims(self) -> tuple[Claim, ...]:

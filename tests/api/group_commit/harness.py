@@ -64,12 +64,11 @@ def decide(settings: Settings, sets: Sets, first: Reserve, *requests: Reserve) -
 
     async def submit() -> Sequence[Answered | BaseException]:
         async with a_group_commit(settings, sets) as commits:
-            alone = asyncio.create_task(commits.submit(first))
+            alone = commits.submit(first)
             await asyncio.to_thread(wait_until, "the first set is decided", lambda: sets.sizes)
-            tasks = [asyncio.create_task(commits.submit(one)) for one in requests]
-            await asyncio.sleep(0)
+            others = [commits.submit(one) for one in requests]
             sets.gate.set()
             await alone
-            return await asyncio.gather(*tasks, return_exceptions=True)
+            return await asyncio.gather(*others, return_exceptions=True)
 
     return asyncio.run(submit())

@@ -27,7 +27,7 @@ def test_who_waits_for_the_locked_item_of_a_basket_keeps_nobody_from_its_other_i
         async with a_group_commit(settings, sets) as commits:
             with db.begin() as elsewhere:
                 items.lock(elsewhere, [locked.id])
-                basket = asyncio.create_task(commits.submit(a_basket((free, 1), (locked, 1))))
+                basket = commits.submit(a_basket((free, 1), (locked, 1)))
                 await asyncio.to_thread(wait_until_blocked, db)
                 others = [await commits.submit(a_request(free)) for _ in range(5)]
                 assert not basket.done()
