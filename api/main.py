@@ -1,5 +1,6 @@
 """The process that serves the API."""
 
+import gc
 import os
 import resource
 import signal
@@ -161,11 +162,16 @@ def load_app() -> "Exchanges":
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        return Exchanges(Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS))
+        app = Exchanges(Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS))
     except ConfigurationError as error:
         code = startup.report(error)
         os.kill(os.getppid(), STOP_SERVER)
         sys.exit(code)
+    # All of this lives as long as the process. To search it for garbage would stop every request for 100 ms, each
+    # second or two.
+    gc.collect()
+    gc.freeze()
+    return app
 
 
 def _until_stopped(serve: Callable[[], None]) -> int:

@@ -60,7 +60,7 @@ def lock_free(session: Session, ids: Collection[int], skus: Collection[str] = ()
     The queries of `then` are executed after that, in the same round trip.
     """
     named = _named(session, skus)
-    rows, *others = execute(session, Query(_LOCK_FREE, {"ids": list({*ids, *named.values()})}), *then)
+    rows, *others = execute(session, [Query(_LOCK_FREE, {"ids": list({*ids, *named.values()})}), *then])
     free = {row.id for row in rows}
     missing = {item_id for item_id in ids if item_id not in free}
     existing = session.execute(_EXISTING, {"ids": list(missing)}).scalars().all() if missing else ()

@@ -1,7 +1,7 @@
 """Reserving: many requests at once, under the locks of their items."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from math import inf
@@ -14,7 +14,7 @@ from domain import idempotency, items
 from domain.idempotency import Answered, Key, StoredAnswer
 from domain.items import Item, Locked
 from domain.outbox import Routes
-from domain.reservations.creation import make, writing
+from domain.reservations.creation import Made, make, writing
 from domain.reservations.decisions import Accepted, Decision, Deferred, Duplicate, Reference, Reserve, Stock, decide
 from domain.reservations.expiry import TAKE_BACK_LIMIT, overdue_units, take_back
 from domain.reservations.table import REFERENCE_IS_UNIQUE, reservations
@@ -184,22 +184,31 @@ def _write(
     assert moment is not None, "an item was locked"
     places = [place for place, _ in accepted]
     made = make([(requests[place], of) for place, of in accepted], moment)
-    answers = [request.render(one) for request, one in made]
-    given = [
-        (request.key, StoredAnswer(request.payload_hash, answer), one.id)
-        for (request, one), answer in zip(made, answers, strict=True)
-        if request.key
-    ]
+    answers: list[str] = []
     try:
-        *_, rows = execute(session, *writing(session, made, routes), idempotency.storing(given))
+        *_, rows = execute(session, _writing(session, made, routes, answers))
     except IntegrityError as error:
         if constraint_of(error) != REFERENCE_IS_UNIQUE:
             raise
         raise KeyRace([place for place in places if requests[place].external_reference]) from error
-    if len(rows) < len(given):
-        stored = {Key(*row) for row in rows}
-        raise KeyRace([place for place in places if (key := requests[place].key) and key not in stored])
+    stored = {Key(*row) for row in rows}
+    raced = [place for place in places if (key := requests[place].key) and key not in stored]
+    if raced:
+        raise KeyRace(raced)
     return dict(zip(places, answers, strict=True))
+
+
+def _writing(session: Session, made: Made, routes: Routes, answers: list[str]) -> Iterator[Query]:
+    """Yield the queries that write reservations and store their answers, which are added to `answers`."""
+    yield from writing(session, made, routes)
+    answers += [request.render(one) for request, one in made]
+    yield idempotency.storing(
+        [
+            (request.key, StoredAnswer(request.payload_hash, answer), one.id)
+            for (request, one), answer in zip(made, answers, strict=True)
+            if request.key
+        ]
+    )
 
 
 def _answer(place: int, decisions: Sequence[Decision], answers: Mapping[int, str]) -> Answered | Refusal | Deferred:

@@ -1,6 +1,6 @@
 """Several statements in one round trip, which costs more than most statements do."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -20,10 +20,11 @@ class Query(NamedTuple):
     parameters: Mapping[str, Any]
 
 
-def execute(session: Session, *queries: Query) -> Sequence[Sequence[Any]]:
+def execute(session: Session, queries: Iterable[Query]) -> Sequence[Sequence[Any]]:
     """Execute queries in this order, and return the rows of each.
 
-    If one fails, so does the transaction. Raises the errors that `session.execute` raises.
+    PostgreSQL executes each as soon as it is sent, so it works while a generator makes the next one. If one fails, so
+    does the transaction. Raises the errors that `session.execute` raises.
     """
     driver = driver_of(session)
     try:

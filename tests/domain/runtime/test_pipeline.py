@@ -19,7 +19,7 @@ _INSERT = insert(items).values(sku=bindparam("sku"), name="Thing")
 def test_each_query_sees_what_those_before_it_have_done_and_its_rows_are_returned(db: Db) -> None:
     sku = str(uuid4())
     with db.begin() as session:
-        before, _, after = execute(session, *(Query(one, {"sku": sku}) for one in (_NAMED, _INSERT, _NAMED)))
+        before, _, after = execute(session, (Query(one, {"sku": sku}) for one in (_NAMED, _INSERT, _NAMED)))
 
     assert list(before) == []
     assert [row.available_quantity for row in after] == [0]
@@ -29,7 +29,7 @@ def test_constants_of_a_statement_are_sent_with_its_parameters(db: Db) -> None:
     an_item(db, quantity=3)
     few = select(items.c.sku).where(items.c.available_quantity > 2, items.c.id > bindparam("after")).limit(5)
     with db.begin() as session:
-        (rows,) = execute(session, Query(few, {"after": 0}))
+        (rows,) = execute(session, [Query(few, {"after": 0})])
 
     assert len(rows) == 1
 
@@ -37,11 +37,11 @@ def test_constants_of_a_statement_are_sent_with_its_parameters(db: Db) -> None:
 def test_what_was_executed_before_an_error_is_undone_with_the_transaction(db: Db) -> None:
     sku = str(uuid4())
     with pytest.raises(IntegrityError) as caught, db.begin() as session:
-        execute(session, Query(_INSERT, {"sku": sku}), Query(_INSERT, {"sku": sku}), Query(_NAMED, {"sku": sku}))
+        execute(session, [Query(one, {"sku": sku}) for one in (_INSERT, _INSERT, _NAMED)])
 
     assert constraint_of(caught.value) == "uq_items_sku"
     with db.begin() as session:
-        assert list(*execute(session, Query(_NAMED, {"sku": sku}))) == []
+        assert list(*execute(session, [Query(_NAMED, {"sku": sku})])) == []
 
 
 def test_a_lock_that_can_not_be_had_in_time_means_busy(db: Db) -> None:
@@ -50,7 +50,7 @@ def test_a_lock_that_can_not_be_had_in_time_means_busy(db: Db) -> None:
         holder.execute(text("LOCK TABLE items"))
         with pytest.raises(SQLAlchemyError) as caught, db.begin() as session:
             session.execute(text("SET LOCAL lock_timeout = '50ms'"))
-            execute(session, Query(select(1), {}), Query(_NAMED, {"sku": "a"}))
+            execute(session, [Query(select(1), {}), Query(_NAMED, {"sku": "a"})])
 
     assert isinstance(trouble(caught.value), Busy)
 
@@ -60,8 +60,8 @@ def test_a_connection_that_is_cut_is_unavailable_and_the_next_one_works(db: Db) 
         own = session.execute(select(func.pg_backend_pid())).scalar_one()
         with db.begin() as other:
             other.execute(select(func.pg_terminate_backend(own, 5_000)))
-        execute(session, Query(_NAMED, {"sku": "a"}), Query(_NAMED, {"sku": "b"}))
+        execute(session, [Query(_NAMED, {"sku": "a"}), Query(_NAMED, {"sku": "b"})])
 
     assert isinstance(trouble(caught.value), DatabaseUnavailable)
     with db.begin() as session:
-        assert len(execute(session, Query(_NAMED, {"sku": "a"}), Query(_NAMED, {"sku": "b"}))) == 2
+        assert len(execute(session, [Query(_NAMED, {"sku": "a"}), Query(_NAMED, {"sku": "b"})])) == 2
