@@ -29,7 +29,7 @@ def latency(environment: Environment) -> Iterator[Measure]:
     alone = {"CONFIRMATION_URL": ""}  # without the step, there is one event for each reservation
     worker = environment.running("bin/worker", "--processes", "2", "--threads", "4", **alone)
     scheduler = environment.running("bin/scheduler", **alone)
-    with environment.serving("api.app:create_app", PORT, **alone), worker, scheduler:
+    with environment.serving("api.main:load_app", PORT, **alone), worker, scheduler:
         asyncio.run(_reserve(seconds=WARM_UP_SECONDS))
         begun = time.time()
         asyncio.run(_reserve(seconds=SECONDS))

@@ -48,7 +48,7 @@ def listing(environment: Environment, number: int = RESERVATIONS) -> Iterator[Me
         _fill(one, number if name == "many" else FEW)
     with ExitStack() as serving:
         for name, one in environments.items():
-            serving.enter_context(one.serving("api.app:create_app", PORTS[name]))
+            serving.enter_context(one.serving("api.main:load_app", PORTS[name]))
         for count in (0, 1, 2):
             for names in combinations(VALUES, count):
                 if not set(names) >= SAME:
