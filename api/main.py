@@ -26,7 +26,7 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from api.http.exchanges import Exchanges
+    from api.http.edge.exchanges import Exchanges
 
 HELP = """Serve the HTTP API until SIGTERM, then answer the requests in flight and exit.
 
@@ -157,8 +157,8 @@ def load_app() -> "Exchanges":
     """
     from api.app import create_app
     from api.hot_path import HotPath
-    from api.http.admission import Admission
-    from api.http.exchanges import Exchanges
+    from api.http.edge.admission import Admission
+    from api.http.edge.exchanges import Exchanges
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 #: Most tests wait for a server or a clock, so more processes than cores are at work.
-PARALLEL = ("-n", "4", "--dist", "loadgroup")
+PARALLEL = ("-n", "5", "--dist", "loadgroup")
 
 #: The runs of each tier. What compares rates runs after all else, because tests beside it would change them.
 TIERS: Mapping[str, Sequence[Sequence[str]]] = {

@@ -250,8 +250,8 @@ MUTANTS = (
         guard="event-id",
         title="each destination gets an id of its own",
         path="domain/outbox/record.py",
-        text="{json.dumps(name)},{same}",
-        without='{json.dumps(name)},"event_id":"{new_id()}",{same.partition(",")[2]}',
+        text="{encode(name)},{same}",
+        without='{encode(name)},"event_id":"{new_id()}",{same.partition(",")[2]}',
         noticed_by="tests/domain/outbox/test_record.py::test_each_destination_that_wants_an_event_gets_a_row_of_its_own_with_the_same_event_id",
     ),
     Mutant(

@@ -30,7 +30,7 @@ TITLE, DATABASE = "HOLDFAST_MUTANT", "HOLDFAST_MUTANT_DATABASE"
 PASSED, FAILED = 0, 1
 
 #: A test that a mutant makes wait for ever fails after this long.
-TEST_SECONDS = 60
+TEST_SECONDS = 30
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from api.http.admission import DISCARDED_BYTES, Admission
-from api.http.exchanges import Exchanges
+from api.http.edge.admission import DISCARDED_BYTES, Admission
+from api.http.edge.exchanges import Exchanges
 from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MOST_PIECES
 from tests.support.api_process import Served
 from tests.support.builders import Db, an_item

@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from api.http import time_limits
-from api.http.time_limits import TimeLimits
+from api.http.edge import time_limits
+from api.http.edge.time_limits import TimeLimits
 
 #: Far longer than anything here should take.
 EVER = 60.0

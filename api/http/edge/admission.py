@@ -10,9 +10,9 @@ from typing import Any
 
 from api.http import problems
 from api.http.asgi import Application, Message, Receive, Scope, Send
-from api.http.exchanges import refuse
+from api.http.edge.exchanges import refuse
+from api.http.edge.time_limits import TimeLimits
 from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MOST_PIECES
-from api.http.time_limits import TimeLimits
 from domain.runtime.errors import Busy
 
 #: How much of a body that is refused is read and thrown away: clients that are still sending would see a broken

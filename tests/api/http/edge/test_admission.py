@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from api.http import admission
-from api.http.admission import Admission
 from api.http.asgi import Message
-from api.http.exchanges import Exchanges
+from api.http.edge import admission
+from api.http.edge.admission import Admission
+from api.http.edge.exchanges import Exchanges
 
 #: The bytes that all requests together may keep of large bodies, in these tests.
 BUFFERED = 100_000
