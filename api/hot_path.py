@@ -16,7 +16,7 @@ from api.health.metrics import count_response
 from api.http import problems, responses
 from api.http.asgi import Application, Message, Receive, Scope, Send
 from api.http.decoding import decode
-from api.http.headers import only
+from api.http.headers import header_of
 from api.reservations.routes import make_reservation, reserve_of
 from api.reservations.schemas import NewReservation
 from domain.reservations import Reserve
@@ -65,7 +65,7 @@ class HotPath:
     def _wanted(self, scope: Scope, body: bytes) -> Reserve | None:
         """Return what to submit, or None if the request is refused."""
         try:
-            data = decode(only(scope, "Content-Type") or "", body, NewReservation)
+            data = decode(header_of(scope, "Content-Type") or "", body, NewReservation)
             wanted = reserve_of(scope, data, self._hold_lifetime, body)
         except (Invalid, HTTPException):
             return None

@@ -24,11 +24,12 @@ class Member:
     request: Reserve
     future: "asyncio.Future[Answered]"
     deadline: float
+    is_background: bool = False
     races: int = 0
 
 
 class Queue:
-    """Members in order of arrival; those in the background after all others. Any thread may use it."""
+    """Members in order of arrival, those in the background after all others. Any thread may use it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
@@ -39,11 +40,18 @@ class Queue:
     def __len__(self) -> int:
         return len(self._urgent) + len(self._background)
 
-    def put(self, member: Member, *, is_background: bool = False) -> None:
+    def count(self, *, is_background: bool) -> int:
+        """Return how many members there are in the background, or how many others."""
+        return len(self._background if is_background else self._urgent)
+
+    def put(self, member: Member) -> None:
         """Add a member at the end."""
         with self._changed:
-            (self._background if is_background else self._urgent).append(member)
+            self._members_like(member).append(member)
             self._changed.notify()
+
+    def _members_like(self, member: Member) -> deque[Member]:
+        return self._background if member.is_background else self._urgent
 
     def take(self, most: int) -> Sequence[Member]:
         """Wait for members, and return up to that many. Return none when the queue is closed and empty."""
@@ -79,22 +87,24 @@ class WaitingQueue(Queue):
     def admit(self, members: Sequence[Member]) -> Sequence[Member]:
         """Add members, and return those for whom there is no place."""
         with self._changed:
-            waiting = Counter(item for member in self._urgent for item in member.request.items)
+            everybody = chain(self._urgent, self._background)
+            waiting = Counter(item for member in everybody for item in member.request.items)
             refused = []
             for member in members:
                 most = max(waiting[item] for item in member.request.items)
                 if most < MOST_FOR_AN_ITEM and len(self) < MOST_FOR_ITEMS:
                     waiting.update(member.request.items)
-                    self._urgent.append(member)
+                    self._members_like(member).append(member)
                 else:
                     refused.append(member)
             self._changed.notify()
             return refused
 
     def put_back(self, members: Iterable[Member]) -> None:
-        """Add members that were taken, and could not be decided, before all others."""
+        """Add members that were taken, and could not be decided, before all others of their kind."""
         with self._changed:
-            self._urgent.extendleft(reversed([*members]))
+            for member in reversed([*members]):
+                self._members_like(member).appendleft(member)
 
     def take_from_each_item(self, most: int) -> Sequence[Member]:
         """Wait for members, and return up to that many, equally many of each item if there are so many.

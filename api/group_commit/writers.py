@@ -110,7 +110,7 @@ def _has_waited_for(session: Session, item: Name) -> bool:
     """Lock an item, and return whether that took no longer than LOCK_MILLISECONDS. No other item is locked then."""
     lock_at_most(session, LOCK_MILLISECONDS)
     try:
-        items.lock(session, *(((item,), ()) if isinstance(item, int) else ((), (item,))))
+        items.lock(session, [item])
     except OperationalError as error:
         if is_lock_timeout(error):
             return False
@@ -149,18 +149,18 @@ class _Writer:
                 outcomes = self._commit(part, waited_for)
             except KeyRace as race:
                 parts += self._split_raced(part, race)
-            # Every error is caught here, and nowhere else in the API: a request that makes a transaction fail must
-            # fail alone, and the thread must continue with the next set.
+            # Every error is caught: a request that makes a transaction fail must fail alone, and the thread must
+            # continue with the next set.
             except Exception as error:
                 passing = error if isinstance(error, Unavailable) else trouble(error)
                 if passing:
-                    self._refuse(part, passing)
+                    self._refuse(part, type(passing))
                     # The other parts were not tried: their outcome is known.
-                    untried = DatabaseUnavailable() if isinstance(passing, OutcomeUnknown) else passing
+                    untried = DatabaseUnavailable if isinstance(passing, OutcomeUnknown) else type(passing)
                     self._refuse([*chain(*parts)], untried)
                     break
                 if len(part) == 1:
-                    self._refuse(part, error)
+                    self._answer(part, [error])
                     continue
                 log.warning("reservations.set_split", members=len(part), error=type(error).__name__)
                 half = len(part) // 2
@@ -175,6 +175,7 @@ class _Writer:
         try:
             with SET_SECONDS.time():
                 return self._commits.commit(members, waited_for)
+        # Every error is raised again, but for one.
         except Exception as error:
             # A connection that broke while it was idle: nothing was sent to PostgreSQL, which may be back already.
             if isinstance(trouble(error), DatabaseUnavailable) and time.monotonic() - began < STALE_SECONDS:
@@ -189,7 +190,7 @@ class _Writer:
         for member in raced:
             member.races += 1
         hopeless = [member for member in raced if member.races >= RACE_ATTEMPTS]
-        self._refuse(hopeless, Busy())
+        self._refuse(hopeless, Busy)
         again = [member for member in raced if member.races < RACE_ATTEMPTS]
         others = [member for place, member in enumerate(part) if place not in race.places]
         return [members for members in (again, others) if members]
@@ -208,9 +209,10 @@ class _Writer:
         self._answer(decided, answers)
         return deferred
 
-    def _refuse(self, members: Sequence[Member], error: Exception) -> None:
+    def _refuse(self, members: Sequence[Member], kind: type[Unavailable]) -> None:
+        """Answer each member with an error of its own: one for all would keep the tracebacks of all alive."""
         if members:
-            self._answer(members, [error] * len(members))
+            self._answer(members, [kind() for _ in members])
 
 
 class BriefWriter(_Writer):
@@ -226,7 +228,7 @@ class BriefWriter(_Writer):
             deferred = self._isolate(members)
             if deferred:
                 DEFERRED.inc(len(deferred))
-                self._refuse(self._waiting.admit(deferred), Busy())
+                self._refuse(self._waiting.admit(deferred), Busy)
 
 
 class PatientWriter(_Writer):

@@ -18,7 +18,7 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 def find_principal(scope: Mapping[str, Any]) -> Principal:
     """Return the sender of a request, from the header X-Client-Id. Raises Invalid."""
-    client = only(scope, "X-Client-Id")
+    client = header_of(scope, "X-Client-Id")
     if client is None:
         return ANONYMOUS
     if not _PRINTABLE.fullmatch(client):
@@ -33,8 +33,8 @@ def principal_of(scope: Mapping[str, Any]) -> Principal:
 
 
 def key_of(scope: Mapping[str, Any], operation: str) -> Key | None:
-    """Return the idempotency key of a request, quoted or not, as its principal's for that operation. Raises Invalid."""
-    written = only(scope, "Idempotency-Key")
+    """Return the idempotency key of a request, quoted or not, for its sender and this operation. Raises Invalid."""
+    written = header_of(scope, "Idempotency-Key")
     if written is None:
         return None
     quoted = len(written) >= 2 and written[0] == written[-1] == '"'
@@ -50,7 +50,7 @@ def require_key(request: Request[Any, Any, Any]) -> None:
         raise Invalid("Idempotency-Key", "this header is required (REQUIRE_IDEMPOTENCY_KEYS)")
 
 
-def only(scope: Mapping[str, Any], name: str) -> str | None:
+def header_of(scope: Mapping[str, Any], name: str) -> str | None:
     """Return the value of a header, or None without one. Raises Invalid if it is given more than once."""
     values = _values(scope, name)
     if len(values) > 1:

@@ -1,6 +1,6 @@
 """Idempotency keys: the same request twice has one effect and one answer."""
 
-from domain.idempotency.answers import answers, looking_up, lookup, once, replay, storing
+from domain.idempotency.answers import lookup, lookup_query, once, read_answers, replay, store_query
 from domain.idempotency.prune import prune
 from domain.idempotency.table import KEPT_FOR, Answered, Key, StoredAnswer, requests
 
@@ -9,12 +9,12 @@ __all__ = [
     "Answered",
     "Key",
     "StoredAnswer",
-    "answers",
-    "looking_up",
     "lookup",
+    "lookup_query",
     "once",
     "prune",
+    "read_answers",
     "replay",
     "requests",
-    "storing",
+    "store_query",
 ]

@@ -23,15 +23,15 @@ T = TypeVar("T")
 
 def lookup(session: Session, keys: Collection[Key]) -> Mapping[Key, StoredAnswer]:
     """Return the answers that were given under these keys."""
-    return answers(session.execute(*looking_up(keys))) if keys else {}
+    return read_answers(session.execute(*lookup_query(keys))) if keys else {}
 
 
-def looking_up(keys: Collection[Key]) -> Query:
-    """Return the query whose rows `answers` reads."""
+def lookup_query(keys: Collection[Key]) -> Query:
+    """Return the query whose rows `read_answers` reads."""
     return Query(_LOOKUP, {"asked": encode([_scope(key) for key in keys])})
 
 
-def answers(rows: Iterable[Any]) -> Mapping[Key, StoredAnswer]:
+def read_answers(rows: Iterable[Any]) -> Mapping[Key, StoredAnswer]:
     """Return the answers that were looked up, by key."""
     return {
         Key(row.client_id, row.operation, row.idempotency_key): StoredAnswer(row.payload_hash, row.answer)
@@ -39,7 +39,7 @@ def answers(rows: Iterable[Any]) -> Mapping[Key, StoredAnswer]:
     }
 
 
-def storing(given: Sequence[tuple[Key, StoredAnswer, UUID | None]]) -> Query:
+def store_query(given: Sequence[tuple[Key, StoredAnswer, UUID | None]]) -> Query:
     """Return the query that stores answers under their keys, in key order. Its rows are the keys that were new.
 
     It waits for a duplicate in flight. Fewer new keys than answers means that a duplicate has
@@ -68,7 +68,7 @@ def once(
     if key is None:
         outcome = act(session)
         return outcome if isinstance(outcome, Refusal) else Answered(render(outcome))
-    if not session.execute(*storing([(key, StoredAnswer(payload_hash, ""), None)])).all():
+    if not session.execute(*store_query([(key, StoredAnswer(payload_hash, ""), None)])).all():
         answered = lookup(session, [key])
         # It may have been pruned in between: then it is ours.
         return replay(answered[key], key, payload_hash) if answered else once(session, key, payload_hash, act, render)

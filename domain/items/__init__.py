@@ -1,7 +1,7 @@
 """Items: what can be reserved, and how much of it there is."""
 
 from domain.items.queries import find, get, id_of
-from domain.items.stock import Locked, amend, create, lock, lock_free, move, moving
+from domain.items.stock import Locked, amend, create, lock, lock_free, move, move_query
 from domain.items.table import MAX_ID, MAX_QUANTITY, Item, items
 
 __all__ = [
@@ -18,5 +18,5 @@ __all__ = [
     "lock",
     "lock_free",
     "move",
-    "moving",
+    "move_query",
 ]

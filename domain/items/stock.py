@@ -1,11 +1,11 @@
 """Changing items: creating one, locking several, moving their stock."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, String, any_, bindparam, cast, func, insert, select, update
+from sqlalchemy import BigInteger, String, any_, bindparam, cast, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -31,14 +31,13 @@ def create(session: Session, *, sku: str, name: str, available_quantity: int) ->
     return Item(**row._mapping)
 
 
-def lock(session: Session, ids: Collection[int], skus: Collection[str] = ()) -> Sequence[Item]:
-    """Lock the items of these ids and skus until the transaction ends, in one order for everyone.
+def lock(session: Session, names: Iterable[int | str]) -> Sequence[Item]:
+    """Lock the items of these names until the transaction ends, in one order for everyone. A number is an id.
 
     NO KEY UPDATE excludes every other writer of stock, and leaves the foreign-key
     checks of inserts alone.
     """
-    rows = session.execute(_LOCK, {"ids": list({*ids, *_named(session, skus).values()})})
-    return [_item(row) for row in rows]
+    return [_item(row) for row in session.execute(_LOCK, _by_kind(names))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +53,18 @@ class Locked:
     then: Sequence[Sequence[Any]]
 
 
-def lock_free(session: Session, ids: Collection[int], skus: Collection[str] = (), then: Sequence[Query] = ()) -> Locked:
+def lock_free(session: Session, names: Collection[int | str], then: Sequence[Query] = ()) -> Locked:
     """Lock those of the items that no other transaction has locked, without waiting for the others.
 
     The queries of `then` are executed after that, in the same round trip.
     """
-    named = _named(session, skus)
-    rows, *others = execute(session, [Query(_LOCK_FREE, {"ids": list({*ids, *named.values()})}), *then])
-    free = {row.id for row in rows}
-    missing = {item_id for item_id in ids if item_id not in free}
-    existing = session.execute(_EXISTING, {"ids": list(missing)}).scalars().all() if missing else ()
+    rows, *others = execute(session, [Query(_LOCK_FREE, _by_kind(names)), *then])
+    missing = set(names) - {name for row in rows for name in (row.id, row.sku)}
+    existing = session.execute(_EXISTING, _by_kind(missing)).all() if missing else ()
     return Locked(
         items=[_item(row) for row in rows],
         at=rows[0].at if rows else None,
-        elsewhere={*existing, *(sku for sku, item_id in named.items() if item_id not in free)},
+        elsewhere=missing.intersection(name for row in existing for name in row),
         then=others,
     )
 
@@ -76,15 +73,21 @@ def _item(row: Sequence[Any]) -> Item:
     return Item(**{column.name: row[place] for place, column in enumerate(items.c)})
 
 
-def _named(session: Session, skus: Collection[str]) -> Mapping[str, int]:
-    """Return the ids of the items with these skus. A sku never changes, so no lock is needed."""
-    return {sku: item_id for item_id, sku in session.execute(_NAMED, {"skus": list(skus)})} if skus else {}
+def _by_kind(names: Iterable[int | str]) -> dict[str, list[Any]]:
+    """Return the parameters of a statement for the items of these names."""
+    named = set(names)
+    return {
+        "ids": [name for name in named if isinstance(name, int)],
+        "skus": [name for name in named if isinstance(name, str)],
+    }
 
 
-_among_ids = items.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger)))
-_NAMED = select(items.c.id, items.c.sku).where(items.c.sku == any_(cast(bindparam("skus"), ARRAY(String))))
-_EXISTING = select(items.c.id).where(_among_ids)
-_LOCK = select(items).where(_among_ids).order_by(items.c.id).with_for_update(key_share=True)
+_named = or_(
+    items.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))),
+    items.c.sku == any_(cast(bindparam("skus"), ARRAY(String))),
+)
+_EXISTING = select(items.c.id, items.c.sku).where(_named)
+_LOCK = select(items).where(_named).order_by(items.c.id).with_for_update(key_share=True)
 _LOCK_FREE = _LOCK.add_columns(func.clock_timestamp().label("at")).with_for_update(key_share=True, skip_locked=True)
 
 
@@ -93,10 +96,10 @@ def move(session: Session, changes: Mapping[int, int]) -> None:
 
     The caller holds the locks.
     """
-    session.execute(*moving(changes))
+    session.execute(*move_query(changes))
 
 
-def moving(changes: Mapping[int, int]) -> Query:
+def move_query(changes: Mapping[int, int]) -> Query:
     """Return the query that does what `move` does."""
     return Query(_MOVE, lists(_changes, item_id=list(changes), quantity=list(changes.values())))
 
@@ -122,7 +125,7 @@ def amend(
     `precondition` is called with the locked item, and may raise a refusal. Raises UnknownItem,
     InsufficientAvailableStock, Invalid.
     """
-    locked = lock(session, [reference]) if isinstance(reference, int) else lock(session, [], [reference])
+    locked = lock(session, [reference])
     if not locked:
         raise UnknownItem(reference)
     (item,) = locked

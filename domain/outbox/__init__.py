@@ -21,7 +21,7 @@ from domain.outbox.delivery.outcomes import (
 )
 from domain.outbox.delivery.settle import Settlement, settle
 from domain.outbox.prune import prune_delivered, prune_discarded
-from domain.outbox.record import Event, has_recorded, record, recording
+from domain.outbox.record import Event, has_recorded, record, record_query
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import Row
 
@@ -53,7 +53,7 @@ __all__ = [
     "prune_delivered",
     "prune_discarded",
     "record",
-    "recording",
+    "record_query",
     "register",
     "release",
     "renew",

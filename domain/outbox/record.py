@@ -45,8 +45,8 @@ def record(session: Session, events: Iterable[Event], routes: Routes) -> int:
     return len(rows)
 
 
-def recording(session: Session, events: Iterable[Event], routes: Routes) -> Query | None:
-    """Return the query that does what `record` does, to be executed in this session. There is none without rows."""
+def record_query(session: Session, events: Iterable[Event], routes: Routes) -> Query | None:
+    """Return the query that does what `record` does, or None without rows. The session counts as recorded."""
     rows = _wanted(events, routes)
     return _writing(session, rows) if rows else None
 
@@ -71,7 +71,7 @@ def has_recorded(session: Session) -> bool:
 
 
 def _checked(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
-    """Yield each event with the members of its rows that its payload and its headers are, as JSON."""
+    """Yield each event with the part of its rows, as JSON, that it shares with other events of the same change."""
     last: Event | None = None
     content = ""
     for event in events:
@@ -87,7 +87,7 @@ def _checked(events: Iterable[Event]) -> Iterator[tuple[Event, str]]:
 
 
 def _rows(routes: Routes, event: Event, content: str) -> Sequence[str]:
-    """Return the members of the rows of an event, as JSON."""
+    """Return a row for each destination that wants an event, as JSON without its braces."""
     wanted_by = routes.wanting(event.type)
     if not wanted_by:
         return ()

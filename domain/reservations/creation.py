@@ -31,22 +31,22 @@ def make(accepted: Sequence[tuple[Reserve, Sequence[Item]]], moment: datetime) -
     return [(request, _reservation(request, of, moment, ids)) for request, of in accepted]
 
 
-def writing(session: Session, made: Made, routes: Routes) -> Iterator[Query]:
+def write_queries(session: Session, made: Made, routes: Routes) -> Iterator[Query]:
     """Yield the queries that write reservations and all that belongs to them. The caller has locked their items."""
     yield Query(_INSERT, {"given": encode([_row(request, one) for request, one in made])})
     lines = [row for _, one in made if one.further_lines for row in _lines(one)]
     if lines:
         yield Query(_INSERT_LINES, {"given_lines": encode(lines)})
     created = (event for request, one in made for event in events.of_creation(one, request.headers))
-    recording = outbox.recording(session, created, routes)
-    if recording:
-        yield recording
+    recorded = outbox.record_query(session, created, routes)
+    if recorded:
+        yield recorded
     taken: Counter[int] = Counter()
     for _, one in made:
         taken[one.item_id] -= one.quantity
         for line in one.further_lines:
             taken[line.item_id] -= line.quantity
-    yield items.moving(taken)
+    yield items.move_query(taken)
 
 
 def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: Iterator[UUID]) -> Reservation:

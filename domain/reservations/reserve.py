@@ -14,7 +14,7 @@ from domain import idempotency, items
 from domain.idempotency import Answered, Key, StoredAnswer
 from domain.items import Item, Locked
 from domain.outbox import Routes
-from domain.reservations.creation import Made, make, writing
+from domain.reservations.creation import Made, make, write_queries
 from domain.reservations.decisions import Accepted, Decision, Deferred, Duplicate, Reference, Reserve, Stock, decide
 from domain.reservations.expiry import TAKE_BACK_LIMIT, overdue_units, take_back
 from domain.reservations.table import REFERENCE_IS_UNIQUE, reservations
@@ -61,12 +61,17 @@ def reserve(
 
     A refusal makes no reservation, but overdue holds of its items may be expired. It waits for no lock of an item.
     Raises KeyRace.
+
+    There are two round trips. The first locks the items, and looks up the keys and the outside references. The second
+    inserts the reservations with their history, their further lines and their events, takes the units, and stores the
+    answers. If units are lacking, overdue holds are counted and expired in between, and the items are read again.
     """
     keys = {request.key for request in requests if request.key}
     references = {(one.client_id, one.external_reference) for one in requests if one.external_reference}
     # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
-    locked = items.lock_free(session, *named_by(requests), then=(idempotency.looking_up(keys), _referring(references)))
-    answered, known = idempotency.answers(locked.then[0]), {tuple(row) for row in locked.then[1]}
+    then = (idempotency.lookup_query(keys), _references_query(references))
+    locked = items.lock_free(session, named_by(requests), then)
+    answered, known = idempotency.read_answers(locked.then[0]), {tuple(row) for row in locked.then[1]}
     stock = _stock_of(locked)
     decisions = decide(requests, stock, answered, references=known)
     shortages = _shortages(requests, decisions, stock)
@@ -83,13 +88,12 @@ def _stock_of(locked: Locked) -> Stock:
     return {**by_id, **by_sku, **dict.fromkeys(locked.elsewhere)}
 
 
-def named_by(requests: Iterable[Reserve]) -> tuple[set[int], set[str]]:
-    """Return the ids and the skus of the items that requests name."""
-    named = {claim.item for request in requests for claim in request.lines}
-    return {item for item in named if isinstance(item, int)}, {item for item in named if isinstance(item, str)}
+def named_by(requests: Iterable[Reserve]) -> Collection[int | str]:
+    """Return the items that requests name, by id or sku."""
+    return {claim.item for request in requests for claim in request.lines}
 
 
-def _referring(references: Collection[Reference]) -> Query:
+def _references_query(references: Collection[Reference]) -> Query:
     """Return the query for those of these outside references that reservations have."""
     asked = [{"client_id": client, "external_reference": reference} for client, reference in references]
     return Query(_KNOWN, {"asked": encode(asked)})
@@ -161,7 +165,7 @@ def _take_back(
     }
     if take_back(session, wanted, routes, limit=effort.expire) == 0:
         return stock, overdue
-    after = _stock_of(items.lock_free(session, *named_by(requests)))
+    after = _stock_of(items.lock_free(session, named_by(requests)))
     before = {item.id: item.available_quantity for item in stock.values() if item}
     return after, {
         item.id: overdue[item.id] - (item.available_quantity - before[item.id])
@@ -186,7 +190,8 @@ def _write(
     made = make([(requests[place], of) for place, of in accepted], moment)
     answers: list[str] = []
     try:
-        *_, rows = execute(session, _writing(session, made, routes, answers))
+        # The last query stores the answers, and its rows are the keys that were new.
+        *_, rows = execute(session, _write_queries(session, made, routes, answers))
     except IntegrityError as error:
         if constraint_of(error) != REFERENCE_IS_UNIQUE:
             raise
@@ -198,11 +203,14 @@ def _write(
     return dict(zip(places, answers, strict=True))
 
 
-def _writing(session: Session, made: Made, routes: Routes, answers: list[str]) -> Iterator[Query]:
-    """Yield the queries that write reservations and store their answers, which are added to `answers`."""
-    yield from writing(session, made, routes)
+def _write_queries(session: Session, made: Made, routes: Routes, answers: list[str]) -> Iterator[Query]:
+    """Yield the queries that write reservations and store their answers, which are added to `answers`.
+
+    The answers are rendered while PostgreSQL executes the queries before.
+    """
+    yield from write_queries(session, made, routes)
     answers += [request.render(one) for request, one in made]
-    yield idempotency.storing(
+    yield idempotency.store_query(
         [
             (request.key, StoredAnswer(request.payload_hash, answer), one.id)
             for (request, one), answer in zip(made, answers, strict=True)

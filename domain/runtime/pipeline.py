@@ -1,4 +1,7 @@
-"""Several statements in one round trip, which costs more than most statements do."""
+"""Several statements in one round trip: for most statements, the way to PostgreSQL costs more than their execution.
+
+A function whose name ends in `_query` returns what to execute, and executes nothing.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -40,6 +43,7 @@ def _send(driver: psycopg.Connection[Any], query: Query) -> psycopg.Cursor[Any]:
     return driver.cursor(row_factory=namedtuple_row).execute(text, {**constants, **query.parameters})
 
 
+# Statements are constants of modules, so there are few.
 @cache
 def _compiled(statement: Executable) -> tuple[str, Mapping[str, Any]]:
     """Return the text of a statement, and the parameters that it always has."""

@@ -1,4 +1,4 @@
-"""Exchanges: what every request and its response have, whoever answers it.
+"""Exchanges: what all requests and responses have in common, whoever answers.
 
 Each request has an id, a principal and a path by which it is routed, HEAD is GET without the content, and `OPTIONS *`
 is answered.
@@ -35,7 +35,8 @@ class Exchanges:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        send = methods.prepare(scope, request_ids.echo(send, request_ids.begin(dict(scope["headers"]))))
+        request_id = request_ids.begin(dict(scope["headers"]))
+        send = methods.prepare(scope, request_ids.echo(send, request_id))
         problem = _prepare(scope)
         if problem is not None:
             await refuse(problem, send)

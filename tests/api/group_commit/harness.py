@@ -41,13 +41,13 @@ class Sets:
 
 
 @asynccontextmanager
-async def a_group_commit(settings: Settings, sets: Sets) -> AsyncIterator[GroupCommit]:
+async def a_group_commit(settings: Settings, sets: Sets, queue_limit: int = 2_048) -> AsyncIterator[GroupCommit]:
     """Run a group commit until the block ends."""
     brief, patient = (
         database.connect(settings, connections=1, checked=False, transaction_seconds=COMMIT_SECONDS) for _ in range(2)
     )
     commits = GroupCommit(
-        database.sessions(brief), database.sessions(patient), sets, queue_limit=2_048, committed=lambda: None
+        database.sessions(brief), database.sessions(patient), sets, queue_limit=queue_limit, committed=lambda: None
     )
     commits.start()
     try:

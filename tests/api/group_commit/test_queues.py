@@ -27,9 +27,11 @@ class Members:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
-    def __call__(self, count: int, *, item: int = 1, deadline: float = 100.0) -> list[Member]:
+    def __call__(
+        self, count: int, *, item: int = 1, deadline: float = 100.0, is_background: bool = False
+    ) -> list[Member]:
         request = Reserve(lines=(Claim(item, 1),), hold_for=timedelta(minutes=1), render=str)
-        return [Member(request, self._loop.create_future(), deadline) for _ in range(count)]
+        return [Member(request, self._loop.create_future(), deadline, is_background) for _ in range(count)]
 
 
 @pytest.fixture
@@ -48,11 +50,10 @@ def test_members_are_taken_in_order_of_arrival_and_no_more_than_wanted(members: 
 
 def test_members_in_the_background_fill_what_others_leave(members: Members) -> None:
     queue = Queue()
-    behind, urgent = members(3), members(2)
-    for member in behind:
-        queue.put(member, is_background=True)
-    for member in urgent:
+    behind, urgent = members(3, is_background=True), members(2)
+    for member in [*behind, *urgent]:
         queue.put(member)
+    assert [queue.count(is_background=True), queue.count(is_background=False)] == [3, 2]
 
     assert queue.take(4) == [*urgent, *behind[:2]]
     assert queue.take(4) == behind[2:]
@@ -64,7 +65,6 @@ def test_who_takes_from_an_empty_queue_waits_for_a_member(members: Members) -> N
 
     with ThreadPoolExecutor(1) as threads:
         taken = threads.submit(queue.take, 10)
-        assert not taken.done()
         queue.put(member)
 
         assert taken.result(10) == [member]
@@ -91,10 +91,11 @@ def test_closing_ends_the_waiting_of_who_takes() -> None:
 
 def test_only_members_whose_deadline_has_passed_are_overdue(members: Members) -> None:
     queue = Queue()
-    (early,), (late,), (early_behind,) = members(1, deadline=1), members(1, deadline=2), members(1, deadline=1)
+    (early,), (late,) = members(1, deadline=1), members(1, deadline=2)
+    (early_behind,) = members(1, deadline=1, is_background=True)
     queue.put(early)
     queue.put(late)
-    queue.put(early_behind, is_background=True)
+    queue.put(early_behind)
 
     assert queue.take_overdue(0.5) == []
     assert queue.take_overdue(1.0) == [early, early_behind]
@@ -140,3 +141,13 @@ def test_members_that_could_not_be_decided_are_the_first_again(members: Members)
     queue.put_back(taken)
 
     assert queue.take(10) == put
+
+
+def test_members_in_the_background_stay_there_when_they_wait_for_an_item(members: Members) -> None:
+    queue = WaitingQueue()
+    behind, urgent = members(2, is_background=True), members(1, item=2)
+
+    assert queue.admit([*behind, *urgent]) == []
+    assert queue.take_from_each_item(2) == [*urgent, behind[0]]
+    queue.put_back([behind[0]])
+    assert queue.take(10) == behind

@@ -1,4 +1,4 @@
-"""The patient writer waits for one item at a time, and has locked no other one meanwhile."""
+"""Who waits keeps nobody else waiting: requests for a locked item, and imports."""
 
 import asyncio
 
@@ -6,11 +6,12 @@ import pytest
 
 from domain import items
 from domain.idempotency import Answered
+from domain.runtime.errors import Busy
 from domain.runtime.settings import Settings
 from tests.api.group_commit import harness
 from tests.api.group_commit.harness import Sets, a_group_commit
 from tests.support.builders import Db, a_basket, a_request, an_item, available
-from tests.support.waiting import wait_until_blocked
+from tests.support.waiting import wait_until, wait_until_blocked
 
 
 def test_who_waits_for_the_locked_item_of_a_basket_keeps_nobody_from_its_other_items(
@@ -35,3 +36,28 @@ def test_who_waits_for_the_locked_item_of_a_basket_keeps_nobody_from_its_other_i
 
     assert [type(outcome) for outcome in asyncio.run(reserve())] == [Answered] * 6
     assert (available(db, free), available(db, locked)) == (94, 99)
+
+
+def test_an_import_takes_no_place_from_others_and_has_more_time(
+    settings: Settings, db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one place of each kind, and a writer that is busy."""
+    monkeypatch.setattr("api.group_commit.QUEUE_SECONDS", 0.2)
+    item, sets = an_item(db, quantity=10), Sets()
+
+    async def reserve() -> None:
+        async with a_group_commit(settings, sets, queue_limit=1) as commits:
+            deciding = commits.submit(a_request(item))
+            await asyncio.to_thread(wait_until, "the first set is decided", lambda: sets.sizes)
+            imported, refused, urgent, busy = (
+                commits.submit(a_request(item), is_background=is_background)
+                for is_background in (True, True, False, False)
+            )
+            assert isinstance(refused.exception(), Busy) and isinstance(busy.exception(), Busy)
+            with pytest.raises(Busy):  # after QUEUE_SECONDS
+                await urgent
+            assert not imported.done()
+            sets.gate.set()
+            assert isinstance(await imported, Answered) and isinstance(await deciding, Answered)
+
+    asyncio.run(reserve())

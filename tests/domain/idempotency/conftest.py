@@ -18,7 +18,7 @@ def stored(db: Db, *keys: Key) -> int:
 
 def store(session: Session, *keys: Key) -> set[Key]:
     """Store an answer under each key. Return the keys that were new."""
-    rows = session.execute(*idempotency.storing([(key, StoredAnswer("p", "a"), None) for key in keys]))
+    rows = session.execute(*idempotency.store_query([(key, StoredAnswer("p", "a"), None) for key in keys]))
     return {Key(*row) for row in rows}
 
 

@@ -74,7 +74,7 @@ def test_items_are_locked_by_id_and_by_sku_in_order_of_id_and_unknown_ones_are_l
     first, second, third = an_item(db, sku="A"), an_item(db, sku="B"), an_item(db, sku="C")
 
     with db.begin() as session:
-        locked = items.lock(session, [third.id, first.id, third.id + 1], ["B", "A", "no such sku"])
+        locked = items.lock(session, [third.id, first.id, third.id + 1, "B", "A", "no such sku"])
 
     assert locked == [first, second, third]
 

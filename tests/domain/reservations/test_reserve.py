@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, func, select, text
@@ -12,11 +13,13 @@ from domain.outbox.table import outbox
 from domain.reservations import Claim, Filter, KeyRace
 from domain.reservations.lifecycle import HOLDING, Status
 from domain.reservations.table import history
-from domain.runtime.database import connect, sessions
+from domain.runtime.database import connect, driver_of, sessions
 from domain.runtime.errors import IdempotencyKeyReused, ReferenceTaken, SoldOut, UnknownItem
 from domain.runtime.settings import Settings
 from tests.support.builders import (
+    ROUTES,
     Db,
+    a_basket,
     a_hold,
     a_request,
     an_item,
@@ -71,6 +74,20 @@ def test_an_item_can_be_named_by_its_sku(db: Db) -> None:
 
     assert isinstance(by_sku, Answered) and isinstance(by_id, Answered)
     assert available(db, item) == 0
+
+
+def test_a_set_takes_two_round_trips_before_its_commit(db: Db, tmp_path: Path) -> None:
+    item, other = an_item(db, quantity=9, sku="A"), an_item(db, quantity=9)
+    wanted = [a_request(item, key="k"), a_request(item, lines=(Claim("A", 1),)), a_basket((item, 1), (other, 2))]
+
+    with db() as session, (tmp_path / "sent").open("wb") as sent:
+        connection = driver_of(session).pgconn
+        connection.trace(sent.fileno())
+        assert all(isinstance(one, Answered) for one in reservations.reserve(session, wanted, ROUTES))
+        connection.untrace()
+
+    # psycopg sends one more after BEGIN, and does not wait for its answer.
+    assert (tmp_path / "sent").read_text().count("Sync") == 1 + 2
 
 
 def test_an_unknown_item_is_refused_alone(db: Db) -> None:

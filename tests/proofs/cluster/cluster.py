@@ -161,7 +161,7 @@ class Cluster:
     def reserve(self, *requests: Reserve) -> Sequence[Answered | Refusal | Deferred]:
         """Reserve as one set, in one transaction that waits for the locks of its items, as the patient writer does."""
         with self.db.begin() as session:
-            items.lock(session, *reservations.named_by(requests))
+            items.lock(session, reservations.named_by(requests))
             return reservations.reserve(session, requests, self.routes)
 
     def cancel(self, ids: Sequence[UUID]) -> None:
