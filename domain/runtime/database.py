@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import (
     JSON,
     Engine,
@@ -167,7 +168,27 @@ def driver_of(session: Session) -> psycopg.Connection[Any]:
 
 def raised_by_driver(session: Session, error: psycopg.Error) -> Exception:
     """Return the error that SQLAlchemy would have raised for one of psycopg's."""
-    return DBAPIError.instance(None, None, error, psycopg.Error, dialect=session.connection().dialect)
+    dialect = session.connection().dialect
+    return DBAPIError.instance(
+        None, None, error, psycopg.Error, connection_invalidated=invalidate_if_lost(session), dialect=dialect
+    )
+
+
+def invalidate_if_lost(session: Session) -> bool:
+    """Give up the connection of a session if it can't even be rolled back. Return whether it can't.
+
+    SQLAlchemy does so when it executes statements itself. What it does not know to be lost is never used again, and
+    never replaced either.
+    """
+    connection = session.connection()
+    if connection.invalidated:
+        return True
+    driver = driver_of(session)
+    usable = (TransactionStatus.IDLE, TransactionStatus.INTRANS, TransactionStatus.INERROR)
+    is_lost = driver.info.transaction_status not in usable or driver.pgconn.pipeline_status != PipelineStatus.OFF
+    if is_lost:
+        connection.invalidate()
+    return is_lost
 
 
 def arrays(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:

@@ -13,7 +13,7 @@ from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql.psycopg import dialect
 from sqlalchemy.orm import Session
 
-from domain.runtime.database import driver_of, raised_by_driver
+from domain.runtime.database import driver_of, invalidate_if_lost, raised_by_driver
 
 
 class Query(NamedTuple):
@@ -36,6 +36,9 @@ def execute(session: Session, queries: Iterable[Query]) -> Sequence[Sequence[Any
         return [cursor.fetchall() if cursor.description else () for cursor in cursors]
     except psycopg.Error as error:
         raise raised_by_driver(session, error) from error
+    finally:
+        # A connection that breaks while results are read stays in the pipeline.
+        invalidate_if_lost(session)
 
 
 def _send(driver: psycopg.Connection[Any], query: Query) -> psycopg.Cursor[Any]:

@@ -1,15 +1,19 @@
 """The pipeline: several statements in one round trip, with SQLAlchemy's errors."""
 
+from collections.abc import Iterator
 from uuid import uuid4
 
+import psycopg
 import pytest
+from psycopg._pipeline_base import BasePipeline
 from sqlalchemy import bindparam, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from domain.items import items
-from domain.runtime.database import constraint_of, trouble
+from domain.runtime.database import connect, constraint_of, sessions, trouble
 from domain.runtime.errors import Busy, DatabaseUnavailable
 from domain.runtime.pipeline import Query, execute
+from domain.runtime.settings import Settings
 from tests.support.builders import Db, an_item
 
 _NAMED = select(items.c.id, items.c.available_quantity).where(items.c.sku == bindparam("sku"))
@@ -65,3 +69,60 @@ def test_a_connection_that_is_cut_is_unavailable_and_the_next_one_works(db: Db) 
     assert isinstance(trouble(caught.value), DatabaseUnavailable)
     with db.begin() as session:
         assert len(execute(session, [Query(_NAMED, {"sku": "a"}), Query(_NAMED, {"sku": "b"})])) == 2
+
+
+@pytest.fixture
+def only_one(settings: Settings) -> Iterator[Db]:
+    """Sessions that share one connection, as those of a writer do."""
+    engine = connect(settings, connections=1, checked=False)
+    yield sessions(engine)
+    engine.dispose()
+
+
+@pytest.mark.parametrize("attempt", range(20))
+def test_a_connection_that_breaks_between_two_queries_is_replaced(only_one: Db, db: Db, attempt: int) -> None:
+    """After a while, so that what it says last is read while the next query is sent, or with the results."""
+
+    def queries(backend: int) -> Iterator[Query]:
+        yield Query(_NAMED, {"sku": "a"})
+        with db.begin() as other:
+            other.execute(select(func.pg_terminate_backend(backend, 5_000 if attempt % 2 else 0)))
+        for _ in range(attempt):
+            yield Query(_NAMED, {"sku": "a" * 8_000})
+
+    with pytest.raises(SQLAlchemyError) as caught, only_one.begin() as session:
+        execute(session, queries(session.execute(select(func.pg_backend_pid())).scalar_one()))
+        session.execute(select(1))
+
+    assert isinstance(trouble(caught.value), DatabaseUnavailable)
+    with only_one.begin() as session:
+        assert session.execute(select(1)).scalar_one() == 1
+
+
+def test_a_generator_that_fails_while_the_connection_breaks_leaves_no_connection_behind(only_one: Db, db: Db) -> None:
+    def queries(backend: int) -> Iterator[Query]:
+        yield Query(_NAMED, {"sku": "a"})
+        with db.begin() as other:
+            other.execute(select(func.pg_terminate_backend(backend, 5_000)))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), only_one() as session:
+        execute(session, queries(session.execute(select(func.pg_backend_pid())).scalar_one()))
+
+    with only_one.begin() as session:
+        assert session.execute(select(1)).scalar_one() == 1
+
+
+def test_a_pipeline_that_can_not_be_left_is_given_up(only_one: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As libpq says if the connection breaks while a result is being read."""
+
+    def fail(*_: object) -> None:
+        raise psycopg.OperationalError("cannot exit pipeline mode while busy")
+
+    with pytest.raises(SQLAlchemyError) as caught, only_one.begin() as session, monkeypatch.context() as patch:
+        patch.setattr(BasePipeline, "_exit", fail)
+        execute(session, [Query(_NAMED, {"sku": "a"})])
+
+    assert isinstance(trouble(caught.value), DatabaseUnavailable)
+    with only_one.begin() as session:
+        assert session.execute(select(1)).scalar_one() == 1
