@@ -45,10 +45,12 @@ from domain.runtime import database, logs, tracing
 from domain.runtime.metrics import registry_of
 from domain.runtime.settings import Settings
 
-#: What a request for a row that stays locked may cost. The first try of each ends after FIRST_LOCK_MILLISECONDS: the
-#: group commit and workers lock rows for less.
+#: What a request for a row that stays locked may cost. It has threads of its own after a first try, which takes little
+#: time: hundreds of such requests a second must leave most of the threads to others. Items are often locked for a few
+#: milliseconds, by the group commit, and reservations seldom.
 LOCKED = Limits(threads=2, lock_milliseconds=500)
-FIRST_LOCK_MILLISECONDS = 20
+RESERVATION_LOCK_MILLISECONDS = 2
+ITEM_LOCK_MILLISECONDS = 5
 
 #: The kinds of requests that have threads and connections of their own, beside POST /reservations.
 BULKHEADS: Mapping[str, Limits] = {
@@ -56,9 +58,9 @@ BULKHEADS: Mapping[str, Limits] = {
     # These may compute for long, for each page of 1,000 rows.
     "lists": Limits(threads=3, processors=0.3),
     # These lock a reservation, or nothing.
-    "changes": Limits(threads=3, lock_milliseconds=FIRST_LOCK_MILLISECONDS, locked=LOCKED),
+    "changes": Limits(threads=3, lock_milliseconds=RESERVATION_LOCK_MILLISECONDS, locked=LOCKED),
     # These lock an item, which others may have locked for long.
-    "item_changes": Limits(threads=3, lock_milliseconds=FIRST_LOCK_MILLISECONDS, locked=LOCKED),
+    "item_changes": Limits(threads=3, lock_milliseconds=ITEM_LOCK_MILLISECONDS, locked=LOCKED),
     # These are for operators, and some of them count or change many rows.
     "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12, processors=0.3),
     # These must be answered when nothing else is.

@@ -19,13 +19,17 @@ MOST_FOR_ITEMS = 1_024
 
 @dataclass(slots=True, eq=False)
 class Member:
-    """A request, the future of its answer, and the time at which it is answered busy if it still waits."""
+    """A request, the future of its answer, and the time at which it is answered busy if it still waits.
+
+    `waits_for` are those of its items for which it was deferred.
+    """
 
     request: Reserve
     future: "asyncio.Future[Answered]"
     deadline: float
     is_background: bool = False
     races: int = 0
+    waits_for: tuple[int | str, ...] = ()
 
 
 class Queue:
@@ -88,12 +92,12 @@ class WaitingQueue(Queue):
         """Add members, and return those for whom there is no place."""
         with self._changed:
             everybody = chain(self._urgent, self._background)
-            waiting = Counter(item for member in everybody for item in member.request.items)
+            waiting = Counter(item for member in everybody for item in member.waits_for)
             refused = []
             for member in members:
-                most = max(waiting[item] for item in member.request.items)
+                most = max(waiting[item] for item in member.waits_for)
                 if most < MOST_FOR_AN_ITEM and len(self) < MOST_FOR_ITEMS:
-                    waiting.update(member.request.items)
+                    waiting.update(member.waits_for)
                     self._members_like(member).append(member)
                 else:
                     refused.append(member)
@@ -109,14 +113,14 @@ class WaitingQueue(Queue):
     def take_from_each_item(self, most: int) -> Sequence[Member]:
         """Wait for members, and return up to that many, equally many of each item if there are so many.
 
-        A basket counts for the first of its items.
+        A basket counts for the first item that it waits for.
         """
         members = self.take(MOST_FOR_ITEMS)
         seen: Counter[int | str] = Counter()
         ranks = {}
         for member in members:
-            ranks[member] = seen[member.request.items[0]]
-            seen[member.request.items[0]] += 1
+            ranks[member] = seen[member.waits_for[0]]
+            seen[member.waits_for[0]] += 1
         ordered = sorted(members, key=ranks.__getitem__)
         self.put_back(ordered[most:])
         return ordered[:most]

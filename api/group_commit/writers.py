@@ -202,6 +202,8 @@ class _Writer:
         deferred: list[Member] = []
         for member, outcome in zip(members, outcomes, strict=True):
             if isinstance(outcome, Deferred):
+                # Nothing new is known if the item that was waited for is still locked.
+                member.waits_for = outcome.items or member.waits_for
                 deferred.append(member)
             else:
                 decided.append(member)
@@ -257,11 +259,11 @@ class PatientWriter(_Writer):
     def _wait_for_one(self, members: Sequence[Member]) -> Sequence[Member]:
         """Wait for the item that was waited for the longest ago. Return the members that are still undecided."""
         began = time.monotonic()
-        wanted = {item for member in members for item in member.request.items}
+        wanted = {item for member in members for item in member.waits_for}
         item = min(wanted, key=lambda item: self._waited_at.get(item, 0.0))
         self._waited_at = {one: at for one, at in self._waited_at.items() if one in wanted} | {item: began}
-        of_item = [member for member in members if item in member.request.items]
-        others = [member for member in members if item not in member.request.items]
+        of_item = [member for member in members if item in member.waits_for]
+        others = [member for member in members if item not in member.waits_for]
         undecided = self._isolate(of_item, item)
         ended = time.monotonic()
         self._rests_until = ended + REST_FACTOR * (ended - began)

@@ -1,6 +1,8 @@
 """The shapes of reservations, and of the requests that make and change them."""
 
+from collections.abc import Iterator
 from datetime import datetime
+from math import isinf
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -26,8 +28,15 @@ MAX_LINES = 50
 #: The metadata that a client may keep with a reservation, in bytes of JSON as the client wrote it.
 MAX_METADATA_BYTES = 16_384
 
-#: The levels of objects and lists that metadata may have.
+#: The levels of objects and lists that metadata may have, and the values in all of them together. PostgreSQL reads each
+#: value while other reservations are committed with it.
 MAX_METADATA_DEPTH = 16
+MAX_METADATA_VALUES = 1_000
+
+#: The largest exponent of a number in metadata, either way, and its most digits: more than a `double` has. PostgreSQL
+#: can't store a number that has far more, and all that is committed with it would fail.
+MAX_EXPONENT = 400
+MAX_DIGITS = 1_000
 
 Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[2])]
 Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["The guest's plans changed"])]
@@ -110,13 +119,34 @@ def _require_bounded(metadata: bytes) -> None:
     if len(metadata) > MAX_METADATA_BYTES:
         raise Invalid("metadata", f"it has more than {MAX_METADATA_BYTES} bytes")
     try:
-        decoded = msgspec.json.decode(metadata, type=dict[str, Any] | None)
+        decoded = _METADATA.decode(metadata)
     except msgspec.ValidationError as error:
         raise Invalid("metadata", sentence(str(error).partition(" - at ")[0])) from error
     except UnicodeDecodeError as error:
         raise Invalid("body", f"this is not JSON in UTF-8 ({error})") from error
     if _is_deeper(decoded, MAX_METADATA_DEPTH):
         raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
+    if sum(1 for _ in _values(decoded)) > MAX_METADATA_VALUES:
+        raise Invalid("metadata", f"it has more than {MAX_METADATA_VALUES} values")
+
+
+def _number(written: str) -> float:
+    """Read a number of metadata. Raises ValueError if PostgreSQL may not be able to store it."""
+    value, exponent = float(written), written.lower().partition("e")[2] or "0"
+    if isinf(value) or len(written) > MAX_DIGITS or abs(int(exponent)) > MAX_EXPONENT:
+        raise ValueError(f"number out of range: it has more than {MAX_DIGITS} digits, or its exponent is too large")
+    return value
+
+
+_METADATA = msgspec.json.Decoder(dict[str, Any] | None, float_hook=_number)
+
+
+def _values(value: object) -> Iterator[object]:
+    """Yield a value and all within it."""
+    yield value
+    if isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _values(inner)
 
 
 def _is_deeper(value: object, levels: int) -> bool:

@@ -63,7 +63,9 @@ Reference = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """It can't be decided at once: an item is locked, or has more overdue holds than one set may expire."""
+    """It can't be decided at once: these items are locked, or have more overdue holds than one set may expire."""
+
+    items: tuple[int | str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +158,11 @@ def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float]) 
     if len(found) > 1 and len(found) > len({book.item.id for book in found}):
         return Invalid("lines", "each item may be in one line only")
     if len(found) < len(request.lines):
-        return Deferred()
+        return Deferred(tuple(claim.item for claim in request.lines if books[claim.item] is None))
     if _take(request.lines, found):
         return Accepted(tuple([book.item for book in found]))
-    return _refuse(request.lines, found, overdue) or Deferred()
+    lacking = (claim.item for claim, book in zip(request.lines, found, strict=True) if not book.fits(claim))
+    return _refuse(request.lines, found, overdue) or Deferred(tuple(lacking))
 
 
 def _refuse(claims: Sequence[Claim], books: Sequence[Book], overdue: Mapping[int, float]) -> SoldOut | None:

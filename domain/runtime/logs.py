@@ -25,3 +25,5 @@ def configure(level: str) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    # It warns of what it raises as well, in lines that are no JSON.
+    logging.getLogger("psycopg").setLevel(logging.ERROR)

@@ -31,7 +31,10 @@ class Members:
         self, count: int, *, item: int = 1, deadline: float = 100.0, is_background: bool = False
     ) -> list[Member]:
         request = Reserve(lines=(Claim(item, 1),), hold_for=timedelta(minutes=1), render=str)
-        return [Member(request, self._loop.create_future(), deadline, is_background) for _ in range(count)]
+        return [
+            Member(request, self._loop.create_future(), deadline, is_background, waits_for=(item,))
+            for _ in range(count)
+        ]
 
 
 @pytest.fixture
@@ -151,3 +154,14 @@ def test_members_in_the_background_stay_there_when_they_wait_for_an_item(members
     assert queue.take_from_each_item(2) == [*urgent, behind[0]]
     queue.put_back([behind[0]])
     assert queue.take(10) == behind
+
+
+def test_a_basket_takes_a_place_of_the_item_that_it_waits_for_only(members: Members) -> None:
+    queue = WaitingQueue()
+    baskets, for_another = members(MOST_FOR_AN_ITEM, item=1), members(1, item=2)
+    lines = (Claim(2, 1), Claim(1, 1))
+    for basket in baskets:
+        basket.request = Reserve(lines=lines, hold_for=timedelta(minutes=1), render=str)
+
+    assert queue.admit([*baskets, *for_another]) == []
+    assert len(queue.admit(members(1, item=1))) == 1

@@ -1,11 +1,12 @@
 """Metadata over HTTP: the client's text, from the request to every answer, within limits."""
 
+import json
 from collections.abc import Iterator
 
 import httpx
 import pytest
 
-from api.reservations.schemas import MAX_METADATA_BYTES
+from api.reservations.schemas import MAX_METADATA_BYTES, MAX_METADATA_VALUES
 from domain.items import Item
 from tests.support.builders import Db, a_hold, a_request, an_item, reserve
 from tests.support.refusals import JSON, Environment, unchanged_environment
@@ -78,3 +79,31 @@ def test_a_page_ends_when_it_is_long_and_the_next_one_continues(api: httpx.Clien
     assert (len(first["reservations"]), len(second["reservations"])) == (63, 17)
     assert second["next_cursor"] is None
     assert len({one["id"] for page in (first, second) for one in page["reservations"]}) == 80
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["1e-20000", "1e-401", "-1.5E+309", "0e99999999999999999999", f"0.{'9' * 1_100}e-300", "9" * 10_000],
+)
+def test_a_number_that_postgresql_may_not_store_is_refused(environment: Environment, value: str) -> None:
+    problem = environment.refuses_body(f'{{"item_id":1,"quantity":1,"metadata":{{"a":[{value}]}}}}')
+
+    assert (problem["status"], problem["field"]) == (400, "metadata")
+
+
+def test_numbers_of_every_size_that_a_double_has_are_stored(api: httpx.Client, db: Db) -> None:
+    text = '{"a":[1e308,-1.5E-308,0.1,5e-324,1e+5,"1e99999",18446744073709551615]}'
+
+    answer = made(api, an_item(db), text)
+
+    assert (answer.status_code, json.dumps(answer.json()["metadata"])) == (201, json.dumps(json.loads(text)))
+
+
+def test_metadata_with_too_many_values_is_refused(environment: Environment) -> None:
+    most = '{"a":[' + ",".join(["0"] * (MAX_METADATA_VALUES - 2)) + "%s]}"
+
+    problem = environment.refuses_body('{"item_id":1,"quantity":1,"metadata":' + most % ",0" + "}")
+
+    assert problem["detail"].startswith(f"metadata: it has more than {MAX_METADATA_VALUES} values. ")
+    other = environment.refuses_body('{"item_id":0,"quantity":1,"metadata":' + most % "" + "}")
+    assert other["field"] == "item_id"
