@@ -89,15 +89,20 @@ class WaitingQueue(Queue):
     """The members whose items are locked. The number for each item has a limit, so that none takes all places."""
 
     def admit(self, members: Sequence[Member]) -> Sequence[Member]:
-        """Add members, and return those for whom there is no place."""
+        """Add members, and return those for whom there is no place.
+
+        A basket that waits for several items takes a place of the one that the most wait for. The others may be locked
+        for a moment only, and their places are left to those who want nothing else.
+        """
         with self._changed:
             everybody = chain(self._urgent, self._background)
             waiting = Counter(item for member in everybody for item in member.waits_for)
             refused = []
             for member in members:
-                most = max(waiting[item] for item in member.waits_for)
-                if most < MOST_FOR_AN_ITEM and len(self) < MOST_FOR_ITEMS:
-                    waiting.update(member.waits_for)
+                crowded = max(member.waits_for, key=waiting.__getitem__)
+                if waiting[crowded] < MOST_FOR_AN_ITEM and len(self) < MOST_FOR_ITEMS:
+                    waiting[crowded] += 1
+                    member.waits_for = (crowded,)
                     self._members_like(member).append(member)
                 else:
                     refused.append(member)

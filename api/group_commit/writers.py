@@ -202,8 +202,9 @@ class _Writer:
         deferred: list[Member] = []
         for member, outcome in zip(members, outcomes, strict=True):
             if isinstance(outcome, Deferred):
-                # Nothing new is known if the item that was waited for is still locked.
-                member.waits_for = outcome.items or member.waits_for
+                # It continues to wait for the item that it has waited for, if that is still locked.
+                if outcome.items and not set(member.waits_for) & set(outcome.items):
+                    member.waits_for = outcome.items
                 deferred.append(member)
             else:
                 decided.append(member)

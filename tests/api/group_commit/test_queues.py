@@ -165,3 +165,14 @@ def test_a_basket_takes_a_place_of_the_item_that_it_waits_for_only(members: Memb
 
     assert queue.admit([*baskets, *for_another]) == []
     assert len(queue.admit(members(1, item=1))) == 1
+
+
+def test_a_basket_that_waits_for_several_items_takes_a_place_of_the_most_crowded_one(members: Members) -> None:
+    queue = WaitingQueue()
+    assert queue.admit(members(10, item=1)) == []
+    baskets = members(MOST_FOR_AN_ITEM - 10)
+    for basket in baskets:
+        basket.waits_for = (2, 1)
+
+    assert queue.admit(baskets) == []
+    assert [queue.admit(members(1, item=item)) == [] for item in (1, 2)] == [False, True]
