@@ -62,12 +62,12 @@ def saying(status: int, body: bytes = b"", **headers: str) -> Callable[[BaseHTTP
     return answer
 
 
-def sending(raw: bytes) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answer with exactly these bytes, and hang up."""
+def sending(raw: bytes, *, hang_up: bool = True) -> Callable[[BaseHTTPRequestHandler], None]:
+    """Answer with exactly these bytes, and hang up unless told otherwise."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(raw)
-        handler.close_connection = True
+        handler.close_connection = hang_up
 
     return answer
 

@@ -1,6 +1,5 @@
 """One POST to an outside server, bounded in time and size, and what the response means for the row that was sent."""
 
-import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ import httpx
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
 from domain.runtime.settings import Network
 from worker.http.deadlines import Backend, Deadline
+from worker.http.unread import end_connection_with_unread_bytes
 
 #: Client errors after which the same request may succeed: request timeout, too early.
 RETRYABLE = frozenset({408, 425})
@@ -38,6 +38,9 @@ CONNECTION_ERRORS = (
     httpcore.ProtocolError,
     httpcore.UnsupportedProtocol,
 )
+
+#: What httpcore raises when a connection that was kept open breaks before the head of a response was read.
+BROKEN = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -87,15 +90,18 @@ class Http:
         self._timeout_seconds = timeout_seconds
         self._deadline = Deadline()
         self._interpret = interpret
+        backend = Backend(self._deadline, allowed)
         self._pool = httpcore.ConnectionPool(
-            max_connections=connections,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=Backend(self._deadline, allowed),
+            max_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS, network_backend=backend
+        )
+        #: Each connection of this pool is used once.
+        self._fresh = httpcore.ConnectionPool(
+            max_connections=connections, max_keepalive_connections=0, network_backend=backend
         )
 
     def post(self, body: str, headers: Mapping[str, str]) -> Outcome:
         """Send a body, as JSON unless the headers say otherwise. Redirects are not followed. Raises nothing."""
-        self._deadline.at = time.monotonic() + self._timeout_seconds
+        self._deadline.start(self._timeout_seconds)
         try:
             return self._interpret(self._exchange(body.encode(), {**self._headers, **headers}))
         except (*CONNECTION_ERRORS, UnicodeError) as error:
@@ -106,14 +112,26 @@ class Http:
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> Response:
         length = {"Content-Length": str(len(body))}
         sent = [(name.encode("ascii"), value.encode("ascii")) for name, value in {**headers, **length}.items()]
-        response = self._pool.handle_request(httpcore.Request(b"POST", self._url, headers=sent, content=body))
+        response = self._send(httpcore.Request(b"POST", self._url, headers=sent, content=body))
         try:
             return Response(response.status, _read(response), _retry_after(response))
         finally:
             response.close()
 
+    def _send(self, request: httpcore.Request) -> httpcore.Response:
+        """Send a request. If it went out on a kept connection that broke, send it once more on a new one."""
+        try:
+            return self._pool.handle_request(request)
+        except BROKEN:
+            # A server may close a connection at any moment after a response, so this says nothing about the server.
+            # If it did get the request, it gets it twice, with the same ids: deliveries are at least once.
+            if self._deadline.opened:
+                raise
+            return self._fresh.handle_request(request)
+
     def close(self) -> None:
         self._pool.close()
+        self._fresh.close()
 
 
 def _target(url: str) -> tuple[httpcore.URL, Mapping[str, str]]:
@@ -145,6 +163,7 @@ def _read(response: httpcore.Response) -> str:
             read += chunk
             if len(read) > MAX_RESPONSE_BYTES:
                 break
+    end_connection_with_unread_bytes(response)
     # Without NUL, which PostgreSQL's text can't hold.
     return read[:MAX_RESPONSE_BYTES].decode(errors="replace").replace("\0", "")
 

@@ -21,6 +21,13 @@ class Deadline(threading.local):
 
     at = float("inf")
 
+    #: Whether the exchange opened a connection. If it did not, it uses one that an earlier exchange left open.
+    opened = False
+
+    def start(self, timeout_seconds: float) -> None:
+        self.at = time.monotonic() + timeout_seconds
+        self.opened = False
+
     def remaining_seconds(self) -> float:
         """Return the seconds until the deadline. Raises httpcore.ReadTimeout if it has passed."""
         remaining = self.at - time.monotonic()
@@ -47,6 +54,7 @@ class Backend(httpcore.SyncBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
+        self._deadline.opened = True
         hosts = [host] if self._allowed is None else egress.resolve(host, port, self._allowed)
         for attempt, address in enumerate(hosts, start=1):
             try:

@@ -9,7 +9,7 @@ import pytest
 
 from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Unreachable
 from tests.conformance.sqs import ACCOUNT, REGION, SqsHarness
-from tests.support.http_server import Server, saying, trickling
+from tests.support.http_server import Server, saying, sending, trickling
 from tests.worker.sinks.sqs import a_row, a_sink, an_endpoint, calls, outcomes_of, some_rows, taking_all
 
 
@@ -154,6 +154,19 @@ def test_a_response_that_trickles_in_is_not_waited_for_and_keeps_no_thread(serve
     server.answer = taking_all
     assert sink.deliver([a_row()]) == [Delivered()]
     sink.close()
+
+
+def test_a_second_response_to_one_call_does_not_answer_the_next(server: Server) -> None:
+    taken = b'HTTP/1.1 200 OK\r\nContent-Length: 29\r\n\r\n{"Successful": [{"Id": "0"}]}'
+    server.answer = sending(taken * 2, hang_up=False)
+    sink = a_sink(concurrency=1)
+    assert sink.deliver([a_row()]) == [Delivered()]
+
+    server.answer = failing(Code="InvalidParameterValue", SenderFault=True)
+    (outcome,) = sink.deliver([a_row()])
+    sink.close()
+
+    assert isinstance(outcome, Rejected)
 
 
 def test_a_response_that_is_too_large_is_not_read_to_its_end(server: Server) -> None:

@@ -4,7 +4,6 @@ boto3's own transport bounds each read alone. A server that sends a byte now and
 even when the worker is stopped.
 """
 
-import time
 from io import BytesIO
 from typing import Any
 
@@ -16,6 +15,7 @@ from botocore.utils import get_environ_proxies
 
 from worker.http.client import CONNECTION_ERRORS, KEEPALIVE_SECONDS
 from worker.http.deadlines import Backend, Deadline
+from worker.http.unread import end_connection_with_unread_bytes
 
 #: The bytes of a response that are read. A response about ten messages has less than a tenth of this.
 MAX_RESPONSE_BYTES = 262_144
@@ -53,12 +53,13 @@ class Transport:
 
     def _send(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         """Send a request. boto3 takes what this event handler returns for the response. Raises ConnectionBroke."""
-        self._deadline.at = time.monotonic() + self._timeout_seconds
+        self._deadline.start(self._timeout_seconds)
         try:
             with self._pool.stream(
                 request.method, request.url, headers=dict(request.headers), content=request.body
             ) as response:
                 body = _read(response)
+                end_connection_with_unread_bytes(response)
         except httpcore.TimeoutException as error:
             raise ConnectionBroke(error=f"SQS did not answer within {self._timeout_seconds:g} s") from error
         except CONNECTION_ERRORS as error:
