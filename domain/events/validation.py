@@ -1,7 +1,7 @@
 """The JSON Schemas of event payloads: schemas/<type>.v1.json, one for each type that may be recorded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ class InvalidEvent(Exception):
 
     def __init__(self, event_type: str, reason: str) -> None:
         super().__init__(f"{event_type} is not recorded, and neither is anything beside it: {reason}")
+
+
+def event_types() -> Sequence[str]:
+    """Return the types that have a schema, in the order of the alphabet: no other event is ever recorded."""
+    ending = f".{VERSION}.json"
+    return sorted(path.name.removesuffix(ending) for path in SCHEMAS.glob(f"*{ending}"))
 
 
 def schema_id(event_type: str) -> str:

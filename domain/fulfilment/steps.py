@@ -1,5 +1,6 @@
 """The steps: destinations whose answers change reservations, and the routes with them."""
 
+from domain.events.validation import event_types
 from domain.outbox import Route, Routes, routes_file
 from domain.reservations.events import RESERVATION_CONFIRM, RESERVATION_RELEASE
 from domain.runtime.errors import ConfigurationError
@@ -25,7 +26,21 @@ def load_routes(settings: Settings) -> Routes:
             f"HOLDFAST_ROUTES: {min(taken)!r} is the name of the step that CONFIRMATION_URL leads to."
             " Give the destination another name."
         )
-    return Routes(sinks, steps, STEP_TYPES)
+    routes = Routes(sinks, steps, STEP_TYPES)
+    _require_known_events(routes)
+    return routes
+
+
+def _require_known_events(routes: Routes) -> None:
+    """Raise ConfigurationError if a pattern matches no event type: the destination would wait for events in vain."""
+    known = event_types()
+    for destination, pattern in [(sink.name, pattern) for sink in routes.sinks for pattern in sink.events]:
+        if not any(routes.matches(pattern, event_type) for event_type in known):
+            raise ConfigurationError(
+                f"HOLDFAST_ROUTES: destination {destination!r}: {pattern!r} in `events` matches no event type, so it"
+                f" would get no event for it. The types are {', '.join(known)}. A `*` stands for any characters, and"
+                f" never matches {' or '.join(sorted(routes.step_types))}."
+            )
 
 
 def _steps(settings: Settings) -> list[Route]:

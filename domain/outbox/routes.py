@@ -95,7 +95,11 @@ class Routes:
             self._wanting[event_type] = wanting
         return self._wanting[event_type]
 
-    def _wants(self, route: Route, event_type: str) -> bool:
+    def matches(self, pattern: str, event_type: str) -> bool:
+        """Return whether a destination with this pattern in `events` wants events of this type."""
         if event_type in self.step_types:
-            return event_type in route.events
-        return any(fnmatchcase(event_type, wanted) for wanted in route.events)
+            return event_type == pattern
+        return fnmatchcase(event_type, pattern)
+
+    def _wants(self, route: Route, event_type: str) -> bool:
+        return any(self.matches(pattern, event_type) for pattern in route.events)

@@ -11,9 +11,9 @@ from tests.support.builders import some_settings
 CONFIRM_URL = "http://127.0.0.1:1/confirm"
 
 
-def a_routes_file(directory: Path, name: str) -> Path:
+def a_routes_file(directory: Path, name: str, *events: str) -> Path:
     path = directory / "routes.toml"
-    path.write_text(f'[[destination]]\nname = "{name}"\nurl = "null:"')
+    path.write_text(f'[[destination]]\nname = "{name}"\nurl = "null:"\nevents = {list(events) or ["*"]}')
     return path
 
 
@@ -64,3 +64,26 @@ def test_without_a_confirmation_url_a_destination_of_the_file_may_have_the_name_
 def test_a_mistake_in_the_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="line 2"):
         load_routes(some_settings(routes_file=a_routes_file(tmp_path, "Big")))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["booking.creatd", "Booking.*", "reservation_*", "booking.[c", "booking.created.v1", " booking.*", ""]
+)
+def test_a_pattern_that_matches_no_event_type_is_refused(tmp_path: Path, pattern: str) -> None:
+    path = a_routes_file(tmp_path, "partner", "booking.*", pattern)
+
+    with pytest.raises(
+        ConfigurationError, match=r"'partner': .* matches no event type.* booking\.created, "
+    ) as refusal:
+        load_routes(some_settings(routes_file=path))
+
+    assert repr(pattern) in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*", "booking.*", "*.created", "booking.[!c]*", "booking.no_show", "reservation_confirm"]
+)
+def test_a_pattern_that_matches_an_event_type_is_taken(tmp_path: Path, pattern: str) -> None:
+    routes = load_routes(some_settings(routes_file=a_routes_file(tmp_path, "partner", pattern)))
+
+    assert [route.events for route in routes.destinations] == [(pattern,)]
