@@ -63,7 +63,7 @@ def saying(status: int, body: bytes = b"", **headers: str) -> Callable[[BaseHTTP
 
 
 def sending(raw: bytes, *, hang_up: bool = True) -> Callable[[BaseHTTPRequestHandler], None]:
-    """Answer with exactly these bytes, and hang up unless told otherwise."""
+    """Answer with exactly these bytes, and hang up, unless `hang_up` is False."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         handler.wfile.write(raw)
