@@ -1,5 +1,6 @@
 """`bin/up`: run everything on this machine, with one command, from nothing."""
 
+import fcntl
 import os
 import shlex
 import threading
@@ -31,6 +32,9 @@ READY_SECONDS = 60.0
 #: The settings that lead to what was started. Every command reads them, unless the environment has others.
 ENV_FILE = HOME / "env"
 
+#: Whoever holds a lock on this file uses HOLDFAST_HOME. It contains the id of that process.
+LOCK_FILE = HOME / "lock"
+
 DEFAULT_PORT = 8000
 
 #: What honcho returns after Ctrl-C and after SIGTERM.
@@ -44,7 +48,7 @@ STOPPED = (130, 143)
     exit_codes={
         0: "stopped by Ctrl-C or SIGTERM",
         1: "a process failed; any other code is that of the process that failed first",
-        2: "wrong usage or configuration, or a port that is in use; nothing was started",
+        2: "wrong usage or configuration, or a port or HOLDFAST_HOME is in use; nothing was started",
     },
 )
 def main() -> int:
@@ -57,12 +61,12 @@ def main() -> int:
     """
     host, port = os.environ.get("HOST") or "127.0.0.1", _port("PORT", DEFAULT_PORT)
     partners_port = _port("PARTNERS_PORT", port + 1)
-    for wanted in (port, partners_port):
-        require_free(host, wanted)
     given = {name: os.environ[name] for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL") if os.environ.get(name)}
     with ExitStack() as running:
+        lock_home(running)
+        for wanted in (port, partners_port):
+            require_free(host, wanted)
         ENV_FILE.unlink(missing_ok=True)  # it may lead to servers of an earlier run
-        HOME.mkdir(parents=True, exist_ok=True)
         environment = _servers(running, given) | _partners(partners_port)
         os.environ.update(environment)
         settings = Settings.load()
@@ -78,6 +82,26 @@ def _port(variable: str, default: int) -> int:
     if not written.isdigit() or not 0 < int(written) < 65_536:
         raise ConfigurationError(f"{variable}: {written!r} is not a port; it must be a number from 1 to 65535.")
     return int(written)
+
+
+def lock_home(running: ExitStack) -> None:
+    """Keep HOLDFAST_HOME for this process until the end. Raises ConfigurationError if another one uses it.
+
+    Two of them would share one PostgreSQL and one Redis, and the first to end would stop both. The kernel releases the
+    lock of a process that was killed. It is one of `lockf`, as the children of this process inherit one of `flock`.
+    """
+    HOME.mkdir(parents=True, exist_ok=True)
+    file = running.enter_context(LOCK_FILE.open("a+"))
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = LOCK_FILE.read_text().strip()
+        raise ConfigurationError(
+            f"Another bin/up (process {holder}) uses {HOME}. Stop it, or set HOLDFAST_HOME to another folder."
+        ) from None
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
 
 
 def _servers(running: ExitStack, given: Mapping[str, str]) -> dict[str, str]:

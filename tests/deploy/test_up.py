@@ -1,0 +1,42 @@
+"""bin/up beside another one: two of them never share the servers of one HOLDFAST_HOME."""
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from deploy import up
+from tests.support.commands import run_bare
+from tests.support.ports import free_port
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(up, "HOME", tmp_path)
+    monkeypatch.setattr(up, "LOCK_FILE", tmp_path / "lock")
+    return tmp_path
+
+
+def run_up(home: Path, **environment: str) -> tuple[int, str]:
+    """Run `bin/up` at free ports, without its installation, and wait for its end. Return its exit code and output."""
+    ports = {"PORT": str(free_port()), "PARTNERS_PORT": str(free_port())}
+    run = run_bare("python", "-m", "deploy.up", **(ports | environment), HOLDFAST_HOME=str(home))
+    return run.returncode, run.stdout + run.stderr
+
+
+def test_a_second_one_at_other_ports_is_refused_and_changes_nothing(home: Path) -> None:
+    with ExitStack() as running:
+        up.lock_home(running)
+        (home / "env").write_text("DATABASE_URL=that-of-the-first\n")
+        # Without the lock it would end at these settings, and start no servers that nobody stops.
+        exit_code, said = run_up(home, DATABASE_URL="nonsense", REDIS_URL="nonsense")
+
+    assert exit_code == 2, said
+    assert (
+        f"Another bin/up (process {os.getpid()}) uses {home}. Stop it, or set HOLDFAST_HOME to another folder." in said
+    )
+    assert (home / "env").read_text() == "DATABASE_URL=that-of-the-first\n"
+    assert sorted(path.name for path in home.iterdir()) == ["env", "lock"]
