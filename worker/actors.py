@@ -16,6 +16,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from domain.runtime import startup
 from domain.runtime.errors import ConfigurationError
+from domain.runtime.schema import lacks_schema
 from domain.runtime.settings import Settings
 from domain.runtime.wakeups import (
     DRAINING,
@@ -106,7 +107,8 @@ def _open(*, threads: int, ended: threading.Event) -> App:
         except ConfigurationError as error:
             sys.exit(startup.report(error))
         except SQLAlchemyError as error:
-            log.warning("worker.waits", error=str(error).splitlines()[0])
+            advice = {"advice": "run bin/migrate"} if lacks_schema(error) else {}
+            log.warning("worker.waits", error=str(error).splitlines()[0], **advice)
         if ended.wait(OPEN_AGAIN_SECONDS):
             sys.exit(0)
 

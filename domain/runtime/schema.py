@@ -9,6 +9,10 @@ from sqlalchemy.orm import Session
 SCHEMA_VERSION = "0008"
 
 
+#: The codes of PostgreSQL for a table and for a column that do not exist.
+MISSING_CODES = frozenset({"42P01", "42703"})
+
+
 class Schema(NamedTuple):
     """The version of a database's schema, and the oldest version whose code it serves.
 
@@ -43,3 +47,8 @@ def is_migrated(session: Session) -> bool:
     """Return whether the schema serves this code: it is at least as new as this code, and removed nothing of it."""
     schema = read_schema(session)
     return schema is not None and schema.serves()
+
+
+def lacks_schema(error: Exception) -> bool:
+    """Return whether a statement failed as the schema lacks a table or a column: it does not serve this code."""
+    return getattr(getattr(error, "orig", None), "sqlstate", None) in MISSING_CODES

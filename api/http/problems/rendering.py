@@ -12,10 +12,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.http import methods, request_ids
 from api.http.decoding import sentence
-from api.http.problems.table import BUG, EARLY, MEMBER_OF, OF_ERRORS
+from api.http.problems.table import BUG, EARLY, MEMBER_OF, NOT_MIGRATED, OF_ERRORS
 from api.http.problems.types import ProblemType
 from domain.runtime.database import trouble
-from domain.runtime.errors import HoldfastError, Invalid, NotFound, Unavailable
+from domain.runtime.errors import DatabaseUnavailable, HoldfastError, Invalid, NotFound, Unavailable
+from domain.runtime.schema import lacks_schema
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -66,9 +67,17 @@ def wait_seconds(error: Unavailable) -> int:
 
 
 def of_database_error(error: SQLAlchemyError) -> Response[dict[str, Any]]:
-    """Render that the database is unavailable or busy, and any other error of it as our own fault."""
+    """Render that the database is unavailable, busy or not migrated, and any other error of it as our own fault."""
+    if lacks_schema(error):
+        return _of_unmigrated(error)
     passing = trouble(error)
     return of_error(passing) if passing else of_bug(error)
+
+
+def _of_unmigrated(error: SQLAlchemyError) -> Response[dict[str, Any]]:
+    log.error("request.not_migrated", error=str(error).splitlines()[0], advice="run bin/migrate")
+    seconds = wait_seconds(DatabaseUnavailable())
+    return _response(_body(NOT_MIGRATED, {"retry_after": seconds}, {}), {"Retry-After": str(seconds)})
 
 
 def of_http_error(error: HTTPException) -> Response[dict[str, Any]]:

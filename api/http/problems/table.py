@@ -4,7 +4,7 @@ The responses, the OpenAPI document, the pages under /problems and docs/problems
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_PATH_BYTES, MAX_QUERY_BYTES, MOST_PIECES
 from api.http.problems.types import ProblemType
@@ -161,7 +161,7 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
             "The database cannot be reached, or does not answer in time. Nothing was changed; send the same request"
             " again in {retry_after_seconds} s."
         ),
-        when="PostgreSQL can't be reached, or does not answer in time.",
+        when="PostgreSQL can't be reached, does not answer in time, or is not migrated for this release.",
         remedy=_SEND_AGAIN,
     ),
     errors.OutcomeUnknown: ProblemType(
@@ -176,6 +176,15 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         remedy=f"{_SEND_AGAIN} If the request had none, look first whether it took effect.",
     ),
 }
+
+#: The database answers, and lacks a table or a column. It is unavailable until somebody has migrated it.
+NOT_MIGRATED = replace(
+    OF_ERRORS[errors.DatabaseUnavailable],
+    detail=(
+        "The database is not migrated for this release. Nothing was changed. Whoever runs Holdfast has to run"
+        " bin/migrate; after that, send the same request again."
+    ),
+)
 
 #: What is refused before a handler is called, by status.
 EARLY: Mapping[int, ProblemType] = {

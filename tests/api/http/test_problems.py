@@ -3,7 +3,6 @@
 import json
 import string
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import get_type_hints
@@ -12,7 +11,6 @@ from uuid import UUID
 import httpx
 import msgspec
 import pytest
-from sqlalchemy import text
 
 from api.http.problems import ALL, FACTS, MEDIA_TYPE, OF_ERRORS, body_of
 from api.http.problems.members import COMMON, FURTHER, OPTIONAL
@@ -27,6 +25,7 @@ from domain.runtime.errors import (
     Unavailable,
 )
 from tests.support.api_process import Served
+from tests.support.broken_tables import failing, missing
 from tests.support.builders import Db, an_item
 
 #: A fact of each kind that an error may have.
@@ -113,7 +112,7 @@ def test_a_fault_of_ours_is_answered_and_logged_without_the_data_of_the_request(
 ) -> None:
     wanted = {"item_id": an_item(db).id, "quantity": 1, "guest": {"id": "Ann Archer"}}
 
-    with _misplaced(db, table):
+    with failing(db, table):
         answer = api.post("/reservations", json=wanted, headers={"Idempotency-Key": "for Ann Archer"})
 
     assert (answer.status_code, answer.headers["Content-Type"]) == (500, MEDIA_TYPE)
@@ -124,13 +123,18 @@ def test_a_fault_of_ours_is_answered_and_logged_without_the_data_of_the_request(
     assert "Ann Archer" not in logged
 
 
-@contextmanager
-def _misplaced(db: Db, table: str) -> Iterator[None]:
-    """Cause an error that no code expects: a table is missing until the block ends."""
-    with db.begin() as session:
-        session.execute(text(f"ALTER TABLE {table} RENAME TO misplaced"))
-    try:
-        yield
-    finally:
-        with db.begin() as session:
-            session.execute(text(f"ALTER TABLE misplaced RENAME TO {table}"))
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_database_that_is_not_migrated_is_answered_with_what_to_do_and_logged_in_a_line(
+    api: httpx.Client, db: Db, served: Served, method: str
+) -> None:
+    wanted = {"item_id": an_item(db).id, "quantity": 1} if method == "POST" else None
+
+    with missing(db, "reservations", "line_count"):
+        answer = api.request(method, "/reservations", json=wanted)
+
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/database-unavailable")
+    assert "is not migrated" in answer.json()["detail"] and "bin/migrate" in answer.json()["detail"]
+    assert int(answer.headers["Retry-After"]) == answer.json()["retry_after"]
+    logged = served.logged()
+    assert "request.not_migrated" in logged and "bin/migrate" in logged
+    assert "Traceback" not in logged and "request.failed" not in logged

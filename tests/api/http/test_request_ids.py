@@ -5,10 +5,11 @@ import re
 
 import httpx
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import select
 
 from domain.outbox.table import outbox
 from tests.support.api_process import Served
+from tests.support.broken_tables import failing
 from tests.support.builders import Db, a_hold, an_item
 
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -87,17 +88,12 @@ def test_every_line_that_is_logged_for_a_request_has_its_id(
 ) -> None:
     item = an_item(db)
     hold = a_hold(db, item)
-    with db.begin() as session:
-        session.execute(text("ALTER TABLE reservation_history RENAME TO misplaced"))
-    try:
+    with failing(db, "reservation_history"):
         answer = api.post(
             path.format(hold=hold.id),
             json={"item_id": item.id, "quantity": 1} if path == "/reservations" else {},
             headers={"X-Request-Id": "r-1"},
         )
-    finally:
-        with db.begin() as session:
-            session.execute(text("ALTER TABLE misplaced RENAME TO reservation_history"))
 
     assert (answer.status_code, answer.json()["request_id"], answer.headers["X-Request-Id"]) == (500, "r-1", "r-1")
     failed = [json.loads(line) for line in served.logged().splitlines() if "request.failed" in line]
