@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy.orm import Session
 
-from domain.invariants import items, outbox, reservations
+from domain.invariants import items, outbox, reservations, schema
 from domain.invariants.invariant import Finding, Invariant, check
 
 __all__ = ["INVARIANTS", "Finding", "Invariant", "examine"]
@@ -13,6 +13,12 @@ INVARIANTS = (*items.INVARIANTS, *reservations.INVARIANTS, *outbox.INVARIANTS)
 
 
 def examine(session: Session, *, routed: Collection[str] | None = None) -> Sequence[Finding]:
-    """Check every invariant. With `routed`, the names of the destinations in the routes, no other may have events."""
+    """Check every invariant, or only that the database is migrated if it is not.
+
+    With `routed`, the names of the destinations in the routes, no other may have events.
+    """
+    migrated = schema.check(session)
+    if migrated.violations:
+        return [migrated]
     invariants = INVARIANTS if routed is None else (*INVARIANTS, outbox.routed_only(routed))
-    return [check(session, invariant) for invariant in invariants]
+    return [migrated, *(check(session, invariant) for invariant in invariants)]

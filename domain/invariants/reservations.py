@@ -50,7 +50,10 @@ INVARIANTS = (
         "every reservation's history ends with its status and has one entry for each version",
         _history_and_status_differ(),
     ),
-    Invariant("every reservation has the lines that it counts, and they are held as long as it is", _lines_differ()),
+    Invariant(
+        "every reservation has as many lines as `line_count` says, each held until the reservation expires",
+        _lines_differ(),
+    ),
     Invariant(
         f"no hold is overdue by more than {EXPIRED_WITHIN_MINUTES} minutes",
         _overdue(),

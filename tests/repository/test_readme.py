@@ -17,6 +17,8 @@ import pytest
 from api.app import ROUTES
 from api.http.problems import ALL
 from domain.events.validation import SCHEMAS
+from domain.invariants import INVARIANTS, schema
+from domain.invariants.outbox import routed_only
 from domain.outbox.operations.status_cache import FIGURES
 from domain.runtime.metrics import registry_of, render
 from domain.runtime.settings import ROOT, Settings
@@ -106,6 +108,13 @@ def test_every_problem_is_documented_with_its_status() -> None:
     documented = re.findall(r"^- (\d+) \[(\S+)\]", (DOCS / "problems.md").read_text(), re.MULTILINE)
 
     assert documented == [(str(one.status), one.slug) for one in ALL]
+
+
+def test_the_output_of_doctor_shows_every_invariant() -> None:
+    shown = re.search(r"^\$ bin/doctor\n(.*?)^```", (DOCS / "operating.md").read_text(), re.MULTILINE | re.DOTALL)
+    titles = [schema.TITLE, *(invariant.title for invariant in INVARIANTS), routed_only([]).title]
+
+    assert shown is not None and shown[1].splitlines() == [f"ok    {title}" for title in titles]
 
 
 def test_every_operation_is_documented() -> None:

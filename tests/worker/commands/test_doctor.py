@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from domain.invariants import INVARIANTS
+from deploy.embedded import PostgreSQL
+from domain.invariants import INVARIANTS, schema
 from domain.invariants.invariant import NAMED
 from domain.invariants.outbox import routed_only
+from domain.runtime.schema import read_schema
 from tests.domain.invariants import test_items, test_outbox, test_reservations
 from tests.support.builders import Db, an_item
 from tests.support.commands import a_routes_file, run_command
@@ -16,7 +18,7 @@ from tests.support.invariants import a_used_database, execute
 pytestmark = pytest.mark.slow
 
 ROUTED = routed_only([]).title
-TITLES = [*(invariant.title for invariant in INVARIANTS), ROUTED]
+TITLES = [schema.TITLE, *(invariant.title for invariant in INVARIANTS), ROUTED]
 
 #: One violation of each invariant.
 VIOLATIONS = dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_outbox.VIOLATIONS])
@@ -121,6 +123,32 @@ def test_the_first_few_violations_are_named_and_the_others_counted(db: Db) -> No
 
     assert line.count("SKU-") == NAMED
     assert line.endswith(" and 2 more")
+
+
+@pytest.mark.parametrize(
+    ("stored", "advice"), [("0001", "Run bin/migrate."), ("9999", "A newer release has migrated it: use bin/doctor of")]
+)
+def test_a_schema_that_does_not_serve_this_release_is_all_that_is_said(used: Db, stored: str, advice: str) -> None:
+    with used.begin() as session:
+        before = read_schema(session)
+    assert before is not None
+    execute(used, f"UPDATE alembic_version SET version_num = '{stored}', serves_from = '{stored}'")
+    try:
+        run = run_command("doctor")
+    finally:
+        execute(used, "UPDATE alembic_version SET version_num = '{}', serves_from = '{}'".format(*before))
+
+    (line,) = run.stdout.splitlines()
+    assert run.returncode == 1
+    assert line.startswith(f"FAIL  {schema.TITLE}; 1 violation: it is at {stored}. {advice}")
+    assert line.endswith("Nothing else was checked.")
+
+
+def test_an_empty_database_is_not_migrated(postgresql: PostgreSQL) -> None:
+    run = run_command("doctor", DATABASE_URL=postgresql.create("bare"))
+
+    assert (run.returncode, run.stderr) == (1, "")
+    assert run.stdout == f"FAIL  {schema.TITLE}; 1 violation: it is at base. {schema.MIGRATE}\n"
 
 
 def test_a_database_that_can_not_be_reached_is_not_reported_as_ok() -> None:

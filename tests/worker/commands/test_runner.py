@@ -27,7 +27,7 @@ def test_a_database_that_can_not_be_reached_is_reported_in_one_line(path: tuple[
     assert path not in READING or "change" not in run.stderr
 
 
-@pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "prune", "doctor"])
+@pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "prune"])
 def test_a_database_that_is_not_migrated_is_reported_in_one_line(postgresql: PostgreSQL, script: str) -> None:
     run = run_command(script, DATABASE_URL=postgresql.create("bare"))
 
