@@ -48,13 +48,27 @@ class PostgreSQL:
         return str(self._server.get_uri(database=database))
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server. The mode `immediate` is a crash: the server recovers at its next start."""
-        self._control("stop", "-m", mode)
+        """Stop the server, unless it has stopped already.
+
+        The mode `immediate` is a crash: the server recovers at its next start.
+        """
+        try:
+            self._control("stop", "-m", mode)
+        except subprocess.CalledProcessError:
+            if self._runs():
+                raise
 
     def start(self) -> None:
         """Start the server again, with its data, on the same socket."""
         options = f'-h "" -k {self._server.get_postmaster_info().socket_dir}'
         self._control("start", "-l", str(self.home / "log"), "-o", options)
+
+    def _runs(self) -> bool:
+        try:
+            self._control("status")
+        except subprocess.CalledProcessError:
+            return False
+        return True
 
     def _control(self, action: str, *arguments: str) -> None:
         command = [str(self._server.bin_path / "pg_ctl"), "-w", "-D", str(self.home), action, *arguments]

@@ -22,6 +22,7 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import HOME, ROOT, Settings
 from worker.commands import command_line
 from worker.commands.command_line import Command
+from worker.commands.runner import reporting
 
 #: Every process ends within 10 s of SIGTERM. One that has not ended by then hangs, and is killed.
 honcho.manager.KILL_WAIT = 11
@@ -47,7 +48,7 @@ STOPPED = (130, 143)
     examples=["bin/up", "PORT=8080 bin/up"],
     exit_codes={
         0: "stopped by Ctrl-C or SIGTERM",
-        1: "a process failed; any other code is that of the process that failed first",
+        1: "the database or a process failed; any other code is that of the process that failed first",
         2: "wrong usage or configuration, or a port or HOLDFAST_HOME is in use; nothing was started",
     },
 )
@@ -73,7 +74,8 @@ def main() -> int:
         ENV_FILE.touch(mode=0o600)  # there may be a password in it
         ENV_FILE.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items()))
         running.callback(ENV_FILE.unlink, missing_ok=True)
-        seed()
+        with reporting("Nothing was started."):
+            seed()
         return _run(_welcome(settings, given), settings)
 
 

@@ -1,4 +1,4 @@
-"""bin/up beside another one: two of them never share the servers of one HOLDFAST_HOME."""
+"""bin/up where it can't run: it says so in a few lines, and leaves what is running alone."""
 
 import os
 from contextlib import ExitStack
@@ -40,3 +40,14 @@ def test_a_second_one_at_other_ports_is_refused_and_changes_nothing(home: Path) 
     )
     assert (home / "env").read_text() == "DATABASE_URL=that-of-the-first\n"
     assert sorted(path.name for path in home.iterdir()) == ["env", "lock"]
+
+
+def test_a_database_that_can_not_be_used_is_reported_in_one_line(tmp_path: Path) -> None:
+    exit_code, said = run_up(
+        tmp_path, DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", REDIS_URL="redis://127.0.0.1:1/0"
+    )
+
+    assert exit_code == 1
+    assert said.startswith("The database can't be reached (") and len(said.splitlines()) == 1
+    assert "Nothing was started. Check DATABASE_URL" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]

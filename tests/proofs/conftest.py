@@ -2,10 +2,9 @@
 
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +53,5 @@ def a_postgresql() -> Iterator[PostgreSQL]:
     try:
         yield server
     finally:
-        with suppress(subprocess.CalledProcessError):  # a proof that failed may have left it stopped
-            server.stop("immediate")
+        server.stop("immediate")
         shutil.rmtree(home, ignore_errors=True)
