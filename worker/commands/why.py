@@ -24,6 +24,7 @@ from domain.outbox.operations.explain import (
     Unrouted,
     Waiting,
 )
+from domain.reservations.events import RESERVATION_CONFIRM
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, Command
 from worker.commands.output import instant, print_json, print_wrapped, printable, rows
@@ -87,13 +88,19 @@ def _print(explanation: Explanation) -> None:
     replayed = f", replayed at {instant(explanation.replayed_at)}" if explanation.replayed_at else ""
     print_wrapped(f"Recorded at {instant(explanation.created_at)}{replayed}.", "  ")
     if explanation.end:
-        print_wrapped(_describe_end(explanation.end, explanation.event_id), "  ")
+        print_wrapped(_describe_end(explanation.end, explanation), "  ")
     for obstacle in explanation.obstacles:
         print_wrapped(_describe_obstacle(obstacle, explanation.destination), "  ")
 
 
-def _describe_end(end: End, event_id: UUID) -> str:
+def _describe_end(end: End, explanation: Explanation) -> str:
     match end:
+        # The row does not tell an answer of yes from one of no, nor from a question that was left out.
+        case Processed(at=at) if explanation.type == RESERVATION_CONFIRM:
+            return (
+                f"Settled at {instant(at)}: {explanation.destination} answered, or was not asked because the hold had"
+                f" ended.\nThe status of the reservation: GET /reservations/{explanation.aggregate_id}"
+            )
         case Processed(at=at):
             return f"Delivered at {instant(at)}."
         case Discarded(at=at, error=error):
@@ -101,7 +108,7 @@ def _describe_end(end: End, event_id: UUID) -> str:
         case Dead(since=since, error=error, attempts=attempts):
             return (
                 f"Dead since {instant(since)}, after {rows(attempts, 'attempt')}{_because(error)}.\n"
-                f"Replay it: bin/dead-letters replay --event {event_id} --why TEXT"
+                f"Replay it: bin/dead-letters replay --event {explanation.event_id} --why TEXT"
             )
 
 

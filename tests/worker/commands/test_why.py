@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, update
 
-from domain.fulfilment import STEP_TYPES
+from domain.fulfilment import CONFIRMATION, STEP_TYPES
 from domain.outbox import Rejected, Unreachable
 from domain.outbox.operations import dead_letters, destinations, replay
 from domain.outbox.operations.bulk_change import Batch
@@ -29,9 +29,10 @@ from domain.outbox.operations.explain import (
     explain,
 )
 from domain.outbox.table import outbox
+from domain.reservations.events import RESERVATION_CONFIRM
 from domain.runtime.errors import NotInOutbox
 from tests.conftest import OpenRelay
-from tests.support.builders import Db, an_event, recorded
+from tests.support.builders import Db, a_hold, an_event, an_item, recorded
 from tests.support.commands import a_routes_file, on_one_line, run_command
 from tests.support.operations import ENTRY, mark_dead, mark_delivered
 from tests.support.outbox import (
@@ -44,6 +45,7 @@ from tests.support.outbox import (
     leased_for_long,
     recorded_for,
     row,
+    rows,
     time_passes,
     with_shop,
 )
@@ -106,6 +108,19 @@ def test_a_delivered_event_is_described_as_delivered(shop: Db, tmp_path: Path) -
 
     assert the_explanation(shop).end == Processed(at=row(shop, 1).processed_at)
     assert "Delivered at " in printed(shop, tmp_path)
+
+
+def test_a_confirmation_is_not_called_delivered_as_the_service_may_never_have_been_asked(
+    db: Db, tmp_path: Path
+) -> None:
+    hold = a_hold(db, an_item(db))
+    (asked,) = [one.id for one in rows(db) if one.type == RESERVATION_CONFIRM]
+    mark_delivered(db, asked)
+
+    text = printed(db, tmp_path, asked)
+    assert "Settled at " in text and "Delivered" not in text
+    assert f"{CONFIRMATION} answered, or was not asked because the hold had ended." in text
+    assert f"GET /reservations/{hold.id}" in text
 
 
 def test_a_dead_letter_is_described_with_its_error_and_how_to_replay_it(shop: Db, tmp_path: Path) -> None:
