@@ -51,7 +51,7 @@ class Migrate(Command):
 @click.command(
     "bin/migrate",
     cls=Migrate,
-    examples=["bin/migrate", "bin/migrate -1", "bin/migrate base --erase holdfast_test"],
+    examples=["bin/migrate", "bin/migrate base --erase holdfast_test"],
     exit_codes={
         0: "the schema is at that revision, or at a newer one that serves this release",
         1: "there is no such revision, a lock was not free in time, or the database failed",
@@ -61,7 +61,8 @@ class Migrate(Command):
     "revision",
     default=NEWEST,
     metavar="[REVISION]",
-    help="A revision, head for the newest (the default), -1 for the one before, or base for an empty database.",
+    help="A revision, head for the newest (the default), base for an empty database, or -1 for the one before: that"
+    " deletes the tables and columns that the present one added, with what is in them.",
 )
 @click.option(
     "--erase",
@@ -93,7 +94,7 @@ def main(revision: str, erase: str | None, as_json: bool) -> int:
     if as_json:
         print_json(revision_before=before, revision=after)
     else:
-        click.echo(_describe(after, revision))
+        click.echo(_describe(before, after, revision))
     return DONE
 
 
@@ -152,12 +153,12 @@ def _is_back(script: ScriptDirectory, revision: str, applied: Sequence[str]) -> 
     return wanted is not None and wanted.revision in applied[1:]
 
 
-def _describe(revision: str | None, wanted: str) -> str:
-    if wanted != NEWEST:
-        return f"The schema is at {revision or BASE}."
-    if revision == SCHEMA_VERSION:
-        return "The schema is up to date."
-    return f"The schema is at {revision}, which a newer release has made. It serves this release too."
+def _describe(before: str | None, after: str | None, wanted: str) -> str:
+    if before != after:
+        return f"The schema was taken from {before or BASE} to {after or BASE}."
+    if wanted == NEWEST and after != SCHEMA_VERSION:
+        return f"The schema is at {after}, which a newer release has made. It serves this release too."
+    return f"The schema is at {after or BASE} already. Nothing was changed."
 
 
 def _describe_lock(error: OperationalError) -> str:

@@ -104,7 +104,7 @@ def test_the_schema_serves_the_code_since_the_last_migration_that_removed_someth
 
 
 def test_going_back_serves_older_code_again(migrated: str) -> None:
-    assert run(migrated, "0002") == (0, "The schema is at 0002.\n", "")
+    assert run(migrated, "0002") == (0, f"The schema was taken from {SCHEMA_VERSION} to 0002.\n", "")
 
     assert stored(migrated) == ("0002", "0001")
 
