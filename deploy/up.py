@@ -179,7 +179,7 @@ def _url(settings: Settings) -> str:
 WELCOME = """
 Holdfast is running.
 
-  API          {url}   all operations, to try in a browser: {url}/schema
+  API          {url}   the operations, to try in a browser: {url}/schema
   worker       delivers events, confirms reservations, expires holds
   scheduler    wakes the worker by the clock
   partners     {partners}   a stand-in for the outside world: it confirms reservations and

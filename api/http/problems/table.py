@@ -193,14 +193,14 @@ EARLY: Mapping[int, ProblemType] = {
         ProblemType(
             status=404,
             title="No such resource",
-            detail="No resource has this path. /schema shows every operation.",
+            detail="No resource has this path. /schema shows the operations.",
             when="Nothing has this path.",
-            remedy="`/schema` shows every operation.",
+            remedy="`/schema` shows the operations.",
         ),
         ProblemType(
             status=405,
             title="Method not allowed",
-            detail="The resource does not support this method. /schema shows every operation.",
+            detail="The resource does not support this method. /schema shows the operations.",
             when="The resource does not support this method.",
             remedy="The header Allow lists those that it supports.",
         ),
