@@ -109,7 +109,9 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
 def _claim_of(item_id: int | None, sku: str | None, quantity: int | None, *, within: str = "") -> Claim:
     if quantity is None:
         raise Invalid(f"{within}quantity", "it is required")
-    if (item_id is None) == (sku is None):
+    if item_id is None and sku is None:
+        raise Invalid(f"{within}item_id", "give item_id or sku" if within else "give item_id or sku, or lines")
+    if item_id is not None and sku is not None:
         raise Invalid(f"{within}item_id", "give either item_id or sku, and not both")
     return Claim(item_id or sku or "", quantity)
 

@@ -3,7 +3,7 @@
 import os
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from dotenv import load_dotenv
@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(default=9191, ge=0, le=65_535, alias="WORKER_METRICS_PORT")
     scheduler_metrics_port: int = Field(default=9192, ge=0, le=65_535, alias="SCHEDULER_METRICS_PORT")
     outbox_retention_days: float = Field(default=7.0, gt=0, le=36_500, alias="OUTBOX_RETENTION_DAYS")
-    log_level: str = Field(default="INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", alias="LOG_LEVEL")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", alias="LOG_LEVEL")
 
     @field_validator("database_url")
     @classmethod
@@ -120,13 +120,20 @@ class Settings(BaseSettings):
             return cls()  # type: ignore[call-arg]  # the environment has it
         except ValidationError as error:
             # Not `from error`: it holds the values, and a URL may hold a password.
-            faults = "\n".join(f"{fault['loc'][0]}: {complaint(fault)}" for fault in error.errors())
+            faults = "\n".join(f"{fault['loc'][0]}: {complaint(fault, missing=UNSET)}" for fault in error.errors())
             raise ConfigurationError(faults) from None
 
 
-def complaint(fault: ErrorDetails) -> str:
-    """Return the message of one of pydantic's errors, without the prefix that it puts before our own messages."""
-    return fault["msg"].removeprefix("Value error, ")
+#: What to do about DATABASE_URL, the only variable that must be set.
+UNSET = "it is not set. Set it, or start bin/up: all commands then find its database"
+
+
+def complaint(fault: ErrorDetails, *, missing: str = "it is required") -> str:
+    """Return what is wrong, in our words: one of our own messages, or one of pydantic's without its jargon."""
+    if fault["type"] == "missing":
+        return missing
+    said = fault["msg"].removeprefix("Value error, ").partition(", unable to parse")[0]
+    return said.replace("Input should be", "it must be", 1)
 
 
 def _scheme(url: str) -> str:

@@ -51,8 +51,8 @@ def body_of(error: HoldfastError, wait: int | None = None) -> dict[str, Any]:
 
     `wait` is after how many seconds the client may send its request again; without it, a random time.
     """
-    filled = vars(error)
-    facts = {MEMBER_OF.get(name, name): _plain(value) for name, value in filled.items() if value is not None}
+    filled: dict[str, object] = {name: _plain(value) for name, value in vars(error).items() if value is not None}
+    facts = {MEMBER_OF.get(name, name): value for name, value in filled.items()}
     if isinstance(error, NotFound):
         facts["field"] = error.field
     if isinstance(error, Unavailable):

@@ -91,11 +91,11 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         status=409,
         title="Wrong status",
         detail=(
-            "The reservation is {status}, and in this status it cannot be changed in this way. Nothing was changed. GET"
-            " it to see its current status."
+            "The reservation is {status}, and in this status it cannot be changed in this way. Nothing was changed;"
+            " decide again by its status."
         ),
         when="The lifecycle of reservations does not allow this change in the present status.",
-        remedy="GET the reservation to see its status. Asking for the status that it has already is never refused.",
+        remedy="Decide again by `current_status`. Asking for the status that the reservation has is never refused.",
     ),
     errors.HoldExpired: ProblemType(
         status=409,

@@ -18,6 +18,7 @@ from domain.runtime import errors
 from domain.runtime.errors import (
     Busy,
     DatabaseUnavailable,
+    HoldExpired,
     HoldfastError,
     NotFound,
     OutcomeUnknown,
@@ -83,6 +84,13 @@ def test_a_problem_has_the_facts_of_its_error_beside_the_members_of_every_proble
 def test_every_member_is_described_and_nothing_else_is() -> None:
     assert {name for names in FACTS.values() for name in names} == set(FURTHER)
     assert set(FURTHER) >= OPTIONAL
+
+
+def test_a_time_is_written_alike_in_the_text_and_in_the_member() -> None:
+    body = body_of(HoldExpired(UUID(int=7), datetime(2030, 1, 31, 12, 15, 0, 304232, tzinfo=UTC)))
+
+    assert body["expired_at"] == "2030-01-31T12:15:00.304232Z"
+    assert f"expired at {body['expired_at']}," in body["detail"]
 
 
 def test_a_fact_that_is_not_known_is_left_out() -> None:

@@ -400,6 +400,21 @@ def test_a_basket_of_which_one_item_is_short_is_refused_with_that_item(api: http
 
 
 @pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ({}, "give item_id or sku, or lines"),
+        ({"item_id": 1, "sku": "A"}, "give either item_id or sku, and not both"),
+    ],
+)
+def test_a_request_that_does_not_name_one_item_is_told_how(
+    api: httpx.Client, body: dict[str, object], reason: str
+) -> None:
+    refused = api.post("/reservations", json={"quantity": 1} | body)
+
+    assert (refused.status_code, refused.json()["field"], refused.json()["reason"]) == (400, "item_id", reason)
+
+
+@pytest.mark.parametrize(
     ("body", "field"),
     [
         ({"lines": []}, "lines"),

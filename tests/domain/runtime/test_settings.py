@@ -183,3 +183,22 @@ def test_a_variable_that_is_not_in_the_environment_is_read_from_the_home_directo
 
     assert shown(tmp_path, {}) == f"{URL} 9000"
     assert shown(tmp_path, {"PORT": "9001"}) == f"{URL} 9001"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("DATABASE_URL", None, "it is not set. Set it, or start bin/up: all commands then find its database"),
+        ("PORT", "eighty", "it must be a valid integer"),
+        ("WEB_CONCURRENCY", "0", "it must be greater than or equal to 1"),
+        ("LOG_LEVEL", "LOUD", "it must be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+    ],
+)
+def test_a_wrong_variable_is_described_in_words_for_people(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, complaint: str
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    if value is not None:
+        monkeypatch.setenv(name, value)
+
+    assert str(refused()) == f"{name}: {complaint}"
