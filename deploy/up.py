@@ -90,7 +90,7 @@ def lock_home(running: ExitStack) -> None:
     """Keep HOLDFAST_HOME for this process until the end. Raises ConfigurationError if another one uses it.
 
     Two of them would share one PostgreSQL and one Redis, and the first to end would stop both. The kernel releases the
-    lock of a process that was killed. It is one of `lockf`, as the children of this process inherit one of `flock`.
+    lock of a process that was killed: `lockf` locks for this process alone, `flock` for its children too.
     """
     HOME.mkdir(parents=True, exist_ok=True)
     file = running.enter_context(LOCK_FILE.open("a+"))
