@@ -81,7 +81,7 @@ class GroupCommit:
         in time; OutcomeUnknown; or the error of the transaction.
         """
         future: asyncio.Future[Answered] = self._loop.create_future()
-        # Each of the two kinds has as many places, so an import takes none from customers.
+        # Each of the two kinds has as many places, so an import takes none from other requests.
         if self._brief.queue.count(is_background=is_background) >= self._queue_limit:
             BUSY.inc()
             future.set_exception(Busy())
