@@ -67,7 +67,7 @@ def test_a_mistake_in_the_file_is_reported(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["booking.creatd", "Booking.*", "reservation_*", "booking.[c", "booking.created.v1", " booking.*", ""]
+    "pattern", ["booking.creation", "Booking.*", "reservation_*", "booking.[c", "booking.created.v1", " booking.*", ""]
 )
 def test_a_pattern_that_matches_no_event_type_is_refused(tmp_path: Path, pattern: str) -> None:
     path = a_routes_file(tmp_path, "partner", "booking.*", pattern)
