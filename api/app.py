@@ -36,7 +36,7 @@ from api.reference import routes as reference
 from api.reference import viewer
 from api.reservations import examples as reservations_examples
 from api.reservations import routes as reservations
-from api.reservations.schemas import MetadataSchema
+from api.reservations.metadata import MetadataSchema
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.outbox.operations.status_cache import StatusCache

@@ -95,6 +95,15 @@ def _invalid(message: str) -> Invalid:
     return Invalid(place or "body", sentence(reason))
 
 
+def given_fields(patch: msgspec.Struct) -> dict[str, Any]:
+    """Return the fields that a PATCH gives. Raises Invalid if there are none."""
+    fields = msgspec.structs.asdict(patch)
+    given = {name: value for name, value in fields.items() if value is not msgspec.UNSET}
+    if not given:
+        raise Invalid("body", f"it is empty; give {' or '.join(fields)}")
+    return given
+
+
 def within(place: str, field: str) -> str:
     """Return the name of a field, counted from the top of the body."""
     return f"{place}.{field}" if place else field

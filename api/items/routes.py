@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 
-import msgspec
 from litestar import Request, Response, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
@@ -11,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
 from api.http import paths
-from api.http.decoding import Strict
+from api.http.decoding import Strict, given_fields
 from api.http.headers import key_of
 from api.http.payloads import hash_of
 from api.http.preconditions import etag_of, if_match_of
@@ -99,10 +98,7 @@ async def change_item_by_id(
 async def _change(
     request: AnyRequest, reference: int | str, data: ItemChange, item_changes: Bulkhead
 ) -> Response[ItemView]:
-    changes = msgspec.structs.asdict(data)
-    given = {name: value for name, value in changes.items() if value is not msgspec.UNSET}
-    if not given:
-        raise Invalid("body", f"it is empty; give {' or '.join(changes)}")
+    given = given_fields(data)
     key, if_match = key_of(request.scope, "items.change"), if_match_of(request)
     payload_hash = hash_of(await request.body(), reference) if key else ""
 

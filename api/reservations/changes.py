@@ -5,13 +5,12 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import msgspec
 from litestar import Request, Response, patch, post
 from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
-from api.http.decoding import Strict
+from api.http.decoding import Strict, given_fields
 from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
 from api.http.preconditions import etag_of, if_match_of
@@ -38,7 +37,6 @@ from domain.reservations.lifecycle import Status
 from domain.runtime.errors import (
     HoldExpired,
     HoldTooLong,
-    Invalid,
     Refusal,
     StalePrecondition,
     StaleVersion,
@@ -123,11 +121,8 @@ async def change_reservation(
     request: AnyRequest, reservation_id: UUID, changes: Bulkhead, routes: Routes, data: ReservationChange
 ) -> Response[ReservationView]:
     """Change the note of a reservation that has not ended. Null takes it away."""
-    fields = msgspec.structs.asdict(data)
-    given = {name: value for name, value in fields.items() if value is not msgspec.UNSET}
-    if not given:
-        raise Invalid("body", f"it is empty; give {' or '.join(fields)}")
-    return await _change(request, reservation_id, changes, routes, Amendment(given), key="change")
+    wanted = Amendment(given_fields(data))
+    return await _change(request, reservation_id, changes, routes, wanted, key="change")
 
 
 async def _set_status(

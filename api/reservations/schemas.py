@@ -1,19 +1,14 @@
 """The shapes of reservations, and of the requests that make and change them."""
 
-from collections.abc import Iterator
 from datetime import datetime
-from math import isinf
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 from uuid import UUID
 
 import msgspec
-from litestar.openapi.spec import OpenAPIType, Schema
-from litestar.plugins import OpenAPISchemaPlugin
-from litestar.typing import FieldDefinition
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from api.http.decoding import sentence
 from api.http.fields import ItemId, Sku
+from api.reservations.metadata import NONE, Metadata, require_bounded
 from domain.items import MAX_QUANTITY
 from domain.reservations import Claim, Page, Reservation
 from domain.reservations.lifecycle import MAX_HOLD, Status
@@ -25,35 +20,11 @@ MAX_TTL_SECONDS = int(MAX_HOLD.total_seconds())
 #: The most lines of a reservation. Their items are locked together, so they should not be many.
 MAX_LINES = 50
 
-#: The metadata that a client may keep with a reservation, in bytes of JSON as the client wrote it.
-MAX_METADATA_BYTES = 16_384
-
-#: The levels of objects and lists that metadata may have, and the values in all of them together. PostgreSQL reads each
-#: value while other reservations are committed with it.
-MAX_METADATA_DEPTH = 16
-MAX_METADATA_VALUES = 1_000
-
-#: The largest exponent of a number in metadata, either way, and its most digits: more than a `double` has. PostgreSQL
-#: can't store a number that has far more, and all that is committed with it would fail.
-MAX_EXPONENT = 400
-MAX_DIGITS = 1_000
-
 Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[2])]
 Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["The guest's plans changed"])]
 Ttl = Annotated[int, Meta(ge=1, le=MAX_TTL_SECONDS, examples=[900])]
 Note = Annotated[str, Meta(max_length=2_000, examples=["Late arrival"])]
 Version = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[1])]
-
-#: An object of JSON, or null, as the client wrote it. Decoded and written anew, 1e308 would be 309 digits.
-Metadata = Annotated[Raw, Meta(examples=[{"cart": "c-7"}])]
-
-
-#: Metadata that was not given.
-_NONE = Raw(b"null")
-
-
-def _none() -> Raw:
-    return _NONE
 
 
 class Guest(msgspec.Struct, forbid_unknown_fields=True):
@@ -83,11 +54,12 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
     ttl_seconds: Ttl | None = None
     guest: Guest | None = None
     note: Note | None = None
-    metadata: Metadata = msgspec.field(default_factory=_none)
+    # By a function, because the OpenAPI document can't show this value as a default.
+    metadata: Metadata = msgspec.field(default_factory=lambda: NONE)
 
     def __post_init__(self) -> None:
-        if self.metadata is not _NONE:
-            _require_bounded(bytes(self.metadata))
+        if self.metadata is not NONE:
+            require_bounded(bytes(self.metadata))
 
     @property
     def claims(self) -> tuple[Claim, ...]:
@@ -114,60 +86,6 @@ def _claim_of(item_id: int | None, sku: str | None, quantity: int | None, *, wit
     if item_id is not None and sku is not None:
         raise Invalid(f"{within}item_id", "give either item_id or sku, and not both")
     return Claim(item_id or sku or "", quantity)
-
-
-def _require_bounded(metadata: bytes) -> None:
-    """Raise Invalid unless this is null or an object of JSON that may be kept. Its size is checked before all else."""
-    if len(metadata) > MAX_METADATA_BYTES:
-        raise Invalid("metadata", f"it has more than {MAX_METADATA_BYTES} bytes")
-    try:
-        decoded = _METADATA.decode(metadata)
-    except msgspec.ValidationError as error:
-        raise Invalid("metadata", sentence(str(error).partition(" - at ")[0])) from error
-    except UnicodeDecodeError as error:
-        raise Invalid("body", f"this is not JSON in UTF-8 ({error})") from error
-    if _is_deeper(decoded, MAX_METADATA_DEPTH):
-        raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
-    if sum(1 for _ in _values(decoded)) > MAX_METADATA_VALUES:
-        raise Invalid("metadata", f"it has more than {MAX_METADATA_VALUES} values")
-
-
-def _number(written: str) -> float:
-    """Read a number of metadata. Raises ValueError if PostgreSQL may not be able to store it."""
-    value, exponent = float(written), written.lower().partition("e")[2] or "0"
-    if isinf(value) or len(written) > MAX_DIGITS or abs(int(exponent)) > MAX_EXPONENT:
-        raise ValueError(f"number out of range: it has more than {MAX_DIGITS} digits, or its exponent is too large")
-    return value
-
-
-_METADATA = msgspec.json.Decoder(dict[str, Any] | None, float_hook=_number)
-
-
-def _values(value: object) -> Iterator[object]:
-    """Yield a value and all within it."""
-    yield value
-    if isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _values(inner)
-
-
-def _is_deeper(value: object, levels: int) -> bool:
-    """Return whether objects and lists are nested in more than that many levels. Deeper levels are not read."""
-    if not isinstance(value, dict | list):
-        return False
-    inner = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_is_deeper(one, levels - 1) for one in inner)
-
-
-class MetadataSchema(OpenAPISchemaPlugin):
-    """Describes metadata in the OpenAPI document, which would say nothing about its type."""
-
-    @staticmethod
-    def is_plugin_supported_type(value: Any) -> bool:
-        return value is Raw
-
-    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:
-        return Schema(one_of=[Schema(type=OpenAPIType.OBJECT), Schema(type=OpenAPIType.NULL)])
 
 
 class Versioned(msgspec.Struct, forbid_unknown_fields=True):
@@ -272,7 +190,7 @@ class ReservationView(msgspec.Struct):
             guest=None if reservation.guest_id is None else Guest(reservation.guest_id),
             source=reservation.source,
             note=reservation.note,
-            metadata=_none() if reservation.metadata is None else Raw(reservation.metadata),
+            metadata=NONE if reservation.metadata is None else Raw(reservation.metadata),
             cancellation_reason=reservation.cancellation_reason,
             created_at=reservation.created_at,
             updated_at=reservation.updated_at,

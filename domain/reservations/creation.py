@@ -1,6 +1,5 @@
 """Creation: writing the reservations that were accepted, with their lines, history, events and stock."""
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -15,7 +14,7 @@ from domain.outbox import Routes
 from domain.reservations import events
 from domain.reservations.decisions import Reserve
 from domain.reservations.lifecycle import Kind, Status
-from domain.reservations.table import Line, Reservation, history, reservation_lines, reservations
+from domain.reservations.table import Line, Reservation, history, reservation_lines, reservations, units_of
 from domain.runtime.database import records
 from domain.runtime.encoding import encode, encoded
 from domain.runtime.identity import new_ids
@@ -41,12 +40,7 @@ def write_queries(session: Session, made: Made, routes: Routes) -> Iterator[Quer
     recorded = outbox.record_query(session, created, routes)
     if recorded:
         yield recorded
-    taken: Counter[int] = Counter()
-    for _, one in made:
-        taken[one.item_id] -= one.quantity
-        for line in one.further_lines:
-            taken[line.item_id] -= line.quantity
-    yield items.move_query(taken)
+    yield items.move_query({item_id: -units for item_id, units in units_of(one for _, one in made).items()})
 
 
 def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: Iterator[UUID]) -> Reservation:

@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
 from operator import attrgetter
 
-from sqlalchemy import BigInteger, Integer, and_, bindparam, func, select, true, union_all
+from sqlalchemy import BigInteger, Integer, bindparam, func, select, true, union_all
 from sqlalchemy.orm import Session
 
 from domain import items
 from domain.outbox import Routes
 from domain.reservations.lifecycle import Status
-from domain.reservations.table import Reservation, is_hold, read_for_events, reservation_lines, reservations
+from domain.reservations.table import Reservation, is_overdue, read_for_events, reservation_lines, reservations
 from domain.reservations.transition import NOT_CONFIRMED, Change, transition
 from domain.runtime.database import CLOCK, arrays, lists
 
@@ -86,8 +86,7 @@ def _expire(session: Session, overdue: list[Reservation], routes: Routes) -> int
     return len(overdue)
 
 
-_is_overdue = and_(is_hold, reservations.c.expires_at <= CLOCK)
-_overdue = read_for_events.where(_is_overdue).with_for_update(of=reservations, key_share=True, skip_locked=True)
+_overdue = read_for_events.where(is_overdue).with_for_update(of=reservations, key_share=True, skip_locked=True)
 
 # All look at one item after the other, and read its holds in order of an index. Otherwise PostgreSQL would at times,
 # by its statistics, read and sort all holds of the items, or all that are overdue.
@@ -117,7 +116,7 @@ _counted = arrays("counted", item_id=BigInteger)
 _most_holds = bindparam("most_holds", type_=Integer)
 _first_lines = (
     select(reservations.c.quantity)
-    .where(_is_overdue, reservations.c.item_id == _counted.c.item_id)
+    .where(is_overdue, reservations.c.item_id == _counted.c.item_id)
     .order_by(reservations.c.expires_at)
     .limit(_most_holds)
     .correlate(_counted)

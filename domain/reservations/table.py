@@ -1,6 +1,7 @@
 """The tables of reservations, of their further lines and of their history."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -232,6 +233,16 @@ class Reservation:
 
 
 _STATUSES = {status.value: status for status in Status}
+
+
+def units_of(several: Iterable[Reservation]) -> Mapping[int, int]:
+    """Return how many units reservations have in all, by item."""
+    units: Counter[int] = Counter()
+    for one in several:
+        units[one.item_id] += one.quantity
+        for line in one.further_lines:
+            units[line.item_id] += line.quantity
+    return units
 
 
 def _lines_of(rows: Sequence[tuple[int, str, int]]) -> tuple[Line, ...]:

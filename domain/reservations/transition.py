@@ -1,7 +1,7 @@
 """Changing reservations: the only way there is, for every endpoint, step and maintenance job."""
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -16,7 +16,7 @@ from domain import items, outbox
 from domain.outbox import Event, Routes
 from domain.reservations import events
 from domain.reservations.lifecycle import MAX_HOLD, RELEASING, Kind, Status, allows
-from domain.reservations.table import Reservation, history, read, reservation_lines, reservations
+from domain.reservations.table import Reservation, history, read, reservation_lines, reservations, units_of
 from domain.runtime.database import arrays, copy, lists, now
 from domain.runtime.errors import HoldExpired, HoldTooLong, Refusal, WrongStatus
 
@@ -121,14 +121,20 @@ def _expired(one: Reservation) -> HoldExpired:
 
 
 def _after(asked: Change, moment: datetime) -> Reservation:
-    values: dict[str, Any] = {"version": asked.of.version + 1, "updated_at": moment, **asked.fields}
-    if asked.to is not None:
-        values["status"] = asked.to
-    if asked.to in REACHED:
-        values[REACHED[asked.to]] = moment
+    values = {"version": asked.of.version + 1, **_reached(asked.to, moment), **asked.fields}
     if asked.to in KEEPS_REASON:
         values["cancellation_reason"] = asked.reason
     return replace(asked.of, **values)
+
+
+def _reached(to: Status | None, moment: datetime) -> dict[str, Any]:
+    """Return what a change at that moment to this status, or to none, says of it."""
+    values: dict[str, Any] = {"updated_at": moment}
+    if to is not None:
+        values["status"] = to
+    if to in REACHED:
+        values[REACHED[to]] = moment
+    return values
 
 
 def is_overdue(reservation: Reservation, moment: datetime) -> bool:
@@ -171,12 +177,11 @@ def _rewrite(
     """Write one new status, or none, and the fields of these names into reservations."""
     columns = {name: reservations.c[name].type for name in names}
     changed = arrays("changed", id=Uuid, reason=Text, changed_by=Text, **columns)
-    values: dict[str, Any] = {"version": reservations.c.version + 1, "updated_at": moment}
-    values |= {name: changed.c[name] for name in names}
-    if to is not None:
-        values["status"] = to
-    if to in REACHED:
-        values[REACHED[to]] = moment
+    values = {
+        "version": reservations.c.version + 1,
+        **_reached(to, moment),
+        **{name: changed.c[name] for name in names},
+    }
     if to in KEEPS_REASON:
         values |= {"cancellation_reason": changed.c.reason, "cancelled_by": changed.c.changed_by}
     given = lists(
@@ -227,11 +232,7 @@ def _details(change: Change) -> str | None:
 
 def _give_back(session: Session, released: Sequence[Reservation]) -> None:
     """Give the units of these reservations back to their items. Reservations are always locked before items."""
-    quantities: Counter[int] = Counter()
-    for one in released:
-        quantities[one.item_id] += one.quantity
-        for line in one.further_lines:
-            quantities[line.item_id] += line.quantity
+    quantities = units_of(released)
     if quantities:
         items.lock(session, quantities)
         items.move(session, quantities)

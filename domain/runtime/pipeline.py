@@ -36,9 +36,9 @@ def execute(session: Session, queries: Iterable[Query]) -> Sequence[Sequence[Any
         return [cursor.fetchall() if cursor.description else () for cursor in cursors]
     except psycopg.Error as error:
         raise raised_by_driver(session, error) from error
-    finally:
-        # A connection that breaks while results are read stays in the pipeline.
+    except BaseException:  # of whatever makes the queries
         invalidate_if_lost(session)
+        raise
 
 
 def _send(driver: psycopg.Connection[Any], query: Query) -> psycopg.Cursor[Any]:

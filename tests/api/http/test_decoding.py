@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from api.http.limits import MAX_BODY_BYTES
-from api.reservations.schemas import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
+from api.reservations.metadata import MAX_METADATA_BYTES, MAX_METADATA_DEPTH
 from tests.support.builders import Db, an_item
 from tests.support.refusals import HOLD, ITEM, JSON, SKU, Environment, unchanged_environment
 

@@ -13,7 +13,8 @@ import pytest
 from api.http.decoding import read
 from api.http.limits import MAX_BODY_BYTES, SHOWN_CHARACTERS
 from api.items.schemas import ItemChange
-from api.reservations.schemas import MAX_METADATA_BYTES, NewReservation
+from api.reservations.metadata import MAX_METADATA_BYTES
+from api.reservations.schemas import NewReservation
 from domain.runtime.errors import Invalid
 from domain.runtime.settings import Settings
 from tests.support.api_process import Served, serving

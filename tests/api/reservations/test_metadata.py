@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from api.reservations.schemas import MAX_METADATA_BYTES, MAX_METADATA_VALUES
+from api.reservations.metadata import MAX_METADATA_BYTES, MAX_METADATA_VALUES
 from domain.items import Item
 from tests.support.builders import Db, a_hold, a_request, an_item, reserve
 from tests.support.refusals import JSON, Environment, unchanged_environment
