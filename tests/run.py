@@ -7,6 +7,7 @@
 Further arguments go to pytest. Paths and -k choose tests as usual; -n 0 runs them in one process.
 """
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ TIERS: Mapping[str, Sequence[Sequence[str]]] = {
 def main(arguments: Sequence[str]) -> int:
     """Run a tier, the whole suite if none is named. Return pytest's exit code, of the first run that failed."""
     tier, rest = (arguments[0], arguments[1:]) if arguments and arguments[0] in TIERS else ("all", arguments)
+    # Without it, each of the many processes would compile all modules anew.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     codes = [subprocess.call([sys.executable, "-m", "pytest", *options, *rest]) for options in TIERS[tier]]
     # The tests that were chosen may all be in one run.
     chosen = [code for code in codes if code != pytest.ExitCode.NO_TESTS_COLLECTED] or codes

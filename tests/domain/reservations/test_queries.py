@@ -117,6 +117,7 @@ def test_a_hold_lapses_at_the_moment_at_which_it_expires(db: Db) -> None:
     assert listed(db, status=Status.PENDING) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wanted", [Status.PENDING, Status.EXPIRED])
 def test_after_an_outage_of_maintenance_a_list_is_read_to_its_end_in_pages_of_bounded_work(
     db: Db, wanted: Status
@@ -176,6 +177,7 @@ WANTED: dict[str, Sequence[Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", WANTED["status"])
 def test_every_combination_of_filters_lists_what_matches_and_nothing_else(
     db: Db, mixed: Sequence[Reservation], status: Status | None

@@ -62,6 +62,7 @@ def test_an_unknown_option_is_refused_with_a_suggestion(path: tuple[str, ...]) -
     assert f"Try 'bin/{' '.join(path)} --help' for help" in message
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "prune", "doctor"])
 def test_with_an_unknown_option_nothing_is_done(db: Db, script: str) -> None:
     shop = with_shop(db)
@@ -110,6 +111,7 @@ def test_a_limit_that_is_not_a_positive_number_is_refused(script: str, limit: st
 HEAVY = {"apscheduler", "boto3", "confluent_kafka", "dramatiq", "granian", "httpx", "litestar", "pika", "redis"}
 
 
+@pytest.mark.slow
 def test_no_command_imports_a_library_that_it_does_not_use() -> None:
     modules = {command.callback.__module__ for command in SCRIPTS.values() if command.callback}
 

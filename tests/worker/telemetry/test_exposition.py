@@ -23,6 +23,8 @@ from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 pytestmark = pytest.mark.slow
 
+WAKEUPS = "holdfast_scheduler_wakeups_sent_total[process_outbox]"
+
 Figures = dict[str, float]
 
 
@@ -151,6 +153,7 @@ def test_while_the_database_is_down_everything_else_is_shown(settings: Settings)
             places = (served.url, f"http://127.0.0.1:{port}")
             for place in places:
                 eventually(place, lambda seen: seen["holdfast_outbox_up"] == 1)
+            eventually(places[1], lambda seen: WAKEUPS in seen)
             postgresql.stop("immediate")
             api, scheduler = [eventually(place, lambda seen: seen["holdfast_outbox_up"] == 0) for place in places]
             postgresql.start()
@@ -160,7 +163,7 @@ def test_while_the_database_is_down_everything_else_is_shown(settings: Settings)
         postgresql.stop("immediate")
 
     assert api["holdfast_requests_total[ready][200]"] >= 1
-    assert scheduler["holdfast_scheduler_wakeups_sent_total[process_outbox]"] >= 1
+    assert scheduler[WAKEUPS] >= 1
     assert not [name for name in (*api, *scheduler) if name.startswith("holdfast_outbox_pending")]
 
 

@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from api.http.limits import BODY_SECONDS
+from api.main import STOP_SECONDS
 from domain.runtime.settings import Settings
 from tests.support.api_process import Served, serving
 from tests.support.builders import Db, an_item
@@ -26,10 +27,6 @@ MOST_GROWTH_BYTES = 130_000_000
 
 #: An answer comes within this time of its deadline, on a machine however busy.
 SLACK_SECONDS = 5.0
-
-#: The server kills a process that has not ended within this time after SIGTERM.
-STOP_SECONDS = 10
-
 
 #: What a client has sent when the API stops, or is refused, and what it sends again and again after that.
 UNFINISHED = {
