@@ -12,11 +12,11 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
-from litestar.types import ExceptionHandlersMap
+from litestar.types import ExceptionHandlersMap, Scope
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.bulkheads import Bulkhead, Limits
+from api.bulkheads import Bulkhead, ClientBulkhead, Limits
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.group_commit.writers import COMMIT_SECONDS
@@ -24,7 +24,7 @@ from api.health import examples as health_examples
 from api.health import metrics
 from api.health import routes as health
 from api.http import methods, openapi, problems, queries
-from api.http.headers import require_key
+from api.http.headers import principal_of, require_key
 from api.http.limits import MAX_BODY_BYTES
 from api.http.openapi import Shown
 from api.http.tracing import Tracing
@@ -109,7 +109,9 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
         route_handlers=[Router("/", route_handlers=ROUTES)],
         lifespan=[_running(doorbell, group_commit, bulkheads.values(), [brief_db, patient_db])],
         dependencies={
-            name: _given(value) for name, value in {"doorbell": doorbell, "routes": routes, **bulkheads}.items()
+            "doorbell": _given(doorbell),
+            "routes": _given(routes),
+            **{kind: _for_client(bulkhead) for kind, bulkhead in bulkheads.items()},
         },
         state=_state(settings, group_commit, bulkheads["probes"]),
         exception_handlers=EXCEPTION_HANDLERS,
@@ -175,6 +177,15 @@ def _running(
             db.kw["bind"].dispose()
 
     return running
+
+
+def _for_client(bulkhead: Bulkhead) -> Provide:
+    """Inject a bulkhead for the client that has sent the request."""
+
+    def provide(scope: Scope) -> Any:
+        return ClientBulkhead(bulkhead, principal_of(scope))
+
+    return Provide(provide, sync_to_thread=False)
 
 
 def _given(value: object) -> Provide:

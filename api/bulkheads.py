@@ -1,4 +1,7 @@
-"""Bulkheads: each kind of request has its own threads and connections, so that slow ones delay no other kind."""
+"""Bulkheads: each kind of request has its own threads and connections, so that slow ones delay no other kind.
+
+Within a kind, the clients that wait for a thread take turns.
+"""
 
 import asyncio
 import time
@@ -6,12 +9,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import TypeVar
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
+from api.fair_queue import FairQueue
 from domain import outbox
+from domain.access import ANONYMOUS, Principal
 from domain.runtime import database
 from domain.runtime.errors import Busy
 from domain.runtime.metrics import Counter
@@ -31,10 +36,11 @@ REFUSED = Counter(
 class Limits:
     """The limits of one kind of request.
 
-    `threads` is also the number of connections. A request that gets no thread within `wait_seconds`, or finds
-    `waiting` others in the queue, is answered 503. A request that waits for the lock of a row for longer than
-    `lock_milliseconds` is answered 503 as well; or it is tried again within the limits `locked`, if there are some, so
-    that a row that stays locked delays only the requests for such rows.
+    `threads` is also the number of connections. A request that gets no thread within `wait_seconds` is answered 503,
+    and so is one that finds `waiting` others before it: or, in its place, one of the client that has the most there.
+    A request that waits for the lock of a row for longer than `lock_milliseconds` is answered 503 as well; or it is
+    tried again within the limits `locked`, if there are some, so that a row that stays locked delays only the requests
+    for such rows.
 
     All requests of the kind together take no more than `processors` of the processor's time in the long run, if that is
     given: after one that has computed for long, its thread is not used for a while. The threads of a process take turns
@@ -72,32 +78,32 @@ class Bulkhead:
         )
         self.db: sessionmaker[Session] = database.sessions(self._engine)
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix=kind)
-        self._free = asyncio.Semaphore(limits.threads)
-        self._waiting = 0
+        self._free = limits.threads
+        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
         self._for_locked = (
             Bulkhead(f"{kind}_locked", settings, limits.locked, committed=committed) if limits.locked else None
         )
 
-    async def run(self, act: Callable[[Session], T]) -> T:
+    async def run(self, act: Callable[[Session], T], principal: Principal = ANONYMOUS) -> T:
         """Return what `act` returns, in a transaction of its own. Raises Busy, OutcomeUnknown and what `act` raises.
 
         It may be called twice: the first transaction is then rolled back.
         """
         try:
-            return await self._run(act)
+            return await self._run(act, principal)
         except OperationalError as error:
             if self._for_locked is None or not database.is_lock_timeout(error):
                 raise
-        return await self._for_locked.run(act)
+        return await self._for_locked.run(act, principal)
 
-    async def _run(self, act: Callable[[Session], T]) -> T:
-        await self._get_thread()
+    async def _run(self, act: Callable[[Session], T], principal: Principal) -> T:
+        await self._get_thread(principal)
         loop = asyncio.get_running_loop()
         computed = _Computed()
         running = self._threads.submit(copy_context().run, self._transact, act, computed)
 
         def release() -> None:
-            loop.call_later(self._limits.rest_seconds(computed.seconds), self._free.release)
+            loop.call_later(self._limits.rest_seconds(computed.seconds), self._free_thread)
 
         # By the thread and not here: a request that its client has abandoned keeps the thread until it is done.
         running.add_done_callback(lambda _: loop.call_soon_threadsafe(release))
@@ -110,21 +116,46 @@ class Bulkhead:
         self._threads.shutdown()
         self._engine.dispose()
 
-    async def _get_thread(self) -> None:
-        if self._waiting >= self._limits.waiting:
-            self._refuse()
-        self._waiting += 1
+    async def _get_thread(self, principal: Principal) -> None:
+        if self._free:
+            self._free -= 1
+            return
+        turn = self._wait(principal)
         try:
             async with asyncio.timeout(self._limits.wait_seconds):
-                await self._free.acquire()
-        except TimeoutError:
-            self._refuse()
-        finally:
-            self._waiting -= 1
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
+                self._free_thread()  # its turn came in the moment in which it was given up
+            self._waiting.take_out(asyncio.Future.done)
+            if isinstance(error, TimeoutError):
+                raise self._refuse() from None
+            raise
 
-    def _refuse(self) -> NoReturn:
+    def _wait(self, principal: Principal) -> asyncio.Future[None]:
+        """Return what is done when it is this request's turn to have a thread. Raises Busy if there is no place."""
+        if len(self._waiting) >= self._limits.waiting:
+            refused = self._waiting.make_room_for(principal.client_id)
+            if refused is None:
+                raise self._refuse()
+            if not refused.done():
+                refused.set_exception(self._refuse())
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.put(principal.client_id, turn)
+        return turn
+
+    def _free_thread(self) -> None:
+        while self._waiting:
+            turn = self._waiting.pop()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
+
+    def _refuse(self) -> Busy:
+        """Count a request that is refused, and return what it is answered with."""
         REFUSED.labels(self._kind).inc()
-        raise Busy
+        return Busy()
 
     def _transact(self, act: Callable[[Session], T], computed: "_Computed") -> T:
         with computed, self.db() as session:
@@ -134,6 +165,18 @@ class Bulkhead:
         if has_recorded:
             self._committed()
         return result
+
+
+@dataclass(frozen=True, slots=True)
+class ClientBulkhead:
+    """A bulkhead for the requests of one client."""
+
+    bulkhead: Bulkhead
+    principal: Principal
+
+    async def run(self, act: Callable[[Session], T]) -> T:
+        """Do what `Bulkhead.run` does."""
+        return await self.bulkhead.run(act, self.principal)
 
 
 class _Computed:

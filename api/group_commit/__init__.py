@@ -81,13 +81,12 @@ class GroupCommit:
         in time; OutcomeUnknown; or the error of the transaction.
         """
         future: asyncio.Future[Answered] = self._loop.create_future()
+        deadline = time.monotonic() + (BACKGROUND_SECONDS if is_background else QUEUE_SECONDS)
         # Each of the two kinds has as many places, so an import takes none from other requests.
-        if self._brief.queue.count(is_background=is_background) >= self._queue_limit:
+        refused = self._brief.queue.put(Member(request, future, deadline, is_background), most=self._queue_limit)
+        if refused:
             BUSY.inc()
-            future.set_exception(Busy())
-        else:
-            deadline = time.monotonic() + (BACKGROUND_SECONDS if is_background else QUEUE_SECONDS)
-            self._brief.queue.put(Member(request, future, deadline, is_background))
+            _set([refused], [Busy()])
         return future
 
     def age(self) -> float:

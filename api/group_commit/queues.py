@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
-from collections import Counter, deque
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from api.fair_queue import FairQueue
+from domain.access import ANONYMOUS
 from domain.idempotency import Answered
 from domain.reservations import Reserve
 
@@ -31,30 +33,40 @@ class Member:
     races: int = 0
     waits_for: tuple[int | str, ...] = ()
 
+    @property
+    def participant(self) -> Hashable:
+        """With whom it shares its turns: its client, or those who want the same item if no client is named."""
+        request = self.request
+        return request.client_id if request.client_id != ANONYMOUS.client_id else request.lines[0].item
+
 
 class Queue:
-    """Members in order of arrival, those in the background after all others. Any thread may use it."""
+    """Members, of which participants take turns, those in the background after all others. Any thread may use it."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
-        self._urgent: deque[Member] = deque()
-        self._background: deque[Member] = deque()
+        self._urgent: FairQueue[Member] = FairQueue()
+        self._background: FairQueue[Member] = FairQueue()
         self._is_closed = False
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._background)
 
-    def count(self, *, is_background: bool) -> int:
-        """Return how many members there are in the background, or how many others."""
-        return len(self._background if is_background else self._urgent)
-
-    def put(self, member: Member) -> None:
-        """Add a member at the end."""
+    def put(self, member: Member, *, most: int) -> Member | None:
+        """Add a member. If there are `most` of its kind already, return the one that there is no place for."""
         with self._changed:
-            self._members_like(member).append(member)
+            members = self._members_like(member)
+            if len(members) >= most:
+                refused = members.make_room_for(member.participant)
+                if refused is None:
+                    return member
+            else:
+                refused = None
+            members.put(member.participant, member)
             self._changed.notify()
+            return refused
 
-    def _members_like(self, member: Member) -> deque[Member]:
+    def _members_like(self, member: Member) -> FairQueue[Member]:
         return self._background if member.is_background else self._urgent
 
     def take(self, most: int) -> Sequence[Member]:
@@ -67,12 +79,8 @@ class Queue:
     def take_overdue(self, now: float) -> Sequence[Member]:
         """Return the members whose deadline has passed, without waiting."""
         with self._changed:
-            overdue = [member for member in chain(self._urgent, self._background) if member.deadline <= now]
-            for members in (self._urgent, self._background) if overdue else ():
-                kept = [member for member in members if member.deadline > now]
-                members.clear()
-                members.extend(kept)
-            return overdue
+            kinds = self._urgent, self._background
+            return [*chain(*(members.take_out(lambda member: member.deadline <= now) for members in kinds))]
 
     def close(self) -> None:
         """Let `take` return what is queued, and then none."""
@@ -81,8 +89,8 @@ class Queue:
             self._changed.notify()
 
 
-def _pop(members: deque[Member], most: int) -> list[Member]:
-    return [members.popleft() for _ in range(min(most, len(members)))]
+def _pop(members: FairQueue[Member], most: int) -> list[Member]:
+    return [members.pop() for _ in range(min(most, len(members)))]
 
 
 class WaitingQueue(Queue):
@@ -103,17 +111,17 @@ class WaitingQueue(Queue):
                 if waiting[crowded] < MOST_FOR_AN_ITEM and len(self) < MOST_FOR_ITEMS:
                     waiting[crowded] += 1
                     member.waits_for = (crowded,)
-                    self._members_like(member).append(member)
+                    self._members_like(member).put(member.participant, member)
                 else:
                     refused.append(member)
             self._changed.notify()
             return refused
 
     def put_back(self, members: Iterable[Member]) -> None:
-        """Add members that were taken, and could not be decided, before all others of their kind."""
+        """Add members that were taken, and could not be decided, before all others of their participants."""
         with self._changed:
             for member in reversed([*members]):
-                self._members_like(member).appendleft(member)
+                self._members_like(member).put_first(member.participant, member)
 
     def take_from_each_item(self, most: int) -> Sequence[Member]:
         """Wait for members, and return up to that many, equally many of each item if there are so many.

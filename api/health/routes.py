@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.spec import Example
 from sqlalchemy.exc import SQLAlchemyError
 
-from api.bulkheads import Bulkhead
+from api.bulkheads import ClientBulkhead
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.health.schemas import Liveness, Readiness
@@ -42,7 +42,7 @@ async def live() -> Liveness:
 
 
 @get("/health/ready", responses=probing() | {503: _NOT_READY}, tags=["health"])
-async def ready(request: Request[Any, Any, Any], probes: Bulkhead, doorbell: Doorbell) -> Response[Readiness]:
+async def ready(request: Request[Any, Any, Any], probes: ClientBulkhead, doorbell: Doorbell) -> Response[Readiness]:
     """Answer 200 if requests can be served: the database answers and is migrated, and reservations are committed.
 
     An unreachable broker is only a warning: without it, events are delivered late.
@@ -60,7 +60,7 @@ async def ready(request: Request[Any, Any, Any], probes: Bulkhead, doorbell: Doo
     return Response(Readiness("unavailable", database, broker), status_code=503, headers={"Retry-After": retry_after})
 
 
-async def _database(probes: Bulkhead) -> str:
+async def _database(probes: ClientBulkhead) -> str:
     try:
         return _describe(await probes.run(read_schema))
     except (SQLAlchemyError, Unavailable):

@@ -8,7 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 from sqlalchemy.orm import Session
 
-from api.bulkheads import Bulkhead
+from api.bulkheads import ClientBulkhead
 from api.http import paths
 from api.http.decoding import Strict, given_fields
 from api.http.headers import key_of
@@ -34,7 +34,7 @@ Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of 
 
 
 @post("/items", dto=Strict[NewItem], responses=changing(SkuTaken), tags=["items"])
-async def create_item(request: AnyRequest, data: NewItem, changes: Bulkhead) -> Response[ItemView]:
+async def create_item(request: AnyRequest, data: NewItem, changes: ClientBulkhead) -> Response[ItemView]:
     """Create an item."""
     key = key_of(request.scope, "items.create")
     payload_hash = hash_of(await request.body()) if key else ""
@@ -48,7 +48,7 @@ async def create_item(request: AnyRequest, data: NewItem, changes: Bulkhead) -> 
 
 @get("/items", responses=reading(), tags=["items"])
 async def list_items(
-    lists: Bulkhead, limit: Limit = 100, cursor: Annotated[int, Parameter(ge=0, le=MAX_ID)] = 0
+    lists: ClientBulkhead, limit: Limit = 100, cursor: Annotated[int, Parameter(ge=0, le=MAX_ID)] = 0
 ) -> ItemPage:
     """List items in order of id."""
 
@@ -60,18 +60,18 @@ async def list_items(
 
 
 @get("/items/{sku:path}", responses=reading(UnknownItem), tags=["items"])
-async def get_item(request: AnyRequest, sku: SkuInPath, reads: Bulkhead) -> Response[ItemView]:
+async def get_item(request: AnyRequest, sku: SkuInPath, reads: ClientBulkhead) -> Response[ItemView]:
     """Get an item by its sku."""
     return await _get(reads, sku_of(request))
 
 
 @get("/items/by-id/{item_id:str}", responses=reading(UnknownItem), tags=["items"])
-async def get_item_by_id(item_id: IdInPath, reads: Bulkhead) -> Response[ItemView]:
+async def get_item_by_id(item_id: IdInPath, reads: ClientBulkhead) -> Response[ItemView]:
     """Get an item by its id."""
     return await _get(reads, item_id)
 
 
-async def _get(reads: Bulkhead, reference: int | str) -> Response[ItemView]:
+async def _get(reads: ClientBulkhead, reference: int | str) -> Response[ItemView]:
     item = await reads.run(lambda session: items.get(session, reference))
     return answered(Answered(render_item(item)), status=200, at=BY_ID)
 
@@ -81,7 +81,7 @@ CHANGES = changing(UnknownItem, InsufficientAvailableStock, StalePrecondition)
 
 @patch("/items/{sku:path}", dto=Strict[ItemChange], responses=CHANGES, tags=["items"])
 async def change_item(
-    request: AnyRequest, sku: SkuInPath, data: ItemChange, item_changes: Bulkhead
+    request: AnyRequest, sku: SkuInPath, data: ItemChange, item_changes: ClientBulkhead
 ) -> Response[ItemView]:
     """Rename an item, or change its stock by a number of units. The item is named by its sku."""
     return await _change(request, sku_of(request), data, item_changes)
@@ -89,14 +89,14 @@ async def change_item(
 
 @patch("/items/by-id/{item_id:str}", dto=Strict[ItemChange], responses=CHANGES, tags=["items"])
 async def change_item_by_id(
-    request: AnyRequest, item_id: IdInPath, data: ItemChange, item_changes: Bulkhead
+    request: AnyRequest, item_id: IdInPath, data: ItemChange, item_changes: ClientBulkhead
 ) -> Response[ItemView]:
     """Rename an item, or change its stock by a number of units. The item is named by its id."""
     return await _change(request, item_id, data, item_changes)
 
 
 async def _change(
-    request: AnyRequest, reference: int | str, data: ItemChange, item_changes: Bulkhead
+    request: AnyRequest, reference: int | str, data: ItemChange, item_changes: ClientBulkhead
 ) -> Response[ItemView]:
     given = given_fields(data)
     key, if_match = key_of(request.scope, "items.change"), if_match_of(request)

@@ -14,7 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 from sqlalchemy.orm import Session
 
-from api.bulkheads import Bulkhead
+from api.bulkheads import ClientBulkhead
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import key_of, principal_of
 from api.http.payloads import hash_of
@@ -55,7 +55,7 @@ Cursor = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
 
 
 @get("/outbox/destinations", responses=reading(), tags=["outbox"])
-async def list_destinations(operations: Bulkhead, routes: Routes) -> DestinationList:
+async def list_destinations(operations: ClientBulkhead, routes: Routes) -> DestinationList:
     """List the status of each destination."""
     statuses = await operations.run(read_statuses)
     return DestinationList([DestinationView.of_status(one, routes.names) for one in statuses])
@@ -69,7 +69,7 @@ async def list_destinations(operations: Bulkhead, routes: Routes) -> Destination
     tags=["outbox"],
 )
 async def pause_destination(
-    request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
+    request: AnyRequest, name: Name, data: ActionRequest, operations: ClientBulkhead, routes: Routes
 ) -> Response[DestinationStatusView]:
     """Send nothing to a destination until it is resumed. Its rows stay pending."""
     return await _change(request, name, data, operations, routes, "pause", destinations.pause)
@@ -83,7 +83,7 @@ async def pause_destination(
     tags=["outbox"],
 )
 async def resume_destination(
-    request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
+    request: AnyRequest, name: Name, data: ActionRequest, operations: ClientBulkhead, routes: Routes
 ) -> Response[DestinationStatusView]:
     """Send again to a destination that is paused."""
     return await _change(request, name, data, operations, routes, "resume", destinations.resume)
@@ -97,7 +97,7 @@ async def resume_destination(
     tags=["outbox"],
 )
 async def probe_destination(
-    request: AnyRequest, name: Name, data: ActionRequest, operations: Bulkhead, routes: Routes
+    request: AnyRequest, name: Name, data: ActionRequest, operations: ClientBulkhead, routes: Routes
 ) -> Response[DestinationStatusView]:
     """Probe a destination that is down now, instead of at the time of its next probe."""
     return await _change(request, name, data, operations, routes, "probe", destinations.probe)
@@ -107,7 +107,7 @@ async def _change(
     request: AnyRequest,
     name: str,
     data: ActionRequest,
-    operations: Bulkhead,
+    operations: ClientBulkhead,
     routes: Routes,
     action: str,
     verb: Callable[[Session, str, AuditEntry], bool],
@@ -131,7 +131,7 @@ def _rendered(view: msgspec.Struct) -> str:
 
 @get("/outbox/dead-letters/groups", responses=reading(), tags=["outbox"])
 async def group_dead_letters(
-    operations: Bulkhead,
+    operations: ClientBulkhead,
     destination: OneDestination = None,
     type: EventType = None,  # noqa: A002  # the name that clients know
 ) -> GroupList:
@@ -143,7 +143,7 @@ async def group_dead_letters(
 
 @get("/outbox/dead-letters", responses=reading(), tags=["outbox"])
 async def list_dead_letters(
-    operations: Bulkhead,
+    operations: ClientBulkhead,
     destination: OneDestination = None,
     type: EventType = None,  # noqa: A002
     group: GroupName = None,
@@ -164,7 +164,7 @@ async def list_dead_letters(
     tags=["outbox"],
 )
 async def replay_dead_letters(
-    request: AnyRequest, data: DeadLetterRequest, operations: Bulkhead, routes: Routes
+    request: AnyRequest, data: DeadLetterRequest, operations: ClientBulkhead, routes: Routes
 ) -> Response[Progress]:
     """Send dead letters again: the same events with the same ids, in their order."""
     return await _batch(request, data, operations, routes, "replay", Among.DEAD, _replaying(routes))
@@ -178,7 +178,7 @@ async def replay_dead_letters(
     tags=["outbox"],
 )
 async def discard_dead_letters(
-    request: AnyRequest, data: DeadLetterRequest, operations: Bulkhead, routes: Routes
+    request: AnyRequest, data: DeadLetterRequest, operations: ClientBulkhead, routes: Routes
 ) -> Response[Progress]:
     """Discard dead letters: they can't be replayed any more."""
     return await _batch(request, data, operations, routes, "discard", Among.DEAD, dead_letters.discard)
@@ -192,7 +192,7 @@ async def discard_dead_letters(
     tags=["outbox"],
 )
 async def replay_delivered(
-    request: AnyRequest, data: ReplayRequest, operations: Bulkhead, routes: Routes
+    request: AnyRequest, data: ReplayRequest, operations: ClientBulkhead, routes: Routes
 ) -> Response[Progress]:
     """Send delivered events again: the same events with the same ids, marked as replayed, in their order."""
     return await _batch(request, data, operations, routes, "replay", Among.DELIVERED, _replaying(routes))
@@ -206,7 +206,13 @@ def _replaying(routes: Routes) -> Verb:
 
 
 async def _batch(
-    request: AnyRequest, data: BulkRequest, operations: Bulkhead, routes: Routes, action: str, among: Among, verb: Verb
+    request: AnyRequest,
+    data: BulkRequest,
+    operations: ClientBulkhead,
+    routes: Routes,
+    action: str,
+    among: Among,
+    verb: Verb,
 ) -> Response[Progress]:
     key = key_of(request.scope, f"outbox.{action}.{among}")
     selection = data.selection.to_selection(among)
@@ -240,7 +246,7 @@ def _progress(selection: Selection, rows: int, after: int | None, skipped_steps:
 @get("/outbox/why/{subject_id:str}", responses=reading(NotInOutbox), tags=["outbox"])
 async def explain_delivery(
     subject_id: Annotated[UUID, Parameter(description="The id of an event or of a reservation")],
-    operations: Bulkhead,
+    operations: ClientBulkhead,
     routes: Routes,
 ) -> DeliveryList:
     """Explain each delivery of an event or of a reservation: its state, and why it is not delivered."""

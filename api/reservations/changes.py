@@ -9,7 +9,7 @@ from litestar import Request, Response, patch, post
 from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.orm import Session
 
-from api.bulkheads import Bulkhead
+from api.bulkheads import ClientBulkhead
 from api.http.decoding import Strict, given_fields
 from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
@@ -59,7 +59,7 @@ OPTIONS = _options(StaleVersion)
 
 @post("/reservations/{reservation_id:str}/confirm", dto=Strict[Confirmation], **OPTIONS)
 async def confirm_reservation(
-    request: AnyRequest, reservation_id: UUID, changes: Bulkhead, routes: Routes, data: Confirmation | None = None
+    request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: Confirmation | None = None
 ) -> Response[ReservationView]:
     """Confirm a hold. A hold that has expired can't be confirmed."""
     return await _set_status(request, reservation_id, changes, routes, Status.CONFIRMED, data or Confirmation())
@@ -67,7 +67,11 @@ async def confirm_reservation(
 
 @post("/reservations/{reservation_id:str}/reject", dto=Strict[Rejection], **OPTIONS)
 async def reject_reservation(
-    request: AnyRequest, reservation_id: UUID, item_changes: Bulkhead, routes: Routes, data: Rejection | None = None
+    request: AnyRequest,
+    reservation_id: UUID,
+    item_changes: ClientBulkhead,
+    routes: Routes,
+    data: Rejection | None = None,
 ) -> Response[ReservationView]:
     """Reject a hold. Its units become available again."""
     return await _set_status(request, reservation_id, item_changes, routes, Status.REJECTED, data or Rejection())
@@ -75,7 +79,11 @@ async def reject_reservation(
 
 @post("/reservations/{reservation_id:str}/cancel", dto=Strict[Cancellation], **OPTIONS)
 async def cancel_reservation(
-    request: AnyRequest, reservation_id: UUID, item_changes: Bulkhead, routes: Routes, data: Cancellation | None = None
+    request: AnyRequest,
+    reservation_id: UUID,
+    item_changes: ClientBulkhead,
+    routes: Routes,
+    data: Cancellation | None = None,
 ) -> Response[ReservationView]:
     """Cancel a reservation. Its units become available again."""
     return await _set_status(request, reservation_id, item_changes, routes, Status.CANCELLED, data or Cancellation())
@@ -83,7 +91,7 @@ async def cancel_reservation(
 
 @post("/reservations/{reservation_id:str}/check-in", dto=Strict[CheckIn], **OPTIONS)
 async def check_in_reservation(
-    request: AnyRequest, reservation_id: UUID, changes: Bulkhead, routes: Routes, data: CheckIn | None = None
+    request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: CheckIn | None = None
 ) -> Response[ReservationView]:
     """Note that the guest of a confirmed reservation has arrived."""
     return await _set_status(request, reservation_id, changes, routes, Status.CHECKED_IN, data or CheckIn())
@@ -91,7 +99,7 @@ async def check_in_reservation(
 
 @post("/reservations/{reservation_id:str}/complete", dto=Strict[Completion], **OPTIONS)
 async def complete_reservation(
-    request: AnyRequest, reservation_id: UUID, changes: Bulkhead, routes: Routes, data: Completion | None = None
+    request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: Completion | None = None
 ) -> Response[ReservationView]:
     """Complete a reservation that is confirmed or checked in. Its units are used up."""
     return await _set_status(request, reservation_id, changes, routes, Status.COMPLETED, data or Completion())
@@ -99,7 +107,7 @@ async def complete_reservation(
 
 @post("/reservations/{reservation_id:str}/no-show", dto=Strict[NoShow], **OPTIONS)
 async def note_no_show(
-    request: AnyRequest, reservation_id: UUID, item_changes: Bulkhead, routes: Routes, data: NoShow | None = None
+    request: AnyRequest, reservation_id: UUID, item_changes: ClientBulkhead, routes: Routes, data: NoShow | None = None
 ) -> Response[ReservationView]:
     """Note that the guest of a confirmed reservation did not come. Its units become available again."""
     return await _set_status(request, reservation_id, item_changes, routes, Status.NO_SHOW, data or NoShow())
@@ -107,7 +115,7 @@ async def note_no_show(
 
 @post("/reservations/{reservation_id:str}/extend", dto=Strict[LongerHold], **_options(HoldTooLong, StaleVersion))
 async def extend_reservation(
-    request: AnyRequest, reservation_id: UUID, changes: Bulkhead, routes: Routes, data: LongerHold
+    request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: LongerHold
 ) -> Response[ReservationView]:
     """Extend a hold, so that it lasts for at least `ttl_seconds` from now on. It never becomes shorter."""
     wanted = Extension(timedelta(seconds=data.ttl_seconds))
@@ -118,7 +126,7 @@ async def extend_reservation(
 
 @patch("/reservations/{reservation_id:str}", dto=Strict[ReservationChange], **_options())
 async def change_reservation(
-    request: AnyRequest, reservation_id: UUID, changes: Bulkhead, routes: Routes, data: ReservationChange
+    request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: ReservationChange
 ) -> Response[ReservationView]:
     """Change the note of a reservation that has not ended. Null takes it away."""
     wanted = Amendment(given_fields(data))
@@ -126,7 +134,7 @@ async def change_reservation(
 
 
 async def _set_status(
-    request: AnyRequest, reservation_id: UUID, bulkhead: Bulkhead, routes: Routes, to: Status, asked: Versioned
+    request: AnyRequest, reservation_id: UUID, bulkhead: ClientBulkhead, routes: Routes, to: Status, asked: Versioned
 ) -> Response[ReservationView]:
     return await _change(
         request,
@@ -143,7 +151,7 @@ async def _set_status(
 async def _change(
     request: AnyRequest,
     reservation_id: UUID,
-    bulkhead: Bulkhead,
+    bulkhead: ClientBulkhead,
     routes: Routes,
     wanted: Wanted,
     *,

@@ -11,7 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 from sqlalchemy.orm import Session
 
-from api.bulkheads import Bulkhead
+from api.bulkheads import ClientBulkhead
 from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import key_of, principal_of, trace_of
@@ -60,7 +60,7 @@ def reserve_of(scope: Mapping[str, Any], data: NewReservation, hold_lifetime: ti
 
 
 @get("/reservations/{reservation_id:str}", responses=reading(UnknownReservation), tags=["reservations"])
-async def get_reservation(reservation_id: UUID, reads: Bulkhead) -> Response[ReservationView]:
+async def get_reservation(reservation_id: UUID, reads: ClientBulkhead) -> Response[ReservationView]:
     """Get a reservation. Its ETag is its version."""
     reservation = await reads.run(lambda session: reservations.get(session, reservation_id))
     return answered(Answered(render_reservation(reservation)), status=200, at="/reservations")
@@ -68,7 +68,7 @@ async def get_reservation(reservation_id: UUID, reads: Bulkhead) -> Response[Res
 
 @get("/reservations", responses=reading(), tags=["reservations"])
 async def list_reservations(
-    lists: Bulkhead,
+    lists: ClientBulkhead,
     status: Status | None = None,
     item_id: Annotated[int | None, Parameter(ge=1, le=2**63 - 1)] = None,
     sku: Annotated[str | None, Parameter(max_length=64, pattern=NO_NUL)] = None,

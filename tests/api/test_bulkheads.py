@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead, Limits
 from domain import items, outbox
+from domain.access import Principal
 from domain.runtime.database import trouble
 from domain.runtime.errors import Busy, UnknownItem
 from domain.runtime.settings import Settings
@@ -127,6 +128,67 @@ def test_a_request_that_finds_too_many_others_waiting_is_busy_at_once(opened: Op
             await bulkhead.run(quick)
         slow.end()
         assert await asyncio.gather(*tasks) == ["slow"] * 3
+
+    run(test)
+
+
+def test_clients_take_turns(opened: Open) -> None:
+    bulkhead, slow = opened(threads=1), Slow()
+    order = []
+
+    async def ask(client: str) -> None:
+        await bulkhead.run(quick, Principal(client))
+        order.append(client)
+
+    async def test() -> None:
+        running = asyncio.create_task(bulkhead.run(slow))
+        await until("the thread is taken", lambda: slow.running == 1)
+        waiting = [asyncio.create_task(ask(client)) for client in ["greedy"] * 50 + ["modest"] * 2]
+        await asyncio.sleep(0)
+        slow.end()
+        await asyncio.gather(running, *waiting)
+
+    run(test)
+    assert order == ["greedy", "modest", "greedy", "modest", *["greedy"] * 48]
+
+
+def test_in_a_full_queue_the_client_that_has_the_most_there_is_busy(opened: Open) -> None:
+    bulkhead, slow = opened(threads=1, waiting=3, wait_seconds=60), Slow()
+
+    async def test() -> None:
+        running = asyncio.create_task(bulkhead.run(slow))
+        await until("the thread is taken", lambda: slow.running == 1)
+        many = [asyncio.create_task(bulkhead.run(quick, Principal("greedy"))) for _ in range(3)]
+        await asyncio.sleep(0)
+        modest = asyncio.create_task(bulkhead.run(quick, Principal("modest")))
+        with pytest.raises(Busy):
+            await many[-1]
+        slow.end()
+        assert await asyncio.gather(running, modest, *many[:2]) == ["slow", 1, 1, 1]
+
+    run(test)
+
+
+def test_a_turn_that_is_given_up_leaves_the_thread_to_others(opened: Open) -> None:
+    """The client goes in the moment in which its request has got the thread, or while it waits."""
+    bulkhead, slow = opened(threads=1, waiting=1), Slow()
+
+    async def test() -> None:
+        running = asyncio.create_task(bulkhead.run(slow))
+        await until("the thread is taken", lambda: slow.running == 1)
+        for _ in range(3):
+            gone = asyncio.create_task(bulkhead.run(quick))
+            await asyncio.sleep(0)
+            gone.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await gone
+        gone = asyncio.create_task(bulkhead.run(quick))
+        await asyncio.sleep(0)
+        running.add_done_callback(lambda _: gone.cancel())
+        slow.end()
+        assert await running == "slow"
+        for _ in range(3):
+            assert await bulkhead.run(quick) == 1
 
     run(test)
 

@@ -20,13 +20,15 @@ ROWS = 1_000_000
 LATER = [revision for revision in reversed(REVISIONS) if revision > REVISION]
 
 FILL = (
+    # Without the checks of foreign keys, and with ids in order, it takes a third of the time.
+    "SET session_replication_role = replica",
     """
     INSERT INTO items (sku, name, available_quantity, stock_quantity)
     SELECT 'SKU-' || n, 'Thing', 0, 1000000 FROM generate_series(1, 1000) AS n
     """,
     """
     INSERT INTO reservations (id, item_id, quantity, status, expires_at, guest_id, confirmed_at)
-    SELECT gen_random_uuid(), 1 + n % 1000, 1, CASE WHEN n % 10 = 0 THEN 'PENDING' ELSE 'CONFIRMED' END,
+    SELECT uuidv7(), 1 + n % 1000, 1, CASE WHEN n % 10 = 0 THEN 'PENDING' ELSE 'CONFIRMED' END,
            now() + interval '1 day', 'guest-' || n % 5000, now()
     FROM generate_series(1, :rows) AS n
     """,
@@ -36,7 +38,7 @@ FILL = (
     """,
     """
     INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload, processed_at, dead_at)
-    SELECT gen_random_uuid(), 'shop', n % 32, gen_random_uuid(), 'booking.created', '{"booking_id": "b"}',
+    SELECT uuidv7(), 'shop', n % 32, uuidv7(), 'booking.created', '{"booking_id": "b"}',
            CASE WHEN n % 100 > 1 THEN now() END, CASE WHEN n % 100 = 1 THEN now() END
     FROM generate_series(1, :rows) AS n
     """,

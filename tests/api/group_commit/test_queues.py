@@ -5,12 +5,17 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from api.group_commit.queues import MOST_FOR_AN_ITEM, MOST_FOR_ITEMS, Member, Queue, WaitingQueue
+from domain.access import ANONYMOUS
 from domain.reservations import Reserve
 from domain.reservations.capacity import Claim
+
+#: More places than these tests need.
+MOST = 1_000
 
 
 @pytest.fixture
@@ -28,9 +33,16 @@ class Members:
         self._loop = loop
 
     def __call__(
-        self, count: int, *, item: int = 1, deadline: float = 100.0, is_background: bool = False
+        self,
+        count: int,
+        *,
+        item: int = 1,
+        deadline: float = 100.0,
+        is_background: bool = False,
+        client_id: str = ANONYMOUS.client_id,
     ) -> list[Member]:
-        request = Reserve(lines=(Claim(item, 1),), hold_for=timedelta(minutes=1), render=str)
+        lines = (Claim(item, 1),)
+        request = Reserve(lines=lines, hold_for=timedelta(minutes=1), render=str, client_id=client_id)
         return [
             Member(request, self._loop.create_future(), deadline, is_background, waits_for=(item,))
             for _ in range(count)
@@ -46,7 +58,7 @@ def test_members_are_taken_in_order_of_arrival_and_no_more_than_wanted(members: 
     queue = Queue()
     put = members(5)
     for member in put:
-        queue.put(member)
+        queue.put(member, most=MOST)
 
     assert [queue.take(3), queue.take(3)] == [put[:3], put[3:]]
 
@@ -55,11 +67,35 @@ def test_members_in_the_background_fill_what_others_leave(members: Members) -> N
     queue = Queue()
     behind, urgent = members(3, is_background=True), members(2)
     for member in [*behind, *urgent]:
-        queue.put(member)
-    assert [queue.count(is_background=True), queue.count(is_background=False)] == [3, 2]
+        queue.put(member, most=MOST)
 
     assert queue.take(4) == [*urgent, *behind[:2]]
     assert queue.take(4) == behind[2:]
+
+
+@pytest.mark.parametrize(
+    ("greedy", "modest"),
+    [({"client_id": "greedy"}, {"client_id": "modest"}), ({"item": 1}, {"item": 2})],
+    ids=["clients", "items of clients without a name"],
+)
+def test_participants_take_turns(members: Members, greedy: dict[str, Any], modest: dict[str, Any]) -> None:
+    queue = Queue()
+    many, few = members(100, **greedy), members(2, **modest)
+    for member in [*many, *few]:
+        queue.put(member, most=MOST)
+
+    assert queue.take(5) == [many[0], few[0], many[1], few[1], many[2]]
+
+
+def test_in_a_full_queue_the_newest_member_of_the_greediest_client_has_no_place(members: Members) -> None:
+    queue = Queue()
+    many, few = members(4, client_id="greedy"), members(3, client_id="modest")
+    for member in many:
+        assert queue.put(member, most=4) is None
+
+    assert [queue.put(member, most=4) for member in few] == [many[3], many[2], few[2]]
+    assert queue.put(many[3], most=4) == many[3]
+    assert queue.take(10) == [many[0], few[0], many[1], few[1]]
 
 
 def test_who_takes_from_an_empty_queue_waits_for_a_member(members: Members) -> None:
@@ -68,7 +104,7 @@ def test_who_takes_from_an_empty_queue_waits_for_a_member(members: Members) -> N
 
     with ThreadPoolExecutor(1) as threads:
         taken = threads.submit(queue.take, 10)
-        queue.put(member)
+        queue.put(member, most=MOST)
 
         assert taken.result(10) == [member]
 
@@ -76,7 +112,7 @@ def test_who_takes_from_an_empty_queue_waits_for_a_member(members: Members) -> N
 def test_a_closed_queue_returns_what_it_has_and_then_nothing(members: Members) -> None:
     queue = Queue()
     (member,) = members(1)
-    queue.put(member)
+    queue.put(member, most=MOST)
     queue.close()
 
     assert [queue.take(10), queue.take(10)] == [[member], []]
@@ -96,9 +132,9 @@ def test_only_members_whose_deadline_has_passed_are_overdue(members: Members) ->
     queue = Queue()
     (early,), (late,) = members(1, deadline=1), members(1, deadline=2)
     (early_behind,) = members(1, deadline=1, is_background=True)
-    queue.put(early)
-    queue.put(late)
-    queue.put(early_behind)
+    queue.put(early, most=MOST)
+    queue.put(late, most=MOST)
+    queue.put(early_behind, most=MOST)
 
     assert queue.take_overdue(0.5) == []
     assert queue.take_overdue(1.0) == [early, early_behind]

@@ -46,9 +46,11 @@ LANE = LeasedLane(
 DESCENT = 5
 
 FILL = (
+    # The checks of foreign keys would take most of the time.
+    "SET LOCAL session_replication_role = replica",
     """
     INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload, available_at, processed_at)
-    SELECT gen_random_uuid(), :shop, n % 32, gen_random_uuid(), 'booking.created', '{}',
+    SELECT uuidv7(), :shop, n % 32, uuidv7(), 'booking.created', '{}',
            CASE WHEN n % 2 = 0 THEN now() + interval '1 hour' END, CASE WHEN n % 2 = 1 THEN now() END
     FROM generate_series(1, 2 * :backlog) AS n
     """,
@@ -58,11 +60,24 @@ FILL = (
     """,
     """
     INSERT INTO reservations (id, item_id, quantity, status, expires_at)
-    SELECT gen_random_uuid(), 1 + n / 2 % 100, 1, CASE WHEN n % 2 = 0 THEN 'PENDING' ELSE 'CONFIRMED' END,
+    SELECT uuidv7(), 1 + n / 2 % 100, 1, CASE WHEN n % 2 = 0 THEN 'PENDING' ELSE 'CONFIRMED' END,
            now() + interval '1 hour'
     FROM generate_series(1, 2 * :backlog) AS n
     """,
 )
+
+
+TABLES = ("outbox", "outbox_lanes", "reservations", "items")
+
+#: What PostgreSQL knows of the tables: everything; nothing; that they had pages and no rows, as after a quiet time.
+STATISTICS = {
+    "fresh": [f"VACUUM ANALYZE {', '.join(TABLES)}"],
+    "none": [
+        "DELETE FROM pg_statistic WHERE starelid::regclass::text LIKE 'outbox%'",
+        "UPDATE pg_class SET relpages = 0, reltuples = -1 WHERE relname ~ '^(ix_|pk_)?outbox'",
+    ],
+    "of no rows": ["UPDATE pg_class SET relpages = 100, reltuples = 0 WHERE relname ~ '^(ix_|pk_)?outbox'"],
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,7 @@ class Plan:
 
 
 @pytest.fixture(scope="module")
-def crowded(engine: Engine) -> Iterator[Db]:
+def crowd(engine: Engine) -> Iterator[Db]:
     """A database with a large backlog, none of it due."""
     empty(engine)
     db = with_shop(sessions(engine))
@@ -84,10 +99,22 @@ def crowded(engine: Engine) -> Iterator[Db]:
             session.execute(text(statement), {"shop": SHOP, "backlog": BACKLOG})
     recorded(db, *(an_event(an_aggregate(LANE.number)) for _ in range(READY)))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        for table in ("outbox", "outbox_lanes", "reservations", "items"):
-            connection.execute(text(f"VACUUM ANALYZE {table}"))
-    yield db
-    empty(engine)
+        for name in TABLES:
+            connection.execute(text(f"ALTER TABLE {name} SET (autovacuum_enabled = false)"))
+        yield db
+        empty(engine)
+        for name in TABLES:
+            connection.execute(text(f"ALTER TABLE {name} RESET (autovacuum_enabled)"))
+
+
+@pytest.fixture(scope="module", params=STATISTICS)
+def crowded(crowd: Db, engine: Engine, request: pytest.FixtureRequest) -> Db:
+    """The same database with fresh statistics, and with those that PostgreSQL may have of it before."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        for statement in STATISTICS[request.param]:
+            connection.execute(text(statement))
+    engine.dispose()  # so that no connection keeps what it knew of the tables
+    return crowd
 
 
 def claim(session: Session) -> object:

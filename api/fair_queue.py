@@ -1,0 +1,75 @@
+"""A queue in which participants take turns."""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterator
+from itertools import chain
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class FairQueue(Generic[T]):
+    """What waits, in order of arrival for each participant.
+
+    The participants take turns. So a participant that puts in a thousand delays the others by its turn, and not by
+    the thousand.
+    """
+
+    def __init__(self) -> None:
+        # In order of their next turn. None is empty.
+        self._queues: OrderedDict[Hashable, deque[T]] = OrderedDict()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[T]:
+        return chain.from_iterable(self._queues.values())
+
+    def put(self, participant: Hashable, item: T) -> None:
+        """Add an item after all others of its participant."""
+        self._queue_of(participant).append(item)
+        self._size += 1
+
+    def put_first(self, participant: Hashable, item: T) -> None:
+        """Add an item before all others of its participant."""
+        self._queue_of(participant).appendleft(item)
+        self._size += 1
+
+    def pop(self) -> T:
+        """Take out the first item of the participant whose turn it is. Raises IndexError if the queue is empty."""
+        if not self._queues:
+            raise IndexError
+        participant, queue = next(iter(self._queues.items()))
+        item = queue.popleft()
+        self._size -= 1
+        self._queues.move_to_end(participant)
+        if not queue:
+            del self._queues[participant]
+        return item
+
+    def make_room_for(self, participant: Hashable) -> T | None:
+        """Take out the last item of the participant that has the most, if that has more than this one would have."""
+        greediest = max(self._queues, key=lambda one: len(self._queues[one]), default=participant)
+        if greediest == participant or len(self._queues[greediest]) <= len(self._queues.get(participant, ())) + 1:
+            return None
+        self._size -= 1
+        return self._queues[greediest].pop()
+
+    def take_out(self, is_unwanted: Callable[[T], bool]) -> list[T]:
+        """Take out every item of which this holds."""
+        unwanted = [item for item in self if is_unwanted(item)]
+        if unwanted:
+            for participant, queue in list(self._queues.items()):
+                kept = deque(item for item in queue if not is_unwanted(item))
+                self._queues[participant] = kept
+                if not kept:
+                    del self._queues[participant]
+            self._size -= len(unwanted)
+        return unwanted
+
+    def _queue_of(self, participant: Hashable) -> deque[T]:
+        queue = self._queues.get(participant)
+        if queue is None:
+            queue = self._queues[participant] = deque()
+        return queue
