@@ -1,7 +1,8 @@
 """The tables of the outbox: rows, lanes, destinations, and what operators did."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -9,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Identity,
     Index,
@@ -20,8 +22,11 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     and_,
+    cast,
     func,
+    literal,
     text,
+    tuple_,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -66,14 +71,33 @@ waiting = and_(pending, outbox.c.available_at.is_not(None))
 
 # Rows that wait for their retry are in no index that ready rows are read from, so that
 # a hundred thousand waiting rows cost the ready ones nothing.
-Index("ix_outbox_ready", outbox.c.destination, outbox.c.lane, outbox.c.id, postgresql_where=ready)
-Index("ix_outbox_waiting_aggregate", outbox.c.destination, outbox.c.aggregate_id, outbox.c.id, postgresql_where=waiting)
-Index("ix_outbox_waiting_due", outbox.c.destination, outbox.c.lane, outbox.c.available_at, postgresql_where=waiting)
-Index("ix_outbox_dead", outbox.c.destination, outbox.c.id, postgresql_where=outbox.c.dead_at.is_not(None))
+BY_DESTINATION = (outbox.c.destination, outbox.c.id)
+BY_LANE = (outbox.c.destination, outbox.c.lane, outbox.c.id)
+BY_AGGREGATE = (outbox.c.destination, outbox.c.aggregate_id, outbox.c.id)
+BY_DUE_TIME = (outbox.c.destination, outbox.c.lane, outbox.c.available_at)
+Index("ix_outbox_ready", *BY_LANE, postgresql_where=ready)
+Index("ix_outbox_waiting_aggregate", *BY_AGGREGATE, postgresql_where=waiting)
+Index("ix_outbox_waiting_due", *BY_DUE_TIME, postgresql_where=waiting)
+Index("ix_outbox_dead", *BY_DESTINATION, postgresql_where=outbox.c.dead_at.is_not(None))
 
 # Rows that may be pruned, the oldest first: pruning never walks over young rows or dead letters.
 Index("ix_outbox_processed_at", outbox.c.processed_at, postgresql_where=outbox.c.processed_at.is_not(None))
 Index("ix_outbox_discarded_at", outbox.c.discarded_at, postgresql_where=outbox.c.discarded_at.is_not(None))
+
+#: What no id, and no time at which a row becomes due, is below or above.
+FIRST_ID, LAST_ID = literal(0, BigInteger), literal(2**63 - 1, BigInteger)
+LONG_AGO = cast(literal("-infinity", Text), DateTime(timezone=True))
+
+
+def within(index: Sequence[ColumnElement[Any]], first: Sequence[Any], above: Any, to: Any) -> ColumnElement[bool]:
+    """Return that the first columns of an index have these values, and its last one is above a value, up to another.
+
+    No other index fits what is written in this way, if the rows are ordered by all of these columns. Otherwise
+    PostgreSQL may take any index that has one of them while its statistics are old, and walk over a whole backlog.
+    """
+    row = tuple_(*index)
+    return and_(row > tuple_(*first, above), row <= tuple_(*first, to))
+
 
 lanes = Table(
     "outbox_lanes",

@@ -9,7 +9,18 @@ from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.commit_horizon import CommitHorizon, SnapshotView
 from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE, LeasedLane
-from domain.outbox.table import destinations, lanes, outbox, ready, waiting
+from domain.outbox.table import (
+    BY_DUE_TIME,
+    BY_LANE,
+    LAST_ID,
+    LONG_AGO,
+    destinations,
+    lanes,
+    outbox,
+    ready,
+    waiting,
+    within,
+)
 from domain.runtime.database import CLOCK
 
 
@@ -46,8 +57,8 @@ def claim(session: Session, names: Collection[str], holder: str, commit_horizon:
 
 _has_ready = (
     select(outbox.c.id)
-    .where(ready, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
-    .where(outbox.c.id > lanes.c.low_watermark)
+    .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), lanes.c.low_watermark, LAST_ID))
+    .order_by(*BY_LANE)
     .limit(1)
     .correlate(lanes)
     .scalar_subquery()
@@ -55,8 +66,8 @@ _has_ready = (
 )
 _has_due = (
     select(outbox.c.id)
-    .where(waiting, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
-    .where(outbox.c.available_at <= CLOCK)
+    .where(waiting, within(BY_DUE_TIME, (lanes.c.destination, lanes.c.lane), LONG_AGO, CLOCK))
+    .order_by(*BY_DUE_TIME)
     .limit(1)
     .correlate(lanes)
     .scalar_subquery()

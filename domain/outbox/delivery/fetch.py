@@ -2,12 +2,23 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, Text, bindparam, cast, select, update
+from sqlalchemy import BigInteger, SmallInteger, String, Text, any_, bindparam, cast, func, select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import low_watermark
 from domain.outbox.delivery.lanes import LeasedLane
-from domain.outbox.table import Row, outbox, ready, waiting
+from domain.outbox.table import (
+    BY_AGGREGATE,
+    BY_DUE_TIME,
+    BY_LANE,
+    FIRST_ID,
+    LONG_AGO,
+    Row,
+    outbox,
+    ready,
+    waiting,
+    within,
+)
 from domain.runtime.database import CLOCK
 
 #: At most this many waiting rows become ready in one statement, so that the statement never outlasts a lease, however
@@ -22,12 +33,12 @@ def make_due_rows_ready(session: Session, lane: LeasedLane) -> int:
     """
     due = (
         select(outbox.c.id)
-        .where(waiting, outbox.c.destination == lane.destination, outbox.c.lane == lane.number)
-        .where(outbox.c.available_at <= CLOCK)
-        .order_by(outbox.c.available_at, outbox.c.id)
+        .where(waiting, within(BY_DUE_TIME, (lane.destination, lane.number), LONG_AGO, CLOCK))
+        .order_by(*BY_DUE_TIME)
         .limit(DUE_ROWS_LIMIT)
     )
-    made_ready = update(outbox).where(outbox.c.id.in_(due)).values(available_at=None)
+    # As an array, so that each row is found by its id, however many PostgreSQL expects.
+    made_ready = update(outbox).where(outbox.c.id == any_(func.array(due.scalar_subquery()))).values(available_at=None)
     count = len(session.execute(made_ready.returning(outbox.c.id)).all())
     if count:
         low_watermark.reset(session, lane)
@@ -54,16 +65,17 @@ def fetch(session: Session, lane: LeasedLane, *, after: int, limit: int) -> Sequ
 
 
 _earlier = outbox.alias("earlier")
+_earlier_by_aggregate = [_earlier.c[column.name] for column in BY_AGGREGATE]
 _waits_until = (
     select(_earlier.c.available_at)
     .where(_earlier.c.processed_at.is_(None), _earlier.c.dead_at.is_(None), _earlier.c.available_at.is_not(None))
-    .where(_earlier.c.destination == outbox.c.destination, _earlier.c.aggregate_id == outbox.c.aggregate_id)
-    .where(_earlier.c.id < outbox.c.id)
-    .order_by(_earlier.c.id)
+    .where(within(_earlier_by_aggregate, (outbox.c.destination, outbox.c.aggregate_id), FIRST_ID, outbox.c.id))
+    .order_by(*_earlier_by_aggregate)
     .limit(1)
     .correlate(outbox)
     .scalar_subquery()
 )
+_LANE = bindparam("destination", type_=String), bindparam("lane", type_=SmallInteger)
 _FETCH = (
     select(
         outbox.c.id,
@@ -78,8 +90,7 @@ _FETCH = (
         _waits_until.label("waits_until"),
         CLOCK.label("fetched_at"),
     )
-    .where(ready, outbox.c.destination == bindparam("destination"), outbox.c.lane == bindparam("lane"))
-    .where(outbox.c.id > bindparam("after", type_=BigInteger), outbox.c.id <= bindparam("newest", type_=BigInteger))
-    .order_by(outbox.c.id)
+    .where(ready, within(BY_LANE, _LANE, bindparam("after", type_=BigInteger), bindparam("newest", type_=BigInteger)))
+    .order_by(*BY_LANE)
     .limit(bindparam("limit"))
 )

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.lanes import LeasedLane
-from domain.outbox.table import lanes, outbox, ready
+from domain.outbox.table import BY_LANE, FIRST_ID, lanes, outbox, ready, within
 
 
 def reset(session: Session, lane: LeasedLane) -> None:
@@ -29,9 +29,11 @@ def reset_wrong_low_watermarks(session: Session) -> int:
     """
     below = (
         select(outbox.c.id)
-        .where(ready, outbox.c.destination == lanes.c.destination, outbox.c.lane == lanes.c.lane)
-        .where(outbox.c.id <= lanes.c.low_watermark)
+        .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), FIRST_ID, lanes.c.low_watermark))
+        .order_by(*BY_LANE)
+        .limit(1)
         .correlate(lanes)
+        .scalar_subquery()
     )
-    wrong = update(lanes).where(below.exists()).values(low_watermark=0)
+    wrong = update(lanes).where(below.is_not(None)).values(low_watermark=0)
     return len(session.execute(wrong.returning(lanes.c.lane)).all())

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from sqlalchemy import (
     CTE,
@@ -12,6 +12,7 @@ from sqlalchemy import (
     ScalarSelect,
     Select,
     String,
+    and_,
     column,
     func,
     select,
@@ -23,7 +24,20 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.operations.destinations import FACTS, DestinationStatus
-from domain.outbox.table import LANES, destinations, lanes, outbox, ready, waiting
+from domain.outbox.table import (
+    BY_AGGREGATE,
+    BY_DESTINATION,
+    BY_LANE,
+    FIRST_ID,
+    LANES,
+    LAST_ID,
+    destinations,
+    lanes,
+    outbox,
+    ready,
+    waiting,
+    within,
+)
 from domain.runtime.database import CLOCK
 
 #: The rows of one kind and one destination are counted up to this number. Before its first vacuum a backlog takes
@@ -95,11 +109,11 @@ def read_statuses(session: Session) -> Sequence[CountedStatus]:
 
 #: Without statistics, or just after a large insert, the planner may prefer to read the whole table.
 _BY_INDEX = text(
-    f"SET LOCAL statement_timeout = '{READ_SECONDS}s'; SET LOCAL enable_seqscan = off;"
-    " SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
+    f"SET LOCAL statement_timeout = '{READ_SECONDS}s'; SET LOCAL jit = off; SET LOCAL enable_seqscan = off;"
+    " SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off"
 )
 
-_dead = (outbox.c.dead_at.is_not(None), outbox.c.discarded_at.is_(None))
+_dead = and_(outbox.c.dead_at.is_not(None), outbox.c.discarded_at.is_(None))
 
 
 def _with_rows(kind: str, condition: ColumnElement[bool]) -> CTE:
@@ -118,13 +132,17 @@ _names = union(
 ).subquery("names")
 
 
-def _counted(kind: str, *conditions: ColumnElement[bool]) -> FromClause:
-    found = select(outbox.c.id).where(*conditions, outbox.c.destination == _names.c.name).limit(MAX_COUNTED)
+def _counted(kind: str, index: Sequence[ColumnElement[Any]], *conditions: ColumnElement[bool]) -> FromClause:
+    # In the order of an index, so that no plan reads the whole table.
+    found = select(outbox.c.id).where(*conditions).order_by(*index).limit(MAX_COUNTED)
     rows = found.correlate(_names).subquery()
     return select(func.count().label("rows"), func.min(rows.c.id).label("first")).select_from(rows).lateral(kind)
 
 
-_ready, _waiting, _dead_rows = _counted("ready", ready), _counted("waiting", waiting), _counted("dead", *_dead)
+_is_its_own = outbox.c.destination == _names.c.name
+_ready = _counted("ready", BY_LANE, ready, _is_its_own)
+_waiting = _counted("waiting", BY_AGGREGATE, waiting, _is_its_own)
+_dead_rows = _counted("dead", BY_DESTINATION, _dead, within(BY_DESTINATION, (_names.c.name,), FIRST_ID, LAST_ID))
 
 #: When a row was recorded, or replayed.
 _since = func.coalesce(outbox.c.replayed_at, outbox.c.created_at)
@@ -135,8 +153,8 @@ def _oldest_ready() -> ScalarSelect[object]:
     lane = func.generate_series(0, LANES - 1).table_valued(column("number")).render_derived("every_lane")
     head = (
         select(_since.label("since"))
-        .where(ready, outbox.c.destination == _names.c.name, outbox.c.lane == lane.c.number)
-        .order_by(outbox.c.id)
+        .where(ready, within(BY_LANE, (_names.c.name, lane.c.number), FIRST_ID, LAST_ID))
+        .order_by(*BY_LANE)
         .limit(1)
         .correlate(_names, lane)
         .lateral("head")

@@ -14,6 +14,8 @@ from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import lanes
 from domain.outbox.table import outbox as table
+from domain.runtime.database import connect, sessions
+from domain.runtime.settings import Settings
 from tests.conftest import OpenRelay
 from tests.domain.outbox.test_plans import DESCENT, claim, executed
 from tests.support.builders import Db, an_event, routes_of
@@ -115,7 +117,7 @@ def test_the_watermark_rises_to_the_rows_that_an_earlier_run_has_settled(relay: 
 
 
 def test_the_watermark_rises_under_an_old_snapshot_and_a_claim_then_reads_no_settled_row(
-    relay_to: OpenRelay, old_snapshot: None
+    relay_to: OpenRelay, settings: Settings, old_snapshot: None
 ) -> None:
     relay = relay_to(FakeDestination())
     recorded_for(relay.db, *(an_aggregate() for _ in range(6_000)))
@@ -124,7 +126,9 @@ def test_the_watermark_rises_under_an_old_snapshot_and_a_claim_then_reads_no_set
     recorded_for(relay.db, an_aggregate())
 
     # Workers connect in this way: statistics that are gathered meanwhile do not change their plans.
-    assert executed(relay.db, claim, ["SET LOCAL enable_seqscan = off"]).pages <= 2 * 32 * DESCENT
+    workers = connect(settings, connections=1, by_index=True)
+    assert executed(sessions(workers), claim).pages <= 2 * 32 * DESCENT
+    workers.dispose()
 
 
 @pytest.mark.parametrize("runs", [1, 5])
