@@ -23,6 +23,11 @@ class FairQueue(Generic[T]):
     def __len__(self) -> int:
         return self._size
 
+    @property
+    def participants(self) -> int:
+        """How many participants have something in the queue."""
+        return len(self._queues)
+
     def __iter__(self) -> Iterator[T]:
         return chain.from_iterable(self._queues.values())
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,11 @@ from api.fair_queue import FairQueue
 from domain.access import ANONYMOUS
 from domain.idempotency import Answered
 from domain.reservations import Reserve
+
+#: What one participant may have of a set, if others wanted something within the last second: they wait for all of a
+#: set, and then for all of its answers to be sent.
+LARGEST_SHARE = 64
+SHARED_SECONDS = 1.0
 
 #: The requests for one item that may wait for its lock.
 MOST_FOR_AN_ITEM = 128
@@ -48,6 +54,7 @@ class Queue:
         self._urgent: FairQueue[Member] = FairQueue()
         self._background: FairQueue[Member] = FairQueue()
         self._is_closed = False
+        self._shared_until = 0.0
 
     def __len__(self) -> int:
         return len(self._urgent) + len(self._background)
@@ -72,9 +79,17 @@ class Queue:
     def take(self, most: int) -> Sequence[Member]:
         """Wait for members, and return up to that many. Return none when the queue is closed and empty."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self) or self._is_closed)
-            taken = _pop(self._urgent, most)
-            return taken + _pop(self._background, most - len(taken))
+            self._wait()
+            if self._urgent.participants > 1:
+                self._shared_until = time.monotonic() + SHARED_SECONDS
+            return self._pop(most, LARGEST_SHARE if time.monotonic() < self._shared_until else most)
+
+    def _wait(self) -> None:
+        self._changed.wait_for(lambda: len(self) or self._is_closed)
+
+    def _pop(self, most: int, share: int) -> list[Member]:
+        taken = _pop(self._urgent, most, share)
+        return taken + _pop(self._background, most - len(taken), share)
 
     def take_overdue(self, now: float) -> Sequence[Member]:
         """Return the members whose deadline has passed, without waiting."""
@@ -89,8 +104,17 @@ class Queue:
             self._changed.notify()
 
 
-def _pop(members: FairQueue[Member], most: int) -> list[Member]:
-    return [members.pop() for _ in range(min(most, len(members)))]
+def _pop(members: FairQueue[Member], most: int, share: int) -> list[Member]:
+    """Take members in turns, until there are enough, or one participant has its share."""
+    taken: list[Member] = []
+    shares: Counter[Hashable] = Counter()
+    while members and len(taken) < most:
+        member = members.pop()
+        taken.append(member)
+        shares[member.participant] += 1
+        if shares[member.participant] == share:
+            break
+    return taken
 
 
 class WaitingQueue(Queue):
@@ -128,7 +152,9 @@ class WaitingQueue(Queue):
 
         A basket counts for the first item that it waits for.
         """
-        members = self.take(MOST_FOR_ITEMS)
+        with self._changed:
+            self._wait()
+            members = self._pop(MOST_FOR_ITEMS, MOST_FOR_ITEMS)
         seen: Counter[int | str] = Counter()
         ranks = {}
         for member in members:

@@ -1,6 +1,7 @@
 """The queues of the writers: in order, with limits, and nobody waits in them without end."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from api.group_commit.queues import MOST_FOR_AN_ITEM, MOST_FOR_ITEMS, Member, Queue, WaitingQueue
+from api.group_commit.queues import (
+    LARGEST_SHARE,
+    MOST_FOR_AN_ITEM,
+    MOST_FOR_ITEMS,
+    SHARED_SECONDS,
+    Member,
+    Queue,
+    WaitingQueue,
+)
 from domain.access import ANONYMOUS
 from domain.reservations import Reserve
 from domain.reservations.capacity import Claim
@@ -85,6 +94,22 @@ def test_participants_take_turns(members: Members, greedy: dict[str, Any], modes
         queue.put(member, most=MOST)
 
     assert queue.take(5) == [many[0], few[0], many[1], few[1], many[2]]
+
+
+def test_while_others_want_something_nobody_has_more_than_a_share_of_a_set(
+    members: Members, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue = Queue()
+    many, (one,) = members(4 * LARGEST_SHARE, client_id="greedy"), members(1, client_id="modest")
+    for member in [*many, one]:
+        queue.put(member, most=MOST)
+
+    assert queue.take(MOST) == [many[0], one, *many[1:LARGEST_SHARE]]
+    # The others may be back within a moment.
+    assert queue.take(MOST) == many[LARGEST_SHARE : 2 * LARGEST_SHARE]
+    later = time.monotonic() + SHARED_SECONDS
+    monkeypatch.setattr("api.group_commit.queues.time.monotonic", lambda: later)
+    assert queue.take(MOST) == many[2 * LARGEST_SHARE :]
 
 
 def test_in_a_full_queue_the_newest_member_of_the_greediest_client_has_no_place(members: Members) -> None:

@@ -8,7 +8,7 @@ from click.testing import CliRunner, Result
 
 from domain.runtime.settings import ROOT
 from tests.support.builders import Db, an_item, an_overdue_hold
-from tests.support.commands import on_one_line, run_command
+from tests.support.commands import MODULES, bare, on_one_line, run_command
 from tests.support.outbox import an_aggregate, recorded_for, with_shop
 from tests.support.refusals import everything
 from tests.worker.commands.every_command import ACCEPTED, COMMANDS, LEAVES, SCRIPTS
@@ -74,6 +74,14 @@ def test_with_an_unknown_option_nothing_is_done(db: Db, script: str) -> None:
 
     assert (run.returncode, run.stdout) == (2, "")
     assert everything(db) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", MODULES)
+def test_every_command_starts_from_bin(script: str) -> None:
+    run = subprocess.run([ROOT / "bin" / script, "--version"], cwd="/", env=bare({}), capture_output=True, check=True)
+
+    assert run.stdout.decode() == f"holdfast {version('holdfast')}\n"
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)

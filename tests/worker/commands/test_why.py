@@ -50,9 +50,6 @@ from tests.support.outbox import (
     with_shop,
 )
 
-#: Most of these tests run the command.
-pytestmark = pytest.mark.slow
-
 BUSY = Unreachable("503 Service Unavailable", retry_after=timedelta(minutes=1))
 
 
