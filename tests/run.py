@@ -14,13 +14,14 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-#: Most tests wait for a server or a clock, so more processes than cores are at work.
+#: Many tests wait for a server or a clock, so more processes than cores are at work. The quick ones seldom wait.
 PARALLEL = ("-n", "5", "--dist", "loadgroup")
+QUICK = ("-n", "3", "--dist", "loadgroup")
 
 #: The runs of each tier. What compares rates runs after all else, because tests beside it would change them.
 TIERS: Mapping[str, Sequence[Sequence[str]]] = {
     "all": ((*PARALLEL, "-m", "not faults and not alone"), ("-m", "alone")),
-    "fast": ((*PARALLEL, "-m", "not slow and not faults"),),
+    "fast": ((*QUICK, "-m", "not slow and not faults"),),
     "faults": ((*PARALLEL, "tests/faults"),),
 }
 

@@ -27,6 +27,9 @@ from worker.formats import Message
 from worker.sinks.sqs.messages import LIMIT_BYTES, Entry, chunks, entry_of
 from worker.sinks.sqs.sink import region_of
 
+#: To make a client of boto3 takes longer than most tests.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sqs() -> Iterator[SqsHarness]:

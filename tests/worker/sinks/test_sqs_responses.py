@@ -12,6 +12,9 @@ from tests.conformance.sqs import ACCOUNT, REGION, SqsHarness
 from tests.support.http_server import Server, saying, sending, trickling
 from tests.worker.sinks.sqs import a_row, a_sink, an_endpoint, calls, outcomes_of, some_rows, taking_all
 
+#: To make a client of boto3 takes longer than most tests.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def sqs() -> Iterator[SqsHarness]:
