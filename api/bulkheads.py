@@ -124,12 +124,11 @@ class Bulkhead:
         try:
             async with asyncio.timeout(self._limits.wait_seconds):
                 await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._free_thread()  # its turn came in the moment in which it was given up
-            self._waiting.take_out(asyncio.Future.done)
-            if isinstance(error, TimeoutError):
-                raise self._refuse() from None
+        except TimeoutError:
+            self._give_up(turn)
+            raise self._refuse() from None
+        except (asyncio.CancelledError, Busy):
+            self._give_up(turn)
             raise
 
     def _wait(self, principal: Principal) -> asyncio.Future[None]:
@@ -143,6 +142,11 @@ class Bulkhead:
         turn = asyncio.get_running_loop().create_future()
         self._waiting.put(principal.client_id, turn)
         return turn
+
+    def _give_up(self, turn: asyncio.Future[None]) -> None:
+        if turn.done() and not turn.cancelled() and turn.exception() is None:
+            self._free_thread()  # the turn came in the moment in which it was given up
+        self._waiting.take_out(asyncio.Future.done)
 
     def _free_thread(self) -> None:
         while self._waiting:

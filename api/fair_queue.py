@@ -55,6 +55,8 @@ class FairQueue(Generic[T]):
 
     def make_room_for(self, participant: Hashable) -> T | None:
         """Take out the last item of the participant that has the most, if that has more than this one would have."""
+        if self._size == len(self._queues):
+            return None  # Each has one. To search them all for that would cost more than all else of a refusal.
         greediest = max(self._queues, key=lambda one: len(self._queues[one]), default=participant)
         if greediest == participant or len(self._queues[greediest]) <= len(self._queues.get(participant, ())) + 1:
             return None

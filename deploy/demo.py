@@ -5,7 +5,7 @@ from sqlalchemy.orm import Session
 from domain import items
 from domain.runtime import database
 from domain.runtime.settings import Settings
-from migrations.main import migrate
+from migrations.main import take
 
 DEMO = {
     "ROOM-DOUBLE": ("Double room, sea view", 1_000),
@@ -15,8 +15,8 @@ DEMO = {
 
 
 def seed() -> None:
-    """Migrate the database of DATABASE_URL, and create the demo items if it has no items."""
-    migrate()
+    """Migrate the database of DATABASE_URL, and create the demo items if it has no items. A command calls it."""
+    take()
     engine = database.connect(Settings.load(), connections=1)
     with database.sessions(engine).begin() as session:
         if not items.find(session, limit=1):

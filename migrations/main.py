@@ -78,24 +78,29 @@ def main(revision: str, erase: str | None, as_json: bool) -> int:
     continues when it is run again.
     """
     with reporting(UNDONE), _stopping_cleanly():
-        engine = database.connect(Settings.load(), connections=1)
-        try:
-            before = _current(engine)
-            _take(engine, revision, before, erase)
-            after = _current(engine)
-        except CommandError as error:
-            fail(f"The schema can't be taken to {revision}: {error}. Nothing was changed.")
-        except OperationalError as error:
-            if locks.waited_in_vain(error):
-                fail(_describe_lock(error))
-            raise
-        finally:
-            engine.dispose()
+        before, after = take(revision, erase)
     if as_json:
         print_json(revision_before=before, revision=after)
     else:
         click.echo(_describe(before, after, revision))
     return DONE
+
+
+def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, str | None]:
+    """Take the schema to a revision, and return the one before and the one after. If it can't be, end the command."""
+    engine = database.connect(Settings.load(), connections=1)
+    try:
+        before = _current(engine)
+        _take(engine, revision, before, erase)
+        return before, _current(engine)
+    except CommandError as error:
+        fail(f"The schema can't be taken to {revision}: {error}. Nothing was changed.")
+    except OperationalError as error:
+        if locks.waited_in_vain(error):
+            fail(_describe_lock(error))
+        raise
+    finally:
+        engine.dispose()
 
 
 def _current(engine: Engine) -> str | None:

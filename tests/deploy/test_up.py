@@ -4,9 +4,11 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from deploy import up
+from deploy.embedded import PostgreSQL
 from tests.support.commands import run_bare
 from tests.support.ports import free_port
 
@@ -40,6 +42,18 @@ def test_a_second_one_at_other_ports_is_refused_and_changes_nothing(home: Path) 
     )
     assert (home / "env").read_text() == "DATABASE_URL=that-of-the-first\n"
     assert sorted(path.name for path in home.iterdir()) == ["env", "lock"]
+
+
+def test_a_schema_of_a_newer_release_is_reported_in_one_line(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    url = postgresql.create("newer")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+        connection.execute("INSERT INTO alembic_version VALUES ('9999')")
+
+    exit_code, said = run_up(tmp_path, DATABASE_URL=url, REDIS_URL="redis://127.0.0.1:1/0")
+
+    assert exit_code == 1
+    assert said.startswith("The schema is at 9999, which a newer release has made") and len(said.splitlines()) == 1
 
 
 def test_a_database_that_can_not_be_used_is_reported_in_one_line(tmp_path: Path) -> None:
