@@ -65,7 +65,7 @@ MOST_HEAD_BYTES = 16_384
 
 #: A process of the server that has not stopped within this time is killed. Requests in flight are answered by then;
 #: only clients that go on sending are cut off.
-STOP_SECONDS = 10
+STOP_SECONDS = 8
 
 #: The connections that wait in the system until the server accepts them.
 BACKLOG = 4_096

@@ -245,7 +245,7 @@ def test_requests_generated_from_the_document_are_answered_as_it_says(
     a_hold(db, an_item(db, quantity=1_000))
     (tmp_path / "schemathesis.toml").write_text(SETTINGS)
     command = [str(SCHEMATHESIS), "run", f"{api.base_url}/schema/openapi.json", "--exclude-checks", EXCLUDED_CHECKS]
-    command += ["--seed", str(seed), "--max-examples", "25", "--continue-on-failure", "--no-color", "--warnings", "off"]
+    command += ["--seed", str(seed), "--max-examples", "12", "--continue-on-failure", "--no-color", "--warnings", "off"]
 
     run = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=240)
 
