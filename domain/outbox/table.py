@@ -96,7 +96,8 @@ def within(index: Sequence[ColumnElement[Any]], first: Sequence[Any], above: Any
     PostgreSQL may take any index that has one of them while its statistics are old, and walk over a whole backlog.
     """
     row = tuple_(*index)
-    return and_(row > tuple_(*first, above), row <= tuple_(*first, to))
+    has_first = (column == value for column, value in zip(index, first, strict=False))
+    return and_(*has_first, row > tuple_(*first, above), row <= tuple_(*first, to))
 
 
 lanes = Table(

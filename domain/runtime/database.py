@@ -58,9 +58,6 @@ KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 IDLE_TRANSACTION_MILLISECONDS = 5_000
 
 
-_BY_INDEX = "".join(f" -c enable_{one}=off" for one in ("seqscan", "bitmapscan", "sort", "incremental_sort"))
-
-
 def connect(
     settings: Settings,
     *,
@@ -77,13 +74,13 @@ def connect(
     gets a broken connection has to try again. No statement takes longer than `statement_seconds`, unless that is 0,
     or waits for a lock for longer than `lock_milliseconds`. A connection that is used for longer than
     `transaction_seconds` at a time is cut off, so that nobody waits for a database that hangs. With `by_index`,
-    PostgreSQL uses an index wherever there is one, in the order of the index: it takes a table that was vacuumed while
-    empty for empty, and keeps the plans that it made then.
+    PostgreSQL uses an index wherever there is one: it takes a table that was vacuumed while empty for empty, and
+    keeps the plans that it made then.
     """
     options = (
         f"-c timezone=UTC -c lock_timeout={lock_milliseconds}"
         f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MILLISECONDS}"
-        f" -c statement_timeout={statement_seconds * 1_000}{_BY_INDEX if by_index else ''}"
+        f" -c statement_timeout={statement_seconds * 1_000}{' -c enable_seqscan=off' if by_index else ''}"
     )
     engine = create_engine(
         make_url(settings.database_url).set(drivername="postgresql+psycopg"),

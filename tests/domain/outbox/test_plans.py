@@ -148,7 +148,7 @@ def take_two_back(session: Session) -> object:
 
 
 def read_statuses(session: Session) -> object:
-    return session.execute(status.STATUSES)
+    return status.read_statuses(session)
 
 
 FREQUENT = [
@@ -240,10 +240,12 @@ def test_a_claim_reads_the_lanes_from_end_to_end_and_not_by_an_index(crowded: Db
 
 def executed(db: Db, act: Callable[[Session], object], given: Sequence[str] = (), which: int = 0) -> Plan:
     """Explain the first statement of `act`, or another one, while it is executed once more. Roll everything back."""
-    statement, parameters = emitted(db, act, which)
+    options, statement, parameters = emitted(db, act, which)
     with db() as session:
         for change in given:
             session.execute(text(change))
+        for option in options:
+            session.connection().exec_driver_sql(*option)
         explained = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}"
         ((((root,),)),) = session.connection().exec_driver_sql(explained, parameters).all()
         session.rollback()
@@ -252,18 +254,26 @@ def executed(db: Db, act: Callable[[Session], object], given: Sequence[str] = ()
 
 def planned(db: Db, act: Callable[[Session], object]) -> Plan:
     """Plan the first statement of `act` without knowing its parameters."""
-    statement, _ = emitted(db, act)
+    options, statement, _ = emitted(db, act)
     names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
     for place, name in enumerate(names, start=1):
         statement = statement.replace(f"%({name})s", f"${place}")
     with db() as session:
+        for option in options:
+            session.connection().exec_driver_sql(*option)
         explained = f"EXPLAIN (GENERIC_PLAN, FORMAT JSON) {statement.replace('%%', '%')}"
         ((((root,),)),) = session.connection().exec_driver_sql(explained).all()
     return read(root["Plan"])
 
 
-def emitted(db: Db, act: Callable[[Session], object], which: int = 0) -> tuple[str, Any]:
-    """Return the first statement that `act` sends to the database, or another one, and its parameters. Roll it back."""
+Emitted = tuple[Sequence[tuple[str, Any]], str, Any]
+
+
+def emitted(db: Db, act: Callable[[Session], object], which: int = 0) -> Emitted:
+    """Return the first statement that `act` sends to the database, or another one, and its parameters. Roll it back.
+
+    Before it come the options of PostgreSQL that `act` sets, with their parameters.
+    """
     seen: list[tuple[str, Any]] = []
 
     def note(_: Connection, cursor: object, statement: str, parameters: Any, *__: object) -> None:
@@ -274,7 +284,8 @@ def emitted(db: Db, act: Callable[[Session], object], which: int = 0) -> tuple[s
         event.listen(connection, "before_cursor_execute", note)
         act(session)
         session.rollback()
-    return seen[which]
+    options = [one for one in seen if one[0].startswith(("SET LOCAL", "SELECT set_config"))]
+    return options, *[one for one in seen if one not in options][which]
 
 
 def read(root: dict[str, Any]) -> Plan:
