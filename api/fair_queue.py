@@ -42,26 +42,23 @@ class FairQueue(Generic[T]):
         self._size += 1
 
     def pop(self) -> T:
-        """Take out the first item of the participant whose turn it is. Raises IndexError if the queue is empty."""
-        if not self._queues:
-            raise IndexError
-        participant, queue = next(iter(self._queues.items()))
+        """Take out the first item of the participant whose turn it is. Raises KeyError if the queue is empty."""
+        participant, queue = self._queues.popitem(last=False)
         item = queue.popleft()
         self._size -= 1
-        self._queues.move_to_end(participant)
-        if not queue:
-            del self._queues[participant]
+        if queue:
+            self._queues[participant] = queue
         return item
 
     def make_room_for(self, participant: Hashable) -> T | None:
         """Take out the last item of the participant that has the most, if that has more than this one would have."""
         if self._size == len(self._queues):
             return None  # Each has one. To search them all for that would cost more than all else of a refusal.
-        greediest = max(self._queues, key=lambda one: len(self._queues[one]), default=participant)
-        if greediest == participant or len(self._queues[greediest]) <= len(self._queues.get(participant, ())) + 1:
+        most = max(self._queues.values(), key=len)
+        if len(most) <= len(self._queues.get(participant, ())) + 1:
             return None
         self._size -= 1
-        return self._queues[greediest].pop()
+        return most.pop()
 
     def take_out(self, is_unwanted: Callable[[T], bool]) -> list[T]:
         """Take out every item of which this holds."""
@@ -76,7 +73,4 @@ class FairQueue(Generic[T]):
         return unwanted
 
     def _queue_of(self, participant: Hashable) -> deque[T]:
-        queue = self._queues.get(participant)
-        if queue is None:
-            queue = self._queues[participant] = deque()
-        return queue
+        return self._queues.setdefault(participant, deque())

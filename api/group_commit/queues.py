@@ -63,12 +63,10 @@ class Queue:
         """Add a member. If there are `most` of its kind already, return the one that there is no place for."""
         with self._changed:
             members = self._members_like(member)
-            if len(members) >= most:
-                refused = members.make_room_for(member.participant)
-                if refused is None:
-                    return member
-            else:
-                refused = None
+            is_full = len(members) >= most
+            refused = members.make_room_for(member.participant) if is_full else None
+            if is_full and refused is None:
+                return member
             members.put(member.participant, member)
             self._changed.notify()
             return refused

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler
 import pytest
 
 from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
-from tests.support.http_server import Server, a_server, saying, sending, trickling
+from tests.support.http_server import Server, saying, sending, trickling
 from worker.http.client import Http
 
 #: The time-out of each post.
@@ -21,12 +21,6 @@ TIMEOUT_SECONDS = 0.4
 AT_MOST_SECONDS = 3.0
 
 Post = Callable[[], Outcome]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with a_server() as server:
-        yield server
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from threading import Barrier, Event
 import pytest
 
 from domain.outbox import Delivered, Outcome, Rejected, Unreachable
-from tests.support.http_server import Server, a_server, saying, sending, trickling
+from tests.support.http_server import Server, saying, sending, trickling
 from worker.http.client import Http
 
 #: Far longer than any exchange of these tests, except for the ones that wait for it to pass.
@@ -20,12 +20,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 CONFLICT = b"HTTP/1.1 409 Conflict\r\nContent-Length: 0\r\n\r\n"
 
 Answer = Callable[[BaseHTTPRequestHandler], None]
-
-
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with a_server() as server:
-        yield server
 
 
 @pytest.fixture
