@@ -22,9 +22,7 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     and_,
-    cast,
     func,
-    literal,
     text,
     tuple_,
 )
@@ -84,20 +82,23 @@ Index("ix_outbox_dead", *BY_DESTINATION, postgresql_where=outbox.c.dead_at.is_no
 Index("ix_outbox_processed_at", outbox.c.processed_at, postgresql_where=outbox.c.processed_at.is_not(None))
 Index("ix_outbox_discarded_at", outbox.c.discarded_at, postgresql_where=outbox.c.discarded_at.is_not(None))
 
-#: What no id, and no time at which a row becomes due, is below or above.
-FIRST_ID, LAST_ID = literal(0, BigInteger), literal(2**63 - 1, BigInteger)
-LONG_AGO = cast(literal("-infinity", Text), DateTime(timezone=True))
 
+def within(
+    index: Sequence[ColumnElement[Any]], first: Sequence[Any], *, above: Any = None, to: Any = None
+) -> ColumnElement[bool]:
+    """Return that the first columns of an index have these values, and its last one is above a value, or up to another.
 
-def within(index: Sequence[ColumnElement[Any]], first: Sequence[Any], above: Any, to: Any) -> ColumnElement[bool]:
-    """Return that the first columns of an index have these values, and its last one is above a value, up to another.
-
-    No other index fits what is written in this way, if the rows are ordered by all of these columns. Otherwise
-    PostgreSQL may take any index that has one of them while its statistics are old, and walk over a whole backlog.
+    The last column is compared in a row with the others, which the key of the table does not fit. Order by all of these
+    columns. Otherwise PostgreSQL may take any index that has one of them while its statistics are old, and walk over a
+    whole backlog.
     """
     row = tuple_(*index)
-    has_first = (column == value for column, value in zip(index, first, strict=False))
-    return and_(*has_first, row > tuple_(*first, above), row <= tuple_(*first, to))
+    conditions = [column == value for column, value in zip(index, first, strict=False)]
+    if above is not None:
+        conditions.append(row > tuple_(*first, above))
+    if to is not None:
+        conditions.append(row <= tuple_(*first, to))
+    return and_(*conditions)
 
 
 lanes = Table(

@@ -130,8 +130,8 @@ MUTANTS = (
         guard="order",
         title="a row waits for later ones, too",
         path=FETCH,
-        text="FIRST_ID, outbox.c.id)",
-        without="FIRST_ID, outbox.c.id + 1_000_000)",
+        text="to=outbox.c.id)",
+        without="to=outbox.c.id + 1_000_000)",
         noticed_by=f"{DELIVERY}/test_fetch.py::test_a_row_does_not_wait_for_a_later_one",
     ),
     Mutant(

@@ -12,8 +12,6 @@ from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE, LeasedLane
 from domain.outbox.table import (
     BY_DUE_TIME,
     BY_LANE,
-    LAST_ID,
-    LONG_AGO,
     destinations,
     lanes,
     outbox,
@@ -57,7 +55,7 @@ def claim(session: Session, names: Collection[str], holder: str, commit_horizon:
 
 _has_ready = (
     select(outbox.c.id)
-    .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), lanes.c.low_watermark, LAST_ID))
+    .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), above=lanes.c.low_watermark))
     .order_by(*BY_LANE)
     .limit(1)
     .correlate(lanes)
@@ -66,7 +64,7 @@ _has_ready = (
 )
 _has_due = (
     select(outbox.c.id)
-    .where(waiting, within(BY_DUE_TIME, (lanes.c.destination, lanes.c.lane), LONG_AGO, CLOCK))
+    .where(waiting, within(BY_DUE_TIME, (lanes.c.destination, lanes.c.lane), to=CLOCK))
     .order_by(*BY_DUE_TIME)
     .limit(1)
     .correlate(lanes)

@@ -11,8 +11,6 @@ from domain.outbox.table import (
     BY_AGGREGATE,
     BY_DUE_TIME,
     BY_LANE,
-    FIRST_ID,
-    LONG_AGO,
     Row,
     outbox,
     ready,
@@ -33,7 +31,7 @@ def make_due_rows_ready(session: Session, lane: LeasedLane) -> int:
     """
     due = (
         select(outbox.c.id)
-        .where(waiting, within(BY_DUE_TIME, (lane.destination, lane.number), LONG_AGO, CLOCK))
+        .where(waiting, within(BY_DUE_TIME, (lane.destination, lane.number), to=CLOCK))
         .order_by(*BY_DUE_TIME)
         .limit(DUE_ROWS_LIMIT)
     )
@@ -75,13 +73,14 @@ _earlier_by_aggregate = [_earlier.c[column.name] for column in BY_AGGREGATE]
 _waits_until = (
     select(_earlier.c.available_at)
     .where(_earlier.c.processed_at.is_(None), _earlier.c.dead_at.is_(None), _earlier.c.available_at.is_not(None))
-    .where(within(_earlier_by_aggregate, (outbox.c.destination, outbox.c.aggregate_id), FIRST_ID, outbox.c.id))
+    .where(within(_earlier_by_aggregate, (outbox.c.destination, outbox.c.aggregate_id), to=outbox.c.id))
     .order_by(*_earlier_by_aggregate)
     .limit(1)
     .correlate(outbox)
     .scalar_subquery()
 )
 _LANE = bindparam("destination", type_=String), bindparam("lane", type_=SmallInteger)
+_AFTER, _NEWEST = bindparam("after", type_=BigInteger), bindparam("newest", type_=BigInteger)
 _FETCH = (
     select(
         outbox.c.id,
@@ -96,7 +95,7 @@ _FETCH = (
         _waits_until.label("waits_until"),
         CLOCK.label("fetched_at"),
     )
-    .where(ready, within(BY_LANE, _LANE, bindparam("after", type_=BigInteger), bindparam("newest", type_=BigInteger)))
+    .where(ready, within(BY_LANE, _LANE, above=_AFTER, to=_NEWEST))
     .order_by(*BY_LANE)
     .limit(bindparam("limit"))
 )

@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.lanes import LeasedLane
-from domain.outbox.table import BY_LANE, FIRST_ID, lanes, outbox, ready, within
+from domain.outbox.table import BY_LANE, lanes, outbox, ready, within
 
 
 def reset(session: Session, lane: LeasedLane) -> None:
@@ -29,7 +29,7 @@ def reset_wrong_low_watermarks(session: Session) -> int:
     """
     below = (
         select(outbox.c.id)
-        .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), FIRST_ID, lanes.c.low_watermark))
+        .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), to=lanes.c.low_watermark))
         .order_by(*BY_LANE)
         .limit(1)
         .correlate(lanes)

@@ -28,9 +28,7 @@ from domain.outbox.table import (
     BY_AGGREGATE,
     BY_DESTINATION,
     BY_LANE,
-    FIRST_ID,
     LANES,
-    LAST_ID,
     destinations,
     lanes,
     outbox,
@@ -142,7 +140,7 @@ def _counted(kind: str, index: Sequence[ColumnElement[Any]], *conditions: Column
 _is_its_own = outbox.c.destination == _names.c.name
 _ready = _counted("ready", BY_LANE, ready, _is_its_own)
 _waiting = _counted("waiting", BY_AGGREGATE, waiting, _is_its_own)
-_dead_rows = _counted("dead", BY_DESTINATION, _dead, within(BY_DESTINATION, (_names.c.name,), FIRST_ID, LAST_ID))
+_dead_rows = _counted("dead", BY_DESTINATION, _dead, _is_its_own)
 
 #: When a row was recorded, or replayed.
 _since = func.coalesce(outbox.c.replayed_at, outbox.c.created_at)
@@ -153,7 +151,7 @@ def _oldest_ready() -> ScalarSelect[object]:
     lane = func.generate_series(0, LANES - 1).table_valued(column("number")).render_derived("every_lane")
     head = (
         select(_since.label("since"))
-        .where(ready, within(BY_LANE, (_names.c.name, lane.c.number), FIRST_ID, LAST_ID))
+        .where(ready, within(BY_LANE, (_names.c.name, lane.c.number)))
         .order_by(*BY_LANE)
         .limit(1)
         .correlate(_names, lane)
