@@ -15,7 +15,7 @@ from tests.support.api_process import Served
 from tests.support.builders import Db, a_hold, an_item
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 LISTS = BULKHEADS["lists"]
 

@@ -1,6 +1,6 @@
 """The cells of the fault matrix: every fault at every checkpoint. A fifth of them run each time, the others on demand.
 
-`HOLDFAST_FAULTS_SEED=n` chooses the fifth, from 0 to 4 and around again.
+`HOLDFAST_FAULTS_SEED=n` chooses the fifth, of the cells and of the mutants, from 0 to 4 and around again.
 """
 
 import os
@@ -12,6 +12,8 @@ from tests.faults.checkpoints import CHECKPOINTS
 from tests.faults.fault_injections import FAULTS
 
 PARTS = 5
+
+SEED = int(os.environ.get("HOLDFAST_FAULTS_SEED", "0"))
 
 
 def cells() -> Sequence[tuple[str, str]]:
@@ -33,7 +35,7 @@ def part(number: int) -> Sequence[tuple[str, str]]:
 
 def marked() -> list[object]:
     """Return all cells as parameters of a test, marked by when they run."""
-    chosen = part(int(os.environ.get("HOLDFAST_FAULTS_SEED", "0")))
+    chosen = part(SEED)
     # The chosen cells run in one process, and share its environment.
     now = [pytest.mark.slow, pytest.mark.xdist_group("faults")]
     return [

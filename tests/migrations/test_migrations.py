@@ -181,6 +181,7 @@ def waiting_for_their_turn(db: sessionmaker[Session]) -> Sequence[Any]:
         return session.execute(asked).all()
 
 
+@pytest.mark.timed
 def test_a_migration_does_not_wait_long_for_a_lock_and_changes_nothing(migrated: str) -> None:
     with create_engine(driver(migrated), poolclass=NullPool).begin() as busy:
         busy.execute(text("LOCK TABLE outbox IN ACCESS SHARE MODE"))

@@ -6,6 +6,7 @@ from datetime import datetime
 from random import Random
 from typing import Any
 
+import pytest
 from sqlalchemy import Row, select, tuple_
 
 from domain.outbox.delivery.lanes import LEASE
@@ -34,6 +35,7 @@ ENOUGH = 10
 InFlight = Mapping[tuple[str, int], int]
 
 
+@pytest.mark.timed
 def test_what_a_killed_worker_had_in_flight_is_delivered_within_six_seconds(open_cluster: Open, seed: int) -> None:
     cluster = open_cluster(batch_size=BATCH, concurrency=2)
     api, killed, other = cluster.api(), cluster.worker(threads=3), cluster.worker(threads=3)

@@ -96,6 +96,7 @@ def test_with_no_redis_at_all_cron_delivers_everything(open_cluster: Open, seed:
     assert (load.unanswered, load.unexpected) == (0, [])
 
 
+@pytest.mark.timed
 def test_an_outage_of_the_receiver_spends_no_attempt_and_keeps_the_order(open_cluster: Open, seed: int) -> None:
     """It answers 503, then its port refuses connections, then it is back. Probes meet each of the three."""
     cluster = _running(open_cluster)

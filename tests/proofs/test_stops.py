@@ -1,5 +1,6 @@
 """SIGTERM: what is in flight is finished, the lanes are released, and it takes less than 10 s."""
 
+import pytest
 from sqlalchemy import func, select
 
 from domain.outbox.table import lanes
@@ -11,6 +12,8 @@ from tests.support.waiting import wait_until
 
 #: What the documentation says of every process.
 GONE_WITHIN_SECONDS = 10.0
+
+pytestmark = pytest.mark.timed
 
 #: A supervisor signals the whole group, as systemd and honcho do, or the parent alone, as `kill` does.
 WHOLE_GROUP = (False, True)

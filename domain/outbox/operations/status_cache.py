@@ -14,8 +14,11 @@ from domain.runtime.metrics import Reading
 #: A status is not read again for this time, in seconds.
 FRESH_SECONDS = 5.0
 
-#: Nor for this many times as long as reading took, so that reading uses a twentieth of one connection at most.
+#: Nor for this many times as long as reading took, so that reading uses a twentieth of one connection at most ...
 REST = 19
+
+#: ... but never for longer than this, in seconds: who alerts on a figure must be able to rely on its age.
+STALE_SECONDS = 20.0
 
 log = structlog.get_logger()
 
@@ -55,7 +58,7 @@ class StatusCache:
             if began >= self._stale_at:
                 self._statuses = self._read()
                 ended = time.monotonic()
-                self._stale_at = ended + max(FRESH_SECONDS, REST * (ended - began))
+                self._stale_at = ended + fresh_for(ended - began)
             return self._statuses
 
     def readings(self) -> Sequence[Reading]:
@@ -71,6 +74,11 @@ class StatusCache:
         except SQLAlchemyError as error:
             log.warning("outbox.status_unknown", error=str(error).splitlines()[0])
             return None
+
+
+def fresh_for(reading: float) -> float:
+    """Return how long a status is used that took so long to read, both in seconds."""
+    return min(max(FRESH_SECONDS, REST * reading), STALE_SECONDS)
 
 
 def _reading(figure: str, meaning: str, statuses: Sequence[CountedStatus]) -> Reading:

@@ -24,7 +24,7 @@ from tests.support.api_process import Served, serving
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 #: A connection that hangs is cut off a little later than it should be.
 CUT_FACTOR = 1.1

@@ -56,6 +56,7 @@ WORST = {
 }
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize("body", WORST.values(), ids=WORST)
 @pytest.mark.parametrize("model", [NewReservation, ItemChange])
 def test_no_body_keeps_the_event_loop_busy_for_long(

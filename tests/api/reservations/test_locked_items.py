@@ -19,7 +19,7 @@ from tests.support.builders import Db, a_hold, an_item, an_overdue_hold, availab
 from tests.support.callers import Answers, Callers, Ratios, request, reserving
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 #: How long a span is of which a rate is taken.
 SPAN_SECONDS = 1.0

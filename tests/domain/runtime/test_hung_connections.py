@@ -16,7 +16,7 @@ from tests.conformance.proxy import Answers
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 #: The time for which a connection may be used here.
 SECONDS = 0.5

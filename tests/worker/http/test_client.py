@@ -152,6 +152,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 LONG = b"Content-Length: 100000\r\n\r\n"
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(
     "answer",
     [
@@ -173,6 +174,7 @@ def test_a_server_whose_headers_do_not_arrive_in_time_is_an_outage(
     assert time.monotonic() - began < AT_MOST_SECONDS
 
 
+@pytest.mark.timed
 @pytest.mark.parametrize(("status", "kind"), [(200, Delivered), (422, Rejected), (500, Unreachable)])
 @pytest.mark.parametrize("fault", ["trickles", "is huge", "stops", "is no gzip", "is a bomb"])
 def test_the_status_counts_whatever_is_wrong_with_the_body(

@@ -166,6 +166,7 @@ def test_a_request_that_gets_no_response_in_time_is_sent_once(server: Server, ht
     assert len(server.requests) == 2
 
 
+@pytest.mark.timed
 def test_both_attempts_together_take_no_longer_than_the_time_out(server: Server, http: Http) -> None:
     post(http)
     kept = set(server.connections)

@@ -20,7 +20,7 @@ from tests.support.callers import Callers, getting, request, reserving
 from tests.support.crowds import BODY, CHUNKS, HEAD, NOTHING, Crowd, send_slowly
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 #: What the API may need for 2,000 clients that send 60 kB each: their connections, and less than half of the bodies.
 MOST_GROWTH_BYTES = 130_000_000

@@ -9,7 +9,7 @@ from domain.outbox import Delivered, Outcome, Rejected
 from domain.outbox.delivery import breaker
 from domain.outbox.operations import status
 from domain.outbox.operations.status import CountedStatus
-from domain.outbox.operations.status_cache import FIGURES, StatusCache
+from domain.outbox.operations.status_cache import FIGURES, StatusCache, fresh_for
 from domain.outbox.table import destinations
 from domain.outbox.table import outbox as table
 from tests.conftest import OpenRelay
@@ -142,3 +142,7 @@ def test_the_status_is_not_read_again_at_once(db: Db) -> None:
 
     assert cache.get() is before
     assert StatusCache(shop).get() != before
+
+
+def test_a_status_that_was_slow_to_read_is_used_for_longer_but_never_for_a_minute() -> None:
+    assert [fresh_for(seconds) for seconds in (0.01, 0.5, 4)] == [5, 9.5, 20]
