@@ -18,6 +18,12 @@ from worker.ordering.ordered_batches import deliver_in_batches, encode
 FAILED, REJECTED, DOWN = Failed("not now"), Rejected("never"), Unreachable("down")
 
 
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch has enough time, on a machine however busy."""
+    monkeypatch.setattr(ordered_batches, "BATCH_SECONDS", 60.0)
+
+
 class Broker:
     """Answers each row as the test says, and remembers the rows of each call."""
 

@@ -12,11 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Declined, Delivered, Failed, NotSent, Obsolete, Outcome, Rejected, Row, Unreachable
+from worker.ordering import ordered_calls
 from worker.ordering.ordered_calls import OrderedCalls
-from worker.ordering.rules import BATCH_SECONDS
 
 A, B, C = uuid4(), uuid4(), uuid4()
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch has enough time, on a machine however busy."""
+    monkeypatch.setattr(ordered_calls, "BATCH_SECONDS", 60.0)
 
 
 def some_rows(*aggregates: UUID) -> Sequence[Row]:
@@ -151,9 +157,13 @@ def test_no_call_begins_after_the_signal_to_stop() -> None:
     assert outcomes == [Delivered(), NotSent(), NotSent()]
 
 
-def test_no_call_begins_when_the_time_of_the_batch_is_over(one_by_one: OrderedCalls) -> None:
+def test_no_call_begins_when_the_time_of_the_batch_is_over(
+    one_by_one: OrderedCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ordered_calls, "BATCH_SECONDS", 0.01)
+
     def slow(_: Row) -> Outcome:
-        time.sleep(BATCH_SECONDS + 0.01)
+        time.sleep(0.02)
         return Delivered()
 
     assert one_by_one.deliver(some_rows(A, A, B), slow) == [Delivered(), NotSent(), NotSent()]
