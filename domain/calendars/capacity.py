@@ -1,0 +1,73 @@
+"""The capacity of a calendar: how many of its units are in use over time. Pure: it counts what it is given.
+
+What has to fit is the greatest number of units in use at one moment of a period. The number of reservations that
+overlap the period, or the sum of their units, would be too high, as two of them may follow each other.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from itertools import accumulate
+from typing import NamedTuple
+
+from domain.calendars.periods import Period
+
+
+class Occupied(NamedTuple):
+    """Units of a calendar that nobody else can use from `start` until just before `end`, buffers included."""
+
+    start: datetime
+    end: datetime
+    units: int
+
+
+def greatest_use(period: Period, occupied: Iterable[Occupied]) -> int:
+    """Return the most units that are in use at one moment of the period."""
+    return Timeline(occupied).greatest_use(period.start, period.end)
+
+
+class Timeline:
+    """The units of one calendar that are in use, from each moment at which they change until the next.
+
+    It is built once for many decisions. After that, each one costs only as much as overlaps its period.
+    """
+
+    __slots__ = ("_times", "_used")
+
+    def __init__(self, occupied: Iterable[Occupied] = ()) -> None:
+        # At one moment all ends and starts are added up, so what ends there is never in use beside what starts there.
+        changes: defaultdict[datetime, int] = defaultdict(int)
+        for start, end, units in occupied:
+            changes[start] += units
+            changes[end] -= units
+        self._times = sorted(changes)
+        self._used = list(accumulate(changes[time] for time in self._times))
+
+    def add(self, start: datetime, end: datetime, units: int) -> None:
+        """Use these units from `start` until just before `end`."""
+        first = self._boundary(start)
+        last = self._boundary(end)
+        self._used[first:last] = [used + units for used in self._used[first:last]]
+
+    def remove(self, start: datetime, end: datetime, units: int) -> None:
+        """Give back units that were added for the same time."""
+        self.add(start, end, -units)
+
+    def greatest_use(self, start: datetime, end: datetime) -> int:
+        """Return the most units that are in use at one moment from `start` until just before `end`."""
+        before = bisect_right(self._times, start)
+        until = bisect_left(self._times, end, before)
+        return max(self._used[max(before - 1, 0) : until], default=0)
+
+    def changes(self, start: datetime, end: datetime) -> Sequence[datetime]:
+        """Return the moments between `start` and `end` at which the use may change, in order."""
+        return self._times[bisect_right(self._times, start) : bisect_left(self._times, end)]
+
+    def _boundary(self, time: datetime) -> int:
+        """Return the place of this moment among all others, where it is inserted if it is a new one."""
+        place = bisect_left(self._times, time)
+        if place == len(self._times) or self._times[place] != time:
+            self._times.insert(place, time)
+            self._used.insert(place, self._used[place - 1] if place else 0)
+        return place
