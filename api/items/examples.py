@@ -9,13 +9,21 @@ from api.http.headers import ETAG, KEY, LOCATION, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
 from api.http.preconditions import IF_MATCH
 from api.items.schemas import ItemChange, ItemPage, ItemView, NewItem
+from domain.items import Kind
 
 ITEM = ItemView(
     id=ITEM_ID,
     sku=SKU,
     name="Double room, sea view",
+    kind=Kind.STOCK,
     available_quantity=10,
     stock_quantity=10,
+    capacity=None,
+    time_zone=None,
+    buffer_before_seconds=None,
+    buffer_after_seconds=None,
+    opening_hours=None,
+    venue=None,
     created_at=MADE,
     updated_at=MADE,
 )

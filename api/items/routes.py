@@ -15,11 +15,18 @@ from api.http.headers import key_of
 from api.http.payloads import hash_of
 from api.http.preconditions import etag_of, if_match_of
 from api.http.responses import answered, changing, reading
-from api.items.schemas import ItemChange, ItemPage, ItemView, NewItem, render_item
-from domain import idempotency, items
+from api.items.schemas import CALENDAR_FIELDS, ItemChange, ItemPage, ItemView, NewItem, render_item
+from domain import calendars, idempotency, items
 from domain.idempotency import Answered
 from domain.items import MAX_ID, Item
-from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, StalePrecondition, UnknownItem
+from domain.runtime.errors import (
+    CapacityInUse,
+    InsufficientAvailableStock,
+    Invalid,
+    SkuTaken,
+    StalePrecondition,
+    UnknownItem,
+)
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -35,12 +42,15 @@ Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of 
 
 @post("/items", dto=Strict[NewItem], responses=changing(SkuTaken), tags=["items"])
 async def create_item(request: AnyRequest, data: NewItem, changes: ClientBulkhead) -> Response[ItemView]:
-    """Create an item."""
+    """Create an item: stock, or a calendar."""
+    calendar = data.calendar
     key = key_of(request.scope, "items.create")
     payload_hash = hash_of(await request.body()) if key else ""
 
     def create(session: Session) -> Item:
-        return items.create(session, sku=data.sku, name=data.name, available_quantity=data.available_quantity)
+        if calendar:
+            return calendars.create(session, sku=data.sku, name=data.name, settings=calendar)
+        return items.create(session, sku=data.sku, name=data.name, available_quantity=data.available_quantity or 0)
 
     outcome = await changes.run(lambda session: idempotency.once(session, key, payload_hash, create, render_item))
     return answered(outcome, status=201, at=BY_ID)
@@ -76,14 +86,14 @@ async def _get(reads: ClientBulkhead, reference: int | str) -> Response[ItemView
     return answered(Answered(render_item(item)), status=200, at=BY_ID)
 
 
-CHANGES = changing(UnknownItem, InsufficientAvailableStock, StalePrecondition)
+CHANGES = changing(UnknownItem, InsufficientAvailableStock, CapacityInUse, StalePrecondition)
 
 
 @patch("/items/{sku:path}", dto=Strict[ItemChange], responses=CHANGES, tags=["items"])
 async def change_item(
     request: AnyRequest, sku: SkuInPath, data: ItemChange, item_changes: ClientBulkhead
 ) -> Response[ItemView]:
-    """Rename an item, or change its stock by a number of units. The item is named by its sku."""
+    """Rename an item, change its stock by a number of units, or change a calendar. The item is named by its sku."""
     return await _change(request, sku_of(request), data, item_changes)
 
 
@@ -91,7 +101,7 @@ async def change_item(
 async def change_item_by_id(
     request: AnyRequest, item_id: IdInPath, data: ItemChange, item_changes: ClientBulkhead
 ) -> Response[ItemView]:
-    """Rename an item, or change its stock by a number of units. The item is named by its id."""
+    """Rename an item, change its stock by a number of units, or change a calendar. The item is named by its id."""
     return await _change(request, item_id, data, item_changes)
 
 
@@ -107,7 +117,8 @@ async def _change(
             if_match.require(etag_of(item.updated_at))
 
     def change(session: Session) -> Item:
-        return items.amend(session, reference, precondition=require_match, **given)
+        amend = calendars.amend if given.keys() & set(CALENDAR_FIELDS) else items.amend
+        return amend(session, reference, precondition=require_match, **given)
 
     outcome = await item_changes.run(lambda session: idempotency.once(session, key, payload_hash, change, render_item))
     return answered(outcome, status=200, at=BY_ID)

@@ -1,55 +1,133 @@
 """The shapes of items, and of the requests that create and change them."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from api.http.fields import ItemId, Sku
-from domain.items import MAX_QUANTITY, Item
+from domain import calendars
+from domain.items import MAX_QUANTITY, Item, Kind
+from domain.runtime.errors import Invalid
 
 Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Double room, sea view"])]
 Stock = Annotated[int, Meta(ge=0, le=MAX_QUANTITY, examples=[100])]
+Capacity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[1])]
+TimeZone = Annotated[str, Meta(min_length=1, max_length=64, examples=["Europe/Berlin"])]
+Buffer = Annotated[int, Meta(ge=0, le=calendars.MAX_BUFFER_SECONDS, examples=[900])]
+Hours = Annotated[
+    dict[str, Any],
+    Meta(
+        description=(
+            "From when until when it is open, by the day of the week (`mon` to `sun`), and by date in `exceptions`, in"
+            " wall time of its `time_zone`. It is closed on days that are not named. Null: it is always open."
+        ),
+        examples=[{"mon": ["09:00-12:00", "13:00-17:00"], "exceptions": {"2030-12-24": []}}],
+    ),
+]
+Venue = Annotated[str, Meta(min_length=1, max_length=64, examples=["hotel-seaview"])]
 
 
 class NewItem(msgspec.Struct, forbid_unknown_fields=True):
-    """An item to create, with its units in stock."""
+    """An item to create: stock with its units, or a calendar with the units that can be reserved at any moment.
+
+    A calendar needs a `capacity` and a `time_zone`. Between two of its reservations lie the first one's
+    `buffer_after_seconds` and the second one's `buffer_before_seconds`. Items of the same `venue` are offered as
+    alternatives to each other.
+    """
 
     sku: Sku
     name: Name
-    available_quantity: Stock = 0
+    kind: Kind = Kind.STOCK
+    available_quantity: Stock | None = None
+    capacity: Capacity | None = None
+    time_zone: TimeZone | None = None
+    buffer_before_seconds: Buffer | None = None
+    buffer_after_seconds: Buffer | None = None
+    opening_hours: Hours | None = None
+    venue: Venue | None = None
+
+    @property
+    def calendar(self) -> calendars.Settings | None:
+        """The settings of the calendar, if it is one. Raises Invalid."""
+        if self.kind is Kind.STOCK:
+            for name in CALENDAR_FIELDS:
+                if getattr(self, name) is not None:
+                    raise Invalid(name, "only calendars have it: give kind calendar as well")
+            return None
+        if self.available_quantity is not None:
+            raise Invalid("available_quantity", "a calendar has a capacity instead")
+        if self.capacity is None or self.time_zone is None:
+            raise Invalid("capacity" if self.capacity is None else "time_zone", "a calendar needs it")
+        return calendars.Settings(
+            capacity=self.capacity,
+            time_zone=self.time_zone,
+            buffer_before_seconds=self.buffer_before_seconds or 0,
+            buffer_after_seconds=self.buffer_after_seconds or 0,
+            opening_hours=self.opening_hours,
+            venue=self.venue,
+        )
+
+
+#: The fields that only calendars have.
+CALENDAR_FIELDS = calendars.Settings._fields
 
 
 class ItemChange(msgspec.Struct, forbid_unknown_fields=True):
-    """A new name, and by how many units to change the stock: a negative `adjust_quantity_by` takes units away.
+    """The fields to change, as a JSON Merge Patch (RFC 7396). At least one must be given.
 
-    At least one of the two must be given.
+    `adjust_quantity_by` says by how many units to change the stock: a negative number takes units away. The fields
+    after it belong to calendars. The reservations that a calendar has stay as they are.
     """
 
     name: Name | UnsetType = UNSET
     adjust_quantity_by: Annotated[int, Meta(ge=-MAX_QUANTITY, le=MAX_QUANTITY, examples=[10])] | UnsetType = UNSET
+    capacity: Capacity | UnsetType = UNSET
+    time_zone: TimeZone | UnsetType = UNSET
+    buffer_before_seconds: Buffer | UnsetType = UNSET
+    buffer_after_seconds: Buffer | UnsetType = UNSET
+    opening_hours: Hours | UnsetType | None = UNSET
+    venue: Venue | UnsetType | None = UNSET
 
 
 class ItemView(msgspec.Struct):
-    """An item. `stock_quantity` counts all of its units, `available_quantity` those that can be reserved now."""
+    """An item. Of stock, `stock_quantity` counts all units, `available_quantity` those that can be reserved now.
+
+    Of a calendar these are null, and of stock the fields of calendars are.
+    """
 
     id: ItemId
     sku: Sku
     name: Name
-    available_quantity: Stock
-    stock_quantity: Stock
+    kind: Kind
+    available_quantity: Stock | None
+    stock_quantity: Stock | None
+    capacity: Capacity | None
+    time_zone: TimeZone | None
+    buffer_before_seconds: Buffer | None
+    buffer_after_seconds: Buffer | None
+    opening_hours: Hours | None
+    venue: Venue | None
     created_at: datetime
     updated_at: datetime
 
     @classmethod
     def of(cls, item: Item) -> Self:
+        is_stock = item.kind == Kind.STOCK
         return cls(
             id=item.id,
             sku=item.sku,
             name=item.name,
-            available_quantity=item.available_quantity,
-            stock_quantity=item.stock_quantity,
+            kind=Kind(item.kind),
+            available_quantity=item.available_quantity if is_stock else None,
+            stock_quantity=item.stock_quantity if is_stock else None,
+            capacity=item.capacity,
+            time_zone=item.time_zone,
+            buffer_before_seconds=item.buffer_before_seconds,
+            buffer_after_seconds=item.buffer_after_seconds,
+            opening_hours=None if item.opening_hours is None else msgspec.json.decode(item.opening_hours),
+            venue=item.venue,
             created_at=item.created_at,
             updated_at=item.updated_at,
         )

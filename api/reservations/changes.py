@@ -5,7 +5,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from litestar import Request, Response, patch, post
+from litestar import Request, Response, patch, post, put
 from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.orm import Session
 
@@ -21,23 +21,29 @@ from api.reservations.schemas import (
     Completion,
     Confirmation,
     LongerHold,
+    NewTime,
     NoShow,
     Reasoned,
     Rejection,
     ReservationChange,
     ReservationView,
     Versioned,
+    period_of,
     render_reservation,
 )
 from domain import idempotency, reservations
 from domain.idempotency import Answered
 from domain.outbox import Routes
-from domain.reservations import Amendment, Extension, Reservation, Wanted
+from domain.reservations import Amendment, Extension, Reschedule, Reservation, Wanted
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import (
     HoldExpired,
     HoldTooLong,
+    Invalid,
+    NotFree,
+    OutsideOpeningHours,
     Refusal,
+    SoldOut,
     StalePrecondition,
     StaleVersion,
     UnknownReservation,
@@ -133,6 +139,29 @@ async def change_reservation(
     return await _change(request, reservation_id, changes, routes, wanted, key="change")
 
 
+@put(
+    "/reservations/{reservation_id:str}",
+    dto=Strict[NewTime],
+    **_options(StaleVersion, NotFree, OutsideOpeningHours, SoldOut),
+)
+async def reschedule_reservation(
+    request: AnyRequest, reservation_id: UUID, item_changes: ClientBulkhead, routes: Routes, data: NewTime
+) -> Response[ReservationView]:
+    """Change the period or the quantity, if what is wanted is free. If it is not, the reservation stays as it is."""
+    wanted = Reschedule(period_of(data.start, data.end), data.quantity)
+    if wanted == Reschedule():
+        raise Invalid("body", "it is empty; give start and end, or quantity")
+    return await _change(
+        request,
+        reservation_id,
+        item_changes,
+        routes,
+        wanted,
+        key="reschedule",
+        expected_version=data.expected_version,
+    )
+
+
 async def _set_status(
     request: AnyRequest, reservation_id: UUID, bulkhead: ClientBulkhead, routes: Routes, to: Status, asked: Versioned
 ) -> Response[ReservationView]:
@@ -197,4 +226,5 @@ ROUTES: Sequence[HTTPRouteHandler] = (
     note_no_show,
     extend_reservation,
     change_reservation,
+    reschedule_reservation,
 )

@@ -36,6 +36,8 @@ HOLD = ReservationView(
     lines=[LineView(ITEM_ID, SKU, 2)],
     status=Status.PENDING,
     version=1,
+    start=None,
+    end=None,
     expires_at=MADE + timedelta(minutes=15),
     guest=Guest("guest-42"),
     source="api",

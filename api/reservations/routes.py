@@ -23,15 +23,20 @@ from domain import reservations
 from domain.idempotency import Answered
 from domain.reservations import Filter, Reserve
 from domain.reservations.lifecycle import Status
-from domain.runtime.errors import Invalid, SoldOut, UnknownItem, UnknownReservation
+from domain.runtime.errors import Invalid, NotFree, OutsideOpeningHours, SoldOut, UnknownItem, UnknownReservation
 
 #: How the OpenAPI document describes a timestamp, which is read as text.
 TIMESTAMP = {"format": "date-time"}
 
 
-@post("/reservations", dto=Strict[NewReservation], responses=changing(UnknownItem, SoldOut), tags=["reservations"])
+@post(
+    "/reservations",
+    dto=Strict[NewReservation],
+    responses=changing(UnknownItem, SoldOut, NotFree, OutsideOpeningHours),
+    tags=["reservations"],
+)
 async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
-    """Hold units of an item, or of several, until the hold is confirmed or expires."""
+    """Hold units of an item, or of several, until the hold is confirmed or expires. Calendars are held for a period."""
     # Read from the state of the application: to inject these two would cost a third of the time of a request.
     group_commit: GroupCommit = request.app.state.group_commit
     hold_lifetime: timedelta = request.app.state.hold_lifetime

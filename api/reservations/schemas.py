@@ -9,6 +9,7 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 
 from api.http.fields import ItemId, Sku
 from api.reservations.metadata import NONE, Metadata, require_bounded
+from domain.calendars import Period
 from domain.items import MAX_QUANTITY
 from domain.reservations import Claim, Page, Reservation
 from domain.reservations.lifecycle import MAX_HOLD, Status
@@ -24,6 +25,8 @@ Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[2])]
 Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["The guest's plans changed"])]
 Ttl = Annotated[int, Meta(ge=1, le=MAX_TTL_SECONDS, examples=[900])]
 Note = Annotated[str, Meta(max_length=2_000, examples=["Late arrival"])]
+#: With an offset from UTC: without one its meaning would depend on the place.
+Instant = Annotated[datetime, Meta(tz=True, examples=["2030-05-03T15:00:00Z"])]
 Version = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[1])]
 
 
@@ -44,13 +47,16 @@ class NewLine(msgspec.Struct, forbid_unknown_fields=True):
 class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
     """A hold to make. Name its item by either `item_id` or `sku`, or several items in `lines`.
 
-    All lines are held, or none. The hold expires after `ttl_seconds`.
+    Calendars are reserved from `start` until just before `end`, all lines for the same time; stock has neither. All
+    lines are held, or none. The hold expires after `ttl_seconds`.
     """
 
     quantity: Quantity | None = None
     item_id: ItemId | None = None
     sku: Sku | None = None
     lines: Annotated[list[NewLine], Meta(min_length=1, max_length=MAX_LINES)] | None = None
+    start: Instant | None = None
+    end: Instant | None = None
     ttl_seconds: Ttl | None = None
     guest: Guest | None = None
     note: Note | None = None
@@ -64,12 +70,13 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def claims(self) -> tuple[Claim, ...]:
         """The units that it is for, line by line. Raises Invalid."""
+        period = period_of(self.start, self.end)
         if self.lines is None:
-            return (_claim_of(self.item_id, self.sku, self.quantity),)
+            return (_claim_of(self.item_id, self.sku, self.quantity, period),)
         for name in ("item_id", "sku", "quantity"):
             if getattr(self, name) is not None:
                 raise Invalid(name, "give either lines or one item, and not both")
-        return tuple(_claim_of(line.item_id, line.sku, line.quantity, within="lines.") for line in self.lines)
+        return tuple(_claim_of(line.item_id, line.sku, line.quantity, period, within="lines.") for line in self.lines)
 
     @property
     def metadata_text(self) -> str | None:
@@ -78,14 +85,25 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
         return None if text == "null" else text
 
 
-def _claim_of(item_id: int | None, sku: str | None, quantity: int | None, *, within: str = "") -> Claim:
+def period_of(start: datetime | None, end: datetime | None) -> Period | None:
+    """Return the period from `start` until `end`, if both are given. Raises Invalid."""
+    if start is None and end is None:
+        return None
+    if start is None or end is None:
+        raise Invalid("start" if start is None else "end", "give both start and end, or neither")
+    return Period(start, end)
+
+
+def _claim_of(
+    item_id: int | None, sku: str | None, quantity: int | None, period: Period | None, *, within: str = ""
+) -> Claim:
     if quantity is None:
         raise Invalid(f"{within}quantity", "it is required")
     if item_id is None and sku is None:
         raise Invalid(f"{within}item_id", "give item_id or sku" if within else "give item_id or sku, or lines")
     if item_id is not None and sku is not None:
         raise Invalid(f"{within}item_id", "give either item_id or sku, and not both")
-    return Claim(item_id or sku or "", quantity)
+    return Claim(item_id or sku or "", quantity, period)
 
 
 class Versioned(msgspec.Struct, forbid_unknown_fields=True):
@@ -139,6 +157,23 @@ class ReservationChange(msgspec.Struct, forbid_unknown_fields=True):
     note: Note | UnsetType | None = UNSET
 
 
+class NewBlock(msgspec.Struct, forbid_unknown_fields=True):
+    """Time of a calendar that nobody may reserve, from `start` until just before `end`: all units, or `quantity`."""
+
+    start: Instant
+    end: Instant
+    quantity: Quantity | None = None
+    note: Note | None = None
+
+
+class NewTime(Versioned, forbid_unknown_fields=True):
+    """Another period, another quantity, or both, and the version to change. What is left out stays as it is."""
+
+    start: Instant | None = None
+    end: Instant | None = None
+    quantity: Quantity | None = None
+
+
 class LineView(msgspec.Struct):
     """Units of one item within a reservation."""
 
@@ -150,6 +185,7 @@ class LineView(msgspec.Struct):
 class ReservationView(msgspec.Struct):
     """A reservation. While it is PENDING, it is a hold that expires at `expires_at`. Timestamps are in UTC.
 
+    Time of a calendar is reserved from `start` until just before `end`, which are null for stock.
     `confirmed_at` and its like say when it reached these statuses.
     `lines` has all its items; the first of them is also in `item_id`, `sku` and `quantity`.
     `cancellation_reason` says why it was cancelled or rejected.
@@ -162,6 +198,8 @@ class ReservationView(msgspec.Struct):
     lines: list[LineView]
     status: Status
     version: Version
+    start: datetime | None
+    end: datetime | None
     expires_at: datetime | None
     guest: Guest | None
     source: str
@@ -186,6 +224,8 @@ class ReservationView(msgspec.Struct):
             lines=[LineView(line.item_id, line.sku, line.quantity) for line in reservation.lines],
             status=reservation.status,
             version=reservation.version,
+            start=reservation.starts_at,
+            end=reservation.ends_at,
             expires_at=reservation.expires_at,
             guest=None if reservation.guest_id is None else Guest(reservation.guest_id),
             source=reservation.source,

@@ -1,1 +1,6 @@
-"""Calendars: items with a number of units that are free or taken for periods of time."""
+"""Calendars: items of which time is reserved."""
+
+from domain.calendars.calendar import MAX_BUFFER_SECONDS, Settings, amend, create
+from domain.calendars.periods import Period
+
+__all__ = ["MAX_BUFFER_SECONDS", "Period", "Settings", "amend", "create"]

@@ -28,7 +28,7 @@ def _history_and_status_differ() -> Select[str]:
 
 def _lines_differ() -> Select[str]:
     """The reservations with another number of lines than they count, or whose lines are held until another time."""
-    held_until = case((is_hold, reservations.c.expires_at))
+    held_until = case((and_(is_hold, reservations.c.starts_at.is_(None)), reservations.c.expires_at))
     agrees = reservation_lines.c.held_until.is_not_distinct_from(held_until)
     found = (
         select(func.count().label("lines"), func.bool_and(agrees).label("agree"))

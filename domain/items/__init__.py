@@ -2,12 +2,13 @@
 
 from domain.items.queries import find, get, id_of
 from domain.items.stock import Locked, amend, create, lock, lock_free, move, move_query
-from domain.items.table import MAX_ID, MAX_QUANTITY, Item, items
+from domain.items.table import MAX_ID, MAX_QUANTITY, Item, Kind, items
 
 __all__ = [
     "MAX_ID",
     "MAX_QUANTITY",
     "Item",
+    "Kind",
     "Locked",
     "amend",
     "create",

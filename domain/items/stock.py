@@ -10,16 +10,19 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from domain.items.table import MAX_QUANTITY, SKU_IS_UNIQUE, Item, items
+from domain.items.table import MAX_QUANTITY, SKU_IS_UNIQUE, Item, Kind, items
 from domain.runtime.database import arrays, constraint_of, lists
 from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, UnknownItem
 from domain.runtime.pipeline import Query, execute
 
 
-def create(session: Session, *, sku: str, name: str, available_quantity: int) -> Item:
-    """Create an item with that many units in stock. Raises SkuTaken."""
+def create(session: Session, *, sku: str, name: str, available_quantity: int = 0, **calendar: object) -> Item:
+    """Create an item with that many units in stock, or a calendar with these columns. Raises SkuTaken.
+
+    Calendars are created by `domain.calendars.create`, which checks what is given.
+    """
     statement = insert(items).values(
-        sku=sku, name=name, available_quantity=available_quantity, stock_quantity=available_quantity
+        sku=sku, name=name, available_quantity=available_quantity, stock_quantity=available_quantity, **calendar
     )
     try:
         with session.begin_nested():
@@ -119,11 +122,12 @@ def amend(
     name: str | None = None,
     adjust_quantity_by: int = 0,
     precondition: Callable[[Item], None] | None = None,
+    **calendar: object,
 ) -> Item:
-    """Rename an item or change its stock. A number is its id, and text its sku.
+    """Rename an item, change its stock, or change columns of a calendar. A number is its id, and text its sku.
 
-    `precondition` is called with the locked item, and may raise a refusal. Raises UnknownItem,
-    InsufficientAvailableStock, Invalid.
+    `precondition` is called with the locked item, and may raise a refusal. Calendars are changed by
+    `domain.calendars.amend`, which checks what is given. Raises UnknownItem, InsufficientAvailableStock, Invalid.
     """
     locked = lock(session, [reference])
     if not locked:
@@ -131,6 +135,8 @@ def amend(
     (item,) = locked
     if precondition is not None:
         precondition(item)
+    if adjust_quantity_by and item.kind != Kind.STOCK:
+        raise Invalid("adjust_quantity_by", f"{item.sku} is a calendar, which has no stock; change its capacity")
     if item.stock_quantity + adjust_quantity_by > MAX_QUANTITY:
         raise Invalid("adjust_quantity_by", f"there would be more than {MAX_QUANTITY} in stock")
     if item.available_quantity + adjust_quantity_by < 0:
@@ -143,6 +149,7 @@ def amend(
             available_quantity=item.available_quantity + adjust_quantity_by,
             stock_quantity=item.stock_quantity + adjust_quantity_by,
             updated_at=func.clock_timestamp(),
+            **calendar,
         )
     )
     return Item(**session.execute(changed.returning(*items.c)).one()._mapping)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from sqlalchemy import (
     BigInteger,
@@ -9,9 +10,11 @@ from sqlalchemy import (
     Column,
     DateTime,
     Identity,
+    Index,
     Integer,
     String,
     Table,
+    Text,
     UniqueConstraint,
     func,
 )
@@ -24,6 +27,16 @@ MAX_QUANTITY = 2_147_483_647
 #: What PostgreSQL's `bigint` holds.
 MAX_ID = 2**63 - 1
 
+
+class Kind(StrEnum):
+    """What of an item is reserved: units that are counted, or units of time."""
+
+    STOCK = "stock"
+    CALENDAR = "calendar"
+
+
+_kinds = ", ".join(f"'{kind}'" for kind in Kind)
+
 #: The constraint that a second item with the same sku breaks.
 SKU_IS_UNIQUE = "uq_items_sku"
 
@@ -35,24 +48,54 @@ items = Table(
     Column("name", String(255), nullable=False),
     Column("available_quantity", Integer, nullable=False, server_default="0"),
     Column("stock_quantity", Integer, nullable=False, server_default="0"),
+    Column("kind", String(20), nullable=False, server_default=Kind.STOCK.value),
+    Column("capacity", Integer),
+    Column("time_zone", String(64)),
+    Column("buffer_before_seconds", Integer),
+    Column("buffer_after_seconds", Integer),
+    # JSON, as `domain.calendars.opening_hours` reads and writes it.
+    Column("opening_hours", Text),
+    Column("venue", String(64)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     UniqueConstraint("sku", name=SKU_IS_UNIQUE),
     CheckConstraint("available_quantity >= 0", name="never_oversold"),
     CheckConstraint("available_quantity <= stock_quantity", name="available_within_stock"),
+    CheckConstraint(f"kind IN ({_kinds})", name="kind_known"),
+    CheckConstraint("capacity > 0", name="capacity_positive"),
+    CheckConstraint(
+        "kind <> 'calendar' OR (capacity IS NOT NULL AND time_zone IS NOT NULL AND stock_quantity = 0"
+        " AND buffer_before_seconds IS NOT NULL AND buffer_after_seconds IS NOT NULL)",
+        name="calendar_complete",
+    ),
     # A hot item is rewritten at each commit; with room on its page that touches no index.
     postgresql_with={"fillfactor": 50},
 )
 
+Index("ix_items_venue_id", items.c.venue, items.c.id, postgresql_where=items.c.venue.is_not(None))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """`stock_quantity` is all that was ever put in; `available_quantity` what nobody holds and nobody has used up."""
+    """What can be reserved.
+
+    Of stock, `stock_quantity` is all that was ever put in; `available_quantity` what nobody holds and nobody has used
+    up. Of a calendar, `capacity` units can be reserved at any moment. Between two of its reservations lie the first
+    one's `buffer_after_seconds` and the second one's `buffer_before_seconds`. `opening_hours` (JSON; None: always open)
+    are wall time in its IANA `time_zone`. Items of the same `venue` are alternatives to each other.
+    """
 
     id: int
     sku: str
     name: str
     available_quantity: int
     stock_quantity: int
+    kind: str = Kind.STOCK
+    capacity: int | None = None
+    time_zone: str | None = None
+    buffer_before_seconds: int | None = None
+    buffer_after_seconds: int | None = None
+    opening_hours: str | None = None
+    venue: str | None = None
     created_at: datetime
     updated_at: datetime

@@ -1,11 +1,13 @@
 """Reservations: units of an item, held for someone."""
 
 from domain.reservations.capacity import Claim
-from domain.reservations.changes import Amendment, Extension, Wanted, change
+from domain.reservations.changes import Amendment, Extension, Reschedule, Wanted, change
 from domain.reservations.decisions import Deferred, Reserve
 from domain.reservations.expiry import expire
+from domain.reservations.free import named_by
 from domain.reservations.queries import Filter, Page, find, get
-from domain.reservations.reserve import BRIEF, THOROUGH, Effort, KeyRace, named_by, reserve
+from domain.reservations.reserve import KeyRace, reserve
+from domain.reservations.shortages import BRIEF, THOROUGH, Effort
 from domain.reservations.table import Line, Reservation
 from domain.reservations.transition import Change, lock, transition
 
@@ -22,6 +24,7 @@ __all__ = [
     "KeyRace",
     "Line",
     "Page",
+    "Reschedule",
     "Reservation",
     "Reserve",
     "Wanted",

@@ -8,8 +8,10 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from domain.calendars.periods import Period
 from domain.outbox import Routes
 from domain.reservations.lifecycle import Status
+from domain.reservations.reschedule import reschedule
 from domain.reservations.table import Reservation
 from domain.reservations.transition import SYSTEM, Change, is_overdue, lock, transition
 from domain.runtime.database import now
@@ -30,7 +32,15 @@ class Amendment:
     fields: Mapping[str, Any]
 
 
-Wanted = Status | Extension | Amendment
+@dataclass(frozen=True, slots=True)
+class Reschedule:
+    """It is to be for another period, for another quantity, or for both. What is None stays as it is."""
+
+    period: Period | None = None
+    quantity: int | None = None
+
+
+Wanted = Status | Extension | Amendment | Reschedule
 
 
 def change(
@@ -69,6 +79,11 @@ def change(
         changed_by=changed_by,
         headers=headers or {},
     )
+    if isinstance(wanted, Reschedule) and not _has_lapsed(one, moment):
+        found = reschedule(session, asked, routes)
+        if isinstance(found, Refusal):
+            return found
+        asked = found
     return transition(session, [asked], routes, moment)[0]
 
 
@@ -77,9 +92,9 @@ def _is_so(one: Reservation, wanted: Wanted, moment: datetime) -> bool:
         case Status():
             return one.status is wanted
         case Extension(hold_for):
-            expires_at = one.expires_at
-            return one.status is Status.PENDING and expires_at is not None and expires_at >= moment + hold_for
-        case Amendment():
+            # A hold without an end lasts for longer than any.
+            return one.status is Status.PENDING and (one.expires_at is None or one.expires_at >= moment + hold_for)
+        case Amendment() | Reschedule():
             return not _has_lapsed(one, moment) and not _fields(one, wanted, moment)
 
 
@@ -105,4 +120,11 @@ def _fields(one: Reservation, wanted: Wanted, moment: datetime) -> Mapping[str, 
         case Extension(hold_for):
             return {"expires_at": moment + hold_for}
         case Amendment(fields):
-            return {name: value for name, value in fields.items() if value != getattr(one, name)}
+            return _differing(one, fields)
+        case Reschedule(period, quantity):
+            times = {"starts_at": period.start, "ends_at": period.end} if period else {}
+            return _differing(one, times | ({"quantity": quantity} if quantity else {}))
+
+
+def _differing(one: Reservation, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {name: value for name, value in fields.items() if value != getattr(one, name)}

@@ -2,45 +2,55 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Text, insert, literal_column, select
 from sqlalchemy.orm import Session
 
 from domain import items, outbox
+from domain.calendars.occupancies import take_query
 from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations import events
 from domain.reservations.decisions import Reserve
 from domain.reservations.lifecycle import Kind, Status
 from domain.reservations.table import Line, Reservation, history, reservation_lines, reservations, units_of
+from domain.reservations.taken import taken_by
 from domain.runtime.database import records
 from domain.runtime.encoding import encode, encoded
 from domain.runtime.identity import new_ids
 from domain.runtime.pipeline import Query
 
-#: Requests, each with its reservation.
-Made = Sequence[tuple[Reserve, Reservation]]
+
+class Made(NamedTuple):
+    """A request, the reservation that was made for it, and the items of its lines."""
+
+    request: Reserve
+    reservation: Reservation
+    items: Sequence[Item]
 
 
-def make(accepted: Sequence[tuple[Reserve, Sequence[Item]]], moment: datetime) -> Made:
+def make(accepted: Sequence[tuple[Reserve, Sequence[Item]]], moment: datetime) -> Sequence[Made]:
     """Return a reservation for each request, with the items of its lines. Nothing is written yet."""
     ids = new_ids(moment)
-    return [(request, _reservation(request, of, moment, ids)) for request, of in accepted]
+    return [Made(request, _reservation(request, of, moment, ids), of) for request, of in accepted]
 
 
-def write_queries(session: Session, made: Made, routes: Routes) -> Iterator[Query]:
+def write_queries(session: Session, made: Sequence[Made], routes: Routes) -> Iterator[Query]:
     """Yield the queries that write reservations and all that belongs to them. The caller has locked their items."""
-    yield Query(_INSERT, {"given": encode([_row(request, one) for request, one in made])})
-    lines = [row for _, one in made if one.further_lines for row in _lines(one)]
+    yield Query(_INSERT, {"given": encode([_row(request, one) for request, one, _ in made])})
+    lines = [row for _, one, _ in made if one.further_lines for row in _lines(one)]
     if lines:
         yield Query(_INSERT_LINES, {"given_lines": encode(lines)})
-    created = (event for request, one in made for event in events.of_creation(one, request.headers))
+    created = (event for request, one, _ in made for event in events.of_creation(one, request.headers))
     recorded = outbox.record_query(session, created, routes)
     if recorded:
         yield recorded
-    yield items.move_query({item_id: -units for item_id, units in units_of(one for _, one in made).items()})
+    if time := [taken for one in made for taken in taken_by(one.reservation, one.items)]:
+        yield take_query(time)
+    if units := units_of(one.reservation for one in made):
+        yield items.move_query({item_id: -quantity for item_id, quantity in units.items()})
 
 
 def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: Iterator[UUID]) -> Reservation:
@@ -55,7 +65,9 @@ def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: It
         further_lines=() if len(of) == 1 else _further_lines(request, of),
         status=request.status,
         version=1,
-        expires_at=moment + request.hold_for if request.status is Status.PENDING else None,
+        expires_at=moment + request.hold_for if request.status is Status.PENDING and request.hold_for else None,
+        starts_at=request.period.start if request.period else None,
+        ends_at=request.period.end if request.period else None,
         client_id=request.client_id,
         external_reference=request.external_reference,
         guest_id=request.guest_id,
@@ -82,6 +94,8 @@ _COLUMNS = (
     "line_count",
     "status",
     "expires_at",
+    "starts_at",
+    "ends_at",
     "client_id",
     "external_reference",
     "guest_id",
@@ -133,7 +147,16 @@ def _row(request: Reserve, made: Reservation) -> Mapping[str, Any]:
     return row
 
 
-_NULLABLE = ("expires_at", "external_reference", "guest_id", "note", "confirmed_at", "checked_in_at")
+_NULLABLE = (
+    "expires_at",
+    "starts_at",
+    "ends_at",
+    "external_reference",
+    "guest_id",
+    "note",
+    "confirmed_at",
+    "checked_in_at",
+)
 _LINE_COLUMNS = ("reservation_id", "position", "item_id", "quantity", "held_until")
 _given_lines = records("given_lines", **{name: reservation_lines.c[name].type for name in _LINE_COLUMNS})
 _INSERT_LINES = insert(reservation_lines).from_select(
@@ -148,5 +171,5 @@ def _lines(made: Reservation) -> Iterator[Mapping[str, Any]]:
             "position": position,
             "item_id": line.item_id,
             "quantity": line.quantity,
-            "held_until": made.expires_at,
+            "held_until": None if made.period else made.held_until,
         }

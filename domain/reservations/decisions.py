@@ -8,13 +8,15 @@ from typing import Protocol
 
 from domain import idempotency
 from domain.access import ANONYMOUS
+from domain.calendars.occupancies import Occupancies
+from domain.calendars.periods import Period
 from domain.idempotency import Answered, Key, StoredAnswer
 from domain.items import Item
 from domain.reservations.capacity import Book, Claim, book_of
 from domain.reservations.lifecycle import HOLDING, Status
 from domain.reservations.table import Reservation
 from domain.reservations.transition import SYSTEM
-from domain.runtime.errors import IdempotencyKeyReused, Invalid, ReferenceTaken, Refusal, SoldOut, UnknownItem
+from domain.runtime.errors import IdempotencyKeyReused, Invalid, ReferenceTaken, Refusal, UnknownItem
 
 
 class Render(Protocol):
@@ -29,11 +31,12 @@ class Reserve:
 
     `render` makes the answer in the format of whoever sent the request; it is stored under the key. An import chooses
     the `status` that the reservation begins with, the time at which it was made, and a reference that is unique among
-    those of its client. Only a PENDING one is a hold and ends after `hold_for`.
+    those of its client. Only a PENDING one is a hold and ends after `hold_for`; without that, it never lapses.
+    All lines are of stock, or all of calendars for one period.
     """
 
     lines: tuple[Claim, ...]
-    hold_for: timedelta
+    hold_for: timedelta | None
     render: Render
     key: Key | None = None
     payload_hash: str = ""
@@ -55,6 +58,11 @@ class Reserve:
     def items(self) -> tuple[int | str, ...]:
         """The items that it names, by id or sku."""
         return tuple(claim.item for claim in self.lines)
+
+    @property
+    def period(self) -> Period | None:
+        """When it is, if it is for calendars."""
+        return self.lines[0].period
 
 
 #: The id of a client, and an outside reference of that client.
@@ -94,13 +102,14 @@ def decide(
     answered: Mapping[Key, StoredAnswer],
     overdue: Mapping[int, float] = MappingProxyType({}),
     references: Collection[Reference] = (),
+    occupied: Occupancies = MappingProxyType({}),
 ) -> Sequence[Decision]:
     """Decide requests in order of arrival on the locked numbers.
 
     `overdue` has the units of overdue holds, by item: a request that these would satisfy is deferred, not refused.
-    `references` are those of the requests that reservations have already.
+    `references` are those of the requests that reservations have already, and `occupied` is what is taken of calendars.
     """
-    books = _books(stock)
+    books = _books(stock, occupied)
     first: dict[Key, int] = {}
     taken = set(references)
     decisions: list[Decision] = []
@@ -120,11 +129,11 @@ def decide(
 _Books = Mapping[int | str, Book | None]
 
 
-def _books(stock: Stock) -> _Books:
+def _books(stock: Stock, occupied: Occupancies) -> _Books:
     by_id: dict[int, Book] = {}
     for item in stock.values():
         if item is not None and item.id not in by_id:
-            by_id[item.id] = book_of(item)
+            by_id[item.id] = book_of(item, occupied.get(item.id, ()))
     return {name: None if item is None else by_id[item.id] for name, item in stock.items()}
 
 
@@ -151,10 +160,15 @@ def _refer(request: Reserve, taken: Collection[Reference]) -> Refusal | None:
 
 
 def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float]) -> Decision:
+    found: list[Book] = []
     for claim in request.lines:
         if claim.item not in books:
             return UnknownItem(claim.item)
-    found = [book for claim in request.lines if (book := books[claim.item]) is not None]
+        book = books[claim.item]
+        if book is not None:
+            if forbidden := book.forbids(claim):
+                return forbidden
+            found.append(book)
     if len(found) > 1 and len(found) > len({book.item.id for book in found}):
         return Invalid("lines", "each item may be in one line only")
     if len(found) < len(request.lines):
@@ -165,12 +179,12 @@ def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float]) 
     return _refuse(request.lines, found, overdue) or Deferred(tuple(lacking))
 
 
-def _refuse(claims: Sequence[Claim], books: Sequence[Book], overdue: Mapping[int, float]) -> SoldOut | None:
+def _refuse(claims: Sequence[Claim], books: Sequence[Book], overdue: Mapping[int, float]) -> Refusal | None:
     """Name the first claim that would not fit if overdue holds had given back their units, or return None."""
     for claim, book in zip(claims, books, strict=True):
         possible = book.possible(claim, overdue.get(book.item.id, 0))
         if claim.quantity > possible:
-            return SoldOut(book.item.sku, claim.quantity, possible)
+            return book.refuse(claim, possible)
     return None
 
 

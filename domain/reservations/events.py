@@ -27,6 +27,9 @@ OWN_EVENT = {
     Status.NO_SHOW: "booking.no_show",
 }
 
+#: The members of events whose columns have other names.
+WIRE_NAMES = {"starts_at": "start", "ends_at": "end"}
+
 
 def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event]:
     """Return the events of a new reservation: that it was made and, of a hold, the request to have it confirmed."""
@@ -55,7 +58,8 @@ def of_fields(
         extension = {"previous_expires_at": before.expires_at.isoformat()}
         found.append(Event(EXTENDED, reservation.id, _facts(reservation) | extension, headers))
     if others := [name for name in names if name != "expires_at"]:
-        found.append(Event(CHANGED, reservation.id, _facts(reservation) | {"changed": others}, headers))
+        changed = [WIRE_NAMES.get(name, name) for name in others]
+        found.append(Event(CHANGED, reservation.id, _facts(reservation) | {"changed": changed}, headers))
     return found
 
 
@@ -78,4 +82,6 @@ def _facts(reservation: Reservation) -> dict[str, Any]:
         "version": reservation.version,
         "guest_id": reservation.guest_id,
         "expires_at": reservation.expires_at and reservation.expires_at.isoformat(),
+        "start": reservation.starts_at and reservation.starts_at.isoformat(),
+        "end": reservation.ends_at and reservation.ends_at.isoformat(),
     }

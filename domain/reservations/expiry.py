@@ -3,8 +3,10 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from math import inf
 from operator import attrgetter
+from uuid import UUID
 
-from sqlalchemy import BigInteger, Integer, bindparam, func, select, true, union_all
+from sqlalchemy import BigInteger, Integer, Uuid, any_, bindparam, cast, func, select, true, union_all
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain import items
@@ -55,6 +57,17 @@ def take_back(session: Session, wanted: Mapping[int, int], routes: Routes, *, li
     return _expire(session, _enough(_released(session, overdue, wanted), wanted)[:limit], routes)
 
 
+def expire_these(session: Session, ids: Collection[UUID], routes: Routes) -> int:
+    """Expire those of these reservations that are overdue holds of calendars. Return how many.
+
+    It skips reservations that another transaction has locked, as `take_back` does.
+    """
+    if not ids:
+        return 0
+    found = session.execute(_THESE, {"reservation_ids": list(ids)})
+    return _expire(session, [Reservation.of(row) for row in found], routes)
+
+
 def _released(session: Session, overdue: Sequence[Reservation], locked: Collection[int]) -> Sequence[Reservation]:
     """Return the holds that can give back all their units without waiting, each once, the longest overdue first.
 
@@ -87,6 +100,9 @@ def _expire(session: Session, overdue: list[Reservation], routes: Routes) -> int
 
 
 _overdue = read_for_events.where(is_overdue).with_for_update(of=reservations, key_share=True, skip_locked=True)
+
+_these = any_(cast(bindparam("reservation_ids"), ARRAY(Uuid)))
+_THESE = _overdue.where(reservations.c.id == _these, reservations.c.starts_at.is_not(None))
 
 # All look at one item after the other, and read its holds in order of an index. Otherwise PostgreSQL would at times,
 # by its statistics, read and sort all holds of the items, or all that are overdue.

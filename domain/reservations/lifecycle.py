@@ -44,10 +44,16 @@ CONSUMING = frozenset({Status.COMPLETED})
 #: In all other statuses the units have been given back.
 RELEASING = frozenset(Status) - HOLDING - CONSUMING
 
+#: In these, time of a calendar is free again. If a guest did not come, the room was kept all the same.
+FREEING = RELEASING - {Status.NO_SHOW}
+
 #: The fields that may be changed, and in which statuses. A reservation that has ended stays as it is.
 CHANGEABLE: Mapping[str, frozenset[Status]] = {
     "expires_at": frozenset({Status.PENDING}),
     "note": HOLDING,
+    "starts_at": HOLDING,
+    "ends_at": HOLDING,
+    "quantity": HOLDING,
 }
 
 #: The longest life of a hold, from when it was made, however often it is extended: a client that forgets its holds

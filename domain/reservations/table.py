@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from domain.access import ANONYMOUS
+from domain.calendars.periods import Period
 from domain.items import items
 from domain.reservations.lifecycle import Kind, Status
 from domain.runtime.database import CLOCK, metadata
@@ -55,6 +56,8 @@ reservations = Table(
     Column("client_id", String(255), nullable=False, server_default=ANONYMOUS.client_id),
     Column("external_reference", String(255)),
     Column("line_count", SmallInteger, nullable=False, server_default="1"),
+    Column("starts_at", DateTime(timezone=True)),
+    Column("ends_at", DateTime(timezone=True)),
     Column("guest_id", String(64)),
     Column("source", String(50), nullable=False, server_default="api"),
     Column("note", Text),
@@ -73,7 +76,11 @@ reservations = Table(
     Column("rejected_at", DateTime(timezone=True)),
     CheckConstraint("quantity > 0", name="quantity_positive"),
     CheckConstraint(f"status IN ({_statuses})", name="status_known"),
-    CheckConstraint("status <> 'PENDING' OR expires_at IS NOT NULL", name="hold_expires"),
+    CheckConstraint(
+        "(starts_at IS NULL AND ends_at IS NULL)"
+        " OR (starts_at IS NOT NULL AND ends_at IS NOT NULL AND starts_at < ends_at)",
+        name="period_whole",
+    ),
 )
 
 is_hold = and_(reservations.c.status == text("'PENDING'"))
@@ -169,8 +176,9 @@ class Line:
 class Reservation:
     """`quantity` units of one item, and `further_lines` of other items. Instants are UTC; `sku` is the item's.
 
-    `metadata` is the client's JSON as text. The reservation belongs to that client, who may know it by an
-    `external_reference`.
+    The items are all stock, or all calendars. Of calendars, the units are reserved from `starts_at` until `ends_at`.
+    A hold without `expires_at` never lapses. `metadata` is the client's JSON as text. The reservation belongs to that
+    client, who may know it by an `external_reference`.
     """
 
     id: UUID
@@ -180,6 +188,8 @@ class Reservation:
     status: Status
     version: int
     expires_at: datetime | None
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
     client_id: str = ANONYMOUS.client_id
     external_reference: str | None = None
     guest_id: str | None
@@ -195,6 +205,16 @@ class Reservation:
     cancelled_at: datetime | None = None
     rejected_at: datetime | None = None
     further_lines: tuple[Line, ...] = ()
+
+    @property
+    def period(self) -> Period | None:
+        """When it is, if it is of calendars."""
+        return None if self.starts_at is None or self.ends_at is None else Period(self.starts_at, self.ends_at)
+
+    @property
+    def held_until(self) -> datetime | None:
+        """When it lapses, if it is a hold that does."""
+        return self.expires_at if self.status is Status.PENDING else None
 
     @property
     def lines(self) -> tuple[Line, ...]:
@@ -213,6 +233,8 @@ class Reservation:
             status=_STATUSES[row.status],
             version=row.version,
             expires_at=row.expires_at,
+            starts_at=row.starts_at,
+            ends_at=row.ends_at,
             client_id=row.client_id,
             external_reference=row.external_reference,
             guest_id=row.guest_id,
@@ -236,9 +258,11 @@ _STATUSES = {status.value: status for status in Status}
 
 
 def units_of(several: Iterable[Reservation]) -> Mapping[int, int]:
-    """Return how many units reservations have in all, by item."""
+    """Return how many units of stock reservations have in all, by item."""
     units: Counter[int] = Counter()
     for one in several:
+        if one.starts_at is not None:
+            continue
         units[one.item_id] += one.quantity
         for line in one.further_lines:
             units[line.item_id] += line.quantity
@@ -270,6 +294,8 @@ FIELDS: Sequence[Column[Any]] = (
     reservations.c.status,
     reservations.c.version,
     reservations.c.expires_at,
+    reservations.c.starts_at,
+    reservations.c.ends_at,
     reservations.c.client_id,
     reservations.c.external_reference,
     reservations.c.guest_id,

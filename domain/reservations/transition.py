@@ -1,7 +1,7 @@
 """Changing reservations: the only way there is, for every endpoint, step and maintenance job."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -13,10 +13,13 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain import items, outbox
+from domain.calendars import occupancies
+from domain.items import Item
 from domain.outbox import Event, Routes
 from domain.reservations import events
-from domain.reservations.lifecycle import MAX_HOLD, RELEASING, Kind, Status, allows
+from domain.reservations.lifecycle import FREEING, MAX_HOLD, RELEASING, Kind, Status, allows
 from domain.reservations.table import Reservation, history, read, reservation_lines, reservations, units_of
+from domain.reservations.taken import taken_by
 from domain.runtime.database import arrays, copy, lists, now
 from domain.runtime.errors import HoldExpired, HoldTooLong, Refusal, WrongStatus
 
@@ -42,7 +45,8 @@ KEEPS_REASON = frozenset({Status.CANCELLED, Status.REJECTED})
 class Change:
     """What is to become of a locked reservation: another status, new values of fields, or both.
 
-    `reason` says why and `changed_by` who asked. `headers` tie its events to the request.
+    `reason` says why and `changed_by` who asked. `headers` tie its events to the request. If the fields say what it
+    takes, `items` are the locked items of its lines.
     """
 
     of: Reservation
@@ -51,6 +55,7 @@ class Change:
     reason: str | None = None
     changed_by: str = SYSTEM
     headers: Mapping[str, str] = field(default_factory=dict)
+    items: Sequence[Item] = ()
 
     @property
     def kind(self) -> Kind:
@@ -94,6 +99,10 @@ def transition(
 class _Move:
     change: Change
     after: Reservation
+
+    @property
+    def changes_hold(self) -> bool:
+        return self.after.held_until != self.change.of.held_until
 
 
 def _decide(asked: Change, moment: datetime) -> _Move | Refusal:
@@ -161,7 +170,8 @@ def _write(session: Session, moves: Sequence[_Move], moment: datetime, routes: R
     _rewrite_lines(session, moves)
     copy(session, history, _HISTORY_COLUMNS, map(_history, moves))
     outbox.record(session, (event for move in moves for event in _events(move)), routes)
-    _give_back(session, [move.after for move in moves if move.after.status in RELEASING])
+    _rewrite_time(session, moves)
+    _move_units(session, moves)
 
 
 def _events(move: _Move) -> Iterator[Event]:
@@ -195,17 +205,13 @@ def _rewrite(
 
 
 def _rewrite_lines(session: Session, moves: Sequence[_Move]) -> None:
-    """Write into the further lines of reservations until when they are held, or that they are not only held."""
+    """Write into the further lines of stock until when they are held, or that they are not only held."""
     until: dict[datetime | None, list[UUID]] = defaultdict(list)
     for move in moves:
-        if move.after.further_lines and _held_until(move.after) != _held_until(move.change.of):
-            until[_held_until(move.after)].append(move.after.id)
+        if move.after.further_lines and not move.after.period and move.changes_hold:
+            until[move.after.held_until].append(move.after.id)
     for held_until, ids in until.items():
         session.execute(_HOLD_LINES, {"ids": ids, "until": held_until})
-
-
-def _held_until(one: Reservation) -> datetime | None:
-    return one.expires_at if one.status is Status.PENDING else None
 
 
 _ids = cast(bindparam("ids"), ARRAY(Uuid))
@@ -230,9 +236,26 @@ def _details(change: Change) -> str | None:
     return json.dumps(details, default=datetime.isoformat)
 
 
-def _give_back(session: Session, released: Sequence[Reservation]) -> None:
-    """Give the units of these reservations back to their items. Reservations are always locked before items."""
-    quantities = units_of(released)
+def _rewrite_time(session: Session, moves: Sequence[_Move]) -> None:
+    """Free the time that reservations of calendars no longer take, and take what they take instead."""
+    timed = [move for move in moves if move.after.starts_at is not None]
+    freed = [move.after.id for move in timed if move.after.status in FREEING or move.change.items]
+    occupancies.give_back(session, freed)
+    taken = [one for move in timed if move.change.items for one in taken_by(move.after, move.change.items)]
+    if taken:
+        session.execute(*occupancies.take_query(taken))
+    kept = [move.after for move in timed if move.changes_hold and move.after.status not in FREEING]
+    occupancies.hold_until(session, {one.id: one.held_until for one in kept})
+
+
+def _move_units(session: Session, moves: Sequence[_Move]) -> None:
+    """Give the units of stock back that reservations no longer have. Reservations are always locked before items."""
+    released = units_of(move.after for move in moves if move.after.status in RELEASING)
+    if released:
+        items.lock(session, released)
+    changed = [(move.change.of, move.after) for move in moves if move.change.items and move.after.starts_at is None]
+    quantities = Counter(released)
+    for before, after in changed:
+        quantities[after.item_id] += before.quantity - after.quantity
     if quantities:
-        items.lock(session, quantities)
         items.move(session, quantities)

@@ -10,6 +10,9 @@ HoldfastError
 │   │   └── NotInOutbox
 │   └── Conflict            the request contradicts the present state
 │       ├── SoldOut
+│       ├── NotFree
+│       ├── OutsideOpeningHours
+│       ├── CapacityInUse
 │       ├── SkuTaken
 │       ├── ReferenceTaken
 │       ├── InsufficientAvailableStock
@@ -127,6 +130,35 @@ class SoldOut(Conflict):
     sku: str
     asked: int
     available_quantity: int
+
+
+@dataclass(eq=False)
+class NotFree(Conflict):
+    """Raised when more units of a calendar are requested than are free throughout the period."""
+
+    sku: str
+    asked: int
+    available_quantity: int
+    start: datetime
+    end: datetime
+
+
+@dataclass(eq=False)
+class OutsideOpeningHours(Conflict):
+    """Raised when a calendar is requested for a period in which it is not open throughout. `opening_hours` is JSON."""
+
+    sku: str
+    time_zone: str
+    opening_hours: str
+
+
+@dataclass(eq=False)
+class CapacityInUse(Conflict):
+    """Raised when a calendar is to have a smaller capacity than reservations use at some moment from now on."""
+
+    sku: str
+    capacity: int
+    in_use: int
 
 
 @dataclass(eq=False)

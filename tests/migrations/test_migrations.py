@@ -149,7 +149,7 @@ def test_every_constraint_has_a_name_of_ours(engine: Engine) -> None:
         )
         names = connection.execute(named).scalars().all()
     assert names
-    assert all(name.split("_")[0] in {"pk", "uq", "ck", "fk"} for name in names)
+    assert all(name.split("_")[0] in {"pk", "uq", "ck", "fk", "ex"} for name in names)
 
 
 def test_the_revision_that_the_code_needs_is_the_newest(engine: Engine) -> None:

@@ -1,7 +1,7 @@
 """What tests begin with: an item, a request, a hold, an event; each made in one line."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,7 +10,9 @@ from sqlalchemy import case, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.reservations.schemas import render_reservation
-from domain import items, reservations
+from domain import calendars, items, reservations
+from domain.calendars import Period
+from domain.calendars.table import occupancies
 from domain.events.validation import SCHEMAS, VERSION
 from domain.fulfilment import CONFIRMATION, STEP_TYPES
 from domain.idempotency import Answered, Key
@@ -54,6 +56,38 @@ def some_settings(**fields: object) -> Settings:
 def an_item(db: Db, quantity: int = 10, sku: str | None = None) -> Item:
     with db.begin() as session:
         return items.create(session, sku=sku or f"SKU-{uuid4().hex[:12]}", name="Thing", available_quantity=quantity)
+
+
+def a_calendar(db: Db, capacity: int = 1, sku: str | None = None, time_zone: str = "UTC", **settings: Any) -> Item:
+    with db.begin() as session:
+        given = calendars.Settings(capacity=capacity, time_zone=time_zone, **settings)
+        return calendars.create(session, sku=sku or f"CAL-{uuid4().hex[:12]}", name="Room", settings=given)
+
+
+#: The day on which tests reserve time: a Friday.
+FRIDAY = datetime(2030, 5, 3, tzinfo=UTC)
+
+
+def hours(start: float, end: float) -> Period:
+    """The period between these hours, counted from the midnight before that Friday."""
+    return Period(FRIDAY + timedelta(hours=start), FRIDAY + timedelta(hours=end))
+
+
+def a_time_request(of: Item, period: Period, quantity: int = 1, **fields: object) -> Reserve:
+    """A request to hold time of a calendar."""
+    return a_request(of, quantity, **({"lines": (Claim(of.id, quantity, period),)} | fields))  # type: ignore[arg-type]
+
+
+def a_time_hold(db: Db, item: Item, period: Period, quantity: int = 1, **fields: object) -> Reservation:
+    """Time of a calendar that is held, or has another status from its beginning."""
+    (outcome,) = reserve(db, a_time_request(item, period, quantity, render=lambda made: str(made.id), **fields))
+    assert isinstance(outcome, Answered), outcome
+    return the(db, outcome.text)
+
+
+def the(db: Db, reservation_id: str) -> Reservation:
+    with db.begin() as session:
+        return reservations.get(session, UUID(reservation_id))
 
 
 def a_request(of: Item, quantity: int = 1, key: str | None = None, **fields: object) -> Reserve:
@@ -109,7 +143,10 @@ def let_lapse(db: Db, reservation_id: UUID) -> None:
         session.execute(update(table).where(table.c.id == reservation_id).values(expires_at=ended))
         its_lines = reservation_lines.c.reservation_id == reservation_id
         until = select(case((is_hold, table.c.expires_at))).where(table.c.id == reservation_id).scalar_subquery()
-        session.execute(update(reservation_lines).where(its_lines).values(held_until=until))
+        its_stock_lines = its_lines & reservation_lines.c.held_until.is_not(None)
+        session.execute(update(reservation_lines).where(its_stock_lines).values(held_until=until))
+        its_time = occupancies.c.reservation_id == reservation_id
+        session.execute(update(occupancies).where(its_time).values(held_until=until))
 
 
 def available(db: Db, item: Item) -> int:

@@ -63,6 +63,39 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         when="More units were requested than are available. This is not `busy`: the request was decided.",
         remedy="Request less, or try again later with the same key: the units of holds that expire become available.",
     ),
+    errors.NotFree: ProblemType(
+        status=409,
+        title="Not free",
+        detail=(
+            "Requested {asked} of {sku} from {start} until {end}; {available_quantity} free throughout. Nothing was"
+            " reserved or changed. `conflicts` says what is in the way, and `alternatives` what is free instead."
+        ),
+        when="More units of a calendar were requested than are free throughout the period, buffers included.",
+        remedy=(
+            "Take one of the `alternatives`, or try again when a hold in `conflicts` lapses. `GET"
+            " /items/by-id/{item_id}/availability` shows what is free."
+        ),
+    ),
+    errors.OutsideOpeningHours: ProblemType(
+        status=409,
+        title="Outside opening hours",
+        detail=(
+            "{sku} is not open throughout the period. It is open {opening_hours}, in {time_zone}. Nothing was reserved"
+            " or changed; choose a time within these hours."
+        ),
+        when="A calendar was requested for a period in which it is closed for some time.",
+        remedy="Choose a period within `opening_hours`, which are wall time in `time_zone`.",
+    ),
+    errors.CapacityInUse: ProblemType(
+        status=409,
+        title="Capacity in use",
+        detail=(
+            "{sku} cannot have a capacity of {capacity}: reservations use {in_use} units at some moment from now on."
+            " Nothing was changed; reschedule or cancel some of them first."
+        ),
+        when="A calendar is to have a smaller capacity than reservations use at some moment from now on.",
+        remedy="Choose a capacity of at least `in_use`, or reschedule or cancel reservations first.",
+    ),
     errors.SkuTaken: ProblemType(
         status=409,
         title="Sku taken",

@@ -18,7 +18,7 @@ from domain.items import MAX_ID, MAX_QUANTITY
 from domain.outbox import Event, Routes, record
 from domain.outbox.table import outbox
 from domain.reservations import Amendment, Change, Extension, Reservation
-from domain.reservations.events import CHANGED, CREATED, EXTENDED, OWN_EVENT, STATUS_CHANGED
+from domain.reservations.events import CHANGED, CREATED, EXTENDED, OWN_EVENT, STATUS_CHANGED, WIRE_NAMES
 from domain.reservations.lifecycle import CHANGEABLE, RELEASING, TRANSITIONS, Status
 from domain.reservations.table import reservations as table
 from tests.support.builders import (
@@ -109,7 +109,8 @@ def test_the_statuses_of_a_schema_are_those_that_the_lifecycle_allows() -> None:
 
 
 def test_the_schema_of_a_change_names_every_field_that_can_be_changed_so() -> None:
-    assert {*schema(CHANGED)["properties"]["changed"]["items"]["enum"], "expires_at"} == CHANGEABLE.keys()
+    changeable = {WIRE_NAMES.get(name, name) for name in CHANGEABLE}
+    assert {*schema(CHANGED)["properties"]["changed"]["items"]["enum"], "expires_at"} == changeable
 
 
 def test_every_event_that_the_domain_records_fits_its_schema(db: Db) -> None:

@@ -4,7 +4,7 @@ from itertools import product
 
 import pytest
 
-from domain.reservations.lifecycle import CONSUMING, HOLDING, RELEASING, TRANSITIONS, Status, allows
+from domain.reservations.lifecycle import CONSUMING, FREEING, HOLDING, RELEASING, TRANSITIONS, Status, allows
 
 #: DESIGN §3, written a second time.
 ALLOWED = {
@@ -38,10 +38,20 @@ def test_a_hold_can_be_extended_and_everything_that_has_not_ended_can_have_anoth
 
 def test_no_other_field_can_be_changed() -> None:
     with pytest.raises(KeyError):
-        allows(Status.PENDING, None, ["quantity"])
+        allows(Status.PENDING, None, ["item_id"])
 
 
 def test_every_status_either_holds_or_consumes_or_releases_stock() -> None:
     assert set(Status) == HOLDING | CONSUMING | RELEASING
     assert len(HOLDING) + len(CONSUMING) + len(RELEASING) == len(Status)
     assert set(TRANSITIONS) == HOLDING
+
+
+def test_time_is_free_again_when_units_are_but_for_a_guest_who_did_not_come() -> None:
+    assert {Status.NO_SHOW} == RELEASING - FREEING
+
+
+@pytest.mark.parametrize("current", list(Status))
+def test_what_has_not_ended_can_be_rescheduled(current: Status) -> None:
+    for name in ("starts_at", "ends_at", "quantity"):
+        assert allows(current, None, [name]) == (current in ALLOWED)

@@ -1,0 +1,197 @@
+"""Occupancies: reading which time of calendars is taken, taking it, and giving it back."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from operator import attrgetter
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Select,
+    String,
+    Uuid,
+    any_,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    not_,
+    null,
+    select,
+    true,
+    union_all,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.orm import Session
+
+from domain.calendars.capacity import Occupied
+from domain.calendars.periods import Period
+from domain.calendars.table import item_range, occupancies, time_range
+from domain.items import Item, items
+from domain.runtime.database import CLOCK, arrays, lists, records
+from domain.runtime.encoding import encode
+from domain.runtime.pipeline import Query
+
+
+class Occupancy(NamedTuple):
+    """`units` of a calendar are taken from `blocked_from` until `blocked_until`, by one line of a reservation.
+
+    If the hold `is_lapsed`, the time is free for whoever expires it first.
+    """
+
+    reservation_id: UUID
+    position: int
+    units: int
+    blocked_from: datetime
+    blocked_until: datetime
+    is_lapsed: bool
+
+    def overlaps(self, time: Period) -> bool:
+        """Return whether it blocks a moment of this time."""
+        return self.blocked_from < time.end and time.start < self.blocked_until
+
+
+#: What is taken, by the id of the calendar.
+Occupancies = Mapping[int, Sequence[Occupancy]]
+
+
+def blocked(item: Item, period: Period) -> Period:
+    """Return what a reservation of that period blocks on a calendar, with the buffers."""
+    assert item.buffer_before_seconds is not None and item.buffer_after_seconds is not None, "it is a calendar"
+    return period.widened(timedelta(seconds=item.buffer_before_seconds), timedelta(seconds=item.buffer_after_seconds))
+
+
+def occupied_query(wanted: Iterable[tuple[int | str, Period]]) -> Query:
+    """Return the query for what is taken of these calendars, named by id or sku, where reservations would block time.
+
+    An occupancy may be found several times.
+    """
+    return Query(_OCCUPIED, {"asked": encode([*_windows(wanted)])})
+
+
+def read_occupied(rows: Iterable[Any]) -> Occupancies:
+    """Return what is taken, from the rows of the query."""
+    by_item: dict[int, dict[tuple[UUID, int], Occupancy]] = defaultdict(dict)
+    for row in rows:
+        found = Occupancy(*row[1:])
+        by_item[row[0]][found.reservation_id, found.position] = found
+    return {item_id: list(found.values()) for item_id, found in by_item.items()}
+
+
+def _windows(wanted: Iterable[tuple[int | str, Period]]) -> Iterator[Mapping[str, Any]]:
+    """Yield the periods of each calendar. Those that overlap become one."""
+    by_name: dict[int | str, list[Period]] = defaultdict(list)
+    for name, period in wanted:
+        by_name[name].append(period)
+    for name, periods in by_name.items():
+        column = "item_id" if isinstance(name, int) else "sku"
+        for start, end in _merged(periods):
+            yield {column: name, "start": start, "end": end}
+
+
+def _merged(periods: Iterable[Period]) -> Sequence[tuple[datetime, datetime]]:
+    merged: list[tuple[datetime, datetime]] = []
+    for period in sorted(periods, key=attrgetter("start")):
+        if merged and period.start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], period.end)
+        else:
+            merged.append((period.start, period.end))
+    return merged
+
+
+_TIME = DateTime(timezone=True)
+_asked = records("asked", item_id=BigInteger, sku=String, start=_TIME, end=_TIME)
+_COLUMNS = "reservation_id", "position", "units", "blocked_from", "blocked_until"
+_is_lapsed = func.coalesce(occupancies.c.held_until <= CLOCK, False).label("is_lapsed")
+
+
+def _occupied(is_asked_for: ColumnElement[bool]) -> Select[Any]:
+    """Read what is taken of each item that is asked for, by the two indexes by time."""
+    before, after = (func.make_interval(0, 0, 0, 0, 0, 0, seconds) for seconds in _BUFFERS)
+    period = func.tstzrange(_asked.c.start - before, _asked.c.end + after)
+    overlaps = (
+        item_range(occupancies.c.item_id).op("&&")(item_range(items.c.id)),
+        time_range(occupancies).op("&&")(period),
+    )
+    one = select(*occupancies.c[_COLUMNS], _is_lapsed).where(*overlaps).correlate(_asked, items)
+    in_each = one.where(occupancies.c.is_exclusive), one.where(not_(occupancies.c.is_exclusive))
+    found = union_all(*in_each).lateral("found")
+    return select(items.c.id, *found.c).select_from(_asked.join(items, is_asked_for).join(found, true()))
+
+
+_BUFFERS = items.c.buffer_before_seconds, items.c.buffer_after_seconds
+_OCCUPIED = union_all(_occupied(_asked.c.item_id == items.c.id), _occupied(_asked.c.sku == items.c.sku))
+
+
+def from_now_on(session: Session, item_id: int) -> Sequence[Occupied]:
+    """Return what is taken of a calendar from now on. It reads all of it, which is for when its capacity changes."""
+    found = session.execute(_FROM_NOW_ON, {"item_id": item_id})
+    return [Occupied(row.blocked_from, row.blocked_until, row.units) for row in found]
+
+
+_item_id = bindparam("item_id", type_=BigInteger)
+_from_now_on = (
+    item_range(occupancies.c.item_id).op("&&")(item_range(_item_id)),
+    time_range(occupancies).op("&&")(func.tstzrange(CLOCK, null())),
+)
+_each = select(*occupancies.c["blocked_from", "blocked_until", "units"]).where(*_from_now_on)
+_FROM_NOW_ON = union_all(_each.where(occupancies.c.is_exclusive), _each.where(not_(occupancies.c.is_exclusive)))
+
+
+class Taken(NamedTuple):
+    """A line of a reservation that takes time of a calendar. `held_until` is when it lapses, if it is a hold."""
+
+    reservation_id: UUID
+    position: int
+    item: Item
+    units: int
+    period: Period
+    held_until: datetime | None
+
+
+def take_query(taken: Iterable[Taken]) -> Query:
+    """Return the query that takes time. The caller has locked the calendars, and has seen that the time is free."""
+    return Query(_INSERT, {"taken": encode([_row(one) for one in taken])})
+
+
+def _row(taken: Taken) -> Mapping[str, Any]:
+    time = blocked(taken.item, taken.period)
+    return {
+        "reservation_id": taken.reservation_id,
+        "position": taken.position,
+        "item_id": taken.item.id,
+        "units": taken.units,
+        "blocked_from": time.start,
+        "blocked_until": time.end,
+        "held_until": taken.held_until,
+        "is_exclusive": taken.item.capacity == 1,
+    }
+
+
+_taken = records("taken", **{column.name: column.type for column in occupancies.c})
+_INSERT = insert(occupancies).from_select(
+    [column.name for column in occupancies.c], select(*(_taken.c[column.name] for column in occupancies.c))
+)
+
+
+def give_back(session: Session, reservation_ids: Collection[UUID]) -> None:
+    """Give the time of reservations back. This needs no lock of the calendars: it makes nobody's time less."""
+    if reservation_ids:
+        session.execute(_DELETE, {"ids": list(reservation_ids)})
+
+
+def hold_until(session: Session, until: Mapping[UUID, datetime | None]) -> None:
+    """Note until when the time of these reservations is held. None: it does not lapse."""
+    if until:
+        session.execute(_HOLD, lists(_held, id=list(until), until=list(until.values())))
+
+
+_DELETE = delete(occupancies).where(occupancies.c.reservation_id == any_(cast(bindparam("ids"), ARRAY(Uuid))))
+_held = arrays("held", id=Uuid, until=_TIME)
+_HOLD = update(occupancies).where(occupancies.c.reservation_id == _held.c.id).values(held_until=_held.c.until)

@@ -1,0 +1,81 @@
+"""Rescheduling: a reservation for another period or another quantity, checked anew under the locks of its items."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from sqlalchemy.orm import Session
+
+from domain import items
+from domain.calendars.occupancies import Occupancy, blocked, occupied_query, read_occupied
+from domain.calendars.periods import Period
+from domain.items import Item
+from domain.outbox import Routes
+from domain.reservations.capacity import Book, Claim, book_of
+from domain.reservations.expiry import expire_these
+from domain.reservations.lifecycle import allows
+from domain.reservations.table import Reservation
+from domain.reservations.transition import Change
+from domain.runtime.errors import Invalid, Refusal, WrongStatus
+from domain.runtime.pipeline import execute
+
+
+def reschedule(session: Session, asked: Change, routes: Routes) -> Change | Refusal:
+    """Lock the items of a locked reservation, and return the change with them, or why it is refused.
+
+    What the reservation has now counts as free. Overdue holds in its way are expired.
+    """
+    one = asked.of
+    if not allows(one.status, None, asked.fields):
+        return WrongStatus(one.status)
+    if "quantity" in asked.fields and one.further_lines:
+        return Invalid("quantity", "the reservation has several lines: cancel it, and reserve what is needed instead")
+    if "starts_at" in asked.fields and one.period is None:
+        return Invalid("start", f"{one.sku} is stock, which is not reserved for a period")
+    after = replace(one, **asked.fields)
+    by_id = {item.id: item for item in items.lock(session, [line.item_id for line in one.lines])}
+    of = [by_id[line.item_id] for line in one.lines]
+    refused = _refuse(session, one, after, of, routes)
+    return refused or replace(asked, items=of)
+
+
+def _refuse(
+    session: Session, one: Reservation, after: Reservation, of: Sequence[Item], routes: Routes
+) -> Refusal | None:
+    """Return why the reservation does not fit as it is to be."""
+    claims = [Claim(line.item_id, line.quantity, after.period) for line in after.lines]
+    books = _books(session, one, of, after.period, routes)
+    for claim, book in zip(claims, books, strict=True):
+        if refused := book.forbids(claim):
+            return refused
+        if not book.fits(claim):
+            return book.refuse(claim, book.possible(claim, 0))
+    return None
+
+
+def _books(
+    session: Session, one: Reservation, of: Sequence[Item], period: Period | None, routes: Routes
+) -> Sequence[Book]:
+    """Return what is free of each item if the reservation gave back what it has."""
+    if period is None:
+        item, line = of[0], one.lines[0]
+        return [book_of(replace(item, available_quantity=item.available_quantity + line.quantity), ())]
+    occupied = _occupied_by_others(session, one, of, period)
+    lapsed = {
+        other.reservation_id
+        for item in of
+        for other in occupied.get(item.id, ())
+        if other.is_lapsed and other.overlaps(blocked(item, period))
+    }
+    if expire_these(session, lapsed, routes):
+        occupied = _occupied_by_others(session, one, of, period)
+    return [book_of(item, occupied.get(item.id, ())) for item in of]
+
+
+def _occupied_by_others(
+    session: Session, one: Reservation, of: Sequence[Item], period: Period
+) -> Mapping[int, Sequence[Occupancy]]:
+    (rows,) = execute(session, [occupied_query((item.id, period) for item in of)])
+    found = read_occupied(rows)
+    return {
+        item_id: [other for other in occupied if other.reservation_id != one.id] for item_id, occupied in found.items()
+    }

@@ -1,0 +1,116 @@
+"""Items may be calendars, and reservations may be of time.
+
+Code of earlier releases does not free the time of a reservation that it cancels, so calendars should be created when no
+such code runs any more. `bin/doctor` finds what was left.
+"""
+
+from collections.abc import Sequence
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+branch_labels = None
+depends_on = None
+
+#: The new constraints hold for whatever earlier code writes.
+serves_from = "0003"
+
+
+#: The columns of items, and of reservations. IF NOT EXISTS, because an interrupted migration is run again.
+ITEMS = (
+    "kind VARCHAR(20) NOT NULL DEFAULT 'stock'",
+    "capacity INTEGER",
+    "time_zone VARCHAR(64)",
+    "buffer_before_seconds INTEGER",
+    "buffer_after_seconds INTEGER",
+    "opening_hours TEXT",
+    "venue VARCHAR(64)",
+)
+RESERVATIONS = ("starts_at timestamptz", "ends_at timestamptz")
+
+#: The constraints of items, by name.
+CHECKS = {
+    "ck_items_kind_known": "kind IN ('stock', 'calendar')",
+    "ck_items_capacity_positive": "capacity > 0",
+    "ck_items_calendar_complete": (
+        "kind <> 'calendar' OR (capacity IS NOT NULL AND time_zone IS NOT NULL AND stock_quantity = 0"
+        " AND buffer_before_seconds IS NOT NULL AND buffer_after_seconds IS NOT NULL)"
+    ),
+}
+PERIOD = (
+    "(starts_at IS NULL AND ends_at IS NULL) OR (starts_at IS NOT NULL AND ends_at IS NOT NULL AND starts_at < ends_at)"
+)
+
+
+def upgrade() -> None:
+    _add_columns("items", ITEMS)
+    for name, condition in CHECKS.items():
+        _add_check("items", name, condition)
+    with op.get_context().autocommit_block():
+        for name in CHECKS:
+            op.execute(f"ALTER TABLE items VALIDATE CONSTRAINT {name}")
+        op.execute(
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_items_venue_id ON items (venue, id) WHERE venue IS NOT NULL"
+        )
+    _add_columns("reservations", RESERVATIONS)
+    # A hold of a calendar may have no end.
+    op.execute("ALTER TABLE reservations DROP CONSTRAINT IF EXISTS ck_reservations_hold_expires")
+    _add_check("reservations", "ck_reservations_period_whole", PERIOD)
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE reservations VALIDATE CONSTRAINT ck_reservations_period_whole")
+    # No foreign key leads to the items: it would lock a second table that requests use.
+    op.execute("""
+        CREATE TABLE calendar_occupancies (
+            reservation_id UUID NOT NULL,
+            position SMALLINT NOT NULL,
+            item_id BIGINT NOT NULL,
+            units INTEGER NOT NULL,
+            blocked_from timestamptz NOT NULL,
+            blocked_until timestamptz NOT NULL,
+            held_until timestamptz,
+            is_exclusive BOOLEAN NOT NULL,
+            CONSTRAINT pk_calendar_occupancies PRIMARY KEY (reservation_id, position),
+            CONSTRAINT ck_calendar_occupancies_not_empty CHECK (blocked_from < blocked_until),
+            CONSTRAINT ck_calendar_occupancies_units_positive CHECK (units > 0),
+            CONSTRAINT fk_calendar_occupancies_reservation_id FOREIGN KEY(reservation_id) REFERENCES reservations (id),
+            CONSTRAINT ex_calendar_occupancies_time EXCLUDE USING gist (
+                int8range(item_id, item_id, '[]') WITH &&, tstzrange(blocked_from, blocked_until) WITH &&
+            ) WHERE (is_exclusive)
+        );
+
+        CREATE INDEX ix_calendar_occupancies_time ON calendar_occupancies
+            USING gist (int8range(item_id, item_id, '[]'), tstzrange(blocked_from, blocked_until))
+            WHERE NOT is_exclusive;
+    """)
+
+
+def downgrade() -> None:
+    op.execute("DROP TABLE IF EXISTS calendar_occupancies")
+    _drop_columns("reservations", RESERVATIONS)
+    op.execute("""
+        ALTER TABLE reservations ADD CONSTRAINT ck_reservations_hold_expires
+            CHECK (status <> 'PENDING' OR expires_at IS NOT NULL) NOT VALID
+    """)
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE reservations VALIDATE CONSTRAINT ck_reservations_hold_expires")
+    _drop_columns("items", ITEMS)
+
+
+def _add_columns(table: str, columns: Sequence[str]) -> None:
+    op.execute(f"ALTER TABLE {table} {', '.join(f'ADD COLUMN IF NOT EXISTS {column}' for column in columns)}")
+
+
+def _drop_columns(table: str, columns: Sequence[str]) -> None:
+    names = (column.split()[0] for column in columns)
+    op.execute(f"ALTER TABLE {table} {', '.join(f'DROP COLUMN IF EXISTS {name}' for name in names)}")
+
+
+def _add_check(table: str, name: str, condition: str) -> None:
+    op.execute(f"""
+        DO $$ BEGIN
+            IF NOT EXISTS (SELECT FROM pg_constraint WHERE conname = '{name}') THEN
+                ALTER TABLE {table} ADD CONSTRAINT {name} CHECK ({condition}) NOT VALID;
+            END IF;
+        END $$
+    """)
