@@ -17,6 +17,8 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.bulkheads import Bulkhead, ClientBulkhead, Limits
+from api.calendars import examples as calendars_examples
+from api.calendars import routes as calendars
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.group_commit.writers import COMMIT_SECONDS
@@ -63,6 +65,8 @@ BULKHEADS: Mapping[str, Limits] = {
     "item_changes": Limits(threads=3, lock_milliseconds=ITEM_LOCK_MILLISECONDS, locked=LOCKED),
     # These are for operators, and some of them count or change many rows.
     "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12, processors=0.3),
+    # These explain refusals, which are answered without an explanation if that would take long.
+    "explanations": Limits(threads=2, waiting=20, wait_seconds=0.5, statement_seconds=2, processors=0.3),
     # These must be answered when nothing else is.
     "probes": Limits(threads=2, waiting=20, wait_seconds=1, statement_seconds=1, transaction_seconds=2),
 }
@@ -71,6 +75,7 @@ BULKHEADS: Mapping[str, Limits] = {
 ROUTES: Sequence[HTTPRouteHandler] = (
     *items.ROUTES,
     *reservations.ROUTES,
+    *calendars.ROUTES,
     *outbox.ROUTES,
     *health.ROUTES,
     *reference.ROUTES,
@@ -80,6 +85,7 @@ ROUTES: Sequence[HTTPRouteHandler] = (
 OPERATIONS: Mapping[str, Shown] = {
     **items_examples.OPERATIONS,
     **reservations_examples.OPERATIONS,
+    **calendars_examples.OPERATIONS,
     **outbox_examples.OPERATIONS,
     **health_examples.OPERATIONS,
 }
@@ -113,7 +119,7 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
             "routes": _given(routes),
             **{kind: _for_client(bulkhead) for kind, bulkhead in bulkheads.items()},
         },
-        state=_state(settings, group_commit, bulkheads["probes"]),
+        state=_state(settings, group_commit, bulkheads),
         exception_handlers=EXCEPTION_HANDLERS,
         before_request=_before,
         before_send=[metrics.count],
@@ -144,13 +150,14 @@ def _writer_engine(settings: Settings) -> Engine:
     return database.connect(settings, connections=1, checked=False, transaction_seconds=COMMIT_SECONDS, by_index=True)
 
 
-def _state(settings: Settings, group_commit: GroupCommit, probes: Bulkhead) -> State:
+def _state(settings: Settings, group_commit: GroupCommit, bulkheads: Mapping[str, Bulkhead]) -> State:
     """Return what handlers read from `request.app.state`."""
     state = {
         "group_commit": group_commit,
+        "explanations": bulkheads["explanations"],
         "hold_lifetime": timedelta(seconds=settings.hold_seconds),
         "requires_keys": settings.require_idempotency_keys,
-        "registry": registry_of(readings=StatusCache(probes.db).readings),
+        "registry": registry_of(readings=StatusCache(bulkheads["probes"].db).readings),
     }
     return State(state, deep_copy=False)
 

@@ -7,11 +7,13 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 from sqlalchemy.orm import Session
 
 from api.bulkheads import ClientBulkhead
+from api.explanations import explained
 from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import key_of, principal_of, trace_of
@@ -37,12 +39,20 @@ TIMESTAMP = {"format": "date-time"}
 )
 async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
     """Hold units of an item, or of several, until the hold is confirmed or expires. Calendars are held for a period."""
-    # Read from the state of the application: to inject these two would cost a third of the time of a request.
-    group_commit: GroupCommit = request.app.state.group_commit
+    # Read from the state of the application: to inject it would cost much of the time of a request.
     hold_lifetime: timedelta = request.app.state.hold_lifetime
     wanted = reserve_of(request.scope, data, hold_lifetime, await request.body())
-    outcome = await group_commit.submit(wanted)
+    outcome = await submitted(request.app.state, request.scope, wanted)
     return answered(outcome, status=201, at="/reservations")
+
+
+async def submitted(state: State, scope: Mapping[str, Any], wanted: Reserve) -> Answered:
+    """Return the answer to a request for a reservation. If time is not free, raise that with an explanation."""
+    group_commit: GroupCommit = state.group_commit
+    outcome = group_commit.submit(wanted)
+    if wanted.period is None:
+        return await outcome
+    return await explained(outcome, state.explanations, principal_of(scope), is_whole=len(wanted.lines) == 1)
 
 
 def reserve_of(scope: Mapping[str, Any], data: NewReservation, hold_lifetime: timedelta, body: bytes) -> Reserve:

@@ -157,15 +157,6 @@ class ReservationChange(msgspec.Struct, forbid_unknown_fields=True):
     note: Note | UnsetType | None = UNSET
 
 
-class NewBlock(msgspec.Struct, forbid_unknown_fields=True):
-    """Time of a calendar that nobody may reserve, from `start` until just before `end`: all units, or `quantity`."""
-
-    start: Instant
-    end: Instant
-    quantity: Quantity | None = None
-    note: Note | None = None
-
-
 class NewTime(Versioned, forbid_unknown_fields=True):
     """Another period, another quantity, or both, and the version to change. What is left out stays as it is."""
 

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     DateTime,
+    Integer,
     Select,
     String,
     Uuid,
@@ -36,6 +37,7 @@ from domain.calendars.table import item_range, occupancies, time_range
 from domain.items import Item, items
 from domain.runtime.database import CLOCK, arrays, lists, records
 from domain.runtime.encoding import encode
+from domain.runtime.errors import InTheWay
 from domain.runtime.pipeline import Query
 
 
@@ -135,13 +137,33 @@ def from_now_on(session: Session, item_id: int) -> Sequence[Occupied]:
     return [Occupied(row.blocked_from, row.blocked_until, row.units) for row in found]
 
 
+def in_the_way(session: Session, item_id: int, time: Period, limit: int) -> list[InTheWay]:
+    """Return what is taken of a calendar within this time, in order of time. Lapsed holds are left out."""
+    asked = {"item_id": item_id, "start": time.start, "end": time.end, "limit": limit}
+    return [InTheWay(*row) for row in session.execute(_IN_THE_WAY, asked)]
+
+
 _item_id = bindparam("item_id", type_=BigInteger)
-_from_now_on = (
-    item_range(occupancies.c.item_id).op("&&")(item_range(_item_id)),
-    time_range(occupancies).op("&&")(func.tstzrange(CLOCK, null())),
+
+
+def _of_item(time: ColumnElement[Any]) -> Any:
+    """Read what overlaps this time of one calendar, by the two indexes by time."""
+    overlaps = (
+        item_range(occupancies.c.item_id).op("&&")(item_range(_item_id)),
+        time_range(occupancies).op("&&")(time),
+    )
+    each = select(*occupancies.c["blocked_from", "blocked_until", "units", "held_until"]).where(*overlaps)
+    return union_all(each.where(occupancies.c.is_exclusive), each.where(not_(occupancies.c.is_exclusive)))
+
+
+_FROM_NOW_ON = _of_item(func.tstzrange(CLOCK, null()))
+_time = _of_item(func.tstzrange(bindparam("start", type_=_TIME), bindparam("end", type_=_TIME))).subquery("found")
+_IN_THE_WAY = (
+    select(_time)
+    .where(func.coalesce(_time.c.held_until > CLOCK, True))
+    .order_by(_time.c.blocked_from, _time.c.blocked_until)
+    .limit(bindparam("limit", type_=Integer))
 )
-_each = select(*occupancies.c["blocked_from", "blocked_until", "units"]).where(*_from_now_on)
-_FROM_NOW_ON = union_all(_each.where(occupancies.c.is_exclusive), _each.where(not_(occupancies.c.is_exclusive)))
 
 
 class Taken(NamedTuple):

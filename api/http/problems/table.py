@@ -68,7 +68,7 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         title="Not free",
         detail=(
             "Requested {asked} of {sku} from {start} until {end}; {available_quantity} free throughout. Nothing was"
-            " reserved or changed. `conflicts` says what is in the way, and `alternatives` what is free instead."
+            " reserved or changed. Take one of the `alternatives`, or choose another time or fewer units."
         ),
         when="More units of a calendar were requested than are free throughout the period, buffers included.",
         remedy=(
