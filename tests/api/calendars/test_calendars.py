@@ -282,3 +282,35 @@ def test_stock_has_no_capacity_to_change(api: httpx.Client) -> None:
     api.post("/items", json={"sku": "MUG", "name": "Mug", "available_quantity": 5})
 
     assert api.patch("/items/MUG", json={"capacity": 5}).status_code == 400
+
+
+def test_what_overlaps_a_window_is_listed_page_by_page_in_order_of_its_start(api: httpx.Client) -> None:
+    a_calendar(api, capacity=10)
+    made = [
+        reserve(api, start, start + 2, guest={"id": guest}).json() for start, guest in ((12, "a"), (8, "a"), (10, "b"))
+    ]
+    window = {"ends_after": times(9, 13)["start"], "starts_before": times(9, 13)["end"]}
+
+    first = api.get("/reservations", params={**window, "limit": 2}).json()
+    second = api.get("/reservations", params={**window, "limit": 2, "cursor": first["next_cursor"]}).json()
+    of_guest = api.get("/reservations", params={**window, "guest_id": "a"}).json()
+
+    assert [one["id"] for one in first["reservations"]] == [made[1]["id"], made[2]["id"]]
+    assert ([one["id"] for one in second["reservations"]], second["next_cursor"]) == ([made[0]["id"]], None)
+    assert [one["id"] for one in of_guest["reservations"]] == [made[1]["id"], made[0]["id"]]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "at_fault"),
+    [
+        ({"ends_after": "2030-05-03"}, "ends_after"),
+        ({"starts_before": "2030-05-03T10:00:00"}, "starts_before"),
+        ({"starts_before": "2030-05-03T10:00:00Z", "from": "2030-05-03T10:00:00Z"}, "from"),
+        ({"starts_before": "2030-05-03T10:00:00Z", "cursor": "01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21"}, "cursor"),
+        ({"cursor": "20300503T100000.000000Z_01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21"}, "cursor"),
+    ],
+)
+def test_a_bad_window_is_refused(api: httpx.Client, parameters: dict[str, str], at_fault: str) -> None:
+    answer = api.get("/reservations", params=parameters)
+
+    assert (answer.status_code, answer.json()["field"]) == (400, at_fault)
