@@ -7,8 +7,8 @@ from sqlalchemy.orm import Session
 
 from domain import items
 from domain.calendars import occupancies
-from domain.calendars.occupancies import blocked
 from domain.calendars.periods import Period
+from domain.calendars.rules import blocked
 from domain.runtime.errors import Alternative, InTheWay, NotFree
 
 #: The first of more conflicts are shown: a client chooses another time, whatever else is in the way.
