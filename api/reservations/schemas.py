@@ -238,7 +238,8 @@ class ReservationView(msgspec.Struct):
 class ReservationPage(msgspec.Struct):
     """Reservations, the newest first or in order of their start. If there is a `next_cursor`, there may be more.
 
-    To get them, send it back as `cursor`. A page may have fewer reservations than `limit`, even none, and a `next_cursor`.
+    To get them, send it back as `cursor`. A page may have fewer reservations than `limit`, even none, and a
+    `next_cursor`.
     """
 
     reservations: list[ReservationView]

@@ -314,3 +314,44 @@ def test_a_bad_window_is_refused(api: httpx.Client, parameters: dict[str, str], 
     answer = api.get("/reservations", params=parameters)
 
     assert (answer.status_code, answer.json()["field"]) == (400, at_fault)
+
+
+def take(api: httpx.Client, alternative: dict[str, Any]) -> int:
+    return api.post("/reservations", json=alternative).status_code
+
+
+def test_an_alternative_that_is_taken_at_once_succeeds(api: httpx.Client) -> None:
+    """Another time of this room, another room of the same hotel, and fewer units."""
+    a_calendar(api, capacity=3, venue="hotel", buffer_after_seconds=1_800)
+    a_calendar(api, sku="SUITE", capacity=2, venue="hotel")
+    a_calendar(api, sku="ELSEWHERE", capacity=9, venue="another hotel")
+    reserve(api, 10, 12, quantity=2)
+
+    found = reserve(api, 11, 13, quantity=2).json()["alternatives"]
+
+    assert [(one["sku"], one["quantity"]) for one in found] == [("ROOM-1", 2), ("SUITE", 2), ("ROOM-1", 1)]
+    assert [one["start"] for one in found[1:]] == [times(11, 13)["start"].replace("+00:00", "Z")] * 2
+    assert found[0]["start"] == times(12.5, 14.5)["start"].replace("+00:00", "Z")
+    assert [take(api, one) for one in found] == [201] * 3
+
+
+def test_alternatives_are_within_the_opening_hours(api: httpx.Client) -> None:
+    a_calendar(api, opening_hours={"fri": ["09:00-14:00"], "mon": ["09:00-14:00"]})
+    reserve(api, 7, 11.5)
+
+    found = reserve(api, 9, 11).json()["alternatives"]
+
+    assert len(found) == 3
+    assert take(api, found[0]) == 201
+
+
+def test_a_request_for_several_calendars_gets_no_alternatives(api: httpx.Client) -> None:
+    for sku in ("ROOM-1", "LOT"):
+        a_calendar(api, sku=sku)
+    reserve(api, 10, 12)
+
+    refused = api.post(
+        "/reservations", json={"lines": [{"sku": sku, "quantity": 1} for sku in ("ROOM-1", "LOT")], **times(11, 13)}
+    )
+
+    assert (refused.json()["alternatives"], len(refused.json()["conflicts"])) == ([], 1)
