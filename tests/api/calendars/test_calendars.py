@@ -150,7 +150,7 @@ def test_outside_the_opening_hours_the_hours_are_in_the_problem(api: httpx.Clien
     refused = reserve(api, 16, 18)
 
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/outside-opening-hours")
-    assert "09:00-17:00" in refused.json()["opening_hours"]
+    assert refused.json()["opening_hours"] == {"2030-05-03": ["09:00-17:00"]}
     assert refused.json()["time_zone"] == "Europe/Berlin"
 
 
