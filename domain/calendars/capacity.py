@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from domain.calendars.periods import Period
 
@@ -43,6 +43,14 @@ class Timeline:
             changes[end] -= units
         self._times = sorted(changes)
         self._used = list(accumulate(changes[time] for time in self._times))
+
+    @classmethod
+    def of_changes(cls, changes: Sequence[tuple[datetime, int]]) -> Self:
+        """Return the timeline on which so many more units are in use from these moments on, which are in order."""
+        timeline = cls()
+        timeline._times = [time for time, _ in changes]
+        timeline._used = list(accumulate(change for _, change in changes))
+        return timeline
 
     def add(self, start: datetime, end: datetime, units: int) -> None:
         """Use these units from `start` until just before `end`."""

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from domain.calendars.capacity import Occupied, Timeline, greatest_use
 from domain.calendars.periods import Period
 from tests.domain.calendars.strategies import at, hours, occupied, periods
+from tests.support.hypothesis_settings import EXAMPLES
 
 
 def busiest_hour(period: Period, taken: Sequence[Occupied]) -> int:
@@ -19,11 +20,13 @@ def busiest_hour(period: Period, taken: Sequence[Occupied]) -> int:
     return max(use[hour] for hour in hours(period.start, period.end))
 
 
+@EXAMPLES
 @given(period=periods, taken=st.lists(occupied, max_size=12))
 def test_the_greatest_use_is_that_of_the_busiest_hour(period: Period, taken: list[Occupied]) -> None:
     assert greatest_use(period, taken) == busiest_hour(period, taken)
 
 
+@EXAMPLES
 @given(
     first=st.lists(occupied, max_size=8), later=st.lists(st.tuples(occupied, st.booleans()), max_size=8), asked=periods
 )
@@ -62,6 +65,7 @@ def test_nothing_is_in_use_where_nothing_is_occupied() -> None:
     assert list(Timeline().changes(at(0), at(1))) == []
 
 
+@EXAMPLES
 @given(taken=st.lists(occupied, max_size=12), window=periods)
 def test_between_two_changes_the_use_is_the_same(taken: list[Occupied], window: Period) -> None:
     timeline = Timeline(taken)

@@ -13,8 +13,10 @@ from domain.calendars.periods import Period
 from domain.calendars.zones import zone_of
 from tests.domain.calendars.hour_model import HourModel, a_calendar, length, models, parts
 from tests.domain.calendars.strategies import HOUR, MINUTE, at, periods, units
+from tests.support.hypothesis_settings import EXAMPLES
 
 
+@EXAMPLES
 @given(model=models, window=periods)
 def test_a_period_can_be_reserved_exactly_if_each_of_its_steps_has_enough(model: HourModel, window: Period) -> None:
     found = steps(model.item, window, model.timeline())
@@ -25,6 +27,7 @@ def test_a_period_can_be_reserved_exactly_if_each_of_its_steps_has_enough(model:
             assert min(free) == model.free(period)
 
 
+@EXAMPLES
 @given(model=models, window=periods)
 def test_steps_cover_the_window_and_each_differs_from_the_next(model: HourModel, window: Period) -> None:
     found = steps(model.item, window, model.timeline())
@@ -36,11 +39,13 @@ def test_steps_cover_the_window_and_each_differs_from_the_next(model: HourModel,
     assert all(step.start < step.end for step in found)
 
 
+@EXAMPLES
 @given(model=models, period=periods)
 def test_what_is_free_throughout_a_period(model: HourModel, period: Period) -> None:
     assert free_throughout(model.item, period, model.timeline()) == model.free(period)
 
 
+@EXAMPLES
 @given(model=models, window=periods, quantity=units, duration=st.integers(1, 6), every=st.integers(1, 3))
 def test_a_free_start_is_each_one_on_the_grid_at_which_a_reservation_fits(
     model: HourModel, window: Period, quantity: int, duration: int, every: int
