@@ -1,16 +1,13 @@
 """How much of calendars is free over time, as it is by now. Reading it locks nothing."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
-from operator import attrgetter
 from typing import Any, NamedTuple
 
 from sqlalchemy import BigInteger, ColumnElement, DateTime, Select, func, not_, select, true, union_all
-from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
-from domain.calendars.capacity import Timeline
+from domain.calendars.capacity import Occupied, Timeline
 from domain.calendars.free_time import Step, free_starts, steps
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked, zone
@@ -50,6 +47,7 @@ def availability(
     """Return what is free of each of these calendars within the window. Raises Invalid."""
     _require_calendars(items)
     _require_limits(window, wanted)
+    read_by_index(session)
     timelines = read_timelines(session, {item.id: blocked(item, window) for item in items})
     return [_availability(item, window, timelines[item.id], wanted) for item in items]
 
@@ -82,32 +80,22 @@ def _availability(item: Item, window: Period, timeline: Timeline, wanted: Starts
 def read_timelines(session: Session, times: Mapping[int, Period]) -> dict[int, Timeline]:
     """Return what is in use of calendars, by their ids, each within its time. Lapsed holds are free.
 
-    PostgreSQL adds up what changes at the same moment: of a restaurant with 50,000 reservations a month, all begin and
-    end at one of some hundred moments.
+    Each row is in one of the two indexes by time. The caller lets PostgreSQL read by index, see `read_by_index`.
     """
-    asked = lists(
-        _asked,
-        item_id=list(times),
-        start=[time.start for time in times.values()],
-        end=[time.end for time in times.values()],
-    )
-    # Each row is in one of the two indexes by time, and no other index fits what is asked.
-    read_by_index(session)
-    rows = session.execute(_CHANGES, asked)
-    found = {item_id: Timeline.of_changes(list(changes)) for item_id, changes in _by_item(rows)}
-    return {item_id: found.get(item_id) or Timeline() for item_id in times}
-
-
-def _by_item(rows: Iterable[Any]) -> Iterator[tuple[int, Iterator[tuple[datetime, int]]]]:
-    for item_id, changes in groupby(rows, key=attrgetter("item_id")):
-        yield item_id, ((row.moment, row.change) for row in changes)
+    bounds = [(time.start, time.end) for time in times.values()]
+    starts, ends = ([bound[place] for bound in bounds] for place in (0, 1))
+    occupied: dict[int, list[Occupied]] = {item_id: [] for item_id in times}
+    rows = session.execute(_OCCUPIED, lists(_asked, item_id=list(times), start=starts, end=ends)).all()
+    for item_id, start, end, units in rows:
+        occupied[item_id].append(Occupied(start, end, units))
+    return {item_id: Timeline(of_item) for item_id, of_item in occupied.items()}
 
 
 _TIME = DateTime(timezone=True)
 _asked = arrays("asked", item_id=BigInteger, start=_TIME, end=_TIME)
 
 
-def _in_use(is_in_index: ColumnElement[bool]) -> Select[Any]:
+def _in_index(is_in_index: ColumnElement[bool]) -> Select[Any]:
     overlaps = (
         item_range(occupancies.c.item_id).op("&&")(item_range(_asked.c.item_id)),
         time_range(occupancies).op("&&")(func.tstzrange(_asked.c.start, _asked.c.end)),
@@ -117,15 +105,12 @@ def _in_use(is_in_index: ColumnElement[bool]) -> Select[Any]:
     return select(*columns).where(*overlaps, is_in_index, is_kept).correlate(_asked)
 
 
-def _changes() -> Select[Any]:
-    """Add up, for each calendar and each moment, the units that are in use from then on, and those that are not."""
-    used = union_all(_in_use(occupancies.c.is_exclusive), _in_use(not_(occupancies.c.is_exclusive))).lateral("used")
-    bounds = func.unnest(array([used.c.blocked_from, used.c.blocked_until]), array([used.c.units, -used.c.units]))
-    change = bounds.table_valued("moment", "units", name="change").render_derived("change")
-    key = _asked.c.item_id, change.c.moment
-    total = func.sum(change.c.units)
-    joined = _asked.join(used, true()).join(change, true())
-    return select(*key, total.label("change")).select_from(joined).group_by(*key).having(total != 0).order_by(*key)
+def _occupied() -> Select[Any]:
+    """Read what is occupied. What has the same time is added up: a restaurant has many reservations and few times."""
+    found = union_all(_in_index(occupancies.c.is_exclusive), _in_index(not_(occupancies.c.is_exclusive)))
+    used = found.lateral("used")
+    key = _asked.c.item_id, used.c.blocked_from, used.c.blocked_until
+    return select(*key, func.sum(used.c.units)).select_from(_asked.join(used, true())).group_by(*key)
 
 
-_CHANGES = _changes()
+_OCCUPIED = _occupied()

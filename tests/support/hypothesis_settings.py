@@ -14,4 +14,4 @@ MODEL = settings(
 )
 
 #: Examples of pure code. How long one takes says nothing where other tests run beside it.
-EXAMPLES = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+EXAMPLES = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

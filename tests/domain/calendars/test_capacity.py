@@ -62,17 +62,17 @@ def test_the_use_of_two_that_follow_each_other_is_not_added_up() -> None:
 
 def test_nothing_is_in_use_where_nothing_is_occupied() -> None:
     assert greatest_use(Period(at(0), at(1)), []) == 0
-    assert list(Timeline().changes(at(0), at(1))) == []
+    assert list(Timeline().uses(at(0), at(1))) == [(at(0), at(1), 0)]
 
 
 @EXAMPLES
 @given(taken=st.lists(occupied, max_size=12), window=periods)
-def test_between_two_changes_the_use_is_the_same(taken: list[Occupied], window: Period) -> None:
-    timeline = Timeline(taken)
+def test_from_when_until_when_how_many_units_are_in_use(taken: list[Occupied], window: Period) -> None:
+    found = list(Timeline(taken).uses(window.start, window.end))
 
-    changes = timeline.changes(window.start, window.end)
-
-    assert all(window.start < moment < window.end for moment in changes)
-    for hour in hours(window.start, window.end)[1:]:
-        if at(hour) not in changes:
-            assert timeline.greatest_use(at(hour - 1), at(hour)) == timeline.greatest_use(at(hour), at(hour + 1))
+    by_hour = [(hour, used) for start, end, used in found for hour in hours(start, end)]
+    assert by_hour == [
+        (hour, busiest_hour(Period(at(hour), at(hour + 1)), taken)) for hour in hours(window.start, window.end)
+    ]
+    assert (found[0][0], found[-1][1]) == (window.start, window.end)
+    assert all(start < end for start, end, _ in found)

@@ -74,6 +74,15 @@ def test_buffers_of_two_reservations_both_lie_between_them(
     ]
 
 
+@pytest.mark.parametrize("taken", [(-4, -2), (12, 14)])
+def test_what_lies_beyond_the_buffers_does_not_count(taken: tuple[int, int]) -> None:
+    """A reservation from 0 to 10 needs the room from 2 hours before until 2 hours after that."""
+    timeline = Timeline([Occupied(at(taken[0]), at(taken[1]), 1)])
+    window = Period(at(0), at(10))
+
+    assert steps(a_calendar(buffers=(2, 2)), window, timeline) == [Step(at(0), at(10), 1)]
+
+
 def test_units_of_two_that_follow_each_other_are_not_added_up_by_the_buffers() -> None:
     rooms = a_calendar(capacity=2, buffers=(1, 1))
     timeline = Timeline([Occupied(at(4), at(8), 1), Occupied(at(8), at(12), 1)])
