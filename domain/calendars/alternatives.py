@@ -21,25 +21,22 @@ SEARCH = timedelta(days=14)
 LONGEST_MOVED_BY_HOURS = timedelta(hours=12)
 
 
-def searched(wanted: Period, not_before: datetime) -> Period | None:
+def searched(wanted: Period, not_before: datetime, reach: timedelta = SEARCH) -> Period | None:
     """Return the time in which alternatives to a period are looked for. There is none if all of it is over."""
-    margin = min(SEARCH, (MAX_PERIOD - wanted.duration) / 2)
+    margin = min(reach, (MAX_PERIOD - wanted.duration) / 2)
     start = max(wanted.start - margin, not_before, EARLIEST)
     end = min(wanted.end + margin, LATEST)
     return Period(start, end) if start < end else None
 
 
 def other_times(
-    item: Item, wanted: Period, quantity: int, timeline: Timeline, *, not_before: datetime, limit: int
+    item: Item, wanted: Period, quantity: int, timeline: Timeline, window: Period, limit: int
 ) -> list[Period]:
-    """Return other periods in which that many units of a calendar are free, the nearest first.
+    """Return other periods within a window in which that many units of a calendar are free, the nearest first.
 
-    They last as long as the wanted one, or begin and end at the same times of other days if that is long. None begins
-    before `not_before`. The timeline has what is occupied within the `searched` time and the buffers around it.
+    They last as long as the wanted one, or begin and end at the same times of other days if that is long. The timeline
+    has what is occupied within the window, and within the buffers around it.
     """
-    window = searched(wanted, not_before)
-    if window is None:
-        return []
     free = free_spans(steps(item, window, timeline), quantity)
     is_long = wanted.duration > LONGEST_MOVED_BY_HOURS
     found = _other_days(item, wanted, free) if is_long else _other_hours(wanted, free, limit)

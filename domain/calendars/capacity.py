@@ -6,10 +6,10 @@ overlap the period, or the sum of their units, would be too high, as two of them
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import accumulate
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from domain.calendars.periods import Period
 
@@ -44,6 +44,14 @@ class Timeline:
         self._times = sorted(changes)
         self._used = list(accumulate(changes[time] for time in self._times))
 
+    @classmethod
+    def of(cls, uses: Sequence[tuple[datetime, int]]) -> Self:
+        """Return a timeline on which so many units are in use from each of these moments, in order, until the next."""
+        timeline = cls()
+        timeline._times = [time for time, _ in uses]
+        timeline._used = [used for _, used in uses]
+        return timeline
+
     def add(self, start: datetime, end: datetime, units: int) -> None:
         """Use these units from `start` until just before `end`."""
         first = self._boundary(start)
@@ -56,18 +64,28 @@ class Timeline:
 
     def greatest_use(self, start: datetime, end: datetime) -> int:
         """Return the most units that are in use at one moment from `start` until just before `end`."""
-        before = bisect_right(self._times, start)
-        until = bisect_left(self._times, end, before)
-        return max(self._used[max(before - 1, 0) : until], default=0)
+        first, until = self._within(start, end)
+        at_start = self._used_before(first)
+        return at_start if first == until else max(at_start, *self._used[first:until])
 
-    def changes(self, start: datetime, end: datetime) -> Sequence[datetime]:
-        """Return the moments between `start` and `end` at which the use may change, in order."""
-        return self._times[bisect_right(self._times, start) : bisect_left(self._times, end)]
+    def uses(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime, int]]:
+        """Return from when until when, between `start` and `end`, how many units are in use, in order."""
+        first, until = self._within(start, end)
+        times = [start, *self._times[first:until], end]
+        return zip(times, times[1:], [self._used_before(first), *self._used[first:until]], strict=False)
+
+    def _within(self, start: datetime, end: datetime) -> tuple[int, int]:
+        """Return the place of the first change after `start`, and that of the first one from `end` on."""
+        first = bisect_right(self._times, start)
+        return first, bisect_left(self._times, end, first)
+
+    def _used_before(self, place: int) -> int:
+        return self._used[place - 1] if place else 0
 
     def _boundary(self, time: datetime) -> int:
         """Return the place of this moment among all others, where it is inserted if it is a new one."""
         place = bisect_left(self._times, time)
         if place == len(self._times) or self._times[place] != time:
             self._times.insert(place, time)
-            self._used.insert(place, self._used[place - 1] if place else 0)
+            self._used.insert(place, self._used_before(place))
         return place

@@ -3,7 +3,6 @@
 Buffers and opening hours are accounted for. So a period can be reserved exactly if each of its steps has enough units.
 """
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import chain, count, groupby, pairwise, takewhile
@@ -33,40 +32,36 @@ def steps(item: Item, window: Period, timeline: Timeline) -> list[Step]:
     None are free while the calendar is closed. The timeline has what is occupied within the window, and within the
     buffers around it.
     """
-    return list(_merged(_pieces(item, window, timeline)))
+    return _merged(_pieces(item, window, _with_buffers(item, window, timeline)))
+
+
+def _with_buffers(item: Item, window: Period, timeline: Timeline) -> Timeline:
+    """Return how many units a reservation of each moment of the window would meet, as it needs its buffers as well.
+
+    This changes when the buffer after such a reservation, or the one before it, reaches a change of what is in use.
+    """
+    before, after = buffers(item)
+    if not before and not after:
+        return timeline
+    around = blocked(item, window)
+    moments = [start for start, _, _ in timeline.uses(around.start, around.end)]
+    changes = {*(moment - after for moment in moments), *(moment + before for moment in moments)}
+    within = [window.start, *sorted(moment for moment in changes if window.start < moment < window.end), window.end]
+    return Timeline.of([(start, timeline.greatest_use(start - before, end + after)) for start, end in pairwise(within)])
 
 
 def _pieces(item: Item, window: Period, timeline: Timeline) -> Iterator[Step]:
-    """Yield the window piece by piece. Some are empty, and some have as many free units as the one before."""
-    changes = _changes(item, window, timeline)
+    """Yield the window piece by piece. Some have as many free units as the piece before."""
+    assert item.capacity is not None, "it is a calendar"
     closed_since = window.start
     for span in open_spans(item, window):
-        yield Step(closed_since, span.start, 0)
-        yield from _open_pieces(item, span, changes, timeline)
+        if closed_since < span.start:
+            yield Step(closed_since, span.start, 0)
+        for start, end, used in timeline.uses(span.start, span.end):
+            yield Step(start, end, max(0, item.capacity - used))
         closed_since = span.end
-    yield Step(closed_since, window.end, 0)
-
-
-def _changes(item: Item, window: Period, timeline: Timeline) -> Sequence[datetime]:
-    """Return when the number of free units may change, in order.
-
-    It changes when the buffer after a reservation that ends then, or the one before a reservation that starts then,
-    reaches a moment at which the use changes.
-    """
-    before, after = buffers(item)
-    around = blocked(item, window)
-    moments = timeline.changes(around.start, around.end)
-    if not before and not after:
-        return moments
-    return sorted({moved for moment in moments for moved in (moment - after, moment + before)})
-
-
-def _open_pieces(item: Item, span: Period, changes: Sequence[datetime], timeline: Timeline) -> Iterator[Step]:
-    assert item.capacity is not None, "it is a calendar"
-    before, after = buffers(item)
-    within = changes[bisect_right(changes, span.start) : bisect_left(changes, span.end)]
-    for start, end in pairwise([span.start, *within, span.end]):
-        yield Step(start, end, max(0, item.capacity - timeline.greatest_use(start - before, end + after)))
+    if closed_since < window.end:
+        yield Step(closed_since, window.end, 0)
 
 
 def free_throughout(item: Item, period: Period, timeline: Timeline) -> int:
@@ -76,16 +71,20 @@ def free_throughout(item: Item, period: Period, timeline: Timeline) -> int:
 
 def free_spans(steps: Iterable[Step], quantity: int) -> list[Step]:
     """Return from when until when that many units are free, in order. No two of these spans touch."""
-    enough = _merged(step._replace(free=min(step.free, quantity)) for step in steps)
-    return [span for span in enough if span.free == quantity]
+    runs = groupby(steps, key=lambda step: step.free >= quantity)
+    spans = (list(run) for is_enough, run in runs if is_enough)
+    return [Step(span[0].start, span[-1].end, quantity) for span in spans]
 
 
-def _merged(pieces: Iterable[Step]) -> Iterator[Step]:
-    """Leave out what is empty, and join what has the same number of free units as the one before."""
-    some = (piece for piece in pieces if piece.start < piece.end)
-    for free, alike in groupby(some, key=lambda piece: piece.free):
-        first, *others = alike
-        yield Step(first.start, others[-1].end if others else first.end, free)
+def _merged(pieces: Iterable[Step]) -> list[Step]:
+    """Join what has the same number of free units as the piece before."""
+    merged: list[Step] = []
+    for piece in pieces:
+        if merged and merged[-1].free == piece.free:
+            merged[-1] = Step(merged[-1].start, piece.end, piece.free)
+        else:
+            merged.append(piece)
+    return merged
 
 
 def free_starts(

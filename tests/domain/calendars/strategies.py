@@ -22,8 +22,13 @@ def hours(start: datetime, end: datetime) -> range:
     return range((start - FIRST) // HOUR, (end - FIRST) // HOUR)
 
 
-_bounds = st.tuples(st.integers(0, HOURS - 1), st.integers(1, HOURS // 2))
-periods = _bounds.map(lambda bounds: Period(at(bounds[0]), at(sum(bounds))))
+def lasting(shortest: int, longest: int) -> st.SearchStrategy[Period]:
+    """Periods of so many hours."""
+    bounds = st.tuples(st.integers(0, HOURS - 1), st.integers(shortest, longest))
+    return bounds.map(lambda bounds: Period(at(bounds[0]), at(sum(bounds))))
+
+
+periods = lasting(1, HOURS // 2)
 units = st.integers(1, 4)
 occupied = st.builds(lambda period, units: Occupied(period.start, period.end, units), periods, units)
 

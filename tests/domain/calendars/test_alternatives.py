@@ -3,19 +3,32 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.calendars.alternatives import LONGEST_MOVED_BY_HOURS, SEARCH, other_times, searched
+from domain.calendars import alternatives
+from domain.calendars.alternatives import LONGEST_MOVED_BY_HOURS, SEARCH, searched
 from domain.calendars.capacity import Occupied, Timeline
 from domain.calendars.periods import EARLIEST, LATEST, MAX_PERIOD, Period
+from domain.items import Item
 from tests.domain.calendars.hour_model import HourModel, a_calendar, models
-from tests.domain.calendars.strategies import HOUR, HOURS, at, periods, units
+from tests.domain.calendars.strategies import HOUR, HOURS, at, lasting, periods, units
+from tests.support.hypothesis_settings import EXAMPLES
 
 DAY = timedelta(days=1)
 LONG_AGO = EARLIEST - DAY
+LONGEST = LONGEST_MOVED_BY_HOURS // HOUR
 
 
+def other_times(
+    item: Item, wanted: Period, quantity: int, timeline: Timeline, *, not_before: datetime, limit: int
+) -> list[Period]:
+    """Look for other times that are not over."""
+    window = searched(wanted, not_before)
+    return [] if window is None else alternatives.other_times(item, wanted, quantity, timeline, window, limit)
+
+
+@EXAMPLES
 @given(model=models, wanted=periods, quantity=units, now=st.integers(-3, HOURS))
 def test_an_alternative_can_be_reserved_and_lies_in_the_future(
     model: HourModel, wanted: Period, quantity: int, now: int
@@ -29,10 +42,9 @@ def test_an_alternative_can_be_reserved_and_lies_in_the_future(
         assert period.duration == wanted.duration
 
 
-@given(model=models, wanted=periods, quantity=units, now=st.integers(-3, HOURS))
+@EXAMPLES
+@given(model=models, wanted=lasting(1, LONGEST), quantity=units, now=st.integers(-3, HOURS))
 def test_the_first_alternative_is_the_nearest(model: HourModel, wanted: Period, quantity: int, now: int) -> None:
-    assume(wanted.duration <= LONGEST_MOVED_BY_HOURS)
-
     found = other_times(model.item, wanted, quantity, model.timeline(), not_before=at(now), limit=3)
 
     distances = [abs(period.start - wanted.start) for period in found]
@@ -49,10 +61,9 @@ def nearest_by_hours(model: HourModel, wanted: Period, quantity: int, now: int) 
     return []
 
 
-@given(model=models, wanted=periods, quantity=units)
+@EXAMPLES
+@given(model=models, wanted=lasting(LONGEST + 1, 2 * LONGEST), quantity=units)
 def test_what_is_long_is_moved_by_days(model: HourModel, wanted: Period, quantity: int) -> None:
-    assume(wanted.duration > LONGEST_MOVED_BY_HOURS)
-
     found = other_times(model.item, wanted, quantity, model.timeline(), not_before=LONG_AGO, limit=100)
 
     moved = [wanted.widened(-days * DAY, days * DAY) for days in range(-SEARCH.days, SEARCH.days + 1)]
@@ -107,4 +118,3 @@ def test_nothing_is_searched_when_all_of_it_is_over() -> None:
     wanted = Period(at(0), at(1))
 
     assert searched(wanted, at(1) + SEARCH) is None
-    assert other_times(a_calendar(), wanted, 1, Timeline(), not_before=at(1) + SEARCH, limit=3) == []

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from domain.calendars.capacity import Occupied, Timeline, greatest_use
 from domain.calendars.periods import Period
 from tests.domain.calendars.strategies import at, hours, occupied, periods
+from tests.support.hypothesis_settings import EXAMPLES
 
 
 def busiest_hour(period: Period, taken: Sequence[Occupied]) -> int:
@@ -19,11 +20,13 @@ def busiest_hour(period: Period, taken: Sequence[Occupied]) -> int:
     return max(use[hour] for hour in hours(period.start, period.end))
 
 
+@EXAMPLES
 @given(period=periods, taken=st.lists(occupied, max_size=12))
 def test_the_greatest_use_is_that_of_the_busiest_hour(period: Period, taken: list[Occupied]) -> None:
     assert greatest_use(period, taken) == busiest_hour(period, taken)
 
 
+@EXAMPLES
 @given(
     first=st.lists(occupied, max_size=8), later=st.lists(st.tuples(occupied, st.booleans()), max_size=8), asked=periods
 )
@@ -59,16 +62,17 @@ def test_the_use_of_two_that_follow_each_other_is_not_added_up() -> None:
 
 def test_nothing_is_in_use_where_nothing_is_occupied() -> None:
     assert greatest_use(Period(at(0), at(1)), []) == 0
-    assert list(Timeline().changes(at(0), at(1))) == []
+    assert list(Timeline().uses(at(0), at(1))) == [(at(0), at(1), 0)]
 
 
+@EXAMPLES
 @given(taken=st.lists(occupied, max_size=12), window=periods)
-def test_between_two_changes_the_use_is_the_same(taken: list[Occupied], window: Period) -> None:
-    timeline = Timeline(taken)
+def test_from_when_until_when_how_many_units_are_in_use(taken: list[Occupied], window: Period) -> None:
+    found = list(Timeline(taken).uses(window.start, window.end))
 
-    changes = timeline.changes(window.start, window.end)
-
-    assert all(window.start < moment < window.end for moment in changes)
-    for hour in hours(window.start, window.end)[1:]:
-        if at(hour) not in changes:
-            assert timeline.greatest_use(at(hour - 1), at(hour)) == timeline.greatest_use(at(hour), at(hour + 1))
+    by_hour = [(hour, used) for start, end, used in found for hour in hours(start, end)]
+    assert by_hour == [
+        (hour, busiest_hour(Period(at(hour), at(hour + 1)), taken)) for hour in hours(window.start, window.end)
+    ]
+    assert (found[0][0], found[-1][1]) == (window.start, window.end)
+    assert all(start < end for start, end, _ in found)

@@ -13,8 +13,10 @@ from domain.calendars.periods import Period
 from domain.calendars.zones import zone_of
 from tests.domain.calendars.hour_model import HourModel, a_calendar, length, models, parts
 from tests.domain.calendars.strategies import HOUR, MINUTE, at, periods, units
+from tests.support.hypothesis_settings import EXAMPLES
 
 
+@EXAMPLES
 @given(model=models, window=periods)
 def test_a_period_can_be_reserved_exactly_if_each_of_its_steps_has_enough(model: HourModel, window: Period) -> None:
     found = steps(model.item, window, model.timeline())
@@ -25,6 +27,7 @@ def test_a_period_can_be_reserved_exactly_if_each_of_its_steps_has_enough(model:
             assert min(free) == model.free(period)
 
 
+@EXAMPLES
 @given(model=models, window=periods)
 def test_steps_cover_the_window_and_each_differs_from_the_next(model: HourModel, window: Period) -> None:
     found = steps(model.item, window, model.timeline())
@@ -36,11 +39,13 @@ def test_steps_cover_the_window_and_each_differs_from_the_next(model: HourModel,
     assert all(step.start < step.end for step in found)
 
 
+@EXAMPLES
 @given(model=models, period=periods)
 def test_what_is_free_throughout_a_period(model: HourModel, period: Period) -> None:
     assert free_throughout(model.item, period, model.timeline()) == model.free(period)
 
 
+@EXAMPLES
 @given(model=models, window=periods, quantity=units, duration=st.integers(1, 6), every=st.integers(1, 3))
 def test_a_free_start_is_each_one_on_the_grid_at_which_a_reservation_fits(
     model: HourModel, window: Period, quantity: int, duration: int, every: int
@@ -67,6 +72,15 @@ def test_buffers_of_two_reservations_both_lie_between_them(
         Step(at(taken_from), at(taken_until), 0),
         Step(at(taken_until), at(24), 1),
     ]
+
+
+@pytest.mark.parametrize("taken", [(-4, -2), (12, 14)])
+def test_what_lies_beyond_the_buffers_does_not_count(taken: tuple[int, int]) -> None:
+    """A reservation from 0 to 10 needs the room from 2 hours before until 2 hours after that."""
+    timeline = Timeline([Occupied(at(taken[0]), at(taken[1]), 1)])
+    window = Period(at(0), at(10))
+
+    assert steps(a_calendar(buffers=(2, 2)), window, timeline) == [Step(at(0), at(10), 1)]
 
 
 def test_units_of_two_that_follow_each_other_are_not_added_up_by_the_buffers() -> None:

@@ -15,6 +15,7 @@ from domain.calendars.periods import Period
 from domain.calendars.zones import wall_time, zone_of
 from domain.runtime.errors import Invalid
 from tests.domain.calendars.strategies import CHANGES, MINUTE, Change
+from tests.support.hypothesis_settings import EXAMPLES
 
 DAY = timedelta(days=1)
 
@@ -69,6 +70,7 @@ def cases(draw: st.DrawFn) -> tuple[Change, OpeningHours, int, int]:
     return change, draw(weeks(change)), start, end
 
 
+@EXAMPLES
 @given(case=cases())
 def test_it_is_open_when_the_clock_says_so(case: tuple[Change, OpeningHours, int, int]) -> None:
     change, hours, start, end = case

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from domain.calendars.periods import EARLIEST, LATEST, MAX_PERIOD, Period
 from domain.runtime.errors import Invalid
+from tests.support.hypothesis_settings import EXAMPLES
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -33,6 +34,7 @@ def test_a_period_is_in_utc_whatever_offset_it_was_given_with() -> None:
     assert period.duration == HOUR
 
 
+@EXAMPLES
 @given(start=instants, duration=st.timedeltas(MICROSECOND, MAX_PERIOD))
 def test_every_period_within_the_limits_is_valid(start: datetime, duration: timedelta) -> None:
     assume(start + duration <= LATEST)
@@ -81,6 +83,7 @@ def test_an_instant_whose_zone_knows_no_offset_is_naive() -> None:
     assert refused.value.field == "start"
 
 
+@EXAMPLES
 @given(first=short_periods, second=short_periods)
 def test_two_periods_overlap_if_they_have_an_hour_in_common(first: Period, second: Period) -> None:
     assert first.overlaps(second) is bool(hours(first) & hours(second))

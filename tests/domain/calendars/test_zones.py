@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from domain.calendars.zones import first_moment, moved_by_days, wall_time, zone_of
 from domain.runtime.errors import Invalid
 from tests.domain.calendars.strategies import CHANGES, MINUTE, Change
+from tests.support.hypothesis_settings import EXAMPLES
 
 
+@EXAMPLES
 @given(change=st.sampled_from(CHANGES), minutes=st.integers(-1600, 1600))
 def test_a_wall_time_is_the_first_moment_at_which_the_clock_shows_that_much(change: Change, minutes: int) -> None:
     zone, wall = zone_of(change[0]), change[1] + minutes * MINUTE
