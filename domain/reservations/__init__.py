@@ -6,6 +6,7 @@ from domain.reservations.decisions import Deferred, Reserve
 from domain.reservations.expiry import expire
 from domain.reservations.free import named_by
 from domain.reservations.queries import Filter, Page, find, get
+from domain.reservations.refusals import refusal_of
 from domain.reservations.reserve import KeyRace, reserve
 from domain.reservations.shortages import BRIEF, THOROUGH, Effort
 from domain.reservations.table import Line, Reservation
@@ -34,6 +35,7 @@ __all__ = [
     "get",
     "lock",
     "named_by",
+    "refusal_of",
     "reserve",
     "transition",
 ]
