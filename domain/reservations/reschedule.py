@@ -22,7 +22,8 @@ from domain.runtime.pipeline import execute
 def reschedule(session: Session, asked: Change, routes: Routes) -> Change | Refusal:
     """Lock the items of a locked reservation, and return the change with them, or why it is refused.
 
-    What the reservation has now counts as free. Overdue holds in its way are expired.
+    What the reservation has now counts as free. Overdue holds in its way are expired. If it only gives time or units of
+    calendars back, that is never refused, and no item is locked.
     """
     one = asked.of
     if not allows(one.status, None, asked.fields):
@@ -32,10 +33,19 @@ def reschedule(session: Session, asked: Change, routes: Routes) -> Change | Refu
     if "starts_at" in asked.fields and one.period is None:
         return Invalid("start", f"{one.sku} is stock, which is not reserved for a period")
     after = replace(one, **asked.fields)
+    if _gives_back(one, after):
+        return asked
     by_id = {item.id: item for item in items.lock(session, [line.item_id for line in one.lines])}
     of = [by_id[line.item_id] for line in one.lines]
     refused = _refuse(session, one, after, of, routes)
     return refused or replace(asked, items=of)
+
+
+def _gives_back(one: Reservation, after: Reservation) -> bool:
+    """Return whether a reservation of calendars is to be within its period, for no more units."""
+    if one.period is None or after.period is None:
+        return False
+    return one.period.contains(after.period) and after.quantity <= one.quantity
 
 
 def _refuse(

@@ -94,6 +94,17 @@ class ModelReservation:
         takes = self.status not in FREE and place in self.wanted and minute in self.blocked[place]
         return self.wanted[place] if takes else 0
 
+    def contains(self, wanted: Wanted, during: Minutes) -> bool:
+        """Return whether it has all that is wanted."""
+        is_within = self.during.start <= during.start and during.stop <= self.during.stop
+        return is_within and all(quantity <= self.wanted[place] for place, quantity in wanted.items())
+
+    def shorten(self, wanted: Wanted, during: Minutes) -> None:
+        """Give the rest back, and keep the buffers."""
+        later, earlier = during.start - self.during.start, self.during.stop - during.stop
+        self.wanted, self.during = wanted, during
+        self.blocked = {place: range(one.start + later, one.stop - earlier) for place, one in self.blocked.items()}
+
 
 def period(during: Minutes) -> Period:
     return Period(FRIDAY + during.start * MINUTE, FRIDAY + during.stop * MINUTE)

@@ -179,6 +179,9 @@ class Calendars(RuleBasedStateMachine):
             assert isinstance(outcome, WrongStatus)
         elif self._is_forbidden(one.wanted, after):
             assert isinstance(outcome, Invalid) and outcome.field == "quantity"
+        elif one.contains(after, new_time):
+            assert isinstance(outcome, Reservation) and expired == []
+            one.shorten(after, new_time)
         elif (place := self.model.too_small(after, new_time, one)) is None:
             assert isinstance(outcome, Reservation), outcome
             one.wanted, one.during, one.blocked = after, new_time, self.model.blocked(after, new_time)
@@ -225,6 +228,13 @@ class Calendars(RuleBasedStateMachine):
             calendar.capacity = calendars.amend(session, self.items[place].id, capacity=capacity).capacity or 0
 
         assert calendar.capacity == capacity if error is None else error.value.in_use == in_use
+
+    @rule(place=st.integers(0, CALENDARS - 1), before=st.integers(0, 3), after=st.integers(0, 3))
+    def change_buffers(self, place: int, before: int, after: int) -> None:
+        calendar = self.model.calendars[place]
+        calendar.before, calendar.after = before, after
+        with self.db.begin() as session:
+            calendars.amend(session, self.items[place].id, **_buffers(calendar))
 
     @invariant()
     def no_minute_is_above_the_capacity(self) -> None:
