@@ -78,7 +78,7 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
             conflicts=[errors.InTheWay(FRIDAY, FRIDAY + timedelta(days=1), 4, FRIDAY - timedelta(days=90))],
             alternatives=[errors.Alternative(SKU, FRIDAY + timedelta(days=1), SUNDAY + timedelta(days=1), 2)],
         ),
-        errors.OutsideOpeningHours(SKU, "Europe/Berlin", '{"mon":["09:00-17:00"]}'),
+        errors.OutsideOpeningHours(SKU, "Europe/Berlin", {"2030-05-03": ["09:00-17:00"]}),
         errors.CapacityInUse(SKU, capacity=3, in_use=5),
         errors.SkuTaken(SKU),
         errors.ReferenceTaken("booking-4711"),

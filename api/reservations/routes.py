@@ -10,7 +10,6 @@ from litestar import Request, Response, get, post
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
-from sqlalchemy.orm import Session
 
 from api.bulkheads import ClientBulkhead
 from api.explanations import explained
@@ -19,11 +18,11 @@ from api.http.decoding import NO_NUL, Strict
 from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
 from api.http.responses import answered, changing, reading
-from api.reservations import changes
+from api.reservations import changes, cursors
 from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
 from domain import reservations
 from domain.idempotency import Answered
-from domain.reservations import Filter, Reserve
+from domain.reservations import Filter, Reserve, Window
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid, NotFree, OutsideOpeningHours, SoldOut, UnknownItem, UnknownReservation
 
@@ -95,10 +94,20 @@ async def list_reservations(
     before: Annotated[
         str | None, Parameter(query="to", description="Made before this time", schema_extra=TIMESTAMP)
     ] = None,
+    ends_after: Annotated[
+        str | None, Parameter(description="Of time that ends after this instant", schema_extra=TIMESTAMP)
+    ] = None,
+    starts_before: Annotated[
+        str | None, Parameter(description="Of time that starts before this instant", schema_extra=TIMESTAMP)
+    ] = None,
     limit: Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of reservations")] = 100,
-    cursor: UUID | None = None,
+    cursor: Annotated[str | None, Parameter(max_length=100, pattern=NO_NUL)] = None,
 ) -> ReservationPage:
-    """List reservations, the newest first."""
+    """List reservations, the newest first.
+
+    With `ends_after` or `starts_before` it lists those of calendars that overlap the time between, in order of their
+    start. Then they are not narrowed to when they were made.
+    """
     wanted = Filter(
         status=status,
         item_id=item_id,
@@ -109,10 +118,23 @@ async def list_reservations(
         before=_timestamp("to", before),
     )
 
-    def act(session: Session) -> ReservationPage:
-        return ReservationPage.of(reservations.find(session, wanted, before_id=cursor, limit=limit))
-
-    return await lists.run(act)
+    window = Window(
+        ends_after=_timestamp("ends_after", ends_after), starts_before=_timestamp("starts_before", starts_before)
+    )
+    if window != Window():
+        for name, given in (("from", since), ("to", before)):
+            if given is not None:
+                raise Invalid(name, "it narrows the time of making: leave it out with ends_after or starts_before")
+        after = None if cursor is None else cursors.read_start(cursor)
+        return await lists.run(
+            lambda session: ReservationPage.of_window(
+                reservations.find_overlapping(session, wanted, window, after=after, limit=limit)
+            )
+        )
+    before_id = None if cursor is None else cursors.read_id(cursor)
+    return await lists.run(
+        lambda session: ReservationPage.of(reservations.find(session, wanted, before_id=before_id, limit=limit))
+    )
 
 
 def _timestamp(name: str, written: str | None) -> datetime | None:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -34,6 +34,7 @@ from sqlalchemy.orm import Session
 
 from domain.calendars.capacity import Occupied
 from domain.calendars.periods import Period
+from domain.calendars.rules import blocked
 from domain.calendars.table import item_range, occupancies, time_range
 from domain.items import Item, items
 from domain.runtime.database import CLOCK, arrays, lists, records
@@ -62,12 +63,6 @@ class Occupancy(NamedTuple):
 
 #: What is taken, by the id of the calendar.
 Occupancies = Mapping[int, Sequence[Occupancy]]
-
-
-def blocked(item: Item, period: Period) -> Period:
-    """Return what a reservation of that period blocks on a calendar, with the buffers."""
-    assert item.buffer_before_seconds is not None and item.buffer_after_seconds is not None, "it is a calendar"
-    return period.widened(timedelta(seconds=item.buffer_before_seconds), timedelta(seconds=item.buffer_after_seconds))
 
 
 def occupied_query(wanted: Iterable[tuple[int | str, Period]]) -> Query:

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from domain.calendars.capacity import Occupied, Timeline
-from domain.calendars.occupancies import Occupancy, blocked
+from domain.calendars.occupancies import Occupancy
 from domain.calendars.periods import Period
+from domain.calendars.rules import blocked
 from domain.calendars.settings import refuse_outside
 from domain.items import Item, Kind
 from domain.runtime.errors import Invalid, NotFree, Refusal, SoldOut

@@ -30,7 +30,7 @@ HoldfastError
 ConfigurationError stands apart: it ends a process at its start and never reaches a client.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -170,11 +170,14 @@ class NotFree(Conflict):
 
 @dataclass(eq=False)
 class OutsideOpeningHours(Conflict):
-    """Raised when a calendar is requested for a period in which it is not open throughout. `opening_hours` is JSON."""
+    """Raised when a calendar is requested for a period in which it is not open throughout.
+
+    `opening_hours` has the first days of the period with the spans in which it is open, in wall time of `time_zone`.
+    """
 
     sku: str
     time_zone: str
-    opening_hours: str
+    opening_hours: Mapping[str, Sequence[str]]
 
 
 @dataclass(eq=False)

@@ -55,7 +55,9 @@ def _print(refused: Refusal | None, sku: str, quantity: int) -> None:
         case SoldOut(available_quantity=available):
             print_wrapped(f"Sold out: {rows(available, 'unit')} of {sku} available, {quantity} wanted.")
         case OutsideOpeningHours(time_zone=zone, opening_hours=hours):
-            print_wrapped(f"{sku} is closed for some of that time. It is open, in {zone}: {hours}")
+            print_wrapped(f"{sku} is closed for some of that time. It is open, by the time of {zone}:")
+            for day, spans in hours.items():
+                print_wrapped(f"{day}: {', '.join(spans) or 'not at all'}", "  ")
         case NotFree():
             _print_not_free(refused)
         case _:

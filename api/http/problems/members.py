@@ -48,7 +48,7 @@ FURTHER: Mapping[str, Member] = {
         "Up to three that are free: `quantity` units of the item `sku`, from `start` until `end`", ("array",)
     ),
     "time_zone": Member("The time zone of the calendar, by its IANA name"),
-    "opening_hours": Member("When the calendar is open, as JSON"),
+    "opening_hours": Member("When the calendar is open on the first days of the period, by date", ("object",)),
     "capacity": Member("The capacity that was requested", INTEGER),
     "in_use": Member("The most units that reservations use at one moment", INTEGER),
     "external_reference": Member("The outside reference that another reservation has"),

@@ -126,4 +126,4 @@ def _plain(value: Any) -> object:
         return value.isoformat().replace("+00:00", "Z")
     if isinstance(value, list):
         return [{name: _plain(fact) for name, fact in one._asdict().items()} for one in value]
-    return value if value is None or isinstance(value, int | str) else str(value)
+    return value if value is None or isinstance(value, int | str | dict) else str(value)

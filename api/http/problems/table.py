@@ -80,11 +80,11 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         status=409,
         title="Outside opening hours",
         detail=(
-            "{sku} is not open throughout the period. It is open {opening_hours}, in {time_zone}. Nothing was reserved"
-            " or changed; choose a time within these hours."
+            "{sku} is closed for some of the period. When it is open is in `opening_hours`, by date and in the time of"
+            " {time_zone}. Nothing was reserved or changed; choose a time within these hours."
         ),
         when="A calendar was requested for a period in which it is closed for some time.",
-        remedy="Choose a period within `opening_hours`, which are wall time in `time_zone`.",
+        remedy="Choose a period within `opening_hours`: the hours of the first days of the period, in `time_zone`.",
     ),
     errors.CapacityInUse: ProblemType(
         status=409,

@@ -150,7 +150,7 @@ def test_outside_the_opening_hours_the_hours_are_in_the_problem(api: httpx.Clien
     refused = reserve(api, 16, 18)
 
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/outside-opening-hours")
-    assert "09:00-17:00" in refused.json()["opening_hours"]
+    assert refused.json()["opening_hours"] == {"2030-05-03": ["09:00-17:00"]}
     assert refused.json()["time_zone"] == "Europe/Berlin"
 
 
@@ -282,3 +282,76 @@ def test_stock_has_no_capacity_to_change(api: httpx.Client) -> None:
     api.post("/items", json={"sku": "MUG", "name": "Mug", "available_quantity": 5})
 
     assert api.patch("/items/MUG", json={"capacity": 5}).status_code == 400
+
+
+def test_what_overlaps_a_window_is_listed_page_by_page_in_order_of_its_start(api: httpx.Client) -> None:
+    a_calendar(api, capacity=10)
+    made = [
+        reserve(api, start, start + 2, guest={"id": guest}).json() for start, guest in ((12, "a"), (8, "a"), (10, "b"))
+    ]
+    window = {"ends_after": times(9, 13)["start"], "starts_before": times(9, 13)["end"]}
+
+    first = api.get("/reservations", params={**window, "limit": 2}).json()
+    second = api.get("/reservations", params={**window, "limit": 2, "cursor": first["next_cursor"]}).json()
+    of_guest = api.get("/reservations", params={**window, "guest_id": "a"}).json()
+
+    assert [one["id"] for one in first["reservations"]] == [made[1]["id"], made[2]["id"]]
+    assert ([one["id"] for one in second["reservations"]], second["next_cursor"]) == ([made[0]["id"]], None)
+    assert [one["id"] for one in of_guest["reservations"]] == [made[1]["id"], made[0]["id"]]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "at_fault"),
+    [
+        ({"ends_after": "2030-05-03"}, "ends_after"),
+        ({"starts_before": "2030-05-03T10:00:00"}, "starts_before"),
+        ({"starts_before": "2030-05-03T10:00:00Z", "from": "2030-05-03T10:00:00Z"}, "from"),
+        ({"starts_before": "2030-05-03T10:00:00Z", "cursor": "01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21"}, "cursor"),
+        ({"cursor": "20300503T100000.000000Z_01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21"}, "cursor"),
+    ],
+)
+def test_a_bad_window_is_refused(api: httpx.Client, parameters: dict[str, str], at_fault: str) -> None:
+    answer = api.get("/reservations", params=parameters)
+
+    assert (answer.status_code, answer.json()["field"]) == (400, at_fault)
+
+
+def take(api: httpx.Client, alternative: dict[str, Any]) -> int:
+    return api.post("/reservations", json=alternative).status_code
+
+
+def test_an_alternative_that_is_taken_at_once_succeeds(api: httpx.Client) -> None:
+    """Another time of this room, another room of the same hotel, and fewer units."""
+    a_calendar(api, capacity=3, venue="hotel", buffer_after_seconds=1_800)
+    a_calendar(api, sku="SUITE", capacity=2, venue="hotel")
+    a_calendar(api, sku="ELSEWHERE", capacity=9, venue="another hotel")
+    reserve(api, 10, 12, quantity=2)
+
+    found = reserve(api, 11, 13, quantity=2).json()["alternatives"]
+
+    assert [(one["sku"], one["quantity"]) for one in found] == [("ROOM-1", 2), ("SUITE", 2), ("ROOM-1", 1)]
+    assert [one["start"] for one in found[1:]] == [times(11, 13)["start"].replace("+00:00", "Z")] * 2
+    assert found[0]["start"] == times(12.5, 14.5)["start"].replace("+00:00", "Z")
+    assert [take(api, one) for one in found] == [201] * 3
+
+
+def test_alternatives_are_within_the_opening_hours(api: httpx.Client) -> None:
+    a_calendar(api, opening_hours={"fri": ["09:00-14:00"], "mon": ["09:00-14:00"]})
+    reserve(api, 7, 11.5)
+
+    found = reserve(api, 9, 11).json()["alternatives"]
+
+    assert len(found) == 3
+    assert take(api, found[0]) == 201
+
+
+def test_a_request_for_several_calendars_gets_no_alternatives(api: httpx.Client) -> None:
+    for sku in ("ROOM-1", "LOT"):
+        a_calendar(api, sku=sku)
+    reserve(api, 10, 12)
+
+    refused = api.post(
+        "/reservations", json={"lines": [{"sku": sku, "quantity": 1} for sku in ("ROOM-1", "LOT")], **times(11, 13)}
+    )
+
+    assert (refused.json()["alternatives"], len(refused.json()["conflicts"])) == ([], 1)

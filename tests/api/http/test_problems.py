@@ -2,7 +2,7 @@
 
 import json
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import get_type_hints
@@ -42,6 +42,7 @@ SAMPLES = {
     datetime: datetime(2030, 1, 31, tzinfo=UTC),
     int | None: 7,
     str | None: "ROOM-101",
+    Mapping[str, Sequence[str]]: {"2030-01-31": ["09:00-17:00"]},
     Sequence[InTheWay] | None: [InTheWay(NOON, NOON, 7, None)],
     Sequence[Alternative] | None: [Alternative("ROOM-102", NOON, NOON, 7)],
 }

@@ -46,7 +46,7 @@ def test_closed_sold_out_and_never_accepted_are_told_apart(db: Db) -> None:
     sold_out = on_one_line(run_command("why", "--item", "MUG").stdout)
     never = on_one_line(run_command("why", "--item", "MUG", *FRIDAY).stdout)
 
-    assert closed.startswith("ROOM-1 is closed for some of that time. It is open, in UTC: ")
+    assert closed == ("ROOM-1 is closed for some of that time. It is open, by the time of UTC: 2030-05-03: not at all")
     assert sold_out == "Sold out: 0 units of MUG available, 1 wanted."
     assert never.startswith("This is never accepted: ")
 
