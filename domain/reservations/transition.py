@@ -222,7 +222,7 @@ def _rewrite_lines(session: Session, moves: Sequence[_Move]) -> None:
     for held_until, ids in until.items():
         session.execute(_HOLD_LINES, {"ids": ids, "until": held_until})
     for move in moves:
-        if move.after.further_lines and "starts_at" in move.change.fields:
+        if move.after.further_lines and move.after.period != move.change.of.period:
             session.execute(
                 _MOVE_LINES, {"of": move.after.id, "start": move.after.starts_at, "end": move.after.ends_at}
             )

@@ -71,3 +71,13 @@ def test_a_shorter_time_with_more_units_is_checked(db: Db) -> None:
 
     assert not isinstance(refused, Reservation)
     assert isinstance(moved, Reservation) and (moved.period, moved.quantity) == (hours(11, 12), 3)
+
+
+def test_the_lines_of_a_shorter_reservation_end_with_it(db: Db) -> None:
+    rooms, lot = a_calendar(db), a_calendar(db)
+    both = (Claim(rooms.id, 1, hours(10, 14)), Claim(lot.id, 1, hours(10, 14)))
+    hold = a_time_hold(db, rooms, hours(10, 14), lines=both)
+
+    change(db, hold, Reschedule(hours(10, 12)))
+
+    assert violations(db) == {}
