@@ -15,8 +15,8 @@ _now = func.statement_timestamp()
 def _above_capacity() -> Select[str]:
     """The calendars of which more is taken than their capacity, at some moment from now on, with the first such moment.
 
-    Starts and ends are added up in order of time, so each occupancy is read once. Those of one moment are added up
-    first, because what ends then is not in use beside what starts then. Lapsed holds count as free.
+    Starts and ends are added up in order of time, so no occupancy is compared with others. PostgreSQL adds up those of
+    one moment together: what ends then is not in use beside what starts then. Lapsed holds count as free.
     """
     is_kept = and_(occupancies.c.blocked_until > _now, func.coalesce(occupancies.c.held_until > _now, True))
     start = func.greatest(occupancies.c.blocked_from, _now).label("at")
@@ -24,10 +24,8 @@ def _above_capacity() -> Select[str]:
         select(occupancies.c.item_id, start, occupancies.c.units).where(is_kept),
         select(occupancies.c.item_id, occupancies.c.blocked_until, -occupancies.c.units).where(is_kept),
     ).subquery("bounds")
-    taken = func.sum(func.sum(bounds.c.units)).over(partition_by=bounds.c.item_id, order_by=bounds.c.at)
-    steps = (
-        select(bounds.c.item_id, bounds.c.at, taken.label("taken")).group_by(bounds.c.item_id, bounds.c.at).subquery()
-    )
+    taken = func.sum(bounds.c.units).over(partition_by=bounds.c.item_id, order_by=bounds.c.at)
+    steps = select(bounds.c.item_id, bounds.c.at, taken.label("taken")).subquery("steps")
     return (
         select(func.concat(items.c.sku, " from ", _instant(func.min(steps.c.at)), " on"))
         .join_from(steps, items, items.c.id == steps.c.item_id)
