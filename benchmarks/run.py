@@ -20,6 +20,7 @@ from benchmarks.outbox.scaling import idling, scaling
 from benchmarks.outbox.sinks import sinks
 from benchmarks.outbox.snapshot import snapshot
 from benchmarks.outbox.waiting import waiting
+from benchmarks.reservations.calendars import calendars
 from benchmarks.reservations.expiring import expiring
 from benchmarks.reservations.hotel import BOOKINGS, hotel, require_bookings
 from benchmarks.reservations.listing import listing
@@ -48,13 +49,14 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "recovering": recovering,
     "expiring": expiring,
     "listing": listing,
+    "calendars": calendars,
     "hotel": hotel,
     "history": history,
     "sinks": sinks,
 }
 
 #: The benchmarks whose load comes from wrk.
-WITH_WRK = frozenset({"reserving", "selling-out", "locked-item", "history"})
+WITH_WRK = frozenset({"reserving", "selling-out", "locked-item", "calendars", "history"})
 
 MEMBERS = (
     "machine, and measures, a list of benchmark, what, measured, baseline, budget, met (null without a budget) and"
