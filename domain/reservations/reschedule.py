@@ -16,7 +16,7 @@ from domain.reservations.expiry import expire_these
 from domain.reservations.lifecycle import allows
 from domain.reservations.table import Reservation
 from domain.reservations.transition import Change
-from domain.runtime.errors import Invalid, Refusal, WrongStatus
+from domain.runtime.errors import Invalid, NotFree, Refusal, WrongStatus
 from domain.runtime.pipeline import execute
 
 
@@ -90,3 +90,11 @@ def _occupied_by_others(
     return {
         item_id: [other for other in occupied if other.reservation_id != one.id] for item_id, occupied in found.items()
     }
+
+
+def taken_meanwhile(asked: Change) -> NotFree:
+    """Return the refusal of a change that has its items, of which one of capacity 1 was found taken in the end."""
+    after = replace(asked.of, **asked.fields)
+    item = next(item for item in asked.items if item.capacity == 1)
+    assert after.period is not None, "it is of calendars"
+    return NotFree(item.sku, 1, 0, after.period.start, after.period.end)
