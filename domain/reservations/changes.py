@@ -57,7 +57,7 @@ def change(
     headers: Mapping[str, str] | None = None,
     routes: Routes,
 ) -> Reservation | Refusal:
-    """Lock one reservation and change it as is wanted. Raises UnknownReservation, StaleVersion.
+    """Lock one reservation and change it as is wanted. Raises UnknownReservation, StaleVersion, Busy.
 
     A reservation that is so already is returned as it is: whoever lost the first answer asks again, with the version
     from before. Otherwise `precondition` is called with the reservation and may raise a refusal, and an expected

@@ -16,7 +16,7 @@ from domain.reservations.expiry import expire_these
 from domain.reservations.lifecycle import allows
 from domain.reservations.table import Reservation
 from domain.reservations.transition import Change
-from domain.runtime.errors import Invalid, NotFree, Refusal, WrongStatus
+from domain.runtime.errors import Busy, Invalid, NotFree, Refusal, WrongStatus
 from domain.runtime.pipeline import execute
 
 
@@ -52,14 +52,20 @@ def _gives_back(one: Reservation, after: Reservation) -> bool:
 def _refuse(
     session: Session, one: Reservation, after: Reservation, of: Sequence[Item], routes: Routes
 ) -> Refusal | None:
-    """Return why the reservation does not fit as it is to be."""
+    """Return why the reservation does not fit as it is to be.
+
+    Raises Busy if it is for a hold that has lapsed, and that another transaction changes just now.
+    """
     claims = [Claim(line.item_id, line.quantity, after.period) for line in after.lines]
     books = _books(session, one, of, after.period, routes)
     for claim, book in zip(claims, books, strict=True):
         if refused := book.forbids(claim):
             return refused
         if not book.fits(claim):
-            return book.refuse(claim, book.possible(claim, 0))
+            possible = book.possible(claim, 0)
+            if claim.quantity <= possible:
+                raise Busy
+            return book.refuse(claim, possible)
     return None
 
 
