@@ -3,8 +3,9 @@
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from random import Random
+from threading import Barrier
 from typing import Any
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from tests.proofs.cluster.processes import Api
 from tests.proofs.conftest import Open
 from tests.proofs.load import Client, Response, at_once
 from tests.proofs.sold_time import check_sold, quarter
+from tests.support.waiting import PATIENCE_SECONDS
 
 CLIENTS = 32
 TURNS = 12
@@ -143,6 +145,37 @@ def happened(cluster: Cluster) -> set[str]:
     what = case((history.c.kind == Kind.CHANGED, history.c.kind), else_=history.c.to_status)
     with cluster.db.begin() as session:
         return set(session.execute(select(what).distinct()).scalars())
+
+
+def test_of_32_reschedules_to_the_same_hour_as_many_succeed_as_fit(open_cluster: Open) -> None:
+    """Every client has a hold of its own, and moves it to the same hour as all others, hour after hour."""
+    cluster = open_cluster()
+    item = cluster.a_calendar(7)
+    apis = two_apis(cluster)
+    hours = [hour_from(quarter(STARTS + 4 * number)) for number in range(10)]
+    begin = Barrier(CLIENTS)
+
+    def move(number: int) -> list[Response]:
+        with Client(apis[number % 2].port) as client:
+            made = client.post("/reservations", {"item_id": item.id, "quantity": 1, **hour_from(quarter(-4 * number))})
+            answers = []
+            for hour in hours:
+                begin.wait(PATIENCE_SECONDS)
+                answers.append(client.put(f"/reservations/{made.body['id']}", hour))
+            return answers
+
+    moved = list(zip(*at_once(CLIENTS, move), strict=True))
+
+    won = [Counter(response.status for response in answers) for answers in moved]
+    print(won)
+    assert all(counted.keys() <= {200, 409, BUSY} for counted in won)
+    assert all(counted[200] == 7 or counted[BUSY] for counted in won)
+    check_sold(cluster, item)
+    check_the_cluster(cluster)
+
+
+def hour_from(start: datetime) -> Mapping[str, str]:
+    return {"start": start.isoformat(), "end": (start + timedelta(hours=1)).isoformat()}
 
 
 def test_of_two_holds_that_overlap_never_both_are_confirmed(open_cluster: Open, seed: int) -> None:
