@@ -17,7 +17,7 @@ function request()
    n = n + 1
    local headers = {["Content-Type"] = "application/json", ["Idempotency-Key"] = prefix .. n}
    -- A prime step visits every calendar before it visits one again, for the next quarter of an hour.
-   local begin = start + math.floor(n / items) * 900
+   local begin = start + (n - n % items) / items * 900
    local body = '{"item_id":' .. (first + n * 7919 % items) .. ',"quantity":1,"start":"' .. instant(begin)
       .. '","end":"' .. instant(begin + 900) .. '"}'
    return wrk.format("POST", "/reservations", headers, body)
