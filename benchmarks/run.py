@@ -5,6 +5,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 import rich_click as click
 
@@ -19,7 +20,9 @@ from benchmarks.outbox.scaling import idling, scaling
 from benchmarks.outbox.sinks import sinks
 from benchmarks.outbox.snapshot import snapshot
 from benchmarks.outbox.waiting import waiting
+from benchmarks.reservations.calendars import calendars
 from benchmarks.reservations.expiring import expiring
+from benchmarks.reservations.hotel import BOOKINGS, hotel, require_bookings
 from benchmarks.reservations.listing import listing
 from benchmarks.reservations.load import require_wrk
 from benchmarks.reservations.reserving import locked_item, reserving, selling_out
@@ -29,7 +32,9 @@ from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
 from worker.commands.output import print_json, progress
 
-BENCHMARKS: Mapping[str, Callable[[Environment], Iterator[Measure]]] = {
+Benchmark = Callable[[Environment], Iterator[Measure]]
+
+BENCHMARKS: Mapping[str, Benchmark] = {
     "reserving": reserving,
     "selling-out": selling_out,
     "locked-item": locked_item,
@@ -44,12 +49,14 @@ BENCHMARKS: Mapping[str, Callable[[Environment], Iterator[Measure]]] = {
     "recovering": recovering,
     "expiring": expiring,
     "listing": listing,
+    "calendars": calendars,
+    "hotel": hotel,
     "history": history,
     "sinks": sinks,
 }
 
 #: The benchmarks whose load comes from wrk.
-WITH_WRK = frozenset({"reserving", "selling-out", "locked-item", "history"})
+WITH_WRK = frozenset({"reserving", "selling-out", "locked-item", "calendars", "history"})
 
 MEMBERS = (
     "machine, and measures, a list of benchmark, what, measured, baseline, budget, met (null without a budget) and"
@@ -83,18 +90,27 @@ minutes, and all of them take hours. These are the benchmarks:
 @click.argument(
     "names", nargs=-1, metavar="[NAME]...", type=click.Choice(list(BENCHMARKS)), help="The benchmarks to run, or all."
 )
+@click.option(
+    "--hotel-bookings",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    default=BOOKINGS,
+    help="The whole file of bookings that the benchmark `hotel` replays (.csv.gz).",
+)
 @options.as_json(MEMBERS)
-def main(names: Sequence[str], as_json: bool) -> int:
+def main(names: Sequence[str], hotel_bookings: Path, as_json: bool) -> int:
     names = names or list(BENCHMARKS)
     if WITH_WRK & set(names):
         require_wrk()
+    if "hotel" in names:
+        require_bookings(hotel_bookings)
     logs.configure("ERROR")
     with environment() as ready:
         machine = _machine(ready)
         if not as_json:
             _print_head(machine)
         measured = []
-        for name, measure in _measures(ready, names):
+        for name, measure in _measures(ready, names, {**BENCHMARKS, "hotel": partial(hotel, path=hotel_bookings)}):
             measured.append({"benchmark": name, **asdict(measure)})
             if not as_json:
                 _print_line(measure)
@@ -103,10 +119,12 @@ def main(names: Sequence[str], as_json: bool) -> int:
     return TROUBLE if any(one["met"] is False for one in measured) else DONE
 
 
-def _measures(ready: Environment, names: Sequence[str]) -> Iterator[tuple[str, Measure]]:
+def _measures(
+    ready: Environment, names: Sequence[str], benchmarks: Mapping[str, Benchmark]
+) -> Iterator[tuple[str, Measure]]:
     """Run the benchmarks one after the other. On a terminal, standard error shows which one is running."""
     for name in names:
-        measures = BENCHMARKS[name](ready)
+        measures = benchmarks[name](ready)
         while True:
             # A line of the table is printed outside this block, which would take it to standard error.
             with progress(f"Measuring {name}"):

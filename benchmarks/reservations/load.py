@@ -5,6 +5,7 @@ import secrets
 import shutil
 import subprocess
 from dataclasses import dataclass
+from datetime import datetime
 
 import rich_click as click
 
@@ -13,8 +14,9 @@ from domain.runtime.settings import ROOT
 #: The length of one measurement.
 SECONDS = 6
 
-#: It makes the requests that wrk sends.
+#: They make the requests that wrk sends: for units of items, and for time of calendars.
 SCRIPT = "benchmarks/reservations/reserve.lua"
+TIME_SCRIPT = "benchmarks/reservations/reserve_time.lua"
 
 
 @dataclass(frozen=True)
@@ -50,10 +52,18 @@ def reserve(port: int, *, connections: int, items: int, first: int = 1) -> Load:
     return load
 
 
-def send(port: int, *, connections: int, items: int, first: int = 1) -> Load:
+def reserve_time(port: int, *, connections: int, calendars: int, first: int, start: datetime) -> Load:
+    """Reserve one period after another from `start` on, of that many calendars from that id on. All must be free."""
+    variables = {"START": f"{start.timestamp():.0f}"}
+    load = send(port, connections=connections, items=calendars, first=first, script=TIME_SCRIPT, **variables)
+    assert load.refused == 0, f"{load.refused} answers were not 201"
+    return load
+
+
+def send(port: int, *, connections: int, items: int, first: int = 1, script: str = SCRIPT, **more: str) -> Load:
     """Send reservations as fast as that many connections can, whatever is answered."""
-    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", SCRIPT]
-    variables = {
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{SECONDS}s", "--latency", "-s", script]
+    variables = more | {
         "ITEMS": str(items),
         "FIRST": str(first),
         "RUN": secrets.token_hex(4),

@@ -14,6 +14,7 @@ import msgspec
 from litestar import Litestar, Request, Response, post
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
+from litestar.handlers import HTTPRouteHandler
 from sqlalchemy import func, make_url, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -63,6 +64,11 @@ class IdempotencyRequest(Base):
 
 
 def create_app() -> Litestar:
+    return app_of(reserve)
+
+
+def app_of(endpoint: HTTPRouteHandler) -> Litestar:
+    """Return an application of this endpoint, with a pool of connections."""
     settings = Settings.load()
     url = make_url(settings.database_url).set(drivername="postgresql+psycopg")
 
@@ -74,7 +80,7 @@ def create_app() -> Litestar:
         yield
         await engine.dispose()
 
-    return Litestar([reserve], lifespan=[running], logging_config=None, openapi_config=None)
+    return Litestar([endpoint], lifespan=[running], logging_config=None, openapi_config=None)
 
 
 @post("/reservations")
@@ -90,25 +96,42 @@ async def reserve(request: Request[Any, Any, Any], data: NewReservation, state: 
 
 
 async def _reserve(session: AsyncSession, routes: Routes, data: NewReservation, key: str, payload_hash: str) -> bytes:
-    stored = await session.get(IdempotencyRequest, (CLIENT, OPERATION, key))
-    if stored and stored.payload_hash != payload_hash:
-        raise HTTPException(status_code=409, detail="key reused")
-    if stored:
-        return bytes(stored.answer, "utf-8")
+    if stored := await stored_answer(session, key, payload_hash):
+        return stored
     item = (await session.execute(select(Item).where(Item.id == data.item_id).with_for_update())).scalar_one_or_none()
     if item is None:
         raise HTTPException(status_code=404, detail="unknown item")
     if item.available_quantity < data.quantity:
         raise HTTPException(status_code=409, detail="sold out")
     item.available_quantity -= data.quantity
+    reservation = await add_hold(session, data, key)
+    return add_what_follows(session, reservation, item.sku, routes, payload_hash)
+
+
+async def stored_answer(session: AsyncSession, key: str, payload_hash: str) -> bytes | None:
+    """Return the answer to the first request with this key, if there was one."""
+    stored = await session.get(IdempotencyRequest, (CLIENT, OPERATION, key))
+    if stored and stored.payload_hash != payload_hash:
+        raise HTTPException(status_code=409, detail="key reused")
+    return bytes(stored.answer, "utf-8") if stored else None
+
+
+async def add_hold(session: AsyncSession, data: NewReservation, key: str) -> Reservation:
     moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     reservation = _hold(data, key, moment)
     session.add(reservation)
     await session.flush()
-    answer = _answer(reservation, item.sku)
+    return reservation
+
+
+def add_what_follows(
+    session: AsyncSession, reservation: Reservation, sku: str, routes: Routes, payload_hash: str
+) -> bytes:
+    """Add the history, the events and the answer of a reservation. Return the answer."""
+    answer = _answer(reservation, sku)
     session.add(History(reservation_id=reservation.id, to_status=Status.PENDING, changed_by=CLIENT))
-    session.add_all(_events(reservation, item.sku, routes))
-    session.add(_stored_answer(key, payload_hash, reservation, answer))
+    session.add_all(_events(reservation, sku, routes))
+    session.add(_answer_to_store(payload_hash, reservation, answer))
     return answer
 
 
@@ -121,6 +144,8 @@ def _hold(data: NewReservation, key: str, moment: datetime) -> Reservation:
         status=Status.PENDING,
         version=1,
         expires_at=moment + timedelta(minutes=15),
+        starts_at=data.start,
+        ends_at=data.end,
         source="api",
         created_at=moment,
         updated_at=moment,
@@ -153,11 +178,11 @@ def _events(reservation: Reservation, sku: str, routes: Routes) -> list[Outbox]:
     ]
 
 
-def _stored_answer(key: str, payload_hash: str, reservation: Reservation, answer: bytes) -> IdempotencyRequest:
+def _answer_to_store(payload_hash: str, reservation: Reservation, answer: bytes) -> IdempotencyRequest:
     return IdempotencyRequest(
         client_id=CLIENT,
         operation=OPERATION,
-        idempotency_key=key,
+        idempotency_key=reservation.idempotency_key,
         payload_hash=payload_hash,
         reservation_id=reservation.id,
         answer=answer.decode(),
@@ -173,8 +198,8 @@ def _answer(reservation: Reservation, sku: str) -> bytes:
         lines=[LineView(item_id=reservation.item_id, sku=sku, quantity=reservation.quantity)],
         status=reservation.status,
         version=reservation.version,
-        start=None,
-        end=None,
+        start=reservation.starts_at,
+        end=reservation.ends_at,
         expires_at=reservation.expires_at,
         guest=None,
         source=reservation.source,

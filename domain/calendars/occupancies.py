@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Integer,
+    Interval,
     Select,
     String,
     Uuid,
@@ -203,6 +204,22 @@ def give_back(session: Session, reservation_ids: Collection[UUID]) -> None:
         session.execute(_DELETE, {"ids": list(reservation_ids)})
 
 
+class Shorter(NamedTuple):
+    """A reservation takes `fewer` units than it did, from so much `later` on, until so much `earlier`."""
+
+    reservation_id: UUID
+    later: timedelta
+    earlier: timedelta
+    fewer: int
+
+
+def shorten(session: Session, several: Collection[Shorter]) -> None:
+    """Give a part of the time or of the units of reservations back. The rest keeps its buffers. It needs no lock."""
+    if several:
+        columns = zip(Shorter._fields, map(list, zip(*several, strict=True)), strict=True)
+        session.execute(_SHORTEN, lists(_shorter, **dict(columns)))
+
+
 def hold_until(session: Session, until: Mapping[UUID, datetime | None]) -> None:
     """Note until when the time of these reservations is held. None: it does not lapse."""
     if until:
@@ -210,5 +227,15 @@ def hold_until(session: Session, until: Mapping[UUID, datetime | None]) -> None:
 
 
 _DELETE = delete(occupancies).where(occupancies.c.reservation_id == any_(cast(bindparam("ids"), ARRAY(Uuid))))
+_shorter = arrays("shorter", reservation_id=Uuid, later=Interval, earlier=Interval, fewer=Integer)
+_SHORTEN = (
+    update(occupancies)
+    .where(occupancies.c.reservation_id == _shorter.c.reservation_id)
+    .values(
+        blocked_from=occupancies.c.blocked_from + _shorter.c.later,
+        blocked_until=occupancies.c.blocked_until - _shorter.c.earlier,
+        units=occupancies.c.units - _shorter.c.fewer,
+    )
+)
 _held = arrays("held", id=Uuid, until=_TIME)
 _HOLD = update(occupancies).where(occupancies.c.reservation_id == _held.c.id).values(held_until=_held.c.until)

@@ -27,9 +27,13 @@ def _history_and_status_differ() -> Select[str]:
 
 
 def _lines_differ() -> Select[str]:
-    """The reservations with another number of lines than they count, or whose lines are held until another time."""
+    """The reservations with another number of lines than they count, or with lines for another time."""
     held_until = case((and_(is_hold, reservations.c.starts_at.is_(None)), reservations.c.expires_at))
-    agrees = reservation_lines.c.held_until.is_not_distinct_from(held_until)
+    agrees = and_(
+        reservation_lines.c.held_until.is_not_distinct_from(held_until),
+        reservation_lines.c.starts_at.is_not_distinct_from(reservations.c.starts_at),
+        reservation_lines.c.ends_at.is_not_distinct_from(reservations.c.ends_at),
+    )
     found = (
         select(func.count().label("lines"), func.bool_and(agrees).label("agree"))
         .where(reservation_lines.c.reservation_id == reservations.c.id)
@@ -51,7 +55,7 @@ INVARIANTS = (
         _history_and_status_differ(),
     ),
     Invariant(
-        "every reservation has as many lines as `line_count` says, each held until the reservation expires",
+        "every reservation has as many lines as `line_count` says, each for its period or until it expires",
         _lines_differ(),
     ),
     Invariant(

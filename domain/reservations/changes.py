@@ -6,15 +6,17 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from domain.calendars.periods import Period
+from domain.calendars.table import TIME_IS_EXCLUSIVE
 from domain.outbox import Routes
 from domain.reservations.lifecycle import Status
-from domain.reservations.reschedule import reschedule
+from domain.reservations.reschedule import reschedule, taken_meanwhile
 from domain.reservations.table import Reservation
 from domain.reservations.transition import SYSTEM, Change, is_overdue, lock, transition
-from domain.runtime.database import now
+from domain.runtime.database import constraint_of, now
 from domain.runtime.errors import Refusal, StaleVersion, UnknownReservation
 
 
@@ -55,7 +57,7 @@ def change(
     headers: Mapping[str, str] | None = None,
     routes: Routes,
 ) -> Reservation | Refusal:
-    """Lock one reservation and change it as is wanted. Raises UnknownReservation, StaleVersion.
+    """Lock one reservation and change it as is wanted. Raises UnknownReservation, StaleVersion, Busy.
 
     A reservation that is so already is returned as it is: whoever lost the first answer asks again, with the version
     from before. Otherwise `precondition` is called with the reservation and may raise a refusal, and an expected
@@ -80,11 +82,22 @@ def change(
         headers=headers or {},
     )
     if isinstance(wanted, Reschedule) and not _has_lapsed(one, moment):
-        found = reschedule(session, asked, routes)
-        if isinstance(found, Refusal):
-            return found
-        asked = found
+        return _reschedule(session, asked, routes, moment)
     return transition(session, [asked], routes, moment)[0]
+
+
+def _reschedule(session: Session, asked: Change, routes: Routes, moment: datetime) -> Reservation | Refusal:
+    found = reschedule(session, asked, routes)
+    if isinstance(found, Refusal):
+        return found
+    try:
+        with session.begin_nested():
+            return transition(session, [found], routes, moment)[0]
+    except IntegrityError as error:
+        if constraint_of(error) != TIME_IS_EXCLUSIVE:
+            raise
+        # Somebody took the time meanwhile who has not locked the calendar.
+        return taken_meanwhile(found)
 
 
 def _is_so(one: Reservation, wanted: Wanted, moment: datetime) -> bool:

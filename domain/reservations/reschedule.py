@@ -16,14 +16,15 @@ from domain.reservations.expiry import expire_these
 from domain.reservations.lifecycle import allows
 from domain.reservations.table import Reservation
 from domain.reservations.transition import Change
-from domain.runtime.errors import Invalid, Refusal, WrongStatus
+from domain.runtime.errors import Busy, Invalid, NotFree, Refusal, WrongStatus
 from domain.runtime.pipeline import execute
 
 
 def reschedule(session: Session, asked: Change, routes: Routes) -> Change | Refusal:
     """Lock the items of a locked reservation, and return the change with them, or why it is refused.
 
-    What the reservation has now counts as free. Overdue holds in its way are expired.
+    What the reservation has now counts as free. Overdue holds in its way are expired. If it only gives time or units of
+    calendars back, that is never refused, and no item is locked.
     """
     one = asked.of
     if not allows(one.status, None, asked.fields):
@@ -33,23 +34,38 @@ def reschedule(session: Session, asked: Change, routes: Routes) -> Change | Refu
     if "starts_at" in asked.fields and one.period is None:
         return Invalid("start", f"{one.sku} is stock, which is not reserved for a period")
     after = replace(one, **asked.fields)
+    if _gives_back(one, after):
+        return asked
     by_id = {item.id: item for item in items.lock(session, [line.item_id for line in one.lines])}
     of = [by_id[line.item_id] for line in one.lines]
     refused = _refuse(session, one, after, of, routes)
     return refused or replace(asked, items=of)
 
 
+def _gives_back(one: Reservation, after: Reservation) -> bool:
+    """Return whether a reservation of calendars is to be within its period, for no more units."""
+    if one.period is None or after.period is None:
+        return False
+    return one.period.contains(after.period) and after.quantity <= one.quantity
+
+
 def _refuse(
     session: Session, one: Reservation, after: Reservation, of: Sequence[Item], routes: Routes
 ) -> Refusal | None:
-    """Return why the reservation does not fit as it is to be."""
+    """Return why the reservation does not fit as it is to be.
+
+    Raises Busy if it is for a hold that has lapsed, and that another transaction changes just now.
+    """
     claims = [Claim(line.item_id, line.quantity, after.period) for line in after.lines]
     books = _books(session, one, of, after.period, routes)
     for claim, book in zip(claims, books, strict=True):
         if refused := book.forbids(claim):
             return refused
         if not book.fits(claim):
-            return book.refuse(claim, book.possible(claim, 0))
+            possible = book.possible(claim, 0)
+            if claim.quantity <= possible:
+                raise Busy
+            return book.refuse(claim, possible)
     return None
 
 
@@ -80,3 +96,11 @@ def _occupied_by_others(
     return {
         item_id: [other for other in occupied if other.reservation_id != one.id] for item_id, occupied in found.items()
     }
+
+
+def taken_meanwhile(asked: Change) -> NotFree:
+    """Return the refusal of a change that has its items, of which one of capacity 1 was found taken in the end."""
+    after = replace(asked.of, **asked.fields)
+    item = next(item for item in asked.items if item.capacity == 1)
+    assert after.period is not None, "it is of calendars"
+    return NotFree(item.sku, 1, 0, after.period.start, after.period.end)

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from domain import items, outbox
 from domain.calendars import occupancies
+from domain.calendars.occupancies import Shorter
 from domain.items import Item
 from domain.outbox import Event, Routes
 from domain.reservations import events
@@ -37,6 +38,9 @@ REACHED = {
     Status.REJECTED: "rejected_at",
 }
 
+#: The fields that say what of its items a reservation takes.
+TAKING = frozenset({"starts_at", "ends_at", "quantity"})
+
 #: The statuses of which the reservation itself keeps who ended it and why, beside its history.
 KEEPS_REASON = frozenset({Status.CANCELLED, Status.REJECTED})
 
@@ -46,7 +50,7 @@ class Change:
     """What is to become of a locked reservation: another status, new values of fields, or both.
 
     `reason` says why and `changed_by` who asked. `headers` tie its events to the request. If the fields say what it
-    takes, `items` are the locked items of its lines.
+    takes, `items` are the locked items of its lines, unless it only gives time of calendars back.
     """
 
     of: Reservation
@@ -103,6 +107,11 @@ class _Move:
     @property
     def changes_hold(self) -> bool:
         return self.after.held_until != self.change.of.held_until
+
+    @property
+    def only_gives_back(self) -> bool:
+        """Whether it takes less time, or fewer units of it, than it did, and nothing else."""
+        return not self.change.items and not self.change.fields.keys().isdisjoint(TAKING)
 
 
 def _decide(asked: Change, moment: datetime) -> _Move | Refusal:
@@ -213,7 +222,7 @@ def _rewrite_lines(session: Session, moves: Sequence[_Move]) -> None:
     for held_until, ids in until.items():
         session.execute(_HOLD_LINES, {"ids": ids, "until": held_until})
     for move in moves:
-        if move.after.further_lines and "starts_at" in move.change.fields:
+        if move.after.further_lines and move.after.period != move.change.of.period:
             session.execute(
                 _MOVE_LINES, {"of": move.after.id, "start": move.after.starts_at, "end": move.after.ends_at}
             )
@@ -257,8 +266,16 @@ def _rewrite_time(session: Session, moves: Sequence[_Move]) -> None:
     taken = [one for move in timed if move.change.items for one in taken_by(move.after, move.change.items)]
     if taken:
         session.execute(*occupancies.take_query(taken))
+    occupancies.shorten(session, [_shorter(move) for move in timed if move.only_gives_back])
     kept = [move.after for move in timed if move.changes_hold and move.after.status not in FREEING]
     occupancies.hold_until(session, {one.id: one.held_until for one in kept})
+
+
+def _shorter(move: _Move) -> Shorter:
+    before, after = move.change.of.period, move.after.period
+    assert before and after, "it is of calendars"
+    fewer = move.change.of.quantity - move.after.quantity
+    return Shorter(move.after.id, after.start - before.start, before.end - after.end, fewer)
 
 
 def _move_units(session: Session, moves: Sequence[_Move]) -> None:

@@ -55,10 +55,19 @@ class Client:
         self, path: str, body: Mapping[str, object] | None = None, *, key: str | None = None, **headers: str
     ) -> Response:
         """Send a request once. Raises OSError or HTTPException if there is no response."""
+        return self._send("POST", path, body, key, headers)
+
+    def put(self, path: str, body: Mapping[str, object]) -> Response:
+        """Send a request once. Raises OSError or HTTPException if there is no response."""
+        return self._send("PUT", path, body, None, {})
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, object] | None, key: str | None, headers: Mapping[str, str]
+    ) -> Response:
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent |= {"Content-Type": "application/json"} | ({"Idempotency-Key": key} if key else {})
         try:
-            self._connection.request("POST", path, json.dumps(body or {}), sent)
+            self._connection.request(method, path, json.dumps(body or {}), sent)
             response = self._connection.getresponse()
             text = response.read().decode()
         except (OSError, http.client.HTTPException):

@@ -3,8 +3,21 @@
 from sqlalchemy import text
 
 from domain import invariants, reservations
+from domain.reservations import Claim
 from domain.reservations.lifecycle import Status
-from tests.support.builders import Db, a_basket, a_hold, an_item, an_overdue_hold, reserve, routes_of
+from tests.support.builders import (
+    Db,
+    a_basket,
+    a_calendar,
+    a_hold,
+    a_time_hold,
+    an_item,
+    an_overdue_hold,
+    hours,
+    let_lapse,
+    reserve,
+    routes_of,
+)
 
 #: The title of an invariant, and a statement that makes the used database violate it.
 Violation = tuple[str, str]
@@ -26,6 +39,25 @@ def a_used_database(db: Db) -> Db:
     with db.begin() as session:
         ended = reservations.find(session, reservations.Filter(item_id=breakfast.id), limit=1).reservations[0]
         reservations.change(session, ended.id, Status.CANCELLED, routes=routes_of(db))
+    return db
+
+
+def used_calendars(db: Db) -> Db:
+    """Add calendars that are full for a while, with reservations of every kind."""
+    rooms, lot = a_calendar(db, capacity=3, sku="ROOMS"), a_calendar(db, sku="LOT", buffer_after_seconds=1800)
+    a_time_hold(db, rooms, hours(8, 12), note="morning", status=Status.CONFIRMED)
+    a_time_hold(db, rooms, hours(12, 18), 3, note="afternoon")
+    lapsed = a_time_hold(db, rooms, hours(8, 12), note="lapsed")
+    a_time_hold(db, lot, hours(8, 9), note="buffer")
+    both = Claim(rooms.id, 1, hours(10, 12)), Claim(lot.id, 1, hours(10, 12))
+    a_time_hold(db, rooms, hours(10, 12), lines=both, note="two lines")
+    for to, start in ((Status.COMPLETED, 20), (Status.NO_SHOW, 20), (Status.CANCELLED, 2)):
+        one = a_time_hold(db, rooms, hours(start, start + 2), note=to, status=Status.CONFIRMED)
+        with db.begin() as session:
+            reservations.change(session, one.id, to, routes=routes_of(db))
+    a_time_hold(db, rooms, hours(20, 22), note="no end", hold_for=None)
+    a_time_hold(db, rooms, hours(22, 24), 3, note="block", status=Status.BLOCKED)
+    let_lapse(db, lapsed.id)
     return db
 
 

@@ -11,7 +11,7 @@ from domain.idempotency import Answered
 from domain.items import Item
 from domain.reservations import Claim, Deferred, Reschedule, Reservation
 from domain.reservations.lifecycle import Status
-from domain.runtime.errors import CapacityInUse, Invalid, NotFree, OutsideOpeningHours, Refusal
+from domain.runtime.errors import Busy, CapacityInUse, Invalid, NotFree, OutsideOpeningHours, Refusal
 from tests.support.builders import (
     Db,
     a_calendar,
@@ -251,6 +251,20 @@ def test_rescheduling_expires_a_lapsed_hold_in_its_way(db: Db) -> None:
 
     assert isinstance(moved, Reservation)
     assert the(db, str(lapsed.id)).status is Status.EXPIRED
+
+
+def test_a_lapsed_hold_that_is_being_confirmed_makes_a_reschedule_wait_and_is_not_called_taken(db: Db) -> None:
+    room = a_calendar(db)
+    hold, lapsed = a_time_hold(db, room, hours(10, 12)), a_time_hold(db, room, hours(14, 16))
+    let_lapse(db, lapsed.id)
+
+    with db.begin() as session:
+        reservations.lock(session, [lapsed.id])
+        with pytest.raises(Busy):
+            change(db, hold, Reschedule(hours(15, 17)))
+
+    assert the(db, str(hold.id)) == hold
+    assert isinstance(change(db, hold, Reschedule(hours(15, 17))), Reservation)
 
 
 def test_a_block_keeps_everybody_out_until_it_is_cancelled(db: Db) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from api.reservations.schemas import render_reservation
 from deploy.embedded import PostgreSQL, RedisServer
-from domain import items, reservations
+from domain import calendars, items, reservations
 from domain.fulfilment import load_routes
 from domain.idempotency import Answered
 from domain.outbox import Routes
@@ -131,6 +131,12 @@ class Cluster:
         name = sku or f"THING-{next(_numbers)}"
         with self.db.begin() as session:
             return items.create(session, sku=name, name=name, available_quantity=quantity)
+
+    def a_calendar(self, capacity: int, **settings: Any) -> items.Item:
+        name = f"ROOM-{next(_numbers)}"
+        with self.db.begin() as session:
+            given = calendars.Settings(capacity=capacity, time_zone="UTC", **settings)
+            return calendars.create(session, sku=name, name=name, settings=given)
 
     def available(self, item: items.Item) -> int:
         with self.db.begin() as session:

@@ -10,10 +10,10 @@ from domain.invariants import INVARIANTS, schema
 from domain.invariants.invariant import NAMED
 from domain.invariants.outbox import routed_only
 from domain.runtime.schema import read_schema
-from tests.domain.invariants import test_items, test_outbox, test_reservations
+from tests.domain.invariants import test_calendars, test_items, test_outbox, test_reservations
 from tests.support.builders import Db, an_item
 from tests.support.commands import a_routes_file, run_command
-from tests.support.invariants import a_used_database, execute
+from tests.support.invariants import a_used_database, execute, used_calendars
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,8 @@ ROUTED = routed_only([]).title
 TITLES = [schema.TITLE, *(invariant.title for invariant in INVARIANTS), ROUTED]
 
 #: One violation of each invariant.
-VIOLATIONS = dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_outbox.VIOLATIONS])
+OF_CALENDARS = dict(test_calendars.VIOLATIONS)
+VIOLATIONS = dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_outbox.VIOLATIONS]) | OF_CALENDARS
 
 
 @pytest.fixture
@@ -58,8 +59,9 @@ def test_in_a_used_database_every_invariant_is_ok(used: Db, routes: str) -> None
 
 @pytest.mark.parametrize(("invariant", "statement"), VIOLATIONS.items())
 def test_a_violated_invariant_is_printed_and_the_exit_code_is_1(
-    used: Db, routes: str, invariant: str, statement: str
+    db: Db, routes: str, invariant: str, statement: str
 ) -> None:
+    used = used_calendars(db) if invariant in OF_CALENDARS else a_used_database(db)
     execute(used, statement)
 
     run = run_command("doctor", HOLDFAST_ROUTES=routes)
