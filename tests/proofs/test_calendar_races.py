@@ -178,6 +178,7 @@ def hour_from(start: datetime) -> Mapping[str, str]:
     return {"start": start.isoformat(), "end": (start + timedelta(hours=1)).isoformat()}
 
 
+@pytest.mark.timed
 def test_of_two_holds_that_overlap_never_both_are_confirmed(open_cluster: Open, seed: int) -> None:
     """Each hold of a room is confirmed at about the moment when it lapses, and when others want the time."""
     cluster = open_cluster()
@@ -186,9 +187,9 @@ def test_of_two_holds_that_overlap_never_both_are_confirmed(open_cluster: Open, 
     with Client(apis[0].port) as client:
         first = [client.post("/reservations", {"item_id": room.id, **TEN_TO_TWELVE}).body["id"] for room in rooms]
     dice = Random(seed)
-    lapsing = [time.time() + 1.0 + number * 0.03 for number in range(len(rooms))]
+    lapsing = [time.time() + 2.0 + number * 0.03 for number in range(len(rooms))]
     let_lapse_at(cluster, dict(zip(first, lapsing, strict=True)))
-    moments = [[at + dice.uniform(-0.02, 0.02) for at in lapsing] for _ in range(2)]
+    moments = [[at + dice.choice(AROUND) * dice.uniform(-1, 1) for at in lapsing] for _ in range(2)]
 
     def confirm(number: int) -> list[Response]:
         with Client(apis[0].port) as client:
@@ -220,6 +221,9 @@ def test_of_two_holds_that_overlap_never_both_are_confirmed(open_cluster: Open, 
         check_sold(cluster, room)
     check_the_cluster(cluster)
 
+
+#: Seconds before and after a hold lapses: most at the very moment, some far enough that a slow machine is in time.
+AROUND = (0.02, 0.02, 0.02, 0.8)
 
 TEN_TO_TWELVE = {"quantity": 1, "start": quarter(40).isoformat(), "end": quarter(48).isoformat()}
 ELEVEN_TO_ONE = {"quantity": 1, "start": quarter(44).isoformat(), "end": quarter(52).isoformat()}
