@@ -45,22 +45,6 @@ from domain.reservations.table import (
 )
 from domain.runtime.database import arrays, lists
 
-READ_BY_INDEX = select(
-    *(
-        func.set_config(setting, "off", True)
-        for setting in (
-            "enable_seqscan",
-            "enable_bitmapscan",
-            "enable_sort",
-            "enable_incremental_sort",
-            "enable_hashjoin",
-            "enable_mergejoin",
-            # The page itself is sorted all the same. Before PostgreSQL 18 that seems so expensive that it is compiled.
-            "jit",
-        )
-    )
-)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
