@@ -168,7 +168,6 @@ def _within_bytes(matching: Subquery) -> Subquery:
     size = func.octet_length(payload)
     total = func.sum(size).over(order_by=matching.c.position, rows=(None, 0))
     fields = [payload.label("payload") if name == "payload" else matching.c[name] for name in FeedEvent._fields]
-    sized = select(*fields, (total - size).label("bytes_before"), func.count().over().label("matching")).subquery(
-        "sized"
-    )
+    counts = (total - size).label("bytes_before"), func.count().over().label("matching")
+    sized = select(*fields, *counts).subquery("sized")
     return select(sized).where(sized.c.bytes_before < _most_bytes).subquery("page")

@@ -235,18 +235,10 @@ MUTANTS = (
     ),
     Mutant(
         guard="feed",
-        title="positions are given by the snapshot of before the lock",
-        path="domain/feed/append.py",
-        text="    session.execute(_LOCK)\n",
-        without="    session.connection(execution_options={'isolation_level': 'REPEATABLE READ'}).execute(_LOCK)\n",
-        noticed_by=f"{FEED}/test_append.py::test_no_event_becomes_visible_before_an_event_with_a_lower_position",
-    ),
-    Mutant(
-        guard="feed",
         title="an event is appended again",
         path="domain/feed/append.py",
-        text="        .where(_position_of_same.scalar_subquery().is_(None))\n",
-        without="",
+        text="        .where(_position_of_same.scalar_subquery().is_(None)),\n",
+        without="        ,\n",
         noticed_by=f"{FEED}/test_append.py::test_an_event_that_is_in_the_feed_is_not_appended_again_and_leaves_no_gap",
     ),
     Mutant(

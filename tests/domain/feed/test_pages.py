@@ -2,17 +2,27 @@
 
 import random
 from collections.abc import Sequence
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
-from domain.feed import MAX_POSITION, Filter, newest, pages, read
+from domain.feed import MAX_POSITION, Filter, append, newest, pages, prune, read
 from domain.runtime.errors import Invalid, PositionGone
 from tests.domain.feed.test_prune import pruned
 from tests.domain.outbox.test_plans import executed, planned
 from tests.support.builders import Db
-from tests.support.feed import EVERYTHING, a_page, appended, feed_rows, grown_old, many_events, positions
+from tests.support.feed import (
+    EVERYTHING,
+    a_page,
+    appended,
+    feed_rows,
+    grown_old,
+    many_events,
+    positions,
+    recorded_for_feed,
+)
 from tests.support.outbox import an_aggregate
 
 TYPES = ("booking.created", "booking.confirmed", "booking.cancelled", "booking.no_show")
@@ -155,7 +165,7 @@ PLANS = {
 
 #: The pages that are read to find one event of a feed of this size, and those that show a hundred: their own page and
 #: that of the index.
-DESCENT, SHOWN = 5, 200
+DESCENT, SHOWN = 5, 300
 
 
 @pytest.fixture(params=["with statistics", "with those of an empty table"])
@@ -181,3 +191,20 @@ def test_a_page_of_a_large_feed_reads_about_what_it_shows(large_feed: Db, name: 
     assert index in plan.indexes
     assert plan.pages <= SHOWN + 10 * DESCENT
     assert index in planned(large_feed, a_hundred).indexes
+
+
+@pytest.mark.slow
+def test_a_large_feed_costs_nothing_when_events_are_appended(large_feed: Db) -> None:
+    ids = recorded_for_feed(large_feed, *(an_aggregate() for _ in range(100)))
+
+    plan = executed(large_feed, lambda session: append(session, ids))
+
+    # Each event is looked for by its id, read in the outbox, and written with its five indexes.
+    assert plan.pages <= 100 * (2 + 5 + 1) * DESCENT
+
+
+@pytest.mark.slow
+def test_a_large_feed_costs_nothing_when_there_is_nothing_to_prune(large_feed: Db) -> None:
+    plan = executed(large_feed, lambda session: prune(session, older_than=timedelta(days=30)))
+
+    assert plan.pages <= 4 * DESCENT
