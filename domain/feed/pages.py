@@ -31,8 +31,6 @@ from domain.outbox.table import within
 from domain.runtime.database import READ_BY_INDEX, like
 from domain.runtime.errors import Invalid, PositionGone
 
-MAX_POSITION = 2**63 - 1
-
 #: A page ends after this many bytes of payloads, so that no page takes much memory, however large the events are.
 MOST_BYTES = 1_000_000
 
@@ -70,10 +68,14 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Events in order of position. All that are wanted up to `read_up_to` are in it, so the next page follows there."""
+    """Events in order of position. All that are wanted up to `read_up_to` are in it, so the next page follows there.
+
+    `newest` is the position of the newest event of all.
+    """
 
     events: Sequence[FeedEvent]
     read_up_to: int
+    newest: int
 
 
 def read(session: Session, wanted: Filter, *, after: int | None = None, limit: int) -> Page:
@@ -92,7 +94,7 @@ def read(session: Session, wanted: Filter, *, after: int | None = None, limit: i
         _refuse(after, last, following)
     events = [FeedEvent._make(row[3:]) for row in found if row.position is not None]
     is_all = not events or len(events) == matching < limit
-    return Page(events, last if is_all else events[-1].position)
+    return Page(events, last if is_all else events[-1].position, last)
 
 
 _known_types = cache(event_types)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from domain.outbox import Route, Routes
-from domain.runtime.errors import ConfigurationError
+from domain.runtime.errors import ConfigurationError, NoFeed
 
 SCHEME = "feed"
 
@@ -12,9 +12,10 @@ SCHEME = "feed"
 FEED = Route(name="feed", url=f"{SCHEME}:")
 
 
-def has_feed(routes: Routes) -> bool:
-    """Return whether a destination appends events to the feed."""
-    return bool(_feeds(routes))
+def require(routes: Routes) -> None:
+    """Raise NoFeed if no destination appends events to the feed."""
+    if not _feeds(routes):
+        raise NoFeed
 
 
 def require_one(routes: Routes) -> None:
