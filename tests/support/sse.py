@@ -29,7 +29,7 @@ class Stream:
     retry: int | None = None
 
     def __post_init__(self) -> None:
-        self._events = self._parsed()
+        self.events = self._parsed()
 
     def _parsed(self) -> Iterator[ServerSent]:
         fields: dict[str, str] = {}
@@ -49,11 +49,11 @@ class Stream:
 
     def take(self, count: int) -> list[ServerSent]:
         """Return the next events, so many of them."""
-        return [next(self._events) for _ in range(count)]
+        return [next(self.events) for _ in range(count)]
 
     def rest(self) -> list[ServerSent]:
         """Return all events until the stream ends."""
-        return list(self._events)
+        return list(self.events)
 
 
 @contextmanager
