@@ -82,7 +82,7 @@ class Streams:
         stream = Stream(self, pages.principal, events, Reader(self._tail, pages, wanted, first.read_up_to))
         self._streams[stream] = None
         STREAMS.inc()
-        self._tail.start(self.end_all)
+        self._tail.start(first.newest, self.end_all)
         return _Streaming(stream)
 
     def stop(self) -> None:

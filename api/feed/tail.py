@@ -60,25 +60,26 @@ class Tail:
         self._bulkhead = bulkhead
         self._events: deque[StreamedEvent] = deque()
         self._bytes = 0
-        self._newest: int | None = None
+        self._newest = 0
         self._moved = asyncio.Event()
         self._poller: asyncio.Task[None] | None = None
 
-    def start(self, began_anew: Callable[[], None]) -> None:
-        """Begin to poll, unless it was begun. What was read may not be in the database any more: call this then."""
+    def start(self, after: int, ended: Callable[[], None]) -> None:
+        """Begin to poll for events after a position, unless it was begun. `ended` is called if that can't continue."""
         if self._poller is None:
-            self._poller = asyncio.create_task(self._poll(began_anew))
+            self._newest = after
+            self._poller = asyncio.create_task(self._poll(ended))
 
     def stop(self) -> None:
         """End polling, and forget the events."""
         if self._poller is not None:
             self._poller.cancel()
-        self._poller, self._newest, self._bytes = None, None, 0
+        self._poller, self._bytes = None, 0
         self._events.clear()
 
     def after(self, position: int, limit: int) -> Sequence[StreamedEvent] | None:
         """Return the first events after a position, if any are known. None if they are not in memory any more."""
-        if self._newest is None or position >= self._newest:
+        if position >= self._newest:
             return ()
         first = len(self._events) - (self._newest - position)
         return None if first < 0 else list(islice(self._events, first, first + limit))
@@ -90,18 +91,17 @@ class Tail:
                 return await self._moved.wait()
         return False
 
-    async def _poll(self, began_anew: Callable[[], None]) -> None:
-        self._newest = await patiently(lambda: self._bulkhead.run(feed.newest))
-        self._wake()
-        while True:
-            try:
+    async def _poll(self, ended: Callable[[], None]) -> None:
+        try:
+            while True:
                 is_full = await patiently(self._read)
-            except Refusal as refused:
-                # Such as after the database was restored from a backup.
-                log.warning("feed.began_anew", newest=self._newest, error=str(refused))
-                began_anew()
-                return
-            await asyncio.sleep(0 if is_full else POLL_SECONDS)
+                await asyncio.sleep(0 if is_full else POLL_SECONDS)
+        except Refusal as refused:
+            # The database does not have the events any more that were read, as after a backup was restored.
+            log.warning("feed.began_anew", newest=self._newest, error=str(refused))
+        finally:
+            if self._poller is asyncio.current_task():
+                ended()
 
     async def _read(self) -> bool:
         """Read the events that are new. Return whether there may be more."""
@@ -110,12 +110,9 @@ class Tail:
         self._add(map(StreamedEvent.of, page.events))
         if page.events:
             self._newest = page.read_up_to
-            self._wake()
+            moved, self._moved = self._moved, asyncio.Event()
+            moved.set()
         return page.read_up_to < page.newest
-
-    def _wake(self) -> None:
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
 
     def _add(self, events: Iterable[StreamedEvent]) -> None:
         for event in events:

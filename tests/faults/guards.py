@@ -235,6 +235,14 @@ MUTANTS = (
     ),
     Mutant(
         guard="feed",
+        title="positions are the ids of the outbox rows",
+        path="domain/feed/append.py",
+        text="            _last_position + func.row_number().over(order_by=outbox.c.id),\n",
+        without="            outbox.c.id,\n",
+        noticed_by=f"{FEED}/test_append.py::test_an_event_whose_reservation_committed_late_comes_after_those_that_were_read_before",
+    ),
+    Mutant(
+        guard="feed",
         title="an event is appended again",
         path="domain/feed/append.py",
         text="        .where(_position_of_same.scalar_subquery().is_(None)),\n",
