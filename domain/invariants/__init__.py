@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy.orm import Session
 
-from domain.invariants import items, outbox, reservations, schema
+from domain.invariants import feed, items, outbox, reservations, schema
 from domain.invariants.invariant import Finding, Invariant, check
 
 __all__ = ["INVARIANTS", "Finding", "Invariant", "examine"]
 
-INVARIANTS = (*items.INVARIANTS, *reservations.INVARIANTS, *outbox.INVARIANTS)
+INVARIANTS = (*items.INVARIANTS, *reservations.INVARIANTS, *outbox.INVARIANTS, *feed.INVARIANTS)
 
 
 def examine(session: Session, *, routed: Collection[str] | None = None) -> Sequence[Finding]:

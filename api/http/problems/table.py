@@ -61,10 +61,7 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
             ' destination with url = "feed:" to the routes file.'
         ),
         when="The feed is read, and no destination has the URL `feed:`.",
-        remedy=(
-            'Whoever runs Holdfast adds a destination with `url = "feed:"` to the file that `HOLDFAST_ROUTES` names,'
-            " and restarts all processes."
-        ),
+        remedy="Whoever runs Holdfast adds a destination with the URL `feed:` to the routes file.",
     ),
     errors.PositionGone: ProblemType(
         status=410,
