@@ -9,7 +9,6 @@ from collections import Counter as Occurrences
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
-import structlog
 from litestar import Response
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
@@ -30,6 +29,9 @@ HEARTBEAT_SECONDS = 15.0
 
 #: A reader that does not take the next part of its stream within this time is disconnected. It may come back.
 SEND_SECONDS = 20.0
+
+#: The end of a stream is sent within this time, or not at all: the process may be stopping.
+END_SECONDS = 1.0
 
 #: A stream is sent in parts of about this size.
 PART_BYTES = 65_536
@@ -55,8 +57,6 @@ CUT_OFF = Counter(
     "holdfast_feed_streams_cut_off",
     f"Streams of the feed that were ended because their reader took nothing for {SEND_SECONDS:g} s.",
 )
-
-log = structlog.get_logger()
 
 
 class SlowReader(Exception):
@@ -129,7 +129,7 @@ class Stream:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if not scope.get("is_head"):
                 await self._run(receive, send)
-            await _send(send, b"", more=False)
+            await _send(send, b"", within=END_SECONDS, more=False)
         except SlowReader:
             # Without its end, so that the server closes the connection.
             CUT_OFF.inc()
@@ -149,18 +149,18 @@ class Stream:
             raise result
 
     async def _follow(self, send: Send) -> None:
-        await _send(send, b"retry: %d\n" % random.randint(*RETRY_MILLISECONDS))
+        await _send(send, b"retry: %d\n" % random.randint(*RETRY_MILLISECONDS), within=SEND_SECONDS)
         events = self._first
         while True:
             for part in _parts(events):
-                await _send(send, part)
+                await _send(send, part, within=SEND_SECONDS)
             events = await self._reader.next(HEARTBEAT_SECONDS)
 
 
-async def _send(send: Send, part: bytes, *, more: bool = True) -> None:
-    """Send a part of a stream. Raises SlowReader if it is not taken in time."""
+async def _send(send: Send, part: bytes, *, within: float, more: bool = True) -> None:
+    """Send a part of a stream. Raises SlowReader if it is not taken within that time, in seconds."""
     try:
-        async with asyncio.timeout(SEND_SECONDS):
+        async with asyncio.timeout(within):
             await send({"type": "http.response.body", "body": part, "more_body": more})
     except TimeoutError:
         raise SlowReader from None

@@ -3,6 +3,7 @@
 from threading import Event
 
 import pytest
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import Session
 
 from domain import feed
@@ -13,6 +14,7 @@ from domain.outbox.operations.replay import replay
 from domain.outbox.operations.selection import Among, Selection
 from domain.runtime.errors import ConfigurationError
 from tests.conftest import OpenRelay
+from tests.support.broken_tables import missing
 from tests.support.builders import some_settings
 from tests.support.feed import feed_rows, positions
 from tests.support.operations import ENTRY
@@ -73,6 +75,18 @@ def test_a_worker_that_lost_its_lease_appends_nothing(relay_to: OpenRelay) -> No
 
     assert relay.run() == Tally(tried=1, fenced=1)
     assert (states(relay.db), positions(relay.db)) == (["ready"], [])
+
+
+def test_events_spend_no_attempt_while_the_database_is_not_migrated(relay_to: OpenRelay) -> None:
+    relay = relay_to(a_feed())
+    (row,) = recorded_for(relay.db, an_aggregate())
+
+    with missing(relay.db, "feed_events", "event_id"), pytest.raises(ProgrammingError):
+        relay.run()
+
+    assert (states(relay.db, row), rows(relay.db)[0].attempts) == (["ready"], 0)
+    time_passes(relay.db)
+    assert relay.run() == Tally(tried=1, processed=1)
 
 
 def test_rows_and_events_are_written_together_or_not_at_all(
