@@ -20,6 +20,10 @@ from api.bulkheads import Bulkhead, ClientBulkhead, Limits
 from api.calendars import examples as calendars_examples
 from api.calendars import routes as calendars
 from api.doorbell import Doorbell
+from api.feed import examples as feed_examples
+from api.feed import routes as feed
+from api.feed.streams import Streams
+from api.feed.tail import Tail
 from api.group_commit import GroupCommit
 from api.group_commit.writers import COMMIT_SECONDS
 from api.health import examples as health_examples
@@ -39,6 +43,7 @@ from api.reference import viewer
 from api.reservations import examples as reservations_examples
 from api.reservations import routes as reservations
 from api.reservations.metadata import MetadataSchema
+from api.stopping import before_stopping
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.outbox.operations.status_cache import StatusCache
@@ -59,6 +64,10 @@ BULKHEADS: Mapping[str, Limits] = {
     "reads": Limits(threads=2),
     # These may compute for long, for each page of 1,000 rows.
     "lists": Limits(threads=3, processors=0.3),
+    # Pages of the feed, and streams that have fallen behind its tail.
+    "feed_pages": Limits(threads=2, processors=0.3),
+    # The poller of the feed, of which there is one.
+    "feed_tail": Limits(threads=1),
     # These lock a reservation, or nothing.
     "changes": Limits(threads=3, lock_milliseconds=RESERVATION_LOCK_MILLISECONDS, locked=LOCKED),
     # These lock an item, which others may have locked for long.
@@ -77,6 +86,7 @@ ROUTES: Sequence[HTTPRouteHandler] = (
     *reservations.ROUTES,
     *calendars.ROUTES,
     *outbox.ROUTES,
+    *feed.ROUTES,
     *health.ROUTES,
     *reference.ROUTES,
 )
@@ -87,6 +97,7 @@ OPERATIONS: Mapping[str, Shown] = {
     **reservations_examples.OPERATIONS,
     **calendars_examples.OPERATIONS,
     **outbox_examples.OPERATIONS,
+    **feed_examples.OPERATIONS,
     **health_examples.OPERATIONS,
 }
 
@@ -109,17 +120,18 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
     brief_db, patient_db = (database.sessions(_writer_engine(settings)) for _ in range(2))
     act = partial(reserve, routes=routes)
     group_commit = GroupCommit(brief_db, patient_db, act, queue_limit=settings.queue_limit, committed=doorbell.wake)
+    streams = Streams(Tail(bulkheads["feed_tail"]))
     app = Litestar(
         # In a router, because handlers of the same path that are registered one by one are registered twice, and
         # then run in a thread within a thread.
         route_handlers=[Router("/", route_handlers=ROUTES)],
-        lifespan=[_running(doorbell, group_commit, bulkheads.values(), [brief_db, patient_db])],
+        lifespan=[_running(doorbell, group_commit, streams, bulkheads.values(), [brief_db, patient_db])],
         dependencies={
             "doorbell": _given(doorbell),
             "routes": _given(routes),
             **{kind: _for_client(bulkhead) for kind, bulkhead in bulkheads.items()},
         },
-        state=_state(settings, group_commit, bulkheads),
+        state=_state(settings, group_commit, streams, bulkheads),
         exception_handlers=EXCEPTION_HANDLERS,
         before_request=_before,
         before_send=[metrics.count],
@@ -150,10 +162,11 @@ def _writer_engine(settings: Settings) -> Engine:
     return database.connect(settings, connections=1, checked=False, transaction_seconds=COMMIT_SECONDS, by_index=True)
 
 
-def _state(settings: Settings, group_commit: GroupCommit, bulkheads: Mapping[str, Bulkhead]) -> State:
+def _state(settings: Settings, group_commit: GroupCommit, streams: Streams, bulkheads: Mapping[str, Bulkhead]) -> State:
     """Return what handlers read from `request.app.state`."""
     state = {
         "group_commit": group_commit,
+        "streams": streams,
         "explanations": bulkheads["explanations"],
         "hold_lifetime": timedelta(seconds=settings.hold_seconds),
         "requires_keys": settings.require_idempotency_keys,
@@ -165,6 +178,7 @@ def _state(settings: Settings, group_commit: GroupCommit, bulkheads: Mapping[str
 def _running(
     doorbell: Doorbell,
     group_commit: GroupCommit,
+    streams: Streams,
     bulkheads: Collection[Bulkhead],
     writer_dbs: Sequence[sessionmaker[Session]],
 ) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
@@ -174,7 +188,9 @@ def _running(
     async def running(_: Litestar) -> AsyncIterator[None]:
         doorbell.start()
         group_commit.start()
-        yield
+        with before_stopping(streams.stop):
+            yield
+        streams.stop()
         await group_commit.close()
         for bulkhead in bulkheads:
             await asyncio.to_thread(bulkhead.close)

@@ -75,7 +75,7 @@ class Environment:
         with self.connect() as connection:
             connection.execute("""
                 TRUNCATE items, reservations, reservation_lines, reservation_history, calendar_occupancies,
-                    idempotency_requests, outbox
+                    idempotency_requests, outbox, feed_events
                 RESTART IDENTITY
             """)
             # The ids start again at 1, so a low watermark of the run before would hide new rows.

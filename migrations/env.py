@@ -10,7 +10,7 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
 
-from domain import idempotency, items, outbox, reservations  # noqa: F401 - their tables are in the metadata
+from domain import feed, idempotency, items, outbox, reservations  # noqa: F401 - their tables are in the metadata
 from domain.runtime import database
 from domain.runtime.settings import Settings
 from migrations import locks

@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from datetime import timedelta
 from types import FrameType
 
 import dramatiq
@@ -29,6 +28,7 @@ from domain.runtime.wakeups import (
 from worker import maintenance
 from worker.app import App, open_app
 from worker.broker import DOWN, connect
+from worker.maintenance import Retention
 from worker.ordering import calling_threads
 from worker.relay.tally import Tally
 
@@ -150,8 +150,7 @@ def expire_reservations() -> None:
 @dramatiq.actor(broker=broker, actor_name=PRUNE, queue_name=MAINTENANCE, throws=OperationalError)
 def prune() -> None:
     """Delete what has been kept long enough."""
-    retention = timedelta(days=settings.outbox_retention_days)
-    maintenance.prune(running.app.db, running.app.relay.stopping, outbox_retention=retention, seconds=PRUNE_SECONDS)
+    maintenance.prune(running.app.db, running.app.relay.stopping, Retention.of(settings), seconds=PRUNE_SECONDS)
 
 
 @dramatiq.actor(broker=broker, actor_name=RESET_LOW_WATERMARKS, queue_name=MAINTENANCE, throws=OperationalError)

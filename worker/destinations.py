@@ -36,12 +36,17 @@ class Destination(Protocol):
 
 
 @runtime_checkable
-class Step(Destination, Protocol):
-    """A destination whose answers change reservations."""
+class WithEffects(Destination, Protocol):
+    """A destination with effects in our own database: a step, whose answers change reservations, or the feed."""
 
     def apply(self, session: Session, settlement: Settlement) -> None:
-        """Write the effects of the answers, in the transaction that settles their rows."""
+        """Write the effects of a batch, in the transaction that settles its rows."""
         ...
+
+
+@runtime_checkable
+class Step(WithEffects, Protocol):
+    """A destination whose answers change reservations."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,7 @@ REDIS = Kind("worker.sinks.redis", "RedisStream")
 SINKS: Mapping[str, Kind] = {
     "log": Kind("worker.sinks.log", "Log"),
     "null": Kind("worker.sinks.null", "Null"),
+    "feed": Kind("worker.sinks.feed", "Feed"),
     "http": WEBHOOK,
     "https": WEBHOOK,
     "sqs": Kind("worker.sinks.sqs.sink", "Sqs", extra="sqs"),

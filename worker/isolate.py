@@ -12,6 +12,7 @@ import structlog
 
 from domain.outbox import Failed, Outcome, Row, Unreachable
 from domain.runtime.database import trouble
+from domain.runtime.schema import lacks_schema
 
 Result = TypeVar("Result")
 
@@ -53,12 +54,12 @@ def isolate_call(call: Future[Result]) -> Result | Broken:
 def isolate_effects(commit: Callable[[], Result]) -> Result | Broken:
     """Commit a transaction with effects. If an effect raises, the transaction is rolled back.
 
-    A transient database error is raised again.
+    A transient database error is raised again, and so is the lack of a table: no event is the cause of these.
     """
     try:
         return commit()
     except Exception as error:
-        if trouble(error):
+        if trouble(error) or lacks_schema(error):
             raise
         log.exception("outbox.effect_broke")
         return Broken(_message(error))

@@ -7,14 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import Self
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain import idempotency, outbox, reservations
+from domain import feed, idempotency, outbox, reservations
 from domain.outbox import Routes
 from domain.runtime.pruning import BEGINNING, Prune
+from domain.runtime.settings import Settings
 
 #: Holds that are expired in one transaction. Their items stay locked for about as long as a large
 #: set of new reservations would lock them.
@@ -55,12 +57,27 @@ def expire(
     return expired
 
 
-def kinds(*, outbox_retention: timedelta) -> Mapping[str, Prune]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long rows are kept that are not needed any more."""
+
+    outbox: timedelta
+    feed: timedelta
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        return cls(
+            outbox=timedelta(days=settings.outbox_retention_days), feed=timedelta(days=settings.feed_retention_days)
+        )
+
+
+def kinds(retention: Retention) -> Mapping[str, Prune]:
     """Return what is pruned, by the name of one row of each kind."""
     return {
         "idempotency key": idempotency.prune,
-        "delivered row": partial(outbox.prune_delivered, older_than=outbox_retention),
-        "discarded row": partial(outbox.prune_discarded, older_than=outbox_retention),
+        "delivered row": partial(outbox.prune_delivered, older_than=retention.outbox),
+        "discarded row": partial(outbox.prune_discarded, older_than=retention.outbox),
+        "feed event": partial(feed.prune, older_than=retention.feed),
     }
 
 
@@ -75,8 +92,8 @@ class Pruning:
 def prune(
     db: sessionmaker[Session],
     stopping: threading.Event,
+    retention: Retention,
     *,
-    outbox_retention: timedelta,
     seconds: float = float("inf"),
     progress: Callable[[Mapping[str, int]], None] = lambda _: None,
 ) -> Pruning:
@@ -86,7 +103,7 @@ def prune(
     run, and its error is raised when the others are done.
     """
     deadline = time.monotonic() + seconds
-    turns = _Turns(kinds(outbox_retention=outbox_retention))
+    turns = _Turns(kinds(retention))
     while turns.waiting and not stopping.is_set() and (begun := time.monotonic()) < deadline:
         if turns.take(db):
             progress(turns.deleted)

@@ -94,6 +94,14 @@ SENT_REQUEST_ID = Parameter(
     schema=Schema(type=OpenAPIType.STRING),
 )
 
+LAST_EVENT_ID = Parameter(
+    name="Last-Event-ID",
+    param_in="header",
+    description="The `id` of the last event seen. Clients of streams send it when they connect again. It counts for"
+    " more than `after`",
+    schema=Schema(type=OpenAPIType.STRING, pattern="^[0-9]{1,18}$"),
+)
+
 
 def _header(description: str) -> OpenAPIHeader:
     return OpenAPIHeader(description=description, schema=Schema(type=OpenAPIType.STRING))

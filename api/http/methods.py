@@ -17,7 +17,7 @@ def prepare(scope: Scope, send: Send) -> Send:
     """Return the `send` for a request. One for HEAD is made one for GET, whose answer is sent without its content."""
     if scope["method"] != "HEAD":
         return send
-    scope["method"] = "GET"
+    scope["method"], scope["is_head"] = "GET", True
 
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.body":

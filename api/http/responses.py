@@ -68,6 +68,8 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
         errors.UnknownReservation(RESERVATION_ID),
         errors.UnknownDestination("partners", "log, partner"),
         errors.NotInOutbox(RESERVATION_ID),
+        errors.NoFeed(),
+        errors.PositionGone(17, 1_041),
         errors.SoldOut(SKU, asked=3, available_quantity=1),
         errors.NotFree(
             SKU,

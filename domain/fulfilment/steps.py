@@ -1,5 +1,6 @@
 """The steps: destinations whose answers change reservations, and the routes with them."""
 
+from domain import feed
 from domain.events.validation import event_types
 from domain.outbox import Route, Routes, routes_file
 from domain.reservations.events import RESERVATION_CONFIRM, RESERVATION_RELEASE
@@ -12,13 +13,16 @@ CONFIRMATION = "confirmation"
 #: Events that ask for something to be done.
 STEP_TYPES = frozenset({RESERVATION_CONFIRM, RESERVATION_RELEASE})
 
+#: The sinks without a routes file.
+DEFAULT = (Route(name="log", url="log:"), feed.FEED)
+
 #: Rows of a step that are fetched together: few enough that a batch is answered well within its lease.
 BATCH_SIZE = 100
 
 
 def load_routes(settings: Settings) -> Routes:
-    """Return the sinks of the routes file, or `log:` without one, and the steps. Raises ConfigurationError."""
-    sinks = routes_file.load(settings.routes_file) if settings.routes_file else [Route(name="log", url="log:")]
+    """Return the sinks of the routes file, or DEFAULT without one, and the steps. Raises ConfigurationError."""
+    sinks = routes_file.load(settings.routes_file) if settings.routes_file else DEFAULT
     steps = _steps(settings)
     taken = {step.name for step in steps} & {sink.name for sink in sinks}
     if taken:
@@ -28,6 +32,7 @@ def load_routes(settings: Settings) -> Routes:
         )
     routes = Routes(sinks, steps, STEP_TYPES)
     _require_known_events(routes)
+    feed.require_one(routes)
     return routes
 
 

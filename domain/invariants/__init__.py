@@ -4,12 +4,18 @@ from collections.abc import Collection, Sequence
 
 from sqlalchemy.orm import Session
 
-from domain.invariants import calendars, items, outbox, reservations, schema
+from domain.invariants import calendars, feed, items, outbox, reservations, schema
 from domain.invariants.invariant import Finding, Invariant, check
 
 __all__ = ["INVARIANTS", "Finding", "Invariant", "examine"]
 
-INVARIANTS = (*items.INVARIANTS, *calendars.INVARIANTS, *reservations.INVARIANTS, *outbox.INVARIANTS)
+INVARIANTS = (
+    *items.INVARIANTS,
+    *calendars.INVARIANTS,
+    *reservations.INVARIANTS,
+    *outbox.INVARIANTS,
+    *feed.INVARIANTS,
+)
 
 
 def examine(session: Session, *, routed: Collection[str] | None = None) -> Sequence[Finding]:

@@ -1,7 +1,7 @@
 """The statement that reads a page of reservations: about as many rows as it shows, however many others there are.
 
 PostgreSQL's statistics play no part in it. Whatever they say, one index only has the order that a part of the statement
-asks for, and `READ_BY_INDEX` leaves no other way of reading.
+asks for, and `READ_IN_INDEX_ORDER` leaves no other way of reading.
 """
 
 from collections.abc import Sequence
@@ -44,22 +44,6 @@ from domain.reservations.table import (
     status_by_now,
 )
 from domain.runtime.database import arrays, lists
-
-READ_BY_INDEX = select(
-    *(
-        func.set_config(setting, "off", True)
-        for setting in (
-            "enable_seqscan",
-            "enable_bitmapscan",
-            "enable_sort",
-            "enable_incremental_sort",
-            "enable_hashjoin",
-            "enable_mergejoin",
-            # The page itself is sorted all the same. Before PostgreSQL 18 that seems so expensive that it is compiled.
-            "jit",
-        )
-    )
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from domain.reservations.table import (
     reservations,
     status_by_now,
 )
+from domain.runtime.database import READ_IN_INDEX_ORDER
 from domain.runtime.errors import UnknownReservation
 from domain.runtime.identity import HIGHEST_ID, LOWEST_ID, lowest_id
 
@@ -102,7 +103,7 @@ def find(session: Session, wanted: Filter, *, before_id: UUID | None = None, lim
     A page may be shorter, even empty, and have a `next_before` all the same: see MAX_PAGE_BYTES and MAX_PASSED_OVER.
     For the rest of the transaction, PostgreSQL reads by indexes only.
     """
-    session.execute(listing.READ_BY_INDEX)
+    session.execute(READ_IN_INDEX_ORDER)
     values = _values(session, wanted)
     if values is None:
         return Page((), None)
@@ -129,7 +130,7 @@ def find_overlapping(
 
     The time of making is not looked at. As with `find`, a page may be shorter, and have a `next_after` all the same.
     """
-    session.execute(listing.READ_BY_INDEX)
+    session.execute(READ_IN_INDEX_ORDER)
     values = _values(session, wanted)
     if values is None:
         return WindowPage((), None)

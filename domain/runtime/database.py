@@ -1,5 +1,6 @@
 """PostgreSQL: connecting, the clock, bulk writing, errors. It is the only server that the domain speaks to."""
 
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -113,6 +114,25 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
 CLOCK = func.statement_timestamp()
 
 
+#: Has the statements of a transaction read by indexes and in their order, wherever that is possible: while statistics
+#: are old, PostgreSQL takes a large table for an empty one, and may read and sort all of it.
+READ_IN_INDEX_ORDER = select(
+    *(
+        func.set_config(setting, "off", True)
+        for setting in (
+            "enable_seqscan",
+            "enable_bitmapscan",
+            "enable_sort",
+            "enable_incremental_sort",
+            "enable_hashjoin",
+            "enable_mergejoin",
+            # A page itself is sorted all the same. Before PostgreSQL 18 that seems so expensive that it is compiled.
+            "jit",
+        )
+    )
+)
+
+
 def now(session: Session) -> datetime:
     """Return the database's clock at this moment, not at the start of the transaction."""
     moment: datetime = session.execute(select(func.clock_timestamp())).scalar_one()
@@ -125,7 +145,10 @@ def lock_at_most(session: Session, milliseconds: int) -> None:
 
 
 def read_by_index(session: Session) -> None:
-    """Let PostgreSQL use an index wherever there is one, until the transaction ends: it may take a table for empty."""
+    """Let PostgreSQL use an index wherever there is one, until the transaction ends: it may take a table for empty.
+
+    What is read page by page uses `READ_IN_INDEX_ORDER`.
+    """
     session.execute(select(func.set_config("enable_seqscan", "off", True)))
 
 
@@ -220,6 +243,11 @@ def records(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> Ta
     shape = (column(name, kind) for name, kind in columns.items())
     given = cast(bindparam(name, type_=Text), JSON)
     return func.json_to_recordset(given).table_valued(*shape, name=name).render_derived(name, with_types=True)
+
+
+def like(pattern: str) -> str:
+    """Return a pattern with `*` for any characters as one of LIKE, whose escape character is a backslash."""
+    return re.sub(r"([\\%_])", r"\\\1", pattern).replace("*", "%")
 
 
 def constraint_of(error: IntegrityError) -> str | None:

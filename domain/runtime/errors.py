@@ -3,11 +3,13 @@
 HoldfastError
 ├── Refusal                 the answer is no, and nothing has changed
 │   ├── Invalid
+│   ├── NoFeed
 │   ├── NotFound
 │   │   ├── UnknownItem
 │   │   ├── UnknownReservation
 │   │   ├── UnknownDestination
-│   │   └── NotInOutbox
+│   │   ├── NotInOutbox
+│   │   └── PositionGone
 │   └── Conflict            the request contradicts the present state
 │       ├── SoldOut
 │       ├── NotFree
@@ -81,6 +83,11 @@ class Invalid(Refusal):
 
 
 @dataclass(eq=False)
+class NoFeed(Refusal):
+    """Raised when the feed is read and no destination appends events to it."""
+
+
+@dataclass(eq=False)
 class UnknownItem(NotFound):
     """Raised when no item has the given id (a number) or sku (text)."""
 
@@ -123,6 +130,18 @@ class NotInOutbox(NotFound):
     @property
     def field(self) -> str:
         return "subject_id"
+
+
+@dataclass(eq=False)
+class PositionGone(NotFound):
+    """Raised when events after the position `after` of the feed were pruned. `oldest` is the first that there is."""
+
+    after: int
+    oldest: int
+
+    @property
+    def field(self) -> str:
+        return "after"
 
 
 @dataclass(eq=False)

@@ -6,7 +6,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 #: The migration that this code needs. Revisions are numbers of four digits, in one line.
-SCHEMA_VERSION = "0009"
+SCHEMA_VERSION = "0010"
 
 
 #: The codes of PostgreSQL for a table and for a column that do not exist.

@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     worker_metrics_port: int = Field(default=9191, ge=0, le=65_535, alias="WORKER_METRICS_PORT")
     scheduler_metrics_port: int = Field(default=9192, ge=0, le=65_535, alias="SCHEDULER_METRICS_PORT")
     outbox_retention_days: float = Field(default=7.0, gt=0, le=36_500, alias="OUTBOX_RETENTION_DAYS")
+    #: A month, as the advice to consumers is about the ids that they keep.
+    feed_retention_days: float = Field(default=30.0, gt=0, le=36_500, alias="FEED_RETENTION_DAYS")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", alias="LOG_LEVEL")
 
     @field_validator("database_url")

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from tests.conformance.amqp import AmqpHarness
+from tests.conformance.feed import FeedHarness
 from tests.conformance.harness import Harness, Trouble
 from tests.conformance.kafka import KafkaHarness
 from tests.conformance.log import LogHarness
@@ -12,6 +13,7 @@ from tests.conformance.webhook import WebhookHarness
 
 HARNESSES: Mapping[str, type[Harness]] = {
     "log": LogHarness,
+    "feed": FeedHarness,
     "webhook": WebhookHarness,
     "redis": RedisHarness,
     "sqs": SqsHarness,

@@ -182,7 +182,9 @@ def test_the_demo_delivers_to_the_partner_with_the_secret_that_it_has(monkeypatc
     monkeypatch.setenv("PARTNERS_PORT", "8123")
     path = ROOT / "examples" / "partners" / "routes.toml"
 
-    log, partner = routes_file.load(path)
+    log, feed, partner = routes_file.load(path)
+
+    assert feed.url == "feed:"
 
     assert (log.url, partner.url, partner.secret) == ("log:", "http://127.0.0.1:8123/webhooks", (DEMO_SECRET,))
     assert partner.events == ("booking.*",)

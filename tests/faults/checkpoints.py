@@ -26,6 +26,7 @@ from domain.runtime.pruning import Pruned
 from tests.support.operations import ENTRY
 from worker import maintenance
 from worker.app import App
+from worker.maintenance import Retention
 from worker.relay.lane_run import LaneBatch, LaneRun
 from worker.relay.relay import Relay
 from worker.sinks.log import Log
@@ -36,7 +37,7 @@ from worker.steps.confirmation import ConfirmationStep
 ENOUGH_ROWS = 2
 
 #: Rows that were delivered longer ago than this are pruned.
-RETENTION = timedelta(days=7)
+RETENTION = Retention(outbox=timedelta(days=7), feed=timedelta(days=7))
 
 #: How many rows are replayed.
 REPLAYED = 5
@@ -197,7 +198,7 @@ def drain(app: App) -> None:
 
 
 def prune(app: App) -> None:
-    maintenance.prune(app.db, app.relay.stopping, outbox_retention=RETENTION)
+    maintenance.prune(app.db, app.relay.stopping, RETENTION)
 
 
 def replay_some(app: App) -> None:

@@ -6,6 +6,8 @@ from tests.faults.mutant import Mutant
 
 DELIVERY, RELAY = "tests/domain/outbox/delivery", "tests/worker/relay"
 
+FEED = "tests/domain/feed"
+
 MODELS = ("tests/domain/outbox/test_outbox_model.py", f"{RELAY}/test_relay_model.py")
 
 #: The tests that must notice when a guard is missing. They start no processes.
@@ -31,6 +33,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         *MODELS,
     ),
     "skip-locked": (f"{DELIVERY}/test_claim.py", f"{DELIVERY}/test_lanes.py", f"{RELAY}/test_leases.py"),
+    "feed": (f"{FEED}/test_append.py", f"{FEED}/test_pages.py", f"{FEED}/test_prune.py"),
     "event-id": (
         "tests/domain/outbox/test_record.py",
         "tests/worker/sinks/test_log.py",
@@ -221,6 +224,46 @@ MUTANTS = (
         text="sent = [row for row in batch.rows if row.waits_until is None]",
         without="sent = batch.rows",
         noticed_by=f"{RELAY}/test_relay.py::test_a_failed_event_is_tried_again_later_and_before_the_next_one_of_its_aggregate",
+    ),
+    Mutant(
+        guard="feed",
+        title="positions are given without the lock",
+        path="domain/feed/append.py",
+        text="    session.execute(_LOCK)\n",
+        without="",
+        noticed_by=f"{FEED}/test_append.py::test_no_event_becomes_visible_before_an_event_with_a_lower_position",
+    ),
+    Mutant(
+        guard="feed",
+        title="positions are the ids of the outbox rows",
+        path="domain/feed/append.py",
+        text="            _last_position + func.row_number().over(order_by=outbox.c.id),\n",
+        without="            outbox.c.id,\n",
+        noticed_by=f"{FEED}/test_append.py::test_an_event_whose_reservation_committed_late_comes_after_those_that_were_read_before",
+    ),
+    Mutant(
+        guard="feed",
+        title="an event is appended again",
+        path="domain/feed/append.py",
+        text="        .where(_position_of_same.scalar_subquery().is_(None)),\n",
+        without="        ,\n",
+        noticed_by=f"{FEED}/test_append.py::test_an_event_that_is_in_the_feed_is_not_appended_again_and_leaves_no_gap",
+    ),
+    Mutant(
+        guard="feed",
+        title="events that were pruned are skipped silently",
+        path="domain/feed/pages.py",
+        text="if after is not None and after != last and following != after + 1:",
+        without="if after is not None and after > last:",
+        noticed_by=f"{FEED}/test_pages.py::test_a_reader_whose_next_event_was_pruned_is_refused_and_sees_the_oldest_position",
+    ),
+    Mutant(
+        guard="feed",
+        title="two that prune at the same time share the work",
+        path="domain/feed/prune.py",
+        text=".with_for_update()",
+        without=".with_for_update(skip_locked=True)",
+        noticed_by=f"{FEED}/test_prune.py::test_two_transactions_that_prune_at_the_same_time_leave_no_hole",
     ),
     Mutant(
         guard="skip-locked",

@@ -72,7 +72,7 @@ def _check_that_pruning_ends(environment: Environment, target: Target) -> None:
 
     def is_gone() -> bool:
         if not survives:
-            maintenance.prune(environment.cluster.db, threading.Event(), outbox_retention=RETENTION)
+            maintenance.prune(environment.cluster.db, threading.Event(), RETENTION)
         return environment.history() <= KEPT
 
     wait_until("all that is old is pruned", is_gone)

@@ -15,7 +15,7 @@ from sqlalchemy import Engine, create_engine, func, inspect, make_url, select, t
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
-from domain import idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
+from domain import feed, idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
 from domain.runtime.database import metadata
 from domain.runtime.schema import SCHEMA_VERSION
 from domain.runtime.settings import ROOT

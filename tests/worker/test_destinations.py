@@ -25,6 +25,7 @@ def opened(url: str, **fields: object) -> Destination:
     [
         ("log:", "Log"),
         ("null:", "Null"),
+        ("feed:", "Feed"),
         ("http://a.example/", "Webhook"),
         ("https://a.example", "Webhook"),
         ("sqs://sqs.eu-west-1.amazonaws.com/123456789012/bookings", "Sqs"),

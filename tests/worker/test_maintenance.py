@@ -15,8 +15,10 @@ from domain.runtime.pruning import PRUNE_BATCH
 from tests.support.builders import ROUTES, Db, a_request, an_item, available, reserve
 from tests.support.waiting import wait_until
 from worker import maintenance
+from worker.maintenance import Retention
 
 WEEK = timedelta(days=7)
+RETENTION = Retention(outbox=WEEK, feed=WEEK)
 
 #: More old rows than one batch deletes.
 OLD_ROWS = 4 * PRUNE_BATCH
@@ -36,6 +38,12 @@ DISCARDED_LONG_AGO = """
     INSERT INTO outbox (event_id, destination, lane, aggregate_id, type, payload, dead_at, discarded_at)
     SELECT gen_random_uuid(), 'shop', 0, gen_random_uuid(), 'booking.created', '{}', now(), now() - interval '8 days'
     FROM generate_series(1, :count)
+"""
+
+APPENDED_LONG_AGO = """
+    INSERT INTO feed_events (position, event_id, type, aggregate_id, payload, created_at, appended_at)
+    SELECT n, gen_random_uuid(), 'booking.created', gen_random_uuid(), '{}', now(), now() - interval '8 days'
+    FROM generate_series(1, :count) AS n
 """
 
 PENDING = """
@@ -58,11 +66,11 @@ def remaining(db: Db) -> tuple[int, int]:
 
 
 def pruned(db: Db, stopping: threading.Event | None = None, *, seconds: float = float("inf")) -> maintenance.Pruning:
-    return maintenance.prune(db, stopping or threading.Event(), outbox_retention=WEEK, seconds=seconds)
+    return maintenance.prune(db, stopping or threading.Event(), RETENTION, seconds=seconds)
 
 
-def of_each_kind(keys: int = 0, delivered: int = 0, discarded: int = 0) -> Mapping[str, int]:
-    return {"idempotency key": keys, "delivered row": delivered, "discarded row": discarded}
+def of_each_kind(keys: int = 0, delivered: int = 0, discarded: int = 0, feed: int = 0) -> Mapping[str, int]:
+    return {"idempotency key": keys, "delivered row": delivered, "discarded row": discarded, "feed event": feed}
 
 
 @pytest.fixture
@@ -124,11 +132,13 @@ def test_every_kind_is_pruned_to_its_end_and_nothing_else(db: Db) -> None:
     insert(db, OLD_KEYS, 10)
     insert(db, DELIVERED_LONG_AGO, 2 * PRUNE_BATCH + 7)
     insert(db, DISCARDED_LONG_AGO, PRUNE_BATCH + 2)
+    insert(db, APPENDED_LONG_AGO, 4)
     insert(db, PENDING, 1)
 
     run = pruned(db)
 
-    assert run == maintenance.Pruning(of_each_kind(10, 2 * PRUNE_BATCH + 7, PRUNE_BATCH + 2), complete=True)
+    # The newest event of the feed stays, so that positions do not begin anew.
+    assert run == maintenance.Pruning(of_each_kind(10, 2 * PRUNE_BATCH + 7, PRUNE_BATCH + 2, 3), complete=True)
     assert remaining(db) == (0, 1)
 
 
@@ -138,7 +148,7 @@ def test_kinds_take_turns_one_batch_each(db: Db) -> None:
     insert(db, DISCARDED_LONG_AGO, 3)
     seen: list[Mapping[str, int]] = []
 
-    maintenance.prune(db, threading.Event(), outbox_retention=WEEK, progress=lambda deleted: seen.append(dict(deleted)))
+    maintenance.prune(db, threading.Event(), RETENTION, progress=lambda deleted: seen.append(dict(deleted)))
 
     assert seen == [
         of_each_kind(PRUNE_BATCH),

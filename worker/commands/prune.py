@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Mapping
-from datetime import timedelta
 
 import rich_click as click
 
@@ -12,11 +11,11 @@ from worker.commands import command_line, options
 from worker.commands.command_line import DONE, Command
 from worker.commands.output import print_json, progress, rows
 from worker.commands.runner import opened, stoppable
-from worker.maintenance import Pruning, plural
+from worker.maintenance import Pruning, Retention, plural
 
 MEMBERS = (
-    "deleted (the numbers of idempotency_keys, delivered_rows and discarded_rows) and complete (whether nothing that is"
-    " old enough remained)."
+    "deleted (the numbers of idempotency_keys, delivered_rows, discarded_rows and feed_events) and complete (whether"
+    " nothing that is old enough remained)."
 )
 
 
@@ -32,9 +31,10 @@ MEMBERS = (
 def prune(seconds: int | None, as_json: bool) -> int:
     """Delete what has been kept long enough, once.
 
-    That is idempotency keys that are older than a day, and outbox rows that were delivered or discarded more than
-    OUTBOX_RETENTION_DAYS ago. It is for cron: it does the work of the workers, and may run beside them and beside
-    itself. After each batch it rests for a while, so that it does not slow down anybody else.
+    That is idempotency keys that are older than a day, outbox rows that were delivered or discarded more than
+    OUTBOX_RETENTION_DAYS ago, and events that have been in the feed for more than FEED_RETENTION_DAYS. It is for cron:
+    it does the work of the workers, and may run beside them and beside itself. After each batch it rests for a while,
+    so that it does not slow down anybody else.
     """
     with opened("What was not deleted yet is deleted by the next run.") as (db, _):
         stopping = threading.Event()
@@ -43,7 +43,7 @@ def prune(seconds: int | None, as_json: bool) -> int:
             run = maintenance.prune(
                 db,
                 stopping,
-                outbox_retention=timedelta(days=Settings.load().outbox_retention_days),
+                Retention.of(Settings.load()),
                 seconds=seconds or float("inf"),
                 progress=lambda deleted: advance(text=f"Pruning: {_describe(deleted)}"),
             )

@@ -1,4 +1,4 @@
-"""The settler of a destination: it settles deliveries, together with the effects of a step."""
+"""The settler of a destination: it settles deliveries, together with their effects in our own database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.outbox import Delivery, Failed, LeasedLane, RetryPolicy, Settlement
-from worker.destinations import Destination, Step
+from worker.destinations import Destination, WithEffects
 from worker.isolate import Broken, isolate_effects
 from worker.relay.tally import Tally, report
 
@@ -19,7 +19,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class Settler:
-    """Settles the rows of one destination. If it is a step, the effects of its answers commit with the rows."""
+    """Settles the rows of one destination. If it has effects in our own database, they commit with the rows."""
 
     db: sessionmaker[Session]
     destination: Destination
@@ -30,7 +30,7 @@ class Settler:
     ) -> Settlement | None:
         """Settle a batch in the caller's transaction. Return None if the lane is not ours any more."""
         settlement = outbox.settle(session, lane, deliveries, retry_policy=self.retry_policy, is_last=is_last)
-        if settlement and isinstance(self.destination, Step):
+        if settlement and isinstance(self.destination, WithEffects):
             self.destination.apply(session, settlement)
         return settlement
 

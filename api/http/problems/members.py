@@ -34,6 +34,8 @@ FURTHER: Mapping[str, Member] = {
     "destination": Member("The name that no destination has"),
     "known": Member("The names of the destinations"),
     "subject_id": Member("The id of the event or of the reservation", format="uuid"),
+    "after": Member("The position after which events were asked for", INTEGER),
+    "oldest": Member("The position of the oldest event that the feed has", INTEGER),
     "sku": Member("The sku of the item"),
     "asked": Member("The units that were requested", INTEGER),
     "available_quantity": Member("The units that are available", INTEGER),

@@ -53,6 +53,29 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         when="The outbox has no row of an event or a reservation with that id.",
         remedy="Check the id. Delivered rows are deleted after their retention time (`OUTBOX_RETENTION_DAYS`).",
     ),
+    errors.NoFeed: ProblemType(
+        status=404,
+        title="No feed",
+        detail=(
+            "No destination appends events to the feed, so it cannot be read. Whoever runs Holdfast has to add a"
+            ' destination with url = "feed:" to the routes file.'
+        ),
+        when="The feed is read, and no destination has the URL `feed:`.",
+        remedy="Whoever runs Holdfast adds a destination with the URL `feed:` to the routes file.",
+    ),
+    errors.PositionGone: ProblemType(
+        status=410,
+        title="Position gone",
+        detail=(
+            "Events after position {after} were deleted, as the feed keeps them for a limited time. The oldest one that"
+            " it has is at {oldest}. What lay between is missing; leave `after` out to continue with the oldest one."
+        ),
+        when="Events after the position that the request names are not in the feed any more (`FEED_RETENTION_DAYS`).",
+        remedy=(
+            "Find out elsewhere what you have missed, such as with `GET /reservations`. Then read from the oldest event"
+            " on: without `after`, and without `Last-Event-ID`."
+        ),
+    ),
     errors.SoldOut: ProblemType(
         status=409,
         title="Sold out",

@@ -96,7 +96,7 @@ class Selection:
         moment = outbox.c.dead_at if self.among is Among.DEAD else outbox.c.processed_at
         conditions: list[ColumnElement[bool]] = [moment.is_not(None), outbox.c.discarded_at.is_(None)]
         if self.type is not None:
-            conditions.append(outbox.c.type.like(_pattern(self.type), escape="\\"))
+            conditions.append(outbox.c.type.like(database.like(self.type), escape="\\"))
         if self.since is not None:
             conditions.append(moment >= self.since)
         if self.before is not None:
@@ -121,7 +121,3 @@ class Selection:
             outbox.c.destination: self.destination,
         }
         return [column == value for column, value in asked.items() if value is not None]
-
-
-def _pattern(event_type: str) -> str:
-    return re.sub(r"([\\%_])", r"\\\1", event_type).replace("*", "%")

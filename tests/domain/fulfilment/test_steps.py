@@ -17,13 +17,14 @@ def a_routes_file(directory: Path, name: str, *events: str) -> Path:
     return path
 
 
-def test_without_a_file_every_event_goes_to_the_log() -> None:
-    (log,) = load_routes(some_settings()).destinations
+def test_without_a_file_every_event_goes_to_the_log_and_to_the_feed() -> None:
+    log, feed = load_routes(some_settings()).destinations
 
     assert (log.name, log.url, log.events) == ("log", "log:", ("*",))
+    assert (feed.name, feed.url, feed.events) == ("feed", "feed:", ("*",))
 
 
-def test_a_file_replaces_the_log(tmp_path: Path) -> None:
+def test_a_file_replaces_the_log_and_the_feed(tmp_path: Path) -> None:
     routes = load_routes(some_settings(routes_file=a_routes_file(tmp_path, "partner")))
 
     assert routes.names == ["partner"]
@@ -35,17 +36,27 @@ def test_the_confirmation_url_leads_to_a_step_that_gets_the_step_types_and_no_ot
 
     (step,) = routes.steps
     assert (step.name, step.url) == (CONFIRMATION, CONFIRM_URL)
-    assert routes.names == ["log", CONFIRMATION]
+    assert routes.names == ["log", "feed", CONFIRMATION]
     assert routes.step_types == STEP_TYPES == {"reservation_confirm", "reservation_release"}
     for step_type in STEP_TYPES:
         assert routes.wanting(step_type) == [CONFIRMATION]
-    assert routes.wanting("booking.created") == ["log"]
+    assert routes.wanting("booking.created") == ["log", "feed"]
 
 
 def test_without_a_confirmation_url_no_destination_gets_the_step_types() -> None:
     routes = load_routes(some_settings())
 
     assert [routes.wanting(step_type) for step_type in sorted(STEP_TYPES)] == [[], []]
+
+
+def test_there_is_one_feed_at_the_most(tmp_path: Path) -> None:
+    path = tmp_path / "routes.toml"
+    path.write_text(
+        "".join(f'[[destination]]\nname = "{name}"\nurl = "{url}"\n' for name, url in (("a", "feed:"), ("b", "feed:")))
+    )
+
+    with pytest.raises(ConfigurationError, match="HOLDFAST_ROUTES: 'a' and 'b' both have the URL feed:"):
+        load_routes(some_settings(routes_file=path))
 
 
 def test_a_destination_of_the_file_must_not_have_the_name_of_the_step(tmp_path: Path) -> None:

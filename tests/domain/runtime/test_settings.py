@@ -60,6 +60,7 @@ def test_only_the_database_must_be_set() -> None:
         ("WORKER_METRICS_PORT", "0", "worker_metrics_port"),
         ("SCHEDULER_METRICS_PORT", "65535", "scheduler_metrics_port"),
         ("OUTBOX_RETENTION_DAYS", "0.5", "outbox_retention_days"),
+        ("FEED_RETENTION_DAYS", "0.5", "feed_retention_days"),
         ("LOG_LEVEL", "DEBUG", "log_level"),
         ("HOLDFAST_ROUTES", str(ROOT / "examples" / "partners" / "routes.toml"), "routes_file"),
     ],

@@ -222,11 +222,13 @@ def a_cluster(
     concurrency: int = 4,
     max_attempts: int = 12,
     first_retry_seconds: float = 1,
+    feed: bool = False,
     **environment: str,
 ) -> Iterator[Cluster]:
     """Open a cluster on a new database, with partners that start at once. All its processes end with the block.
 
-    The numbers are options of the destination `partner`: the webhook receiver of the partners, or `receiver`.
+    The numbers are options of the destination `partner`: the webhook receiver of the partners, or `receiver`. With
+    `feed`, there is a feed as well.
     """
     # The path of a Unix socket has at most 107 characters, and pytest's own folders may be deeper.
     home = Path(tempfile.mkdtemp(prefix="proof-"))
@@ -243,6 +245,7 @@ def a_cluster(
             max_attempts=max_attempts,
             first_retry_seconds=first_retry_seconds,
         )
+        + (FEED if feed else "")
     )
     cluster = Cluster(home, settings, redis, partners, receiver or partners, *_migrated(settings))
     try:
@@ -270,6 +273,13 @@ batch_size = {batch_size}
 concurrency = {concurrency}
 max_attempts = {max_attempts}
 first_retry_seconds = {first_retry_seconds}
+"""
+
+FEED = """
+[[destination]]
+name = "feed"
+url = "feed:"
+batch_size = 10
 """
 
 

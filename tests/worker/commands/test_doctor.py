@@ -10,7 +10,7 @@ from domain.invariants import INVARIANTS, schema
 from domain.invariants.invariant import NAMED
 from domain.invariants.outbox import routed_only
 from domain.runtime.schema import read_schema
-from tests.domain.invariants import test_calendars, test_items, test_outbox, test_reservations
+from tests.domain.invariants import test_calendars, test_feed, test_items, test_outbox, test_reservations
 from tests.support.builders import Db, an_item
 from tests.support.commands import a_routes_file, run_command
 from tests.support.invariants import a_used_database, execute, used_calendars
@@ -22,7 +22,10 @@ TITLES = [schema.TITLE, *(invariant.title for invariant in INVARIANTS), ROUTED]
 
 #: One violation of each invariant.
 OF_CALENDARS = dict(test_calendars.VIOLATIONS)
-VIOLATIONS = dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_outbox.VIOLATIONS]) | OF_CALENDARS
+VIOLATIONS = (
+    dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_outbox.VIOLATIONS, *test_feed.VIOLATIONS])
+    | OF_CALENDARS
+)
 
 
 @pytest.fixture

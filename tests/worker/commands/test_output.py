@@ -233,7 +233,7 @@ def test_what_expire_reservations_expired(db: Db) -> None:
 
 def test_what_prune_deleted(db: Db) -> None:
     assert printed("prune") == {
-        "deleted": {"idempotency_keys": 0, "delivered_rows": 0, "discarded_rows": 0},
+        "deleted": {"idempotency_keys": 0, "delivered_rows": 0, "discarded_rows": 0, "feed_events": 0},
         "complete": True,
     }
 

@@ -12,7 +12,15 @@ from domain.runtime.pruning import PRUNE_BATCH
 from tests.support.builders import Db
 from tests.support.commands import run_command, start_command
 from tests.support.waiting import wait_until
-from tests.worker.test_maintenance import DELIVERED_LONG_AGO, DISCARDED_LONG_AGO, OLD_KEYS, PENDING, insert, remaining
+from tests.worker.test_maintenance import (
+    APPENDED_LONG_AGO,
+    DELIVERED_LONG_AGO,
+    DISCARDED_LONG_AGO,
+    OLD_KEYS,
+    PENDING,
+    insert,
+    remaining,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -20,7 +28,7 @@ pytestmark = pytest.mark.slow
 def test_an_empty_database_has_nothing_to_prune(db: Db) -> None:
     run = run_command("prune")
 
-    nothing = "0 idempotency keys, 0 delivered rows and 0 discarded rows deleted\n"
+    nothing = "0 idempotency keys, 0 delivered rows, 0 discarded rows and 0 feed events deleted\n"
     assert (run.returncode, run.stdout, run.stderr) == (0, nothing, "")
 
 
@@ -28,26 +36,28 @@ def test_what_was_kept_long_enough_is_deleted_and_nothing_else(db: Db) -> None:
     insert(db, OLD_KEYS, 1_234)
     insert(db, DELIVERED_LONG_AGO, PRUNE_BATCH + 1)
     insert(db, DISCARDED_LONG_AGO, 1)
+    insert(db, APPENDED_LONG_AGO, 3)
     insert(db, PENDING, 2)
 
-    run = run_command("prune")
+    run = run_command("prune", FEED_RETENTION_DAYS="7")
 
     assert (run.returncode, run.stdout) == (
         0,
-        "1,234 idempotency keys, 5,001 delivered rows and 1 discarded row deleted\n",
+        "1,234 idempotency keys, 5,001 delivered rows, 1 discarded row and 2 feed events deleted\n",
     )
     assert remaining(db) == (0, 2)
 
 
 def test_rows_are_kept_for_as_long_as_the_settings_say(db: Db) -> None:
     insert(db, DELIVERED_LONG_AGO, 3)
+    insert(db, APPENDED_LONG_AGO, 3)
 
-    kept = run_command("prune", OUTBOX_RETENTION_DAYS="9")
-    deleted = run_command("prune", "--json", OUTBOX_RETENTION_DAYS="7.5")
+    kept = run_command("prune", OUTBOX_RETENTION_DAYS="9", FEED_RETENTION_DAYS="9")
+    deleted = run_command("prune", "--json", OUTBOX_RETENTION_DAYS="7.5", FEED_RETENTION_DAYS="7.5")
 
-    assert "0 delivered rows" in kept.stdout
+    assert "0 delivered rows, 0 discarded rows and 0 feed events" in kept.stdout
     assert json.loads(deleted.stdout) == {
-        "deleted": {"idempotency_keys": 0, "delivered_rows": 3, "discarded_rows": 0},
+        "deleted": {"idempotency_keys": 0, "delivered_rows": 3, "discarded_rows": 0, "feed_events": 2},
         "complete": True,
     }
 

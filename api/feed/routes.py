@@ -1,0 +1,88 @@
+"""The feed of events over HTTP: pages, and streams of server-sent events."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, cast
+from uuid import UUID
+
+from litestar import Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import Parameter
+from sqlalchemy.orm import Session
+
+from api.bulkheads import ClientBulkhead
+from api.feed.schemas import EventPage
+from api.feed.streams import MEDIA_TYPE, Streams
+from api.http.headers import header_of
+from api.http.responses import reading
+from domain import feed
+from domain.feed import Filter, Page
+from domain.outbox import Routes
+from domain.runtime.errors import Invalid, NoFeed, PositionGone
+
+#: In place of a position: after all events that there are now.
+NEWEST = "newest"
+
+#: A position has fewer digits than a bigint may have.
+POSITION = "[0-9]{1,18}"
+
+JSON = "application/json"
+
+After = Annotated[
+    str | None,
+    Parameter(
+        pattern=f"^({POSITION}|{NEWEST})$",
+        description=f"The position of the last event seen, 0 for none, or `{NEWEST}` for what comes from now on."
+        " Without it, the oldest event that there is comes first",
+    ),
+]
+EventType = Annotated[
+    str | None,
+    Parameter(pattern=r"^[a-z_.*]{1,50}$", description="The type of the events, with `*` for any characters"),
+]
+Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of events of a page")]
+
+
+@get("/events", responses=reading(NoFeed, PositionGone), tags=["events"])
+async def list_events(
+    request: Request[Any, Any, Any],
+    feed_pages: ClientBulkhead,
+    routes: Routes,
+    after: After = None,
+    type: EventType = None,  # noqa: A002  # the name that clients know
+    reservation: UUID | None = None,
+    limit: Limit = 100,
+) -> Response[EventPage]:
+    """Read the feed: every event once, in order for each reservation.
+
+    The answer is a page. With `Accept: text/event-stream` it is a stream of server-sent events, which does not end:
+    the `id` of each is its position, and its `data` the event as in a page.
+    """
+    feed.require(routes)
+    wanted, start = Filter(type=type, aggregate_id=reservation), _last_event_id(request) or after
+
+    def act(session: Session) -> Page:
+        return feed.read(session, wanted, after=_position(session, start), limit=limit)
+
+    page = await feed_pages.run(act)
+    if request.accept.best_match([JSON, MEDIA_TYPE]) == MEDIA_TYPE:
+        streams: Streams = request.app.state.streams
+        return streams.open(feed_pages, wanted, page)
+    return Response(EventPage.of(page), headers={"Cache-Control": "no-store", "Vary": "Accept"})
+
+
+def _last_event_id(request: Request[Any, Any, Any]) -> str | None:
+    """Return the position that a client sends when it connects again. Raises Invalid."""
+    sent = header_of(cast(Mapping[str, Any], request.scope), "Last-Event-ID")
+    if sent is not None and not re.fullmatch(POSITION, sent):
+        raise Invalid("Last-Event-ID", "it must be the id of an event of the feed, such as 17")
+    return sent
+
+
+def _position(session: Session, start: str | None) -> int | None:
+    if start is None:
+        return None
+    return feed.newest(session) if start == NEWEST else int(start)
+
+
+ROUTES: Sequence[HTTPRouteHandler] = (list_events,)
