@@ -4,13 +4,10 @@ import gc
 import os
 import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from errno import EADDRNOTAVAIL
 from functools import partial
-from socket import AF_INET, AF_INET6
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -20,6 +17,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
+from api.ports import require_free
 from domain.fulfilment import load_routes
 from domain.runtime import shared_metrics, startup, tracing
 from domain.runtime.errors import ConfigurationError
@@ -109,23 +107,6 @@ def main() -> None:
     )
     with shared_metrics.share() if settings.web_processes > 1 else nullcontext():
         sys.exit(_until_stopped(server.serve))
-
-
-def require_free(host: str, port: int) -> None:
-    """Raise ConfigurationError if this process can't listen there, or another process does already.
-
-    The server itself would share the port with the other process.
-    """
-    with socket.socket(AF_INET6 if ":" in host else AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == EADDRNOTAVAIL:
-                raise ConfigurationError(f"HOST: {host} is no address of this machine.") from error
-            raise ConfigurationError(
-                f"PORT: {port} can't be used ({error.strerror}). Stop the process that uses it, or choose another port."
-            ) from error
 
 
 def connections_for(settings: Settings) -> int:

@@ -14,7 +14,7 @@ import httpx
 import rich_click as click
 from honcho.environ import parse_procfile
 
-from api.main import require_free
+from api.ports import require_free
 from deploy.demo import seed
 from deploy.embedded import PostgreSQL, RedisServer
 from domain.runtime import startup
