@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from domain.calendars.calendar import refuse_outside
+from domain.calendars.settings import refuse_outside
 from domain.calendars.capacity import Occupied, Timeline
 from domain.calendars.occupancies import Occupancy, blocked
 from domain.calendars.periods import Period
