@@ -2,7 +2,6 @@
 
 import gc
 import os
-import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
-from api.ports import require_free
+from api.ports import allow_connections, require_free
 from domain.fulfilment import load_routes
 from domain.runtime import shared_metrics, startup, tracing
 from domain.runtime.errors import ConfigurationError
@@ -51,9 +50,6 @@ MOST_REQUESTS = 4_096
 
 #: The connections that a process of the server may have, idle ones included.
 MOST_CONNECTIONS = 16_000
-
-#: The files that a process needs beside its connections.
-OTHER_FILES = 200
 
 #: A connection that has sent no whole request head for this time, in seconds, is closed.
 HEADER_SECONDS = 20
@@ -115,12 +111,7 @@ def connections_for(settings: Settings) -> int:
     Idle connections count as well, so there are twice as many as requests at a time, and room for the queue of
     reservations among these.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = MOST_CONNECTIONS + OTHER_FILES
-    if hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))
-    connections = files - OTHER_FILES
+    connections = allow_connections(MOST_CONNECTIONS)
     if min(MOST_REQUESTS, connections // 2) < settings.queue_limit:
         raise ConfigurationError(
             f"QUEUE_LIMIT: {settings.queue_limit} is more than a process can serve at a time, so the queue would never"

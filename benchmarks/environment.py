@@ -74,7 +74,8 @@ class Environment:
         """Start again with full stock, no reservations and fresh statistics."""
         with self.connect() as connection:
             connection.execute("""
-                TRUNCATE items, reservations, reservation_lines, reservation_history, idempotency_requests, outbox
+                TRUNCATE items, reservations, reservation_lines, calendar_occupancies, reservation_history,
+                    idempotency_requests, outbox
                 RESTART IDENTITY
             """)
             # The ids start again at 1, so a low watermark of the run before would hide new rows.

@@ -2,16 +2,16 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import cache
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 
 from api.grpc import errors
-from api.grpc.places import Places
-from api.grpc.receiving import Receiver
+from api.grpc.groups import Group
+from api.grpc.time_limits import TimeLimit
 from api.http import request_ids
 from api.senders import PRINTABLE, key_in, principal_named
 from domain.access import ANONYMOUS, Principal
@@ -21,6 +21,10 @@ from domain.runtime.metrics import Counter
 
 T = TypeVar("T")
 M = TypeVar("M", bound=Message)
+B = TypeVar("B", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
 
 CLIENT_ID, KEY, REQUEST_ID, TRACE = "x-client-id", "idempotency-key", "x-request-id", "traceparent"
 
@@ -38,11 +42,11 @@ class Call:
     """A call that is being answered. Its metadata is read when it is asked for, and may raise Invalid."""
 
     def __init__(self, context: grpc.ServicerContext) -> None:
-        self._context = context
+        self.context = context
         self._metadata = context.invocation_metadata()
         sent = _first(self._metadata, REQUEST_ID)
         self.request_id = request_ids.begin({} if sent is None else {b"x-request-id": sent.encode()})
-        self._trailers: list[tuple[str, str]] = [(REQUEST_ID, self.request_id)]
+        self._trailers: tuple[tuple[str, str | bytes], ...] = ((REQUEST_ID, self.request_id),)
         context.set_trailing_metadata(self._trailers)
 
     @property
@@ -73,21 +77,25 @@ class Call:
 
         Raises CancelledError then, and nothing is done that has not begun.
         """
-        if not self._context.add_callback(future.cancel):
+
+        def cancel() -> None:
             future.cancel()
+
+        if not self.context.add_callback(cancel):
+            cancel()
         return future.result()
 
     def note_replay(self) -> None:
         """Tell the client that it gets the stored answer to an earlier call."""
-        self._trailers.append(("idempotency-replayed", "true"))
-        self._context.set_trailing_metadata(self._trailers)
+        self._trailers += (("idempotency-replayed", "true"),)
+        self.context.set_trailing_metadata(self._trailers)
 
     def fail(self, method: str, error: Exception) -> NoReturn:
         """Count the call, and end it with the status that this error leads to."""
         status = errors.status_of(error)
         count(method, status.code.name)
-        self._context.set_trailing_metadata((*self._trailers, *status.trailing_metadata))
-        self._context.abort(status.code, status.details)
+        self.context.set_trailing_metadata((*self._trailers, *status.trailing_metadata))
+        self.context.abort(status.code, status.details)
 
 
 def client_of(metadata: Any) -> str:
@@ -109,28 +117,61 @@ def hash_of(request: Message, *more: object) -> str:
     return f"{RULE}:{hashlib.sha256(given).hexdigest()[:DIGITS]}"
 
 
-def unary(
-    method: str, of: type[M], act: Callable[[Call, M], bytes], *, receiver: Receiver, places: Places
-) -> grpc.RpcMethodHandler:
+def unary(method: str, of: type[M], act: Callable[[Call, M], bytes], group: Group) -> "Handler":
     """Return the handler of a method that takes one message and answers with one."""
 
     def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        call = Call(context)
         try:
-            call = Call(context)
-            return _answer(method, call, lambda: act(call, received(messages, context, of, receiver)))
+            answered = act(call, received(messages, context, of, group.receiving))
+        except (CancelledError, grpc.RpcError):
+            count(method, "CANCELLED")
+            return b""  # to nobody
+        # Every error is answered.
+        except Exception as error:
+            call.fail(method, error)
         finally:
-            places.give_back(client_of(context.invocation_metadata()))
+            group.give_back(client_of(context.invocation_metadata()))
+        count(method, "OK")
+        return answered
 
-    # To the client it is the same as a method that takes exactly one message. The library would wait for that one
+    # To its client it is the same as a method that takes exactly one message. The library would wait for that one
     # itself, for ever.
-    return grpc.stream_unary_rpc_method_handler(answer)
+    return grpc.stream_unary_rpc_method_handler(on(group.threads, answer))
 
 
-def received(
-    messages: Iterator[bytes], context: grpc.ServicerContext, of: type[M], receiver: Receiver
-) -> M:
+def streaming(method: str, of: type[M], act: Callable[[Call, M], Iterator[bytes]], group: Group) -> "Handler":
+    """Return the handler of a method that takes one message and answers with any number."""
+
+    def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        call, code = Call(context), "CANCELLED"
+        try:
+            yield from act(call, received(messages, context, of, group.receiving))
+            code = "OK"
+        except grpc.RpcError:
+            return  # its client has gone
+        # Every error is answered.
+        except Exception as error:
+            code = ""
+            call.fail(method, error)
+        finally:
+            group.give_back(client_of(context.invocation_metadata()))
+            if code:
+                count(method, code)
+
+    return grpc.stream_stream_rpc_method_handler(on(group.threads, answer))
+
+
+def on(threads: ThreadPoolExecutor, behaviour: B) -> B:
+    """Have calls answered by these threads."""
+    behaviour.experimental_thread_pool = threads  # type: ignore[attr-defined]
+    return behaviour
+
+
+def received(messages: Iterator[bytes], context: grpc.ServicerContext, of: type[M], receiving: TimeLimit) -> M:
     """Return the message of a call. Raises Invalid if it has none that can be read."""
-    message: bytes | None = receiver.next(messages, context)
+    with receiving.step(context):
+        message = next(messages, None)
     if message is None:
         raise Invalid("request", "it has no message")
     try:
@@ -139,26 +180,13 @@ def received(
         raise Invalid("request", f"its message is no {of.DESCRIPTOR.name}, or has a text that is not UTF-8") from None
 
 
-def _answer(method: str, call: Call, act: Callable[[], bytes]) -> bytes:
-    try:
-        answer = act()
-    except (CancelledError, grpc.RpcError):
-        count(method, "CANCELLED")
-        return b""  # to nobody
-    # Every error is answered.
-    except Exception as error:
-        call.fail(method, error)
-    count(method, "OK")
-    return answer
+def refusing(method: str, threads: ThreadPoolExecutor) -> "Handler":
+    """Return the handler of a call of this method for which there is no place."""
 
-
-def refuse(method: str) -> grpc.RpcMethodHandler:
-    """Return the handler of a call for which there is no place."""
-
-    def answer(_: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    def answer(_: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
         Call(context).fail(method, Busy())
 
-    return grpc.stream_unary_rpc_method_handler(answer)
+    return grpc.stream_stream_rpc_method_handler(on(threads, answer))
 
 
 def count(method: str, code: str) -> None:

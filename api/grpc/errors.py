@@ -36,6 +36,10 @@ LONGEST_WAIT = 3
 log = structlog.get_logger()
 
 
+class UnknownService(Exception):
+    """Raised when the health of a service is asked for that is not served here."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """The code of an error, one of google.rpc.Code, and what its message says, with the facts of the error."""
@@ -69,6 +73,13 @@ OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
     errors.UnknownDestination: _not_found("No destination has the name {destination}. Known destinations: {known}."),
     errors.NotInOutbox: _not_found("The outbox has no row of an event or a reservation with the id {subject_id}."),
     errors.SoldOut: _conflict("Requested {asked} of {sku}; {available_quantity} available."),
+    errors.NotFree: _conflict(
+        "Requested {asked} of {sku} from {start} to {end}; {available_quantity} free throughout."
+    ),
+    errors.OutsideOpeningHours: _conflict(
+        "{sku} is not open throughout that time. Its hours, in {time_zone}: {opening_hours}."
+    ),
+    errors.CapacityInUse: _conflict("The capacity of {sku} cannot be {capacity}: {in_use} are in use at some moment."),
     errors.SkuTaken: _conflict("A resource with the id {sku} exists already."),
     errors.ReferenceTaken: _conflict("Another reservation of the client has the reference {external_reference}."),
     errors.InsufficientAvailableStock: _conflict(
@@ -97,12 +108,19 @@ BUG = Kind(code_pb2.INTERNAL, "An error in Holdfast. Its log has it, with the x-
 
 def status_of(error: Exception) -> grpc.Status:
     """Return the status of a call that has failed with this error."""
+    if isinstance(error, UnknownService):
+        return _status(Status(code=code_pb2.NOT_FOUND, message=f"No service has the name {error}."))
     if isinstance(error, SQLAlchemyError):
         error = _of_database(error)
     if not isinstance(error, HoldfastError):
         log.error("call.failed", exc_info=error)
-        return rpc_status.to_status(Status(code=BUG.code, message=BUG.text))
-    return rpc_status.to_status(message_of(error))
+        return _status(Status(code=BUG.code, message=BUG.text))
+    return _status(message_of(error))
+
+
+def _status(message: Status) -> grpc.Status:
+    status: grpc.Status = rpc_status.to_status(message)
+    return status
 
 
 def _of_database(error: SQLAlchemyError) -> Exception:
@@ -156,7 +174,7 @@ def _subject(error: Conflict) -> str:
 
 def _facts(error: HoldfastError) -> dict[str, str]:
     """Return the fields of an error that are values, as text."""
-    if isinstance(error, Unavailable):
+    if isinstance(error, Invalid | Unavailable):
         return {}
     return {name: _plain(value) for name, value in vars(error).items() if isinstance(value, _VALUES)}
 

@@ -1,6 +1,7 @@
 """The messages of the contract: what a request asks for, in terms of the domain, and reservations as messages."""
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -8,14 +9,14 @@ from uuid import UUID
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from api.grpc.proto import reservation_pb2 as proto
-from domain.calendars.periods import Period
+from domain.calendars import Period
 from domain.reservations import Reservation
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid
 
 #: The statuses by their numbers in the contract, where 0 is UNKNOWN.
-STATUS_OF = {number: Status(name) for name, number in proto.ReservationStatus.items() if number}
-NUMBER_OF = {status: number for number, status in STATUS_OF.items()}
+NUMBER_OF = {status: proto.ReservationStatus.Value(status.value) for status in Status}
+STATUS_OF: Mapping[int, Status] = {number: status for status, number in NUMBER_OF.items()}
 
 MAX_ID_CHARACTERS = 64
 MAX_NOTE_CHARACTERS = 2_000
@@ -97,7 +98,7 @@ def message_of(reservation: Reservation) -> proto.Reservation:
     return proto.Reservation(
         id=str(reservation.id),
         user_id=reservation.guest_id or "",
-        status=NUMBER_OF[reservation.status],
+        status=reservation.status.value,
         resource_id=reservation.sku,
         start=period and timestamp_of(period.start),
         end=period and timestamp_of(period.end),

@@ -3,11 +3,10 @@
 import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from typing import TypeVar
-from uuid import UUID
 
-from google.protobuf.message import Message
 from sqlalchemy.orm import Session
 
 from api.grpc.calls import Call, hash_of
@@ -22,7 +21,8 @@ from api.grpc.messages import (
 )
 from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.transactions import Transactions
-from domain import idempotency, items, reservations
+from domain import calendars, idempotency, reservations
+from domain.calendars import Settings as CalendarSettings
 from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Routes
@@ -36,13 +36,16 @@ R = TypeVar("R", proto.ReserveResponse, proto.ConfirmResponse, proto.UpdateRespo
 TTL = "ttl-seconds"
 MAX_TTL_SECONDS = int(MAX_HOLD.total_seconds())
 
+#: The calendar that an unknown resource is registered as.
+NEW_RESOURCE = CalendarSettings(capacity=1, time_zone="UTC")
+
 _SECONDS = re.compile("[0-9]{1,6}")
 
 #: The statuses that a reservation may begin with.
 FIRST = frozenset({Status.PENDING, Status.CONFIRMED, Status.BLOCKED})
 
-#: What the domain calls the fields of a reservation to make, and what the contract calls them.
-FIELDS = {"sku": "resource_id", "guest_id": "user_id"}
+#: Where the contract has what the domain finds invalid in a reservation to make.
+FIELDS = {"start": "reservation.start", "end": "reservation.end"}
 
 
 class Reservations:
@@ -56,13 +59,18 @@ class Reservations:
 
     def reserve(self, call: Call, request: proto.ReserveRequest) -> bytes:
         """Make a reservation of a resource for a period."""
-        wanted = self._wanted(call, request)
+        try:
+            return self._reserve(call, self._wanted(call, request))
+        except Invalid as error:
+            raise Invalid(FIELDS.get(error.field, error.field), error.reason) from error
+
+    def _reserve(self, call: Call, wanted: Reserve) -> bytes:
         try:
             return self._answered(call, call.result(self._transactions.reserve(wanted)))
-        except UnknownItem:
+        except UnknownItem as unknown:
             if not self._registers_resources:
                 raise
-        self._register(call, request.reservation.resource_id)
+            self._register(call, str(unknown.item))
         return self._answered(call, call.result(self._transactions.reserve(wanted)))
 
     def _wanted(self, call: Call, request: proto.ReserveRequest) -> Reserve:
@@ -94,12 +102,10 @@ class Reservations:
         """Make a calendar of capacity 1, unless another call has made it meanwhile."""
 
         def act(session: Session) -> Item:
-            return items.create(session, sku=sku, name=sku, kind="calendar", capacity=1, time_zone="UTC")
+            return calendars.create(session, sku=sku, name=sku, settings=NEW_RESOURCE)
 
-        try:
+        with suppress(SkuTaken):
             call.result(self._transactions.run("item_changes", act, call.principal))
-        except SkuTaken:
-            pass
 
     def confirm(self, call: Call, request: proto.ConfirmRequest) -> bytes:
         """Confirm a PENDING reservation."""
