@@ -42,18 +42,22 @@ class UnknownService(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """The code of an error, one of google.rpc.Code, and what its message says, with the facts of the error."""
+    """The code of an error, one of google.rpc.Code, and what its message says, with the facts of the error.
+
+    `about` is the type of what was not found.
+    """
 
     code: int
     text: str
+    about: str = ""
 
 
 def _invalid(text: str) -> Kind:
     return Kind(code_pb2.INVALID_ARGUMENT, f"{text} Nothing was changed; correct it and send it again.")
 
 
-def _not_found(text: str) -> Kind:
-    return Kind(code_pb2.NOT_FOUND, text)
+def _not_found(about: str, text: str) -> Kind:
+    return Kind(code_pb2.NOT_FOUND, text, about)
 
 
 def _conflict(text: str) -> Kind:
@@ -68,10 +72,14 @@ _SEND_AGAIN = "Send the same call again later, with the same idempotency-key."
 
 OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
     errors.Invalid: _invalid("{field}: {reason}."),
-    errors.UnknownItem: _not_found("No resource has the id {item}."),
-    errors.UnknownReservation: _not_found("No reservation has the id {reservation_id}."),
-    errors.UnknownDestination: _not_found("No destination has the name {destination}. Known destinations: {known}."),
-    errors.NotInOutbox: _not_found("The outbox has no row of an event or a reservation with the id {subject_id}."),
+    errors.UnknownItem: _not_found("resource", "No resource has the id {item}."),
+    errors.UnknownReservation: _not_found("reservation", "No reservation has the id {reservation_id}."),
+    errors.UnknownDestination: _not_found(
+        "destination", "No destination has the name {destination}. Known destinations: {known}."
+    ),
+    errors.NotInOutbox: _not_found(
+        "event", "The outbox has no row of an event or a reservation with the id {subject_id}."
+    ),
     errors.SoldOut: _conflict("Requested {asked} of {sku}; {available_quantity} available."),
     errors.NotFree: _conflict(
         "Requested {asked} of {sku} from {start} to {end}; {available_quantity} free throughout."
@@ -150,7 +158,8 @@ def _details(error: HoldfastError, text: str) -> Iterator[Message]:
         case Invalid(field, reason):
             yield BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=reason)])
         case NotFound():
-            yield ResourceInfo(resource_type=error.field, resource_name=str(next(iter(vars(error).values()))))
+            named = str(next(iter(vars(error).values())))
+            yield ResourceInfo(resource_type=OF_ERRORS[type(error)].about, resource_name=named)
         case Conflict():
             yield PreconditionFailure(violations=_violations(error, text))
         case Unavailable():
