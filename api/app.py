@@ -16,6 +16,8 @@ from litestar.types import ExceptionHandlersMap, Scope
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.bulkheads import BULKHEADS, Bulkhead, ClientBulkhead
+from api.calendars import examples as calendars_examples
+from api.calendars import routes as calendars
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.group_commit.writers import connect_writers
@@ -48,6 +50,7 @@ from domain.runtime.settings import Settings
 ROUTES: Sequence[HTTPRouteHandler] = (
     *items.ROUTES,
     *reservations.ROUTES,
+    *calendars.ROUTES,
     *outbox.ROUTES,
     *health.ROUTES,
     *reference.ROUTES,
@@ -57,6 +60,7 @@ ROUTES: Sequence[HTTPRouteHandler] = (
 OPERATIONS: Mapping[str, Shown] = {
     **items_examples.OPERATIONS,
     **reservations_examples.OPERATIONS,
+    **calendars_examples.OPERATIONS,
     **outbox_examples.OPERATIONS,
     **health_examples.OPERATIONS,
 }
@@ -89,7 +93,7 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
             "routes": _given(routes),
             **{kind: _for_client(bulkhead) for kind, bulkhead in bulkheads.items()},
         },
-        state=_state(settings, group_commit, bulkheads["probes"]),
+        state=_state(settings, group_commit, bulkheads),
         exception_handlers=EXCEPTION_HANDLERS,
         before_request=_before,
         before_send=[metrics.count],
@@ -115,13 +119,14 @@ async def _before(request: Request[Any, Any, Any]) -> Response[None] | None:
     return None
 
 
-def _state(settings: Settings, group_commit: GroupCommit, probes: Bulkhead) -> State:
+def _state(settings: Settings, group_commit: GroupCommit, bulkheads: Mapping[str, Bulkhead]) -> State:
     """Return what handlers read from `request.app.state`."""
     state = {
         "group_commit": group_commit,
+        "explanations": bulkheads["explanations"],
         "hold_lifetime": timedelta(seconds=settings.hold_seconds),
         "requires_keys": settings.require_idempotency_keys,
-        "registry": registry_of(readings=StatusCache(probes.db).readings),
+        "registry": registry_of(readings=StatusCache(bulkheads["probes"].db).readings),
     }
     return State(state, deep_copy=False)
 

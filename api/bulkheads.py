@@ -79,6 +79,8 @@ BULKHEADS: Mapping[str, Limits] = {
     "item_changes": Limits(threads=3, lock_milliseconds=ITEM_LOCK_MILLISECONDS, locked=LOCKED),
     # These are for operators, and some of them count or change many rows.
     "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12, processors=0.3),
+    # These explain refusals, which are answered without an explanation if that would take long.
+    "explanations": Limits(threads=2, waiting=20, wait_seconds=0.5, statement_seconds=2, processors=0.3),
     # These must be answered when nothing else is.
     "probes": Limits(threads=2, waiting=20, wait_seconds=1, statement_seconds=1, transaction_seconds=2),
 }

@@ -11,13 +11,12 @@ import msgspec
 from litestar import Litestar, Request
 from litestar.exceptions import HTTPException
 
-from api.group_commit import GroupCommit
 from api.health.metrics import count_response
 from api.http import problems, responses
 from api.http.asgi import Application, Message, Receive, Scope, Send
 from api.http.decoding import decode
 from api.http.headers import header_of
-from api.reservations.routes import make_reservation, reserve_of
+from api.reservations.routes import make_reservation, reserve_of, submitted
 from api.reservations.schemas import NewReservation
 from domain.reservations import Reserve
 from domain.runtime import tracing
@@ -31,7 +30,7 @@ class HotPath:
 
     def __init__(self, app: Litestar) -> None:
         self._app: Application = app
-        self._group_commit: GroupCommit = app.state.group_commit
+        self._state = app.state
         self._hold_lifetime: timedelta = app.state.hold_lifetime
         self._requires_keys: bool = app.state.requires_keys
 
@@ -52,7 +51,7 @@ class HotPath:
             await self._app(scope, _once_more(body, receive), send)
             return
         try:
-            answer = await self._group_commit.submit(wanted)
+            answer = await submitted(self._state, scope, wanted)
         # The framework would catch it in the same way: what a handler raises is answered.
         except Exception as error:
             problem = problems.of_any(Request(scope), error)  # type: ignore[arg-type]

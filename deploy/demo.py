@@ -1,10 +1,11 @@
-"""A few items to try things on."""
+"""A few items to try things on: stock, a hotel, a restaurant and a meeting room."""
 
 from sqlalchemy.orm import Session
 
-from domain import items
+from domain import calendars, items
+from domain.calendars import Settings
 from domain.runtime import database
-from domain.runtime.settings import Settings
+from domain.runtime.settings import Settings as Process
 from migrations.main import take
 
 DEMO = {
@@ -13,11 +14,35 @@ DEMO = {
     "MUG-BLUE": ("Blue mug, the last one", 1),
 }
 
+#: The hotel cleans a room for two hours after each guest. What is reserved of the restaurant are covers.
+CALENDARS = {
+    "SEAVIEW-SUITE": ("Suite of the hotel Seaview", Settings(1, "Europe/Lisbon", 0, 7_200, venue="seaview")),
+    "SEAVIEW-DOUBLE": ("Double rooms of the hotel Seaview", Settings(10, "Europe/Lisbon", 0, 7_200, venue="seaview")),
+    "SEAVIEW-PARKING": ("Parking lots of the hotel Seaview", Settings(20, "Europe/Lisbon")),
+    "TRATTORIA": (
+        "Covers of the restaurant Trattoria",
+        Settings(
+            40,
+            "Europe/Rome",
+            opening_hours={day: ["12:00-15:00", "19:00-24:00"] for day in ("tue", "wed", "thu", "fri", "sat")},
+        ),
+    ),
+    "MEETING-ROOM": (
+        "Meeting room for ten",
+        Settings(
+            1,
+            "Europe/Berlin",
+            buffer_after_seconds=900,
+            opening_hours={day: ["08:00-20:00"] for day in ("mon", "tue", "wed", "thu", "fri")},
+        ),
+    ),
+}
+
 
 def seed() -> None:
     """Migrate the database of DATABASE_URL, and create the demo items if it has no items. A command calls it."""
     take()
-    engine = database.connect(Settings.load(), connections=1)
+    engine = database.connect(Process.load(), connections=1)
     with database.sessions(engine).begin() as session:
         if not items.find(session, limit=1):
             _create(session)
@@ -27,3 +52,5 @@ def seed() -> None:
 def _create(session: Session) -> None:
     for sku, (name, quantity) in DEMO.items():
         items.create(session, sku=sku, name=name, available_quantity=quantity)
+    for sku, (name, settings) in CALENDARS.items():
+        calendars.create(session, sku=sku, name=name, settings=settings)

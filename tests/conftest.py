@@ -36,7 +36,7 @@ from worker.relay.relay import Relay  # noqa: E402
 CONFIGURATION = ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB'")
 
 #: A test run that does not end within this time after its last test shows its threads, and fails.
-EXIT_SECONDS = 60.0
+EXIT_SECONDS = 15.0
 
 
 def pytest_unconfigure() -> None:

@@ -41,7 +41,7 @@ def complete(document: OpenAPI, operations: Mapping[str, Shown], *, requires_key
     `operations` are by the names of the handlers. `requires_keys` is whether changes need an idempotency key.
     """
     for path in (document.paths or {}).values():
-        for operation in filter(None, (path.get, path.post, path.patch)):
+        for operation in filter(None, (path.get, path.post, path.put, path.patch)):
             _complete(operation, operations[str(operation.operation_id)])
             if requires_keys:
                 operation.parameters = [

@@ -1,7 +1,7 @@
 """Responses: the answers of the domain as HTTP sends them, and as the OpenAPI document describes refusals."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 import msgspec
@@ -56,6 +56,9 @@ def headers_of(answer: Answered, *, status: int, at: str) -> dict[str, str]:
     return headers
 
 
+#: A weekend in the examples.
+FRIDAY, SUNDAY = datetime(2030, 5, 3, 13, 0, tzinfo=UTC), datetime(2030, 5, 5, 9, 0, tzinfo=UTC)
+
 #: One error of each type, for the examples.
 EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
     type(error): error
@@ -70,10 +73,12 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
             SKU,
             asked=2,
             available_quantity=1,
-            start=datetime(2030, 5, 3, 15, 0, tzinfo=UTC),
-            end=datetime(2030, 5, 5, 11, 0, tzinfo=UTC),
+            start=FRIDAY,
+            end=SUNDAY,
+            conflicts=[errors.InTheWay(FRIDAY, FRIDAY + timedelta(days=1), 4, FRIDAY - timedelta(days=90))],
+            alternatives=[errors.Alternative(SKU, FRIDAY + timedelta(days=1), SUNDAY + timedelta(days=1), 2)],
         ),
-        errors.OutsideOpeningHours(SKU, "Europe/Berlin", '{"mon":["09:00-17:00"]}'),
+        errors.OutsideOpeningHours(SKU, "Europe/Berlin", {"2030-05-03": ["09:00-17:00"]}),
         errors.CapacityInUse(SKU, capacity=3, in_use=5),
         errors.SkuTaken(SKU),
         errors.ReferenceTaken("booking-4711"),

@@ -1,6 +1,6 @@
 """Changing reservations over HTTP: an operation for each status that a client may ask for, and others for the rest."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -10,6 +10,7 @@ from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.orm import Session
 
 from api.bulkheads import ClientBulkhead
+from api.explanations import explained
 from api.http.decoding import Strict, given_fields
 from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
@@ -213,8 +214,16 @@ async def _change(
     def act(session: Session) -> Answered | Refusal:
         return idempotency.once(session, its_key, payload_hash, change, render_reservation)
 
-    outcome = await bulkhead.run(act)
+    outcome = await explained(_raising(bulkhead.run(act)), request.app.state.explanations, principal_of(request.scope))
     return answered(outcome, status=200, at="/reservations")
+
+
+async def _raising(outcome: Awaitable[Answered | Refusal]) -> Answered:
+    """Return an answer, or raise the refusal, of which something is committed by then."""
+    found = await outcome
+    if isinstance(found, Refusal):
+        raise found
+    return found
 
 
 ROUTES: Sequence[HTTPRouteHandler] = (

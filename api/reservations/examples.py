@@ -19,6 +19,7 @@ from api.reservations.schemas import (
     LineView,
     LongerHold,
     NewReservation,
+    NewTime,
     NoShow,
     Rejection,
     ReservationChange,
@@ -67,6 +68,7 @@ _REJECTED = replace(
 _CHECKED_IN = replace(_CONFIRMED, status=Status.CHECKED_IN, version=3, checked_in_at=CHANGED)
 _COMPLETED = replace(_CHECKED_IN, status=Status.COMPLETED, version=4, completed_at=CHANGED)
 _EXTENDED = replace(HOLD, version=2, updated_at=CHANGED, expires_at=CHANGED + timedelta(minutes=15))
+_SMALLER = replace(HOLD, version=2, updated_at=CHANGED, quantity=1, lines=[LineView(ITEM_ID, SKU, 1)])
 _NOTED = replace(HOLD, version=2, updated_at=CHANGED, note="Arrives at midnight")
 _CANCELLED = replace(
     HOLD,
@@ -94,6 +96,7 @@ OPERATIONS: Mapping[str, Shown] = {
     "note_no_show": _change(
         NoShow(reason="Waited until midnight"), replace(_CONFIRMED, status=Status.NO_SHOW, version=3)
     ),
+    "reschedule_reservation": _change(NewTime(quantity=1, expected_version=1), _SMALLER),
     "extend_reservation": _change(LongerHold(ttl_seconds=900, expected_version=1), _EXTENDED),
     "change_reservation": _change(ReservationChange(note=_NOTED.note), _NOTED),
 }

@@ -7,21 +7,22 @@ from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
-from sqlalchemy.orm import Session
 
 from api.bulkheads import ClientBulkhead
+from api.explanations import explained
 from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
 from api.http.responses import answered, changing, reading
-from api.reservations import changes
+from api.reservations import changes, cursors
 from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
 from domain import reservations
 from domain.idempotency import Answered
-from domain.reservations import Filter, Reserve
+from domain.reservations import Filter, Reserve, Window
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid, NotFree, OutsideOpeningHours, SoldOut, UnknownItem, UnknownReservation
 
@@ -37,12 +38,20 @@ TIMESTAMP = {"format": "date-time"}
 )
 async def make_reservation(request: Request[Any, Any, Any], data: NewReservation) -> Response[ReservationView]:
     """Hold units of an item, or of several, until the hold is confirmed or expires. Calendars are held for a period."""
-    # Read from the state of the application: to inject these two would cost a third of the time of a request.
-    group_commit: GroupCommit = request.app.state.group_commit
+    # Read from the state of the application: to inject it would cost much of the time of a request.
     hold_lifetime: timedelta = request.app.state.hold_lifetime
     wanted = reserve_of(request.scope, data, hold_lifetime, await request.body())
-    outcome = await group_commit.submit(wanted)
+    outcome = await submitted(request.app.state, request.scope, wanted)
     return answered(outcome, status=201, at="/reservations")
+
+
+async def submitted(state: State, scope: Mapping[str, Any], wanted: Reserve) -> Answered:
+    """Return the answer to a request for a reservation. If time is not free, raise that with an explanation."""
+    group_commit: GroupCommit = state.group_commit
+    outcome = group_commit.submit(wanted)
+    if wanted.period is None:
+        return await outcome
+    return await explained(outcome, state.explanations, principal_of(scope), is_whole=len(wanted.lines) == 1)
 
 
 def reserve_of(scope: Mapping[str, Any], data: NewReservation, hold_lifetime: timedelta, body: bytes) -> Reserve:
@@ -85,10 +94,20 @@ async def list_reservations(
     before: Annotated[
         str | None, Parameter(query="to", description="Made before this time", schema_extra=TIMESTAMP)
     ] = None,
+    ends_after: Annotated[
+        str | None, Parameter(description="Of time that ends after this instant", schema_extra=TIMESTAMP)
+    ] = None,
+    starts_before: Annotated[
+        str | None, Parameter(description="Of time that starts before this instant", schema_extra=TIMESTAMP)
+    ] = None,
     limit: Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of reservations")] = 100,
-    cursor: UUID | None = None,
+    cursor: Annotated[str | None, Parameter(max_length=100, pattern=NO_NUL)] = None,
 ) -> ReservationPage:
-    """List reservations, the newest first."""
+    """List reservations, the newest first.
+
+    With `ends_after` or `starts_before` it lists those of calendars that overlap the time between, in order of their
+    start. Then they are not narrowed to when they were made.
+    """
     wanted = Filter(
         status=status,
         item_id=item_id,
@@ -99,10 +118,23 @@ async def list_reservations(
         before=_timestamp("to", before),
     )
 
-    def act(session: Session) -> ReservationPage:
-        return ReservationPage.of(reservations.find(session, wanted, before_id=cursor, limit=limit))
-
-    return await lists.run(act)
+    window = Window(
+        ends_after=_timestamp("ends_after", ends_after), starts_before=_timestamp("starts_before", starts_before)
+    )
+    if window != Window():
+        for name, given in (("from", since), ("to", before)):
+            if given is not None:
+                raise Invalid(name, "it narrows the time of making: leave it out with ends_after or starts_before")
+        after = None if cursor is None else cursors.read_start(cursor)
+        return await lists.run(
+            lambda session: ReservationPage.of_window(
+                reservations.find_overlapping(session, wanted, window, after=after, limit=limit)
+            )
+        )
+    before_id = None if cursor is None else cursors.read_id(cursor)
+    return await lists.run(
+        lambda session: ReservationPage.of(reservations.find(session, wanted, before_id=before_id, limit=limit))
+    )
 
 
 def _timestamp(name: str, written: str | None) -> datetime | None:

@@ -1,5 +1,6 @@
 """The shapes of reservations, and of the requests that make and change them."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
@@ -8,10 +9,11 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from api.http.fields import ItemId, Sku
+from api.reservations.cursors import write_start
 from api.reservations.metadata import NONE, Metadata, require_bounded
 from domain.calendars import Period
 from domain.items import MAX_QUANTITY
-from domain.reservations import Claim, Page, Reservation
+from domain.reservations import Claim, Page, Reservation, WindowPage
 from domain.reservations.lifecycle import MAX_HOLD, Status
 from domain.runtime.errors import Invalid
 
@@ -157,15 +159,6 @@ class ReservationChange(msgspec.Struct, forbid_unknown_fields=True):
     note: Note | UnsetType | None = UNSET
 
 
-class NewBlock(msgspec.Struct, forbid_unknown_fields=True):
-    """Time of a calendar that nobody may reserve, from `start` until just before `end`: all units, or `quantity`."""
-
-    start: Instant
-    end: Instant
-    quantity: Quantity | None = None
-    note: Note | None = None
-
-
 class NewTime(Versioned, forbid_unknown_fields=True):
     """Another period, another quantity, or both, and the version to change. What is left out stays as it is."""
 
@@ -243,9 +236,10 @@ class ReservationView(msgspec.Struct):
 
 
 class ReservationPage(msgspec.Struct):
-    """Reservations, the newest first. If there is a `next_cursor`, there may be more: send it back as `cursor`.
+    """Reservations, the newest first or in order of their start. If there is a `next_cursor`, there may be more.
 
-    A page may have fewer reservations than `limit`, even none, and a `next_cursor`.
+    To get them, send it back as `cursor`. A page may have fewer reservations than `limit`, even none, and a
+    `next_cursor`.
     """
 
     reservations: list[ReservationView]
@@ -253,8 +247,15 @@ class ReservationPage(msgspec.Struct):
 
     @classmethod
     def of(cls, page: Page) -> Self:
-        shown = [ReservationView.of(one) for one in page.reservations]
-        return cls(shown, None if page.next_before is None else str(page.next_before))
+        return cls(_views(page.reservations), None if page.next_before is None else str(page.next_before))
+
+    @classmethod
+    def of_window(cls, page: WindowPage) -> Self:
+        return cls(_views(page.reservations), None if page.next_after is None else write_start(*page.next_after))
+
+
+def _views(reservations: Sequence[Reservation]) -> list[ReservationView]:
+    return [ReservationView.of(one) for one in reservations]
 
 
 def render_reservation(reservation: Reservation) -> str:

@@ -173,6 +173,8 @@ def _answer(reservation: Reservation, sku: str) -> bytes:
         lines=[LineView(item_id=reservation.item_id, sku=sku, quantity=reservation.quantity)],
         status=reservation.status,
         version=reservation.version,
+        start=None,
+        end=None,
         expires_at=reservation.expires_at,
         guest=None,
         source=reservation.source,

@@ -1,6 +1,7 @@
 """Calendars: items of which time is reserved."""
 
-from domain.calendars.settings import MAX_BUFFER_SECONDS, Settings, amend, create
+from domain.calendars.explain import Explanation, explain
 from domain.calendars.periods import Period
+from domain.calendars.settings import MAX_BUFFER_SECONDS, Settings, amend, create
 
-__all__ = ["MAX_BUFFER_SECONDS", "Period", "Settings", "amend", "create"]
+__all__ = ["MAX_BUFFER_SECONDS", "Explanation", "Period", "Settings", "amend", "create", "explain"]

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -11,6 +11,7 @@ from sqlalchemy import (
     BigInteger,
     ColumnElement,
     DateTime,
+    Integer,
     Select,
     String,
     Uuid,
@@ -32,10 +33,12 @@ from sqlalchemy.orm import Session
 
 from domain.calendars.capacity import Occupied
 from domain.calendars.periods import Period
+from domain.calendars.rules import blocked
 from domain.calendars.table import item_range, occupancies, time_range
 from domain.items import Item, items
 from domain.runtime.database import CLOCK, arrays, lists, records
 from domain.runtime.encoding import encode
+from domain.runtime.errors import InTheWay
 from domain.runtime.pipeline import Query
 
 
@@ -59,12 +62,6 @@ class Occupancy(NamedTuple):
 
 #: What is taken, by the id of the calendar.
 Occupancies = Mapping[int, Sequence[Occupancy]]
-
-
-def blocked(item: Item, period: Period) -> Period:
-    """Return what a reservation of that period blocks on a calendar, with the buffers."""
-    assert item.buffer_before_seconds is not None and item.buffer_after_seconds is not None, "it is a calendar"
-    return period.widened(timedelta(seconds=item.buffer_before_seconds), timedelta(seconds=item.buffer_after_seconds))
 
 
 def occupied_query(wanted: Iterable[tuple[int | str, Period]]) -> Query:
@@ -135,13 +132,33 @@ def from_now_on(session: Session, item_id: int) -> Sequence[Occupied]:
     return [Occupied(row.blocked_from, row.blocked_until, row.units) for row in found]
 
 
+def in_the_way(session: Session, item_id: int, time: Period, limit: int) -> list[InTheWay]:
+    """Return what is taken of a calendar within this time, in order of time. Lapsed holds are left out."""
+    asked = {"item_id": item_id, "start": time.start, "end": time.end, "limit": limit}
+    return [InTheWay(*row) for row in session.execute(_IN_THE_WAY, asked)]
+
+
 _item_id = bindparam("item_id", type_=BigInteger)
-_from_now_on = (
-    item_range(occupancies.c.item_id).op("&&")(item_range(_item_id)),
-    time_range(occupancies).op("&&")(func.tstzrange(CLOCK, null())),
+
+
+def _of_item(time: ColumnElement[Any]) -> Any:
+    """Read what overlaps this time of one calendar, by the two indexes by time."""
+    overlaps = (
+        item_range(occupancies.c.item_id).op("&&")(item_range(_item_id)),
+        time_range(occupancies).op("&&")(time),
+    )
+    each = select(*occupancies.c["blocked_from", "blocked_until", "units", "held_until"]).where(*overlaps)
+    return union_all(each.where(occupancies.c.is_exclusive), each.where(not_(occupancies.c.is_exclusive)))
+
+
+_FROM_NOW_ON = _of_item(func.tstzrange(CLOCK, null()))
+_time = _of_item(func.tstzrange(bindparam("start", type_=_TIME), bindparam("end", type_=_TIME))).subquery("found")
+_IN_THE_WAY = (
+    select(_time)
+    .where(func.coalesce(_time.c.held_until > CLOCK, True))
+    .order_by(_time.c.blocked_from, _time.c.blocked_until)
+    .limit(bindparam("limit", type_=Integer))
 )
-_each = select(*occupancies.c["blocked_from", "blocked_until", "units"]).where(*_from_now_on)
-_FROM_NOW_ON = union_all(_each.where(occupancies.c.is_exclusive), _each.where(not_(occupancies.c.is_exclusive)))
 
 
 class Taken(NamedTuple):

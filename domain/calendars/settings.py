@@ -10,6 +10,7 @@ from domain.calendars import occupancies
 from domain.calendars.capacity import Timeline
 from domain.calendars.opening_hours import OpeningHours, parse
 from domain.calendars.periods import Period
+from domain.calendars.rules import is_open, zone
 from domain.calendars.zones import zone_of
 from domain.items import Item, Kind
 from domain.runtime.errors import CapacityInUse, Invalid, OutsideOpeningHours
@@ -76,9 +77,7 @@ def _require_enough(session: Session, item: Item, capacity: int) -> None:
 
 def refuse_outside(item: Item, period: Period) -> OutsideOpeningHours | None:
     """Refuse a period in which a calendar is not open throughout."""
-    if item.opening_hours is None:
+    if is_open(item, period):
         return None
-    assert item.time_zone is not None, "it is a calendar"
-    if parse(item.opening_hours).covers(period, zone_of(item.time_zone)):
-        return None
-    return OutsideOpeningHours(item.sku, item.time_zone, item.opening_hours)
+    assert item.time_zone is not None and item.opening_hours is not None, "it is closed at times"
+    return OutsideOpeningHours(item.sku, item.time_zone, parse(item.opening_hours).by_date(period, zone(item)))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from domain.items.table import Item, items
+from domain.items.table import Item, Kind, items
 from domain.runtime.errors import UnknownItem
 
 
@@ -26,4 +26,11 @@ def id_of(session: Session, sku: str) -> int | None:
 def find(session: Session, *, after: int = 0, limit: int) -> Sequence[Item]:
     """Return up to `limit` items in order of id, from beyond the id `after`."""
     statement = select(items).where(items.c.id > after).order_by(items.c.id).limit(limit)
+    return [Item(**row._mapping) for row in session.execute(statement)]
+
+
+def of_venue(session: Session, venue: str, *, but: int, limit: int) -> Sequence[Item]:
+    """Return up to `limit` calendars of a venue in order of id, but for the one with that id."""
+    others = items.c.venue == venue, items.c.id != but, items.c.kind == Kind.CALENDAR
+    statement = select(items).where(*others).order_by(items.c.id).limit(limit)
     return [Item(**row._mapping) for row in session.execute(statement)]

@@ -5,7 +5,8 @@ from domain.reservations.changes import Amendment, Extension, Reschedule, Wanted
 from domain.reservations.decisions import Deferred, Reserve
 from domain.reservations.expiry import expire
 from domain.reservations.free import named_by
-from domain.reservations.queries import Filter, Page, find, get
+from domain.reservations.queries import Filter, Page, Window, WindowPage, find, find_overlapping, get
+from domain.reservations.refusals import refusal_of
 from domain.reservations.reserve import KeyRace, reserve
 from domain.reservations.shortages import BRIEF, THOROUGH, Effort
 from domain.reservations.table import Line, Reservation
@@ -28,12 +29,16 @@ __all__ = [
     "Reservation",
     "Reserve",
     "Wanted",
+    "Window",
+    "WindowPage",
     "change",
     "expire",
     "find",
+    "find_overlapping",
     "get",
     "lock",
     "named_by",
+    "refusal_of",
     "reserve",
     "transition",
 ]

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from domain.calendars.settings import refuse_outside
 from domain.calendars.capacity import Occupied, Timeline
-from domain.calendars.occupancies import Occupancy, blocked
+from domain.calendars.occupancies import Occupancy
 from domain.calendars.periods import Period
+from domain.calendars.rules import blocked
+from domain.calendars.settings import refuse_outside
 from domain.items import Item, Kind
 from domain.runtime.errors import Invalid, NotFree, Refusal, SoldOut
 

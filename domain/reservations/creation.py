@@ -157,7 +157,7 @@ _NULLABLE = (
     "confirmed_at",
     "checked_in_at",
 )
-_LINE_COLUMNS = ("reservation_id", "position", "item_id", "quantity", "held_until")
+_LINE_COLUMNS = ("reservation_id", "position", "item_id", "quantity", "held_until", "starts_at", "ends_at")
 _given_lines = records("given_lines", **{name: reservation_lines.c[name].type for name in _LINE_COLUMNS})
 _INSERT_LINES = insert(reservation_lines).from_select(
     _LINE_COLUMNS, select(*(_given_lines.c[name] for name in _LINE_COLUMNS))
@@ -172,4 +172,6 @@ def _lines(made: Reservation) -> Iterator[Mapping[str, Any]]:
             "item_id": line.item_id,
             "quantity": line.quantity,
             "held_until": None if made.period else made.held_until,
+            "starts_at": made.starts_at,
+            "ends_at": made.ends_at,
         }

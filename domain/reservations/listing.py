@@ -106,7 +106,8 @@ def statement(filtered: frozenset[str], scope: Scope) -> Select[Any]:
         keys = union_all(keys, _overdue(filtered))
     if "item_id" in filtered:
         keys = union_all(keys, _newest_baskets(filtered, scope))
-    return _within_bytes(_complete(keys.order_by(keys.selected_columns.id.desc()).limit(_shown).subquery("page")))
+    page = keys.order_by(keys.selected_columns.id.desc()).limit(_shown).subquery("page")
+    return within_bytes(complete(page, page.c.id.desc()))
 
 
 def _newest_of_all() -> Select[Any]:
@@ -116,7 +117,7 @@ def _newest_of_all() -> Select[Any]:
 def _newest_by_status(filtered: frozenset[str], scope: Scope) -> Select[Any]:
     """Read the newest reservations of each status, by the index that begins with the most of the filtered columns."""
     by = next(columns for columns in LISTED_BY if filtered.issuperset(column.name for column in columns))
-    conditions = _equal(reservations, filtered.difference(column.name for column in by))
+    conditions = equal(reservations, filtered.difference(column.name for column in by))
     if scope.judged:
         conditions.append(status_by_now == bindparam("status", type_=String))
     newest = _newest(by, conditions)
@@ -171,14 +172,14 @@ def _below(columns: Sequence[Column[Any]]) -> list[ColumnElement[bool]]:
 
 
 def _wanted(column: Column[Any]) -> ColumnElement[Any]:
-    return _statuses.c.status if column is _status else _value(column)
+    return _statuses.c.status if column is _status else value_of(column)
 
 
 def _overdue(filtered: frozenset[str]) -> Select[Any]:
     """Read all overdue holds by the time of their expiry, and of them those that are wanted."""
     columns = reservations.c["id", "item_id", "guest_id", "source"]
     overdue = select(*columns).where(is_overdue).order_by(reservations.c.expires_at).subquery("overdue")
-    wanted = overdue.c.id < _upper, overdue.c.id >= _lower, *_equal(overdue, filtered)
+    wanted = overdue.c.id < _upper, overdue.c.id >= _lower, *equal(overdue, filtered)
     return select(overdue.c.id, true().label("matches"), false().label("ends")).where(*wanted)
 
 
@@ -188,12 +189,12 @@ def _newest_baskets(filtered: frozenset[str], scope: Scope) -> Select[Any]:
     newest_first = [column.desc() for column in key]
     line = (
         select(key[1].label("id"), (func.row_number().over(order_by=newest_first) == _read).label("ends"))
-        .where(key[0] == any_(array([_value(key[0])])), key[1] < _upper, key[1] >= _lower)
+        .where(key[0] == any_(array([value_of(key[0])])), key[1] < _upper, key[1] >= _lower)
         .order_by(*newest_first)
         .limit(_read)
         .subquery("line")
     )
-    conditions = _equal(reservations, filtered.difference({"item_id"}))
+    conditions = equal(reservations, filtered.difference({"item_id"}))
     if scope != EVERY:
         conditions.append(status_by_now == bindparam("status", type_=String))
     matches = and_(true(), *conditions).label("matches")
@@ -202,16 +203,18 @@ def _newest_baskets(filtered: frozenset[str], scope: Scope) -> Select[Any]:
     return keys.where(or_(basket.c.matches, line.c.ends))
 
 
-def _equal(table: FromClause, names: frozenset[str]) -> list[ColumnElement[bool]]:
-    return [table.c[name] == _value(table.c[name]) for name in sorted(names)]
+def equal(table: FromClause, names: frozenset[str]) -> list[ColumnElement[bool]]:
+    """Return the conditions that these columns have the values of the parameters of their names."""
+    return [table.c[name] == value_of(table.c[name]) for name in sorted(names)]
 
 
-def _value(column: ColumnElement[Any]) -> ColumnElement[Any]:
+def value_of(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """Return the parameter with the name of a column."""
     return bindparam(column.key, type_=column.type)
 
 
-def _complete(page: FromClause) -> FromClause:
-    """Read the reservations of a page, and add up the bytes of their texts from the newest one on.
+def complete(page: FromClause, *order: ColumnElement[Any]) -> FromClause:
+    """Read the reservations of a page, and add up the bytes of their texts in this order.
 
     The metadata is read only where it is shown: its size is known without that.
     """
@@ -226,11 +229,14 @@ def _complete(page: FromClause) -> FromClause:
         .limit(1)
         .lateral("reservation")
     )
-    total = func.sum(row.c.bytes).over(order_by=page.c.id.desc(), rows=(None, 0)).label("total_bytes")
-    return select(*page.c, *row.c, total).select_from(page.join(row, true())).subquery("complete")
+    place = func.row_number().over(order_by=order).label("place")
+    total = func.sum(row.c.bytes).over(order_by=order, rows=(None, 0)).label("total_bytes")
+    columns = (column for column in row.c if column.name not in page.c)
+    return select(*page.c, *columns, place, total).select_from(page.join(row, true())).subquery("complete")
 
 
-def _within_bytes(complete: FromClause) -> Select[Any]:
+def within_bytes(complete: FromClause) -> Select[Any]:
+    """Return the statement for the reservations of a page, in its order, until their texts have too many bytes."""
     shown = (column for column in complete.c if column.name not in ("metadata_text", "metadata"))
     begins_within = complete.c.total_bytes - complete.c.bytes < _most_bytes
-    return select(*shown, metadata_of(complete.c)).where(begins_within).order_by(complete.c.id.desc())
+    return select(*shown, metadata_of(complete.c)).where(begins_within).order_by(complete.c.place)

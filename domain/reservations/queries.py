@@ -13,7 +13,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from domain import items
-from domain.reservations import listing
+from domain.reservations import listing, overlapping
 from domain.reservations.lifecycle import Status
 from domain.reservations.listing import Scope
 from domain.reservations.table import (
@@ -60,6 +60,25 @@ class Page:
     next_before: UUID | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """The reservations of time that end after one instant and start before another: those that overlap what is between.
+
+    Without one of them, the window is open on that side.
+    """
+
+    ends_after: datetime | None = None
+    starts_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WindowPage:
+    """Reservations in order of their start. If there is a `next_after`, others may follow that start and id."""
+
+    reservations: Sequence[Reservation]
+    next_after: tuple[datetime, UUID] | None
+
+
 def get(session: Session, reservation_id: UUID) -> Reservation:
     """Return a reservation. Raises UnknownReservation."""
     row = session.execute(_READ.where(reservations.c.id == reservation_id)).one_or_none()
@@ -103,6 +122,38 @@ def find(session: Session, wanted: Filter, *, before_id: UUID | None = None, lim
     return _page(rows, limit)
 
 
+def find_overlapping(
+    session: Session, wanted: Filter, window: Window, *, after: tuple[datetime, UUID] | None = None, limit: int
+) -> WindowPage:
+    """Return up to `limit` reservations that overlap a window, in order of start and id, from after these two.
+
+    The time of making is not looked at. As with `find`, a page may be shorter, and have a `next_after` all the same.
+    """
+    session.execute(listing.READ_BY_INDEX)
+    values = _values(session, wanted)
+    if values is None:
+        return WindowPage((), None)
+    status = wanted.status
+    by_status = status is not None and not values.keys() & {"guest_id", "item_id"}
+    # An overdue hold is stored as PENDING.
+    also_stored = [Status.PENDING] if status is Status.EXPIRED else []
+    parameters = overlapping.parameters(
+        [status, *also_stored] if status and by_status else [],
+        ends_after=window.ends_after,
+        starts_before=window.starts_before,
+        after=after,
+        status=status,
+        shown=limit,
+        read=limit + MAX_PASSED_OVER,
+        most_bytes=MAX_PAGE_BYTES,
+        **values,
+    )
+    statement = overlapping.statement(frozenset(values), by_status=by_status, judged=status is not None)
+    read, is_full = _read(session.execute(statement, parameters).all(), limit)
+    next_after = (read[-1].starts_at, read[-1].id) if is_full else None
+    return WindowPage([Reservation.of(row) for row in read if row.matches], next_after)
+
+
 def _values(session: Session, wanted: Filter) -> Mapping[str, Any] | None:
     """Return the values that columns must have, or None if no reservation has them."""
     item_id = wanted.item_id
@@ -136,9 +187,13 @@ def _overdue_count(session: Session, values: Mapping[str, Any]) -> int:
 
 
 def _page(rows: Sequence[Row[Any]], limit: int) -> Page:
-    """Return the reservations of a page up to the first row that ends it."""
+    read, is_full = _read(rows, limit)
+    return Page([Reservation.of(row) for row in read if row.matches], read[-1].id if is_full else None)
+
+
+def _read(rows: Sequence[Row[Any]], limit: int) -> tuple[Sequence[Row[Any]], bool]:
+    """Return the rows of a page up to the first one that ends it, and whether others may follow."""
     end = next((place for place, row in enumerate(rows, start=1) if row.ends), None)
     read = rows[:end]
     is_full = len(read) == limit or (bool(read) and read[-1].total_bytes >= MAX_PAGE_BYTES)
-    next_before = read[-1].id if is_full or end is not None else None
-    return Page([Reservation.of(row) for row in read if row.matches], next_before)
+    return read, is_full or end is not None

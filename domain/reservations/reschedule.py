@@ -6,8 +6,9 @@ from dataclasses import replace
 from sqlalchemy.orm import Session
 
 from domain import items
-from domain.calendars.occupancies import Occupancy, blocked, occupied_query, read_occupied
+from domain.calendars.occupancies import Occupancy, occupied_query, read_occupied
 from domain.calendars.periods import Period
+from domain.calendars.rules import blocked
 from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations.capacity import Book, Claim, book_of

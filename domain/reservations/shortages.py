@@ -8,7 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from domain.calendars.occupancies import Occupancies, blocked
+from domain.calendars.occupancies import Occupancies
+from domain.calendars.rules import blocked
 from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations import free

@@ -38,6 +38,7 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from domain.access import ANONYMOUS
 from domain.calendars.periods import Period
 from domain.items import items
+from domain.reservations.durations import class_of
 from domain.reservations.lifecycle import Kind, Status
 from domain.runtime.database import CLOCK, metadata
 
@@ -113,6 +114,25 @@ for _columns in LISTED_BY:
         postgresql_where=reservations.c.guest_id.is_not(None) if reservations.c.guest_id in _columns else None,
     )
 
+#: A list of what overlaps a window is read by an index that begins with these columns.
+OVERLAPPING_BY: Sequence[tuple[Column[Any], ...]] = (
+    (reservations.c.guest_id,),
+    (reservations.c.item_id,),
+    (reservations.c.status,),
+    (),
+)
+
+for _columns in OVERLAPPING_BY:
+    _is_listed = [reservations.c.starts_at.is_not(None), *(one.is_not(None) for one in _columns if one.nullable)]
+    Index(
+        "_".join(["ix_reservations", *(one.name for one in _columns), "time"]),
+        *_columns,
+        class_of(reservations.c.starts_at, reservations.c.ends_at),
+        reservations.c.starts_at,
+        reservations.c.id,
+        postgresql_where=and_(*_is_listed),
+    )
+
 #: The index that a second reservation with the same outside reference of a client breaks.
 REFERENCE_IS_UNIQUE = "uq_reservations_client_id_external_reference"
 
@@ -134,6 +154,9 @@ reservation_lines = Table(
     Column("item_id", BigInteger, ForeignKey("items.id"), nullable=False),
     Column("quantity", Integer, nullable=False),
     Column("held_until", DateTime(timezone=True)),
+    # Those of the reservation, if the item is a calendar.
+    Column("starts_at", DateTime(timezone=True)),
+    Column("ends_at", DateTime(timezone=True)),
     CheckConstraint("position > 1", name="after_the_first"),
     CheckConstraint("quantity > 0", name="quantity_positive"),
 )
@@ -144,6 +167,14 @@ Index(
     reservation_lines.c.item_id,
     reservation_lines.c.held_until,
     postgresql_where=reservation_lines.c.held_until.is_not(None),
+)
+Index(
+    "ix_reservation_lines_item_id_time",
+    reservation_lines.c.item_id,
+    class_of(reservation_lines.c.starts_at, reservation_lines.c.ends_at),
+    reservation_lines.c.starts_at,
+    reservation_lines.c.reservation_id,
+    postgresql_where=reservation_lines.c.starts_at.is_not(None),
 )
 
 

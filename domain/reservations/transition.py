@@ -205,13 +205,18 @@ def _rewrite(
 
 
 def _rewrite_lines(session: Session, moves: Sequence[_Move]) -> None:
-    """Write into the further lines of stock until when they are held, or that they are not only held."""
+    """Write into the further lines what they repeat of their reservations: until when stock is held, and the period."""
     until: dict[datetime | None, list[UUID]] = defaultdict(list)
     for move in moves:
         if move.after.further_lines and not move.after.period and move.changes_hold:
             until[move.after.held_until].append(move.after.id)
     for held_until, ids in until.items():
         session.execute(_HOLD_LINES, {"ids": ids, "until": held_until})
+    for move in moves:
+        if move.after.further_lines and "starts_at" in move.change.fields:
+            session.execute(
+                _MOVE_LINES, {"of": move.after.id, "start": move.after.starts_at, "end": move.after.ends_at}
+            )
 
 
 _ids = cast(bindparam("ids"), ARRAY(Uuid))
@@ -219,6 +224,14 @@ _HOLD_LINES = (
     update(reservation_lines)
     .values(held_until=bindparam("until", type_=reservation_lines.c.held_until.type))
     .where(reservation_lines.c.reservation_id == any_(_ids))
+)
+_MOVE_LINES = (
+    update(reservation_lines)
+    .values(
+        starts_at=bindparam("start", type_=reservation_lines.c.starts_at.type),
+        ends_at=bindparam("end", type_=reservation_lines.c.ends_at.type),
+    )
+    .where(reservation_lines.c.reservation_id == bindparam("of", type_=Uuid))
 )
 _HISTORY_COLUMNS = ("reservation_id", "from_status", "to_status", "changed_by", "reason", "kind", "details")
 

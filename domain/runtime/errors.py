@@ -30,8 +30,10 @@ HoldfastError
 ConfigurationError stands apart: it ends a process at its start and never reaches a client.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 
@@ -132,24 +134,50 @@ class SoldOut(Conflict):
     available_quantity: int
 
 
+class InTheWay(NamedTuple):
+    """Units of a calendar that are taken for a period, buffers included. If it is a hold, it may lapse."""
+
+    start: datetime
+    end: datetime
+    quantity: int
+    lapses_at: datetime | None
+
+
+class Alternative(NamedTuple):
+    """What can be reserved instead: so many units of that item, for that period."""
+
+    sku: str
+    start: datetime
+    end: datetime
+    quantity: int
+
+
 @dataclass(eq=False)
 class NotFree(Conflict):
-    """Raised when more units of a calendar are requested than are free throughout the period."""
+    """Raised when more units of a calendar are requested than are free throughout the period.
+
+    If it is explained, `conflicts` are in the way, the first ones in order of time, and `alternatives` are free.
+    """
 
     sku: str
     asked: int
     available_quantity: int
     start: datetime
     end: datetime
+    conflicts: Sequence[InTheWay] | None = None
+    alternatives: Sequence[Alternative] | None = None
 
 
 @dataclass(eq=False)
 class OutsideOpeningHours(Conflict):
-    """Raised when a calendar is requested for a period in which it is not open throughout. `opening_hours` is JSON."""
+    """Raised when a calendar is requested for a period in which it is not open throughout.
+
+    `opening_hours` has the first days of the period with the spans in which it is open, in wall time of `time_zone`.
+    """
 
     sku: str
     time_zone: str
-    opening_hours: str
+    opening_hours: Mapping[str, Sequence[str]]
 
 
 @dataclass(eq=False)

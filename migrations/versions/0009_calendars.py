@@ -38,6 +38,20 @@ CHECKS = {
         " AND buffer_before_seconds IS NOT NULL AND buffer_after_seconds IS NOT NULL)"
     ),
 }
+#: The class of the duration, of which each is four times as long as the one before.
+CLASS = (
+    "width_bucket(EXTRACT(epoch FROM ends_at - starts_at),"
+    " ARRAY[3601, 14401, 57601, 230401, 921601, 3686401, 14745601]::numeric[])"
+)
+
+#: The columns with which the indexes begin that find what overlaps a window.
+LISTED_BY = {
+    "ix_reservations_guest_id_time": "guest_id, ",
+    "ix_reservations_item_id_time": "item_id, ",
+    "ix_reservations_status_time": "status, ",
+    "ix_reservations_time": "",
+}
+
 PERIOD = (
     "(starts_at IS NULL AND ends_at IS NULL) OR (starts_at IS NOT NULL AND ends_at IS NOT NULL AND starts_at < ends_at)"
 )
@@ -59,6 +73,19 @@ def upgrade() -> None:
     _add_check("reservations", "ck_reservations_period_whole", PERIOD)
     with op.get_context().autocommit_block():
         op.execute("ALTER TABLE reservations VALIDATE CONSTRAINT ck_reservations_period_whole")
+    _add_columns("reservation_lines", RESERVATIONS)
+    with op.get_context().autocommit_block():
+        for name, columns in LISTED_BY.items():
+            guests = " AND guest_id IS NOT NULL" if "guest_id" in columns else ""
+            key = f"{columns}{CLASS}, starts_at, id"
+            op.execute(
+                f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON reservations ({key})"
+                f" WHERE starts_at IS NOT NULL{guests}"
+            )
+        op.execute(
+            "CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_reservation_lines_item_id_time ON reservation_lines"
+            f" (item_id, {CLASS}, starts_at, reservation_id) WHERE starts_at IS NOT NULL"
+        )
     # No foreign key leads to the items: it would lock a second table that requests use.
     op.execute("""
         CREATE TABLE calendar_occupancies (
@@ -87,6 +114,12 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.execute("DROP TABLE IF EXISTS calendar_occupancies")
+    with op.get_context().autocommit_block():
+        for name in (*LISTED_BY, "ix_reservation_lines_item_id_time"):
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+    _drop_columns("reservation_lines", RESERVATIONS)
+    with op.get_context().autocommit_block():
+        pass  # which commits: the other table is changed in a transaction of its own
     _drop_columns("reservations", RESERVATIONS)
     op.execute("""
         ALTER TABLE reservations ADD CONSTRAINT ck_reservations_hold_expires

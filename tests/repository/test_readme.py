@@ -160,7 +160,7 @@ def test_every_kind_of_destination_and_every_format_is_documented() -> None:
 @pytest.mark.xdist_group("readme")
 def test_the_lines_of_the_readme_do_what_it_shows(tmp_path: Path) -> None:
     """Runs `bin/up` and every curl line of the README, and compares the answers with those that it shows."""
-    reserve, read, again, too_many, received = _shown()
+    reserve, read, again, time_of_rooms, received = _shown()
 
     with _up(tmp_path) as run:
         made = json.loads(run(reserve.line))
@@ -176,9 +176,11 @@ def test_the_lines_of_the_readme_do_what_it_shows(tmp_path: Path) -> None:
         again.compare(repeated)
         assert len(json.loads(run(read.line.replace("limit=1", "limit=10")))["reservations"]) == 1
 
-        refused = run(too_many.line)
-        assert json.loads(refused)["type"] == "/problems/sold-out"
-        too_many.compare(refused)
+        rooms = run(time_of_rooms.line)
+        time_of_rooms.compare(rooms)
+        suite, refused, double = map(json.loads, rooms.splitlines())
+        assert {**double, "start": suite["start"], "end": suite["end"]} == double
+        assert double["sku"] in {one["sku"] for one in refused["alternatives"]}
         received.compare(wait_until("all events are received", lambda: _if_it_has("confirmed", run(received.line))))
 
 
@@ -210,7 +212,7 @@ def _alike(text: str) -> str:
 def _shown() -> Sequence[Shown]:
     blocks = re.findall(r"```sh\n(.*?)```\n(?:\n```text\n(.*?)```)?", README.read_text(), re.DOTALL)
     assert [line.strip() for line, _ in blocks[:2]] == ["bin/up", "bin/test"]
-    assert all(line.startswith("curl ") and output for line, output in blocks[2:])
+    assert all(line.startswith(("curl ", "time=")) and output for line, output in blocks[2:])
     return [Shown(line, output) for line, output in blocks[2:]]
 
 

@@ -1,4 +1,4 @@
-"""`bin/why`: the state of each delivery of an event or a reservation, and what prevents it."""
+"""`bin/why`: what prevents the delivery of an event or a reservation, or the reserving of an item."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +25,7 @@ from domain.outbox.operations.explain import (
     Waiting,
 )
 from domain.reservations.events import RESERVATION_CONFIRM
-from worker.commands import command_line, options
+from worker.commands import command_line, options, why_not_free
 from worker.commands.command_line import DONE, Command
 from worker.commands.output import instant, print_json, print_wrapped, printable, rows
 from worker.commands.runner import opened
@@ -41,25 +41,50 @@ MEMBERS = (
 @click.command(
     "bin/why",
     cls=Command,
-    examples=["bin/why 01939b52-3a1e-7000-8000-5c1f0e6a9d21"],
+    examples=[
+        "bin/why 01939b52-3a1e-7000-8000-5c1f0e6a9d21",
+        "bin/why --item ROOM-1 --start 2030-05-03T15:00:00Z --end 2030-05-05T11:00:00Z",
+    ],
     exit_codes={
-        0: "the deliveries were explained, whatever their state",
+        0: "it was explained, whatever the state",
         1: "the outbox has no such event or reservation, or the database failed",
     },
 )
 @click.argument(
     "subject_id",
-    metavar="EVENT_ID|RESERVATION_ID",
+    metavar="[EVENT_ID|RESERVATION_ID]",
+    required=False,
     type=click.UUID,
     help="The id of an event, or of a reservation for all its events.",
 )
-@options.as_json(MEMBERS)
-def why(subject_id: UUID, as_json: bool) -> int:
-    """Explain why an event is not delivered, or that it was.
+@click.option("--item", metavar="SKU", help="Explain why this item can't be reserved, instead.")
+@click.option("--start", metavar="TIME", type=options.instant, help="From when to reserve it, if it is a calendar.")
+@click.option("--end", metavar="TIME", type=options.instant, help="Until when to reserve it.")
+@click.option("--quantity", metavar="N", type=options.POSITIVE, default=1, help="How many units to reserve.")
+@options.as_json(f"{MEMBERS} Or, {why_not_free.MEMBERS}")
+def why(
+    subject_id: UUID | None,
+    item: str | None,
+    start: datetime | None,
+    end: datetime | None,
+    quantity: int,
+    as_json: bool,
+) -> int:
+    """Explain why an event is not delivered, or why an item can't be reserved.
 
     For each event and each destination it prints what happened, or everything that prevents the delivery, and what to
-    do about it.
+    do about it. For an item it prints what is in the way now, and what is free instead.
     """
+    if (subject_id is None) == (item is None):
+        raise click.UsageError("Give the id of an event or of a reservation, or --item.")
+    if (start is None) != (end is None):
+        raise click.UsageError("Give both --start and --end, or neither.")
+    if item is not None:
+        with opened("Nothing was explained.") as (db, _), db.begin() as session:
+            refused = why_not_free.find(session, item, start, end, quantity)
+        why_not_free.show(refused, item, quantity, as_json=as_json)
+        return DONE
+    assert subject_id is not None
     with opened("Nothing was explained.") as (db, routes), db.begin() as session:
         explanations = explain.explain(session, subject_id, routes.names)
     if as_json:

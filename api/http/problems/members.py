@@ -39,8 +39,16 @@ FURTHER: Mapping[str, Member] = {
     "available_quantity": Member("The units that are available", INTEGER),
     "start": Member("When the requested period begins", format="date-time"),
     "end": Member("Just before when the requested period ends", format="date-time"),
+    "conflicts": Member(
+        "What is in the way: `quantity` units are taken from `start` until `end`, buffers included. If that is a hold,"
+        " it lapses at `lapses_at` unless it is confirmed",
+        ("array",),
+    ),
+    "alternatives": Member(
+        "Up to three that are free: `quantity` units of the item `sku`, from `start` until `end`", ("array",)
+    ),
     "time_zone": Member("The time zone of the calendar, by its IANA name"),
-    "opening_hours": Member("When the calendar is open, as JSON"),
+    "opening_hours": Member("When the calendar is open on the first days of the period, by date", ("object",)),
     "capacity": Member("The capacity that was requested", INTEGER),
     "in_use": Member("The most units that reservations use at one moment", INTEGER),
     "external_reference": Member("The outside reference that another reservation has"),
@@ -57,4 +65,4 @@ FURTHER: Mapping[str, Member] = {
 }
 
 #: Those that a problem of their type may lack.
-OPTIONAL = frozenset({"current_version", "to"})
+OPTIONAL = frozenset({"current_version", "to", "conflicts", "alternatives"})

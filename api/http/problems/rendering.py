@@ -121,7 +121,9 @@ def _response(body: dict[str, Any], headers: Mapping[str, str]) -> Response[dict
     return Response(body, status_code=body["status"], media_type=MEDIA_TYPE, headers=dict(headers))
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> object:
     if isinstance(value, datetime):
         return value.isoformat().replace("+00:00", "Z")
-    return value if isinstance(value, int | str) else str(value)
+    if isinstance(value, list):
+        return [{name: _plain(fact) for name, fact in one._asdict().items()} for one in value]
+    return value if value is None or isinstance(value, int | str | dict) else str(value)

@@ -68,7 +68,7 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         title="Not free",
         detail=(
             "Requested {asked} of {sku} from {start} until {end}; {available_quantity} free throughout. Nothing was"
-            " reserved or changed. `conflicts` says what is in the way, and `alternatives` what is free instead."
+            " reserved or changed. Take one of the `alternatives`, or choose another time or fewer units."
         ),
         when="More units of a calendar were requested than are free throughout the period, buffers included.",
         remedy=(
@@ -80,11 +80,11 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         status=409,
         title="Outside opening hours",
         detail=(
-            "{sku} is not open throughout the period. It is open {opening_hours}, in {time_zone}. Nothing was reserved"
-            " or changed; choose a time within these hours."
+            "{sku} is closed for some of the period. When it is open is in `opening_hours`, by date and in the time of"
+            " {time_zone}. Nothing was reserved or changed; choose a time within these hours."
         ),
         when="A calendar was requested for a period in which it is closed for some time.",
-        remedy="Choose a period within `opening_hours`, which are wall time in `time_zone`.",
+        remedy="Choose a period within `opening_hours`: the hours of the first days of the period, in `time_zone`.",
     ),
     errors.CapacityInUse: ProblemType(
         status=409,

@@ -53,6 +53,8 @@ def test_every_handler_is_an_operation_of_the_document(document: Any) -> None:
         "GET /reservations",
         "GET /reservations/{reservation_id}",
         "PATCH /reservations/{reservation_id}",
+        "PUT /reservations/{reservation_id}",
+        "POST /items/by-id/{item_id}/blocks",
         "POST /reservations/{reservation_id}/confirm",
         "POST /reservations/{reservation_id}/cancel",
         "POST /reservations/{reservation_id}/reject",
@@ -106,9 +108,10 @@ def problems(operation: Any) -> dict[int, set[str]]:
 
 KEY_REUSED = "idempotency-key-reused"
 ITEM_READ = {404: {"unknown-item"}}
+TIME = {"not-free", "outside-opening-hours"}
 ITEM_CHANGE = {
     404: {"unknown-item"},
-    409: {"insufficient-available-stock", KEY_REUSED},
+    409: {"insufficient-available-stock", "capacity-in-use", KEY_REUSED},
     412: {"stale-precondition"},
 }
 STATUS_CHANGE = {
@@ -127,7 +130,8 @@ REFUSALS: dict[str, dict[int, set[str]]] = {
     "GET /items/by-id/{item_id}": ITEM_READ,
     "PATCH /items/{sku}": ITEM_CHANGE,
     "PATCH /items/by-id/{item_id}": ITEM_CHANGE,
-    "POST /reservations": {404: {"unknown-item"}, 409: {"sold-out", KEY_REUSED}},
+    "POST /reservations": {404: {"unknown-item"}, 409: {"sold-out", *TIME, KEY_REUSED}},
+    "POST /items/by-id/{item_id}/blocks": {404: {"unknown-item"}, 409: {*TIME, KEY_REUSED}},
     "GET /reservations": {},
     "GET /reservations/{reservation_id}": {404: {"unknown-reservation"}},
     "POST /reservations/{reservation_id}/confirm": STATUS_CHANGE,
@@ -137,6 +141,7 @@ REFUSALS: dict[str, dict[int, set[str]]] = {
     "POST /reservations/{reservation_id}/complete": STATUS_CHANGE,
     "POST /reservations/{reservation_id}/no-show": STATUS_CHANGE,
     "POST /reservations/{reservation_id}/extend": STATUS_CHANGE | {409: {*STATUS_CHANGE[409], "hold-too-long"}},
+    "PUT /reservations/{reservation_id}": STATUS_CHANGE | {409: {*STATUS_CHANGE[409], "sold-out", *TIME}},
     "PATCH /reservations/{reservation_id}": STATUS_CHANGE | {409: STATUS_CHANGE[409] - {"stale-version"}},
     "GET /outbox/destinations": {},
     "POST /outbox/destinations/{name}/pause": DESTINATION_CHANGE,
@@ -250,4 +255,4 @@ def test_requests_generated_from_the_document_are_answered_as_it_says(
     run = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=240)
 
     assert run.returncode == 0, run.stdout[-20_000:] + run.stderr
-    assert "Tested: 29" in run.stdout
+    assert "Tested: 31" in run.stdout

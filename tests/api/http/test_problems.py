@@ -2,7 +2,7 @@
 
 import json
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import get_type_hints
@@ -16,10 +16,12 @@ from api.http.problems import ALL, FACTS, MEDIA_TYPE, OF_ERRORS, body_of
 from api.http.problems.members import COMMON, FURTHER, OPTIONAL
 from domain.runtime import errors
 from domain.runtime.errors import (
+    Alternative,
     Busy,
     DatabaseUnavailable,
     HoldExpired,
     HoldfastError,
+    InTheWay,
     NotFound,
     OutcomeUnknown,
     StalePrecondition,
@@ -28,6 +30,8 @@ from domain.runtime.errors import (
 from tests.support.api_process import Served
 from tests.support.broken_tables import failing, missing
 from tests.support.builders import Db, an_item
+
+NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 #: A fact of each kind that an error may have.
 SAMPLES = {
@@ -38,6 +42,9 @@ SAMPLES = {
     datetime: datetime(2030, 1, 31, tzinfo=UTC),
     int | None: 7,
     str | None: "ROOM-101",
+    Mapping[str, Sequence[str]]: {"2030-01-31": ["09:00-17:00"]},
+    Sequence[InTheWay] | None: [InTheWay(NOON, NOON, 7, None)],
+    Sequence[Alternative] | None: [Alternative("ROOM-102", NOON, NOON, 7)],
 }
 
 

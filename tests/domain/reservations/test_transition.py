@@ -152,6 +152,8 @@ def test_an_event_contains_the_reservation_as_it_is_now_and_its_former_status(db
         "version": 2,
         "guest_id": None,
         "expires_at": hold.expires_at and hold.expires_at.isoformat(),
+        "start": None,
+        "end": None,
         "from_status": "PENDING",
         "to_status": "CANCELLED",
         "reason": "changed my mind",

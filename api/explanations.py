@@ -1,0 +1,29 @@
+"""Refusals for want of free time: what is in the way, and what can be had instead."""
+
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TypeVar
+
+from api.bulkheads import Bulkhead
+from domain import calendars
+from domain.access import Principal
+from domain.runtime.errors import NotFree, Unavailable
+
+T = TypeVar("T")
+
+
+async def explained(outcome: Awaitable[T], bulkhead: Bulkhead, principal: Principal, *, is_whole: bool = True) -> T:
+    """Return an outcome. If it is that time is not free, raise that with an explanation.
+
+    This reads what the decision did not need, when its locks are gone. While too many ask, refusals are not explained.
+    Alternatives are for one calendar, so there are none for a request that is not for one as a whole.
+    """
+    try:
+        return await outcome
+    except NotFree as error:
+        refused = error
+    with suppress(Unavailable):
+        explanation = await bulkhead.run(lambda session: calendars.explain(session, refused), principal)
+        refused.conflicts = explanation.conflicts
+        refused.alternatives = explanation.alternatives if is_whole else []
+    raise refused

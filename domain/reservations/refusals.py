@@ -1,0 +1,23 @@
+"""Refusals without a request: whether a claim would be refused by now, and why. For operators."""
+
+from sqlalchemy.orm import Session
+
+from domain import items
+from domain.calendars.occupancies import Occupancies, occupied_query, read_occupied
+from domain.reservations.capacity import Claim, book_of
+from domain.runtime.errors import Refusal
+from domain.runtime.pipeline import execute
+
+
+def refusal_of(session: Session, claim: Claim) -> Refusal | None:
+    """Return why a claim would be refused, or None if it would be accepted. It locks nothing. Raises UnknownItem."""
+    item = items.get(session, claim.item)
+    occupied: Occupancies = {}
+    if claim.period is not None:
+        (rows,) = execute(session, [occupied_query([(item.id, claim.period)])])
+        occupied = read_occupied(rows)
+    book = book_of(item, occupied.get(item.id, ()))
+    if forbidden := book.forbids(claim):
+        return forbidden
+    possible = book.possible(claim, 0)
+    return book.refuse(claim, possible) if claim.quantity > possible else None

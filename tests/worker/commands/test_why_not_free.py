@@ -1,0 +1,60 @@
+"""bin/why --item: why an item can't be reserved now, and what is in the way."""
+
+import json
+
+from tests.support.builders import Db, a_calendar, a_hold, a_time_hold, an_item, hours
+from tests.support.commands import on_one_line, run_command
+
+FRIDAY = "--start", "2030-05-03T10:00:00Z", "--end", "2030-05-03T12:00:00Z"
+
+
+def test_what_can_be_reserved_is_said_to_be_free(db: Db) -> None:
+    a_calendar(db, sku="ROOM-1")
+
+    run = run_command("why", "--item", "ROOM-1", *FRIDAY)
+
+    assert (run.returncode, run.stdout) == (0, "1 unit of ROOM-1 can be reserved now.\n")
+
+
+def test_what_is_in_the_way_is_shown_and_when_a_hold_lapses(db: Db) -> None:
+    room = a_calendar(db, capacity=2, sku="ROOM-1", buffer_after_seconds=3_600)
+    hold = a_time_hold(db, room, hours(9, 10.5))
+
+    text = on_one_line(run_command("why", "--item", "ROOM-1", *FRIDAY, "--quantity", "2").stdout)
+
+    assert "Not free: 1 unit of ROOM-1 free throughout, 2 wanted." in text
+    assert "1 unit from 2030-05-03T09:00:00Z until 2030-05-03T11:30:00Z, buffers included; a hold, which" in text
+    assert hold.expires_at is not None
+    assert f"lapses at {hold.expires_at:%Y-%m-%dT%H:%M:%SZ}" in text
+
+
+def test_the_same_as_json(db: Db) -> None:
+    a_time_hold(db, a_calendar(db, sku="ROOM-1"), hours(9, 11))
+
+    run = run_command("why", "--item", "ROOM-1", *FRIDAY, "--json")
+
+    refusal = json.loads(run.stdout)["refusal"]
+    assert (refusal["kind"], refusal["available_quantity"]) == ("not_free", 0)
+    assert refusal["conflicts"][0]["end"] == "2030-05-03T11:00:00Z"
+
+
+def test_closed_sold_out_and_never_accepted_are_told_apart(db: Db) -> None:
+    a_calendar(db, sku="ROOM-1", opening_hours={"mon": ["09:00-17:00"]})
+    a_hold(db, an_item(db, 1, sku="MUG"))
+
+    closed = on_one_line(run_command("why", "--item", "ROOM-1", *FRIDAY).stdout)
+    sold_out = on_one_line(run_command("why", "--item", "MUG").stdout)
+    never = on_one_line(run_command("why", "--item", "MUG", *FRIDAY).stdout)
+
+    assert closed == ("ROOM-1 is closed for some of that time. It is open, by the time of UTC: 2030-05-03: not at all")
+    assert sold_out == "Sold out: 0 units of MUG available, 1 wanted."
+    assert never.startswith("This is never accepted: ")
+
+
+def test_wrong_usage_is_refused(db: Db) -> None:
+    nothing = run_command("why")
+    half = run_command("why", "--item", "ROOM-1", *FRIDAY[:2])
+    unknown = run_command("why", "--item", "ROOM-1", *FRIDAY)
+
+    assert [run.returncode for run in (nothing, half, unknown)] == [2, 2, 2]
+    assert "ROOM-1" in unknown.stderr
