@@ -11,8 +11,8 @@ from api.grpc.messages import MAX_ID_CHARACTERS, instant_in, status_in, text_in
 from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.time_limits import TimeLimit
 from domain.calendars.periods import EARLIEST, LATEST
-from domain.reservations import windows
-from domain.reservations.windows import Found, Place, Window
+from domain.reservations import Filter, Window
+from domain.reservations.streaming import BEGINNING, Found, stream
 from domain.runtime import database
 from domain.runtime.errors import Invalid
 from domain.runtime.settings import Settings
@@ -59,38 +59,37 @@ class Query:
 
     def stream(self, call: Call, request: proto.QueryRequest) -> Iterator[bytes]:
         """Yield the reservations that overlap a window of time, as messages."""
-        for part in parts(self._db, window_of(request)):
+        for part in parts(self._db, *wanted_of(request)):
             with self._reading.step(call.context):
                 yield from map(_message, part)
 
 
-def window_of(request: proto.QueryRequest) -> Window:
-    """Return the window that a request asks for. Raises Invalid."""
+def wanted_of(request: proto.QueryRequest) -> tuple[Filter, Window]:
+    """Return what a request asks for. Raises Invalid."""
     # Stored periods have whole microseconds. So rounded outwards, the bounds are overlapped by the same ones.
     start = instant_in("start", request.start) if request.HasField("start") else None
     end = instant_in("end", request.end, round_up=True) if request.HasField("end") else None
     if start is not None and end is not None and start >= end:
         raise Invalid("end", "it must be later than start")
-    return Window(
-        # Beyond these there is nothing, and no bound there can be compared with what is stored.
-        start=start and max(start, EARLIEST),
-        end=end and min(end, LATEST),
+    wanted = Filter(
         guest_id=text_in("user_id", request.user_id, MAX_ID_CHARACTERS) or None,
         sku=text_in("resource_id", request.resource_id, MAX_ID_CHARACTERS) or None,
         status=status_in("status", request.status),
     )
+    # Beyond these limits there is nothing, and a datetime can't hold what is computed from a bound there.
+    return wanted, Window(ends_after=start and max(start, EARLIEST), starts_before=end and min(end, LATEST))
 
 
-def parts(db: sessionmaker[Session], window: Window) -> Iterator[Sequence[Found]]:
+def parts(db: sessionmaker[Session], wanted: Filter, window: Window) -> Iterator[Sequence[Found]]:
     """Yield the reservations of a window part by part, from one short transaction after the other."""
-    place: Place | None = None
+    place = BEGINNING
     has_more = True
     while has_more:
         with db() as session:
             has_more, began = False, time.monotonic()
-            for part in windows.read(session, window, after=place, size=PART):
+            for part in stream(session, wanted, window, after=place, size=PART):
                 yield part
-                place = part[-1].starts_at, part[-1].id
+                place = part[-1].place
                 if has_more := time.monotonic() - began > SNAPSHOT_SECONDS:
                     break
 

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from api.grpc import query
 from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.proto.reservation_pb2_grpc import ReservationServiceStub
-from domain.reservations import windows
-from domain.reservations.windows import Window
+from domain.reservations import Filter, Window
+from domain.reservations.streaming import stream
 from tests.api.grpc.requests import NOON, hour, refused, reserving
 from tests.support.builders import Db, a_calendar, a_hold, an_item, let_lapse, the
 from tests.support.grpc_process import ServedGrpc
@@ -128,7 +128,7 @@ def test_a_stream_over_many_transactions_skips_none_and_repeats_none(
     monkeypatch.setattr(query, "PART", 7)
     monkeypatch.setattr(query, "SNAPSHOT_SECONDS", 0)
 
-    read = [one for part in query.parts(db, Window()) for one in part]
+    read = [one for part in query.parts(db, Filter(), Window()) for one in part]
 
     assert len({one.id for one in read}) == 2_500
     places = [(one.starts_at, one.id) for one in read]
@@ -140,7 +140,7 @@ def test_a_part_is_read_from_a_cursor(db: Db) -> None:
     many(db, 100)
 
     with db() as session:
-        parts = windows.read(session, Window(), size=10)
+        parts = stream(session, Filter(), Window(), size=10)
         next(parts)
         cursors = session.execute(text("SELECT count(*) FROM pg_cursors WHERE name <> ''")).scalar_one()
         parts.close()  # type: ignore[attr-defined]
