@@ -4,9 +4,10 @@ Each status has the message `google.rpc.Status` in the trailer `grpc-status-deta
 with the facts, and what `google/rpc/error_details.proto` has for errors of that kind.
 """
 
+import json
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,7 +24,17 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from domain.runtime import errors
 from domain.runtime.database import trouble
-from domain.runtime.errors import Conflict, DatabaseUnavailable, HoldfastError, Invalid, NotFound, Unavailable
+from domain.runtime.errors import (
+    Alternative,
+    Conflict,
+    DatabaseUnavailable,
+    HoldfastError,
+    InTheWay,
+    Invalid,
+    NotFound,
+    NotFree,
+    Unavailable,
+)
 from domain.runtime.schema import lacks_schema
 
 #: The domain of the reasons in ErrorInfo.
@@ -172,7 +183,15 @@ def reason_of(error: type[HoldfastError]) -> str:
 
 
 def _violations(error: Conflict, text: str) -> list[PreconditionFailure.Violation]:
-    return [PreconditionFailure.Violation(type=reason_of(type(error)), subject=_subject(error), description=text)]
+    """Return what is in the way, if it is known, or that it is refused."""
+    said = list(map(_in_the_way, error.conflicts or ())) if isinstance(error, NotFree) else []
+    kind, subject = reason_of(type(error)), _subject(error)
+    return [PreconditionFailure.Violation(type=kind, subject=subject, description=one) for one in said or [text]]
+
+
+def _in_the_way(conflict: InTheWay) -> str:
+    lapses = f" It may lapse at {_plain(conflict.lapses_at)}." if conflict.lapses_at else ""
+    return f"{conflict.quantity} taken from {_plain(conflict.start)} to {_plain(conflict.end)}.{lapses}"
 
 
 def _subject(error: Conflict) -> str:
@@ -185,7 +204,16 @@ def _facts(error: HoldfastError) -> dict[str, str]:
     """Return the fields of an error that are values, as text."""
     if isinstance(error, Invalid | Unavailable):
         return {}
-    return {name: _plain(value) for name, value in vars(error).items() if isinstance(value, _VALUES)}
+    facts = {name: _plain(value) for name, value in vars(error).items() if isinstance(value, _VALUES)}
+    if isinstance(error, NotFree):
+        lists = {"conflicts": error.conflicts, "alternatives": error.alternatives}
+        facts |= {name: _json(ones) for name, ones in lists.items() if ones is not None}
+    return facts
+
+
+def _json(ones: Sequence[InTheWay | Alternative]) -> str:
+    """Return what a refusal for want of free time lists, as the HTTP API shows it."""
+    return json.dumps([one._asdict() for one in ones], default=_plain)
 
 
 _VALUES = (str, int, datetime)

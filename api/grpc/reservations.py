@@ -28,7 +28,7 @@ from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations import Amendment, Claim, Reservation, Reserve, Wanted
 from domain.reservations.lifecycle import MAX_HOLD, RELEASING, Status
-from domain.runtime.errors import Invalid, Refusal, SkuTaken, UnknownItem
+from domain.runtime.errors import Invalid, NotFree, Refusal, SkuTaken, UnknownItem
 from domain.runtime.settings import Settings
 
 R = TypeVar("R", proto.ReserveResponse, proto.ConfirmResponse, proto.UpdateResponse, proto.CancelResponse)
@@ -63,6 +63,8 @@ class Reservations:
             return self._reserve(call, self._wanted(call, request))
         except Invalid as error:
             raise Invalid(FIELDS.get(error.field, error.field), error.reason) from error
+        except NotFree as refused:
+            raise call.result(self._transactions.explain(refused, call.principal)) from None
 
     def _reserve(self, call: Call, wanted: Reserve) -> bytes:
         try:

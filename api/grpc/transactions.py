@@ -15,18 +15,20 @@ from sqlalchemy.orm import Session
 from api import readiness
 from api.bulkheads import BULKHEADS, Bulkhead
 from api.doorbell import Doorbell
+from api.explanations import add_explanation
 from api.group_commit import GroupCommit
 from api.group_commit.writers import connect_writers
 from domain.access import Principal
 from domain.idempotency import Answered
 from domain.outbox import Routes
 from domain.reservations import Reserve, reserve
+from domain.runtime.errors import NotFree
 from domain.runtime.settings import Settings
 
 T = TypeVar("T")
 
 #: The kinds of requests that there are here.
-KINDS = ("reads", "changes", "item_changes", "probes")
+KINDS = ("reads", "changes", "item_changes", "explanations", "probes")
 
 
 class Transactions:
@@ -63,6 +65,14 @@ class Transactions:
     def run(self, kind: str, act: Callable[[Session], T], principal: Principal) -> Future[T]:
         """Have `act` called in a transaction of that kind. Any thread may call it."""
         return asyncio.run_coroutine_threadsafe(self._bulkheads[kind].run(act, principal), self._loop)
+
+    def explain(self, refused: NotFree, principal: Principal) -> Future[NotFree]:
+        """Have a refusal explained, unless too many others are. Any thread may call it."""
+        return asyncio.run_coroutine_threadsafe(self._explain(refused, principal), self._loop)
+
+    async def _explain(self, refused: NotFree, principal: Principal) -> NotFree:
+        await add_explanation(refused, self._bulkheads["explanations"], principal)
+        return refused
 
     def health_of_database(self) -> str:
         """Return `readiness.OK`, or what is wrong with the database."""

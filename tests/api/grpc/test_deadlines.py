@@ -28,15 +28,21 @@ def lock(session: object, item: Item) -> None:
     session.execute(select(item_table).where(item_table.c.id == item.id).with_for_update())  # type: ignore[attr-defined]
 
 
-def wait_until_none_is_in_flight(db: Db) -> None:
-    """Wait until no set of the group commit waits for a lock. Later ones leave out what was given up before."""
-    wait_until("none is in flight", lambda: not is_blocked(db))
-
-
-def is_blocked(db: Db) -> bool:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+def count(db: Db, condition: str) -> int:
+    """Return how many other connections to the database meet a condition."""
+    others = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     with db() as session:
-        return bool(session.execute(text(waiting)).scalar_one())
+        return int(session.execute(text(f"{others} AND {condition}")).scalar_one())
+
+
+def wait_until_none_is_blocked(db: Db) -> None:
+    """Wait until no set of the group commit waits for a lock. Later ones leave out what was given up before."""
+    wait_until("none is blocked", lambda: not count(db, "wait_event_type = 'Lock'"))
+
+
+def wait_until_none_is_open(db: Db) -> None:
+    """Wait until no transaction is open. What was given up in the middle of one is done or undone then."""
+    wait_until("none is open", lambda: not count(db, "xact_start IS NOT NULL"))
 
 
 def test_a_reserve_whose_deadline_passes_in_the_queue_is_never_made(service: ReservationServiceStub, db: Db) -> None:
@@ -44,7 +50,7 @@ def test_a_reserve_whose_deadline_passes_in_the_queue_is_never_made(service: Res
     with db.begin() as session:
         lock(session, room)
         refusal = refused(service.reserve, reserving(), timeout=0.5)
-        wait_until_none_is_in_flight(db)
+        wait_until_none_is_blocked(db)
     # The next one for the room is decided after it.
     service.reserve(reserving(0, 2))
 
@@ -61,7 +67,7 @@ def test_a_reserve_that_is_cancelled_in_the_queue_is_never_made(service: Reserva
         waiting.cancel()
         # On the same connection, the server reads this call after that one's end.
         assert refused(service.get, proto.GetRequest(id=UNKNOWN_ID)).code is grpc.StatusCode.NOT_FOUND
-        wait_until_none_is_in_flight(db)
+        wait_until_none_is_blocked(db)
     service.reserve(reserving(0, 2))
 
     assert made(db) == 1
@@ -82,6 +88,7 @@ def test_a_change_whose_deadline_passes_while_others_are_served_is_answered(
 
     assert refusal.code is DEADLINE
     assert took < 5
+    wait_until_none_is_open(db)
 
 
 def test_an_item_that_stays_locked_is_busy_for_its_clients_and_free_for_others(

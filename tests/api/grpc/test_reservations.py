@@ -1,9 +1,11 @@
 """Making, changing and reading reservations over gRPC."""
 
+import json
 from datetime import timedelta
 
 import grpc
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from sqlalchemy import func, select
 
 from api.grpc.proto import reservation_pb2 as proto
@@ -84,9 +86,30 @@ def test_overlapping_time_is_refused_with_what_is_in_the_way(service: Reservatio
     refusal = refused(service.reserve, reserving(1, 3, user_id="ben"))
 
     assert refusal.code is FAILED
-    assert refusal.details["ErrorInfo"].reason == "NOT_FREE"
-    assert refusal.details["PreconditionFailure"].violations[0].subject == "room-1"
+    violations = refusal.details["PreconditionFailure"].violations
+    assert [(one.type, one.subject, one.description) for one in violations] == [
+        ("NOT_FREE", "room-1", "1 taken from 2030-01-31T12:00:00Z to 2030-01-31T14:00:00Z.")
+    ]
+    info = refusal.details["ErrorInfo"]
+    assert (info.reason, info.metadata["asked"], info.metadata["available_quantity"]) == ("NOT_FREE", "1", "0")
     assert "ann" not in str(refusal)
+
+
+def test_an_alternative_that_a_refusal_offers_can_be_reserved(service: ReservationServiceStub) -> None:
+    reserved(service, 0, 2)
+
+    refusal = refused(service.reserve, reserving(1, 3))
+
+    metadata = refusal.details["ErrorInfo"].metadata
+    assert json.loads(metadata["conflicts"])[0]["start"] == "2030-01-31T12:00:00Z"
+    for alternative in json.loads(metadata["alternatives"])[:1]:
+        start, end = Timestamp(), Timestamp()
+        start.FromJsonString(alternative["start"])
+        end.FromJsonString(alternative["end"])
+        assert service.reserve(reserving(start, end, resource_id=alternative["sku"])).reservation.id
+        break
+    else:
+        pytest.fail("no alternative was offered")
 
 
 def test_reservations_that_touch_do_not_overlap(service: ReservationServiceStub) -> None:
