@@ -35,7 +35,7 @@ def send(
     port: int, method: str, next_message: Callable[[], bytes], *, connections: int, seconds: float = SECONDS
 ) -> Load:
     """Call a method as fast as that many connections can, each with one call at a time."""
-    headers = _headers(f"127.0.0.1:{port}", method)
+    headers = headers_of(f"127.0.0.1:{port}", method)
     times: list[float] = []
     refused = 0
     with selectors.DefaultSelector() as selector:
@@ -62,15 +62,15 @@ def _connect(port: int) -> Connection:
     connected = socket.create_connection(("127.0.0.1", port))
     connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     window = struct.pack(">I", LARGEST_WINDOW - 65_535)
-    connected.sendall(PREFACE + _frame(SETTINGS, 0, 0, b"") + _frame(WINDOW_UPDATE, 0, 0, window))
+    connected.sendall(PREFACE + frame(SETTINGS, 0, 0, b"") + frame(WINDOW_UPDATE, 0, 0, window))
     return Connection(connected)
 
 
 def _call(one: Connection, headers: bytes, message: bytes) -> None:
     one.stream, one.has_message, one.began = one.stream + 2, False, time.monotonic()
     one.socket.sendall(
-        _frame(HEADERS, END_HEADERS, one.stream, headers)
-        + _frame(DATA, END_STREAM, one.stream, struct.pack(">BI", 0, len(message)) + message)
+        frame(HEADERS, END_HEADERS, one.stream, headers)
+        + frame(DATA, END_STREAM, one.stream, struct.pack(">BI", 0, len(message)) + message)
     )
 
 
@@ -82,7 +82,7 @@ def _read(one: Connection) -> list[bool]:
         kind, flags, payload = one.unread[3], one.unread[4], bytes(one.unread[9 : 9 + length])
         del one.unread[: 9 + length]
         if kind in (SETTINGS, PING) and not flags & ACK:
-            one.socket.sendall(_frame(kind, ACK, 0, payload if kind == PING else b""))
+            one.socket.sendall(frame(kind, ACK, 0, payload if kind == PING else b""))
         elif kind == DATA:
             one.has_message = True
         elif kind == HEADERS and flags & END_STREAM:
@@ -92,11 +92,12 @@ def _read(one: Connection) -> list[bool]:
     return ended
 
 
-def _frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """Return a frame of HTTP/2."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def _headers(authority: str, path: str) -> bytes:
+def headers_of(authority: str, path: str) -> bytes:
     """Return the headers of a call. None of them enters the table of either side."""
     post, http, path_name, authority_name = b"\x83", b"\x86", b"\x04", b"\x01"
     fields = post + http + path_name + _text(path) + authority_name + _text(authority)
