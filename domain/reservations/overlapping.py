@@ -102,10 +102,12 @@ def _first(
     order = (*by, its_class, starts_at, row_id)
     is_last = func.row_number().over(order_by=order) == _read
     matches = and_(ends_at > _after, *conditions)
-    # As in `listing`: the first column equals an array of one value, so only one index has the order asked for.
+    # As in `listing`: the first column equals an array of one value, so only one index has the order asked for. The
+    # others equal values, so PostgreSQL knows that the rows are in order of the first one, the start and the id.
     first, *others = (*by, its_class)
+    columns = first.label("first"), starts_at.label("starts_at"), row_id.label("id")
     read = (
-        select(starts_at.label("starts_at"), row_id.label("id"), matches.label("matches"), is_last.label("ends"))
+        select(*columns, matches.label("matches"), is_last.label("ends"))
         .where(
             first == any_(array([_wanted(first, its_class)])),
             *(column == _wanted(column, its_class) for column in others),
@@ -122,13 +124,12 @@ def _first(
     found = (
         select(read)
         .where(or_(read.c.matches, read.c.ends))
-        .order_by(read.c.starts_at, read.c.id)
+        .order_by(read.c.first, read.c.starts_at, read.c.id)
         .limit(_shown)
         .lateral("found")
     )
-    return select(found.c.starts_at, found.c.id, found.c.matches, found.c.ends).select_from(
-        _classes.join(found, true())
-    )
+    keys = found.c.starts_at, found.c.id, found.c.matches, found.c.ends
+    return select(*keys).select_from(_classes.join(found, true()))
 
 
 def _wanted(column: ColumnElement[Any], its_class: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -17,7 +17,8 @@ from sqlalchemy.pool import NullPool
 
 from deploy.embedded import PostgreSQL
 from domain import items, reservations
-from domain.reservations import Filter
+from domain.reservations import Filter, Window
+from domain.reservations.durations import CLASSES
 from domain.reservations.lifecycle import Status
 from domain.reservations.queries import MAX_OVERDUE, MAX_PASSED_OVER
 from domain.reservations.table import reservations as table
@@ -49,7 +50,8 @@ FILL = (
     SELECT 'SKU-' || n, 'Thing', 0, 1000000 FROM generate_series(1, :items) AS n
     """,
     """
-    INSERT INTO reservations (id, item_id, quantity, status, expires_at, guest_id, source, created_at)
+    INSERT INTO reservations
+        (id, item_id, quantity, status, expires_at, guest_id, source, created_at, starts_at, ends_at)
     SELECT (lpad(to_hex(made), 12, '0') || '7' || substr(md5(n::text), 1, 3)
             || '8' || substr(md5(n::text), 4, 15))::uuid,
            CASE WHEN n % 10 < 9 THEN 1 WHEN n % 20 = 9 THEN 2 WHEN n % 40 = 19 THEN 3
@@ -60,7 +62,11 @@ FILL = (
            CASE WHEN n % 20 = 9 THEN 'agency' WHEN n % 5 = 0 THEN NULL WHEN n % 7 = 0 THEN 'guest-' || n % 10000
                 ELSE 'walk-in' END,
            CASE WHEN n % 20 = 9 THEN 'csv' WHEN n % 1000 < 3 THEN 'rare' ELSE 'api' END,
-           to_timestamp(made / 1000.0)
+           to_timestamp(made / 1000.0),
+           CASE WHEN n % 3 = 0 THEN timestamptz '2026-01-01Z' + n * interval '20 seconds' END,
+           CASE WHEN n % 3 = 0 THEN timestamptz '2026-01-01Z' + n * interval '20 seconds' + CASE n % 4
+                WHEN 0 THEN interval '30 minutes' WHEN 1 THEN interval '3 hours' WHEN 2 THEN interval '9 hours'
+                ELSE interval '2 days' END END
     FROM (SELECT n, (:last - 10 * (:reservations - n))::bigint AS made FROM generate_series(1, :reservations) AS n) AS n
     """,
 )
@@ -199,6 +205,34 @@ def test_a_page_far_down_a_list_costs_no_more_than_the_first(crowded: Db, filter
 
     assert_by_index(plan)
     assert plan.pages <= most_pages(filters)
+
+
+#: Windows of a moment, of a day, open on one side, and beyond everything.
+WINDOWS = [
+    Window(ends_after=LAST - timedelta(days=200), starts_before=LAST - timedelta(days=200, seconds=-1)),
+    Window(ends_after=LAST - timedelta(days=150), starts_before=LAST - timedelta(days=149)),
+    Window(ends_after=LAST - timedelta(days=100)),
+    Window(starts_before=LAST - timedelta(days=250)),
+    Window(ends_after=LAST + timedelta(days=1_000)),
+]
+
+
+@pytest.mark.parametrize("name", [None, "item_id", "guest_id", "status"])
+@pytest.mark.parametrize("window", WINDOWS, ids=["moment", "day", "from", "until", "never"])
+def test_what_overlaps_a_window_is_read_in_proportion_to_the_page(crowded: Db, name: str, window: Window) -> None:
+    """For each class of durations, rows are passed over that end before the window: about as many as overlap it."""
+    for value in VALUES.get(name, [None]):
+        wanted = {name: value} if name else {}
+
+        plan = executed(
+            crowded,
+            lambda session, wanted=wanted: reservations.find_overlapping(  # type: ignore[misc]
+                session, Filter(**wanted), window, limit=LIMIT
+            ),
+        )
+
+        assert_by_index(plan)
+        assert plan.pages <= LIMIT * 2 * DESCENT + 3 * len(CLASSES) * (DESCENT + LIMIT) + MAX_PASSED_OVER, wanted
 
 
 @pytest.mark.parametrize("reference", [1, "SKU-500", "no such sku", 10**9])
