@@ -21,6 +21,10 @@ class Group:
         self._free = most
         self._taken: Counter[str] = Counter()
 
+    def is_used(self) -> bool:
+        """Return whether a call has a place."""
+        return bool(self._taken)
+
     def take(self, client: str) -> bool:
         """Take a place for a call of this client. Return whether there was one."""
         with self._lock:

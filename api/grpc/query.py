@@ -1,7 +1,7 @@
 """Query: the reservations of a window of time, as a stream that goes as fast as its client reads."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -37,7 +37,8 @@ _SECOND = 1_000_000
 class Query:
     """The method, with its connections."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, are_others_served: Callable[[], bool]) -> None:
+        self._are_others_served = are_others_served
         self._reading = TimeLimit(PART_SECONDS, most=STREAMS)
         self._engine = database.connect(
             settings,
@@ -60,8 +61,12 @@ class Query:
     def stream(self, call: Call, request: proto.QueryRequest) -> Iterator[bytes]:
         """Yield the reservations that overlap a window of time, as messages."""
         for part in parts(self._db, *wanted_of(request)):
+            began = time.monotonic()
             with self._reading.step(call.context):
                 yield from map(_message, part)
+            # The threads of a process take turns on one processor, so a stream would slow all other calls down.
+            if self._are_others_served():
+                time.sleep(time.monotonic() - began)
 
 
 def wanted_of(request: proto.QueryRequest) -> tuple[Filter, Window]:

@@ -32,9 +32,9 @@ MOST_STREAMS_OF_CLIENT = STREAMS // 2
 #: The calls of the other services. Some of them stay open.
 MOST_CHECKS, MOST_WATCHES, MOST_REFLECTIONS = 8, 16, 8
 
-#: A message that has not come within this time after its call never comes. While so many are awaited, the call that
-#: has waited the longest is cancelled for each further one.
-MESSAGE_SECONDS, MOST_AWAITED = 5.0, 512
+#: A message that has not come within this time after its call never comes. While more than so many are awaited, none is
+#: awaited for long.
+MESSAGE_SECONDS, MOST_AWAITED = 5.0, 256
 
 #: The same for the further messages of a call for reflection.
 REFLECTION_SECONDS, MOST_REFLECTIONS_AWAITED = 20.0, 4
@@ -73,9 +73,10 @@ class Server:
     def __init__(self, settings: Settings, routes: Routes) -> None:
         self._settings = settings
         self._transactions = Transactions(settings, routes)
-        self._query = Query(settings)
         self._health = Health(self._transactions.health_of_database, SERVICE)
         self._receiving = TimeLimit(MESSAGE_SECONDS, most=MOST_AWAITED)
+        self._calls = Group("calls", most=MOST_CALLS, share=MOST_CALLS_OF_CLIENT, receiving=self._receiving)
+        self._query = Query(settings, self._calls.is_used)
         self._reflecting = TimeLimit(REFLECTION_SECONDS, most=MOST_REFLECTIONS_AWAITED)
         methods = Methods()
         self._add_reservations(methods, Reservations(self._transactions, routes, settings))
@@ -84,7 +85,7 @@ class Server:
         self._methods = methods
 
     def _add_reservations(self, methods: Methods, one: Reservations) -> None:
-        group = Group("calls", most=MOST_CALLS, share=MOST_CALLS_OF_CLIENT, receiving=self._receiving)
+        group = self._calls
         handlers = {
             "reserve": unary("reserve", proto.ReserveRequest, one.reserve, group),
             "confirm": unary("confirm", proto.ConfirmRequest, one.confirm, group),

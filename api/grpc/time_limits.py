@@ -13,12 +13,15 @@ import grpc
 #: How often calls that are late are looked for.
 LOOK_SECONDS = 0.1
 
+#: The time that is left to each client while there are too many slow ones. A quick one needs a few milliseconds.
+CROWDED_SECONDS = 2.0
+
 
 class TimeLimit:
     """Cancels the calls of clients that take longer than `seconds` for a step.
 
-    If more than `most` clients are at it, the call of the one that has taken the longest is cancelled: so however many
-    of them are slow, a quick one is served.
+    While more than `most` clients are at it, they have CROWDED_SECONDS: so however many of them are slow, a quick one
+    is served.
     """
 
     def __init__(self, seconds: float, *, most: int) -> None:
@@ -43,9 +46,6 @@ class TimeLimit:
         """Cancel the call if the block takes too long."""
         with self._lock:
             self._began[context] = time.monotonic()
-            crowded_out = self._take_earliest() if len(self._began) > self._most else None
-        if crowded_out is not None:
-            crowded_out.cancel()
         try:
             yield
         finally:
@@ -59,10 +59,9 @@ class TimeLimit:
 
     def _take_late(self) -> grpc.ServicerContext | None:
         with self._lock:
-            began = next(iter(self._began.values()), None)
-            return self._take_earliest() if began is not None and began + self._seconds <= time.monotonic() else None
-
-    def _take_earliest(self) -> grpc.ServicerContext:
-        earliest = next(iter(self._began))
-        del self._began[earliest]
-        return earliest
+            seconds = self._seconds if len(self._began) <= self._most else CROWDED_SECONDS
+            earliest, began = next(iter(self._began.items()), (None, 0.0))
+            if earliest is None or time.monotonic() < began + seconds:
+                return None
+            del self._began[earliest]
+            return earliest
