@@ -53,21 +53,21 @@ class Health:
     def watch(self, call: Call, request: HealthCheckRequest) -> Iterator[bytes]:
         """Yield the status of a service, and again whenever it changes."""
         call.context.add_callback(self._wake)
-        told = b""
+        sent = b""
         while call.context.is_active() and not self._closed.is_set():
-            status = self._changed_from(told, request.service, call)
-            if status != told:
+            status = self._changed_from(sent, request.service, call)
+            if status != sent:
                 yield status
-            told = status
+            sent = status
 
-    def _changed_from(self, told: bytes, name: str, call: Call) -> bytes:
+    def _changed_from(self, sent: bytes, name: str, call: Call) -> bytes:
         """Wait until a service has another status, or its call or the server ends. Return its status."""
 
         def is_over() -> bool:
             return self._closed.is_set() or not call.context.is_active()
 
         with self._changed:
-            self._changed.wait_for(lambda: self._status(name) != told or is_over())
+            self._changed.wait_for(lambda: self._status(name) != sent or is_over())
         return self._status(name)
 
     def _status(self, name: str) -> bytes:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import grpc
 import psutil
@@ -157,7 +158,7 @@ def test_a_message_that_comes_in_part_is_not_waited_for(hardy: ServedGrpc, healt
 def test_huge_messages_are_refused_and_others_are_served(hardy: ServedGrpc, healthy: ReservationServiceStub) -> None:
     before = memory(hardy)
     with grpc.insecure_channel(hardy.address, [("grpc.max_send_message_length", -1)]) as channel:
-        method = channel.unary_unary("/ReservationService/reserve")
+        method: Any = channel.unary_unary("/ReservationService/reserve")
         refusals = [method.future(bytes(50_000_000)) for _ in range(8)]
         for start in range(20):
             serves(healthy, start)

@@ -1,6 +1,7 @@
 """Bad input: it is refused with INVALID_ARGUMENT and the name of the field, and changes nothing."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -17,6 +18,9 @@ from tests.support.refusals import everything
 HOSTILE = ["x' OR '1'='1", '"; DROP TABLE reservations; --', "$$", "%s {0} \\", "\u202e\U0001f6cf", "<script>", "\n\t"]
 
 TOO_LATE, TOO_EARLY = Timestamp(seconds=253_402_300_800), Timestamp(seconds=-62_135_596_801)
+
+#: A number that no status has, as a client of a later contract may send it.
+UNKNOWN_STATUS: Any = 10
 
 #: Requests to reserve, each with the field that is at fault.
 BAD = {
@@ -86,7 +90,7 @@ def test_an_id_that_is_no_uuid_is_refused(service: ReservationServiceStub, writt
 @pytest.mark.parametrize(
     ("field", "request_"),
     [
-        ("status", proto.UpdateRequest(id=UNKNOWN_ID, status=99)),
+        ("status", proto.UpdateRequest(id=UNKNOWN_ID, status=UNKNOWN_STATUS)),
         ("status", proto.UpdateRequest(id=UNKNOWN_ID, status=proto.EXPIRED)),
         ("note", proto.UpdateRequest(id=UNKNOWN_ID, note="x" * 2_001)),
         ("note", proto.UpdateRequest(id=UNKNOWN_ID, note="\0")),
@@ -108,7 +112,7 @@ def test_an_update_that_can_not_be_is_refused_by_field(
         ("user_id", proto.QueryRequest(user_id="\0")),
         ("resource_id", proto.QueryRequest(resource_id="x" * 65)),
         ("resource_id", proto.QueryRequest(resource_id="a\0")),
-        ("status", proto.QueryRequest(status=10)),
+        ("status", proto.QueryRequest(status=UNKNOWN_STATUS)),
         ("start", proto.QueryRequest(start=TOO_EARLY)),
         ("end", proto.QueryRequest(end=TOO_LATE)),
         ("end", proto.QueryRequest(start=hour(1), end=hour(1))),

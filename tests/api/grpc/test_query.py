@@ -1,6 +1,7 @@
 """Query: the reservations that overlap a window of time, in order of their starts."""
 
 from itertools import pairwise
+from typing import Any
 
 import grpc
 import pytest
@@ -12,18 +13,18 @@ from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.proto.reservation_pb2_grpc import ReservationServiceStub
 from domain.reservations import Filter, Window
 from domain.reservations.streaming import stream
-from tests.api.grpc.requests import NOON, hour, refused, reserving
+from tests.api.grpc.requests import NOON, Moment, hour, refused, reserving
 from tests.support.builders import Db, a_calendar, a_hold, an_item, let_lapse, the
 from tests.support.grpc_process import ServedGrpc
 
 
-def reserved(service: ReservationServiceStub, *request: float, **fields: object) -> proto.Reservation:
+def reserved(service: ReservationServiceStub, *request: Moment, **fields: Any) -> proto.Reservation:
     made: proto.Reservation = service.reserve(reserving(*request, **fields)).reservation
     return made
 
 
-def found(service: ReservationServiceStub, **wanted: object) -> list[proto.Reservation]:
-    return [*service.Query(proto.QueryRequest(**wanted))]  # type: ignore[arg-type]
+def found(service: ReservationServiceStub, **wanted: Any) -> list[proto.Reservation]:
+    return [*service.Query(proto.QueryRequest(**wanted))]
 
 
 def test_all_of_them_are_found_in_order_of_their_starts(service: ReservationServiceStub, db: Db) -> None:
@@ -181,7 +182,7 @@ def _first(stream: object) -> grpc.StatusCode | None:
     try:
         next(stream)  # type: ignore[call-overload]
     except grpc.RpcError as error:
-        code: grpc.StatusCode = error.code()  # type: ignore[attr-defined]
+        code: grpc.StatusCode = error.code()
         return code
     return None
 

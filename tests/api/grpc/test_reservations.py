@@ -2,6 +2,7 @@
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +15,7 @@ from domain import items
 from domain.outbox.table import outbox
 from domain.reservations.table import history
 from domain.runtime.settings import Settings
-from tests.api.grpc.requests import UNKNOWN_ID, a_reservation, hour, refused, reserving
+from tests.api.grpc.requests import UNKNOWN_ID, Moment, a_reservation, hour, refused, reserving
 from tests.support.builders import Db, a_calendar, a_hold, an_item, let_lapse, the
 from tests.support.grpc_process import serving_grpc
 
@@ -22,7 +23,7 @@ FAILED, NOT_FOUND = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOU
 FIRST = [proto.PENDING, proto.CONFIRMED, proto.BLOCKED]
 
 
-def reserved(service: ReservationServiceStub, start: float = 0, end: float = 1, **fields: object) -> proto.Reservation:
+def reserved(service: ReservationServiceStub, start: Moment = 0, end: Moment = 1, **fields: Any) -> proto.Reservation:
     made: proto.Reservation = service.reserve(reserving(start, end, **fields)).reservation
     return made
 

@@ -75,7 +75,10 @@ def test_no_stream_is_sorted(many: Db, window: Window) -> None:
         given = {"guest_id": guest, "item_id": item}
         values = {name: value for name, value in given.items() if value is not None}
         statement = streaming._statement(values, status, window, BEGINNING)
-        compiled = statement.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+        compiled = statement.compile(
+            dialect=postgresql.dialect(),  # type: ignore[no-untyped-call]
+            compile_kwargs={"literal_binds": True},
+        )
         with many() as session:
             session.execute(listing.READ_BY_INDEX)
             plan = "\n".join(session.execute(text(f"EXPLAIN {compiled}".replace(":", "\\:"))).scalars())
