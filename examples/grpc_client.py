@@ -129,7 +129,8 @@ def main(address: str) -> None:
             print(refused)
             free = refused.alternatives[0]
             print(client.reserve("ben", free.resource_id, free.start, free.end, key=str(uuid4())))
-        print(len([*client.booked("room-1", start, start + timedelta(days=1))]), "booked that day")
+        week = timedelta(days=7)
+        print(len([*client.booked("room-1", start - week, start + week)]), "booked around that time")
 
 
 if __name__ == "__main__":

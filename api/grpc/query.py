@@ -39,7 +39,7 @@ class Query:
 
     def __init__(self, settings: Settings, are_others_served: Callable[[], bool]) -> None:
         self._are_others_served = are_others_served
-        self._reading = TimeLimit(PART_SECONDS, most=STREAMS)
+        self._reading = TimeLimit(PART_SECONDS)
         self._engine = database.connect(
             settings,
             connections=STREAMS,

@@ -32,18 +32,22 @@ MOST_STREAMS_OF_CLIENT = STREAMS // 2
 #: The calls of the other services. Some of them stay open.
 MOST_CHECKS, MOST_WATCHES, MOST_REFLECTIONS = 8, 16, 8
 
-#: A message that has not come within this time after its call never comes. While more than so many are awaited, none is
-#: awaited for long.
-MESSAGE_SECONDS, MOST_AWAITED = 5.0, 256
+#: A message that has not come within this time after its call never comes. Health is asked for by neighbours, who have
+#: few places.
+MESSAGE_SECONDS, HEALTH_MESSAGE_SECONDS = 5.0, 1.0
 
 #: The same for the further messages of a call for reflection.
-REFLECTION_SECONDS, MOST_REFLECTIONS_AWAITED = 20.0, 4
+REFLECTION_SECONDS = 20.0
 
 #: The largest message, as the largest body over HTTP, and the largest metadata of a call.
 MAX_MESSAGE_BYTES, MAX_METADATA_BYTES = 65_536, 16_384
 
 #: The calls that one connection may have at a time. Its client's library keeps others waiting.
 MOST_CALLS_OF_CONNECTION = 512
+
+#: The calls that wait until the server has found their methods. Beyond the first number, some of them are cancelled,
+#: whoever has sent them, and beyond the second one all.
+MOST_NEW_CALLS, FAR_TOO_MANY_NEW_CALLS = 10_000, 20_000
 
 #: The connections that a server may have.
 MOST_CONNECTIONS = 8_000
@@ -58,6 +62,8 @@ OPTIONS = (
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", MOST_CALLS_OF_CONNECTION),
+    ("grpc.server.max_pending_requests", MOST_NEW_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", FAR_TOO_MANY_NEW_CALLS),
     ("grpc.keepalive_time_ms", PING_MILLISECONDS),
     ("grpc.keepalive_timeout_ms", PING_TIMEOUT_MILLISECONDS),
     ("grpc.max_connection_idle_ms", IDLE_MILLISECONDS),
@@ -74,10 +80,11 @@ class Server:
         self._settings = settings
         self._transactions = Transactions(settings, routes)
         self._health = Health(self._transactions.health_of_database, SERVICE)
-        self._receiving = TimeLimit(MESSAGE_SECONDS, most=MOST_AWAITED)
+        self._receiving = TimeLimit(MESSAGE_SECONDS)
         self._calls = Group("calls", most=MOST_CALLS, share=MOST_CALLS_OF_CLIENT, receiving=self._receiving)
         self._query = Query(settings, self._calls.is_used)
-        self._reflecting = TimeLimit(REFLECTION_SECONDS, most=MOST_REFLECTIONS_AWAITED)
+        self._probing = TimeLimit(HEALTH_MESSAGE_SECONDS)
+        self._reflecting = TimeLimit(REFLECTION_SECONDS)
         methods = Methods()
         self._add_reservations(methods, Reservations(self._transactions, routes, settings))
         self._add_health(methods)
@@ -98,9 +105,9 @@ class Server:
         methods.add(SERVICE, streams, {"Query": streaming("Query", proto.QueryRequest, self._query.stream, streams)})
 
     def _add_health(self, methods: Methods) -> None:
-        checks = Group("checks", most=MOST_CHECKS, share=MOST_CHECKS, receiving=self._receiving)
+        checks = Group("checks", most=MOST_CHECKS, share=MOST_CHECKS, receiving=self._probing)
         methods.add(health.SERVICE, checks, {"Check": unary("Check", HealthCheckRequest, self._health.check, checks)})
-        watches = Group("watches", most=MOST_WATCHES, share=MOST_WATCHES, receiving=self._receiving)
+        watches = Group("watches", most=MOST_WATCHES, share=MOST_WATCHES, receiving=self._probing)
         methods.add(
             health.SERVICE, watches, {"Watch": streaming("Watch", HealthCheckRequest, self._health.watch, watches)}
         )
@@ -114,7 +121,7 @@ class Server:
         """Begin to answer calls. Raises ConfigurationError if the port can't be used."""
         require_free(self._settings.host, self._settings.grpc_port, "GRPC_PORT")
         self._transactions.start()
-        for part in (self._receiving, self._reflecting, self._query, self._health):
+        for part in (self._receiving, self._probing, self._reflecting, self._query, self._health):
             part.start()
         # Each group of methods has threads of its own, and nothing else needs any.
         connections = ("grpc.max_allowed_incoming_connections", allow_connections(MOST_CONNECTIONS))
@@ -126,7 +133,7 @@ class Server:
         """Refuse further calls, answer those in flight, and disconnect."""
         self._health.close()
         self._grpc.stop(GRACE_SECONDS).wait()
-        for part in (self._receiving, self._reflecting, self._query, self._transactions):
+        for part in (self._receiving, self._probing, self._reflecting, self._query, self._transactions):
             part.close()
 
 

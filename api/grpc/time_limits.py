@@ -13,20 +13,12 @@ import grpc
 #: How often calls that are late are looked for.
 LOOK_SECONDS = 0.1
 
-#: The time that is left to each client while there are too many slow ones. A quick one needs a few milliseconds.
-CROWDED_SECONDS = 2.0
-
 
 class TimeLimit:
-    """Cancels the calls of clients that take longer than `seconds` for a step.
+    """Cancels the calls of clients that take longer than `seconds` for a step."""
 
-    While more than `most` clients are at it, they have CROWDED_SECONDS: so however many of them are slow, a quick one
-    is served.
-    """
-
-    def __init__(self, seconds: float, *, most: int) -> None:
+    def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._most = most
         self._lock = threading.Lock()
         self._began: dict[grpc.ServicerContext, float] = {}  # the earliest first
         self._closed = threading.Event()
@@ -59,9 +51,8 @@ class TimeLimit:
 
     def _take_late(self) -> grpc.ServicerContext | None:
         with self._lock:
-            seconds = self._seconds if len(self._began) <= self._most else CROWDED_SECONDS
             earliest, began = next(iter(self._began.items()), (None, 0.0))
-            if earliest is None or time.monotonic() < began + seconds:
+            if earliest is None or time.monotonic() < began + self._seconds:
                 return None
             del self._began[earliest]
             return earliest

@@ -42,4 +42,4 @@ def test_the_example_shows_a_booking_a_refusal_and_the_alternative(
     first, refusal, second, counted = capsys.readouterr().out.splitlines()
     assert first.startswith("Booked(") and second.startswith("Booked(")
     assert refusal.startswith("Requested 1 of room-1 from ")
-    assert counted == "2 booked that day"
+    assert counted == "2 booked around that time"

@@ -73,7 +73,7 @@ def serving_grpc(**environment: str) -> Iterator[ServedGrpc]:
         wait_until("the gRPC service answers", lambda: _answers(served))
         yield served
     finally:
-        _stop(process)
+        _stop(process, log)
 
 
 def _answers(served: ServedGrpc) -> bool:
@@ -83,10 +83,11 @@ def _answers(served: ServedGrpc) -> bool:
     return False
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def _stop(process: subprocess.Popen[bytes], log: Path) -> None:
     process.send_signal(signal.SIGTERM)
     try:
-        process.wait(PATIENCE_SECONDS)
+        code = process.wait(PATIENCE_SECONDS)
+        assert code == 0, log.read_text()[-8_000:]
     finally:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

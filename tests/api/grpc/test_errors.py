@@ -1,6 +1,6 @@
 """Errors as statuses: each has a code, words, and details that ordinary clients decode."""
 
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from datetime import UTC, datetime
 from typing import get_type_hints
 from uuid import UUID
@@ -36,7 +36,8 @@ def leaves(error: type[HoldfastError] = HoldfastError) -> list[type[HoldfastErro
 def a(kind: type[HoldfastError]) -> HoldfastError:
     """Return an error of this kind, with some facts."""
     hints = get_type_hints(kind)
-    facts = {one.name: SAMPLES.get(hints[one.name], "some") for one in fields(kind)}  # type: ignore[arg-type]
+    required = [one.name for one in fields(kind) if one.default is MISSING]  # type: ignore[arg-type]
+    facts = {name: SAMPLES.get(hints[name], "some") for name in required}
     return kind(**facts)
 
 
