@@ -15,6 +15,9 @@ from api.grpc.errors import UnknownService
 
 SERVICE = "grpc.health.v1.Health"
 
+#: What is seen of the database once nobody looks any more.
+STOPPING = "stopping"
+
 #: How often the database is looked at.
 LOOK_SECONDS = 1.0
 
@@ -42,7 +45,8 @@ class Health:
         """Say that nothing is served any more, and end the calls that watch."""
         self._closed.set()
         self._thread.join()
-        self._see("stopping")
+        self._seen = STOPPING
+        self._wake()
 
     def check(self, _: Call, request: HealthCheckRequest) -> bytes:
         """Return the status of a service."""
@@ -54,17 +58,15 @@ class Health:
         """Yield the status of a service, and again whenever it changes."""
         call.context.add_callback(self._wake)
         sent = b""
-        while call.context.is_active() and not self._closed.is_set():
-            status = self._changed_from(sent, request.service, call)
-            if status != sent:
-                yield status
+        while (status := self._changed_from(sent, request.service, call)) != sent:
+            yield status
             sent = status
 
     def _changed_from(self, sent: bytes, name: str, call: Call) -> bytes:
         """Wait until a service has another status, or its call or the server ends. Return its status."""
 
         def is_over() -> bool:
-            return self._closed.is_set() or not call.context.is_active()
+            return self._seen == STOPPING or not call.context.is_active()
 
         with self._changed:
             self._changed.wait_for(lambda: self._status(name) != sent or is_over())
