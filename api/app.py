@@ -13,10 +13,9 @@ from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ExceptionHandlersMap, Scope
-from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.bulkheads import Bulkhead, ClientBulkhead, Limits
+from api.bulkheads import BULKHEADS, Bulkhead, ClientBulkhead
 from api.calendars import examples as calendars_examples
 from api.calendars import routes as calendars
 from api.doorbell import Doorbell
@@ -25,7 +24,7 @@ from api.feed import routes as feed
 from api.feed.streams import Streams
 from api.feed.tail import Tail
 from api.group_commit import GroupCommit
-from api.group_commit.writers import COMMIT_SECONDS
+from api.group_commit.writers import connect_writers
 from api.health import examples as health_examples
 from api.health import metrics
 from api.health import routes as health
@@ -48,37 +47,9 @@ from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.outbox.operations.status_cache import StatusCache
 from domain.reservations import reserve
-from domain.runtime import database, logs, tracing
+from domain.runtime import logs, tracing
 from domain.runtime.metrics import registry_of
 from domain.runtime.settings import Settings
-
-#: What a request for a row that stays locked may cost. It has threads of its own after a first try, which takes little
-#: time: hundreds of such requests a second must leave most of the threads to others. Items are often locked for a few
-#: milliseconds, by the group commit, and reservations seldom.
-LOCKED = Limits(threads=2, lock_milliseconds=500)
-RESERVATION_LOCK_MILLISECONDS = 2
-ITEM_LOCK_MILLISECONDS = 5
-
-#: The kinds of requests that have threads and connections of their own, beside POST /reservations.
-BULKHEADS: Mapping[str, Limits] = {
-    "reads": Limits(threads=2),
-    # These may compute for long, for each page of 1,000 rows.
-    "lists": Limits(threads=3, processors=0.3),
-    # Pages of the feed, and streams that have fallen behind its tail.
-    "feed_pages": Limits(threads=2, processors=0.3),
-    # The poller of the feed, of which there is one.
-    "feed_tail": Limits(threads=1),
-    # These lock a reservation, or nothing.
-    "changes": Limits(threads=3, lock_milliseconds=RESERVATION_LOCK_MILLISECONDS, locked=LOCKED),
-    # These lock an item, which others may have locked for long.
-    "item_changes": Limits(threads=3, lock_milliseconds=ITEM_LOCK_MILLISECONDS, locked=LOCKED),
-    # These are for operators, and some of them count or change many rows.
-    "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12, processors=0.3),
-    # These explain refusals, which are answered without an explanation if that would take long.
-    "explanations": Limits(threads=2, waiting=20, wait_seconds=0.5, statement_seconds=2, processors=0.3),
-    # These must be answered when nothing else is.
-    "probes": Limits(threads=2, waiting=20, wait_seconds=1, statement_seconds=1, transaction_seconds=2),
-}
 
 #: Every handler of the API.
 ROUTES: Sequence[HTTPRouteHandler] = (
@@ -116,8 +87,7 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
     """Put the application together. It connects to nothing before it is started."""
     doorbell = Doorbell(settings.broker())
     bulkheads = {kind: Bulkhead(kind, settings, limits, committed=doorbell.wake) for kind, limits in BULKHEADS.items()}
-    # The writers share their connections with nobody, so other requests never delay reservations.
-    brief_db, patient_db = (database.sessions(_writer_engine(settings)) for _ in range(2))
+    brief_db, patient_db = connect_writers(settings)
     act = partial(reserve, routes=routes)
     group_commit = GroupCommit(brief_db, patient_db, act, queue_limit=settings.queue_limit, committed=doorbell.wake)
     streams = Streams(Tail(bulkheads["feed_tail"]))
@@ -155,11 +125,6 @@ async def _before(request: Request[Any, Any, Any]) -> Response[None] | None:
     if request.app.state.requires_keys:
         require_key(request)
     return None
-
-
-def _writer_engine(settings: Settings) -> Engine:
-    # Unchecked: a set whose connection turns out to be broken is decided again, which saves a round trip for all.
-    return database.connect(settings, connections=1, checked=False, transaction_seconds=COMMIT_SECONDS, by_index=True)
 
 
 def _state(settings: Settings, group_commit: GroupCommit, streams: Streams, bulkheads: Mapping[str, Bulkhead]) -> State:

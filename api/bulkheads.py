@@ -5,7 +5,7 @@ Within a kind, the clients that wait for a thread take turns.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
@@ -59,6 +59,35 @@ class Limits:
     def rest_seconds(self, computed_seconds: float) -> float:
         """Return for how long a thread rests that has computed for so long."""
         return 0.0 if self.processors is None else computed_seconds * max(0.0, self.threads / self.processors - 1)
+
+
+#: What a request for a row that stays locked may cost. It has threads of its own after a first try, which takes little
+#: time: hundreds of such requests a second must leave most of the threads to others. Items are often locked for a few
+#: milliseconds, by the group commit, and reservations seldom.
+LOCKED = Limits(threads=2, lock_milliseconds=500)
+RESERVATION_LOCK_MILLISECONDS = 2
+ITEM_LOCK_MILLISECONDS = 5
+
+#: The kinds of requests that have threads and connections of their own, beside making reservations.
+BULKHEADS: Mapping[str, Limits] = {
+    "reads": Limits(threads=2),
+    # These may compute for long, for each page of 1,000 rows.
+    "lists": Limits(threads=3, processors=0.3),
+    # Pages of the feed, and streams that have fallen behind its tail.
+    "feed_pages": Limits(threads=2, processors=0.3),
+    # The poller of the feed, of which there is one.
+    "feed_tail": Limits(threads=1),
+    # These lock a reservation, or nothing.
+    "changes": Limits(threads=3, lock_milliseconds=RESERVATION_LOCK_MILLISECONDS, locked=LOCKED),
+    # These lock an item, which others may have locked for long.
+    "item_changes": Limits(threads=3, lock_milliseconds=ITEM_LOCK_MILLISECONDS, locked=LOCKED),
+    # These are for operators, and some of them count or change many rows.
+    "operations": Limits(threads=2, statement_seconds=10, transaction_seconds=12, processors=0.3),
+    # These explain refusals, which are answered without an explanation if that would take long.
+    "explanations": Limits(threads=2, waiting=20, wait_seconds=0.5, statement_seconds=2, processors=0.3),
+    # These must be answered when nothing else is.
+    "probes": Limits(threads=2, waiting=20, wait_seconds=1, statement_seconds=1, transaction_seconds=2),
+}
 
 
 class Bulkhead:

@@ -22,8 +22,13 @@ async def explained(outcome: Awaitable[T], bulkhead: Bulkhead, principal: Princi
         return await outcome
     except NotFree as error:
         refused = error
+    await add_explanation(refused, bulkhead, principal, is_whole=is_whole)
+    raise refused
+
+
+async def add_explanation(refused: NotFree, bulkhead: Bulkhead, principal: Principal, *, is_whole: bool = True) -> None:
+    """Explain a refusal, unless too many ask."""
     with suppress(Unavailable):
         explanation = await bulkhead.run(lambda session: calendars.explain(session, refused), principal)
         refused.conflicts = explanation.conflicts
         refused.alternatives = explanation.alternatives if is_whole else []
-    raise refused

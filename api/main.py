@@ -2,15 +2,11 @@
 
 import gc
 import os
-import resource
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
-from errno import EADDRNOTAVAIL
 from functools import partial
-from socket import AF_INET, AF_INET6
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -20,6 +16,7 @@ from granian.http import HTTP1Settings
 from granian.log import LogLevels
 from granian.server import Server
 
+from api.ports import allow_connections, require_free
 from domain.fulfilment import load_routes
 from domain.runtime import shared_metrics, startup, tracing
 from domain.runtime.errors import ConfigurationError
@@ -53,9 +50,6 @@ MOST_REQUESTS = 4_096
 
 #: The connections that a process of the server may have, idle ones included.
 MOST_CONNECTIONS = 16_000
-
-#: The files that a process needs beside its connections.
-OTHER_FILES = 200
 
 #: A connection that has sent no whole request head for this time, in seconds, is closed.
 HEADER_SECONDS = 20
@@ -111,35 +105,13 @@ def main() -> None:
         sys.exit(_until_stopped(server.serve))
 
 
-def require_free(host: str, port: int) -> None:
-    """Raise ConfigurationError if this process can't listen there, or another process does already.
-
-    The server itself would share the port with the other process.
-    """
-    with socket.socket(AF_INET6 if ":" in host else AF_INET) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == EADDRNOTAVAIL:
-                raise ConfigurationError(f"HOST: {host} is no address of this machine.") from error
-            raise ConfigurationError(
-                f"PORT: {port} can't be used ({error.strerror}). Stop the process that uses it, or choose another port."
-            ) from error
-
-
 def connections_for(settings: Settings) -> int:
     """Return how many connections a process may have open, and let it open as many files. Raises ConfigurationError.
 
     Idle connections count as well, so there are twice as many as requests at a time, and room for the queue of
     reservations among these.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = MOST_CONNECTIONS + OTHER_FILES
-    if hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, files), hard))
-    connections = files - OTHER_FILES
+    connections = allow_connections(MOST_CONNECTIONS)
     if min(MOST_REQUESTS, connections // 2) < settings.queue_limit:
         raise ConfigurationError(
             f"QUEUE_LIMIT: {settings.queue_limit} is more than a process can serve at a time, so the queue would never"

@@ -14,7 +14,7 @@ import httpx
 import rich_click as click
 from honcho.environ import parse_procfile
 
-from api.main import require_free
+from api.ports import require_free
 from deploy.demo import seed
 from deploy.embedded import PostgreSQL, RedisServer
 from domain.runtime import startup
@@ -36,7 +36,7 @@ ENV_FILE = HOME / "env"
 #: Whoever holds a lock on this file uses HOLDFAST_HOME. It contains the id of that process.
 LOCK_FILE = HOME / "lock"
 
-DEFAULT_PORT = 8000
+DEFAULT_PORT, DEFAULT_GRPC_PORT = 8000, 50051
 
 #: What honcho returns after Ctrl-C and after SIGTERM.
 STOPPED = (130, 143)
@@ -57,16 +57,16 @@ def main() -> int:
 
     This starts a PostgreSQL and a Redis, unless DATABASE_URL and REDIS_URL (or BROKER_URL) name yours, migrates the
     database, creates a few demo items, and runs the API, the worker, the scheduler and a stand-in for the outside
-    world. The API listens at HOST (127.0.0.1) and PORT (8000), the stand-in at PARTNERS_PORT (PORT + 1). The data is
-    kept in HOLDFAST_HOME (.holdfast).
+    world. The API listens at HOST (127.0.0.1) and PORT (8000), the gRPC service at GRPC_PORT (50051), the stand-in at
+    PARTNERS_PORT (PORT + 1). The data is kept in HOLDFAST_HOME (.holdfast).
     """
     host, port = os.environ.get("HOST") or "127.0.0.1", _port("PORT", DEFAULT_PORT)
-    partners_port = _port("PARTNERS_PORT", port + 1)
+    partners_port, grpc_port = _port("PARTNERS_PORT", port + 1), _port("GRPC_PORT", DEFAULT_GRPC_PORT)
     given = {name: os.environ[name] for name in ("DATABASE_URL", "REDIS_URL", "BROKER_URL") if os.environ.get(name)}
     with ExitStack() as running:
         lock_home(running)
-        for wanted in (port, partners_port):
-            require_free(host, wanted)
+        for variable, wanted in (("PORT", port), ("PARTNERS_PORT", partners_port), ("GRPC_PORT", grpc_port)):
+            require_free(host, wanted, variable)
         ENV_FILE.unlink(missing_ok=True)  # it may lead to servers of an earlier run
         environment = _servers(running, given) | _partners(partners_port)
         os.environ.update(environment)
@@ -165,21 +165,23 @@ def _welcome(settings: Settings, given: Mapping[str, str]) -> str:
     broker = next((name for name in ("BROKER_URL", "REDIS_URL") if name in given), None)
     return WELCOME.format(
         url=_url(settings),
+        grpc=_url(settings, settings.grpc_port).removeprefix("http://"),
         partners=f"http://127.0.0.1:{os.environ['PARTNERS_PORT']}",
         database="yours, at DATABASE_URL" if "DATABASE_URL" in given else f"in {HOME}, where the data is kept",
         broker=f"yours, at {broker}" if broker else f"in {HOME}; it carries wake-ups and keeps no data",
     )
 
 
-def _url(settings: Settings) -> str:
+def _url(settings: Settings, port: int | None = None) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"http://{host}:{settings.port}"
+    return f"http://{host}:{port or settings.port}"
 
 
 WELCOME = """
 Holdfast is running.
 
   API          {url}   the operations, to try in a browser: {url}/schema
+  gRPC         {grpc}   the same reservations: docs/grpc.md
   worker       delivers events, confirms reservations, expires holds
   scheduler    wakes the worker by the clock
   partners     {partners}   a stand-in for the outside world: it confirms reservations and

@@ -9,8 +9,10 @@ takes these, and waits. So a locked item delays only the requests for that item.
 """
 
 import asyncio
+import concurrent.futures
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -89,6 +91,16 @@ class GroupCommit:
             _set([refused], [Busy()])
         return future
 
+    def submit_from_thread(self, request: Reserve) -> "concurrent.futures.Future[Answered]":
+        """Do what `submit` does, on any thread. If the future is cancelled while it is queued, nothing is done."""
+        future: concurrent.futures.Future[Answered] = concurrent.futures.Future()
+        member = Member(request, future, time.monotonic() + QUEUE_SECONDS)
+        refused = self._brief.queue.put(member, most=self._queue_limit)
+        if refused:
+            BUSY.inc()
+            self._answer([refused], [Busy()])
+        return future
+
     def age(self) -> float:
         """Return for how many seconds the oldest set in flight has been in flight, 0 if there is none."""
         return max(writer.age() for writer in self._writers)
@@ -118,7 +130,9 @@ def _set(members: Sequence[Member], outcomes: Sequence[Answered | Exception]) ->
     for member, outcome in zip(members, outcomes, strict=True):
         if member.future.done():  # its client has disconnected; the reservation stays
             continue
-        if isinstance(outcome, Exception):
-            member.future.set_exception(outcome)
-        else:
-            member.future.set_result(outcome)
+        # The future of a thread may be cancelled in this very moment.
+        with suppress(concurrent.futures.InvalidStateError):
+            if isinstance(outcome, Exception):
+                member.future.set_exception(outcome)
+            else:
+                member.future.set_result(outcome)

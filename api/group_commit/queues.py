@@ -1,6 +1,7 @@
 """The requests that wait for a writer."""
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections import Counter
@@ -33,7 +34,7 @@ class Member:
     """
 
     request: Reserve
-    future: "asyncio.Future[Answered]"
+    future: "asyncio.Future[Answered] | concurrent.futures.Future[Answered]"
     deadline: float
     is_background: bool = False
     races: int = 0

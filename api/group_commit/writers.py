@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Protocol
 
 import structlog
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -14,6 +15,7 @@ from api.group_commit.queues import Member, Queue, WaitingQueue
 from domain import items, outbox
 from domain.idempotency import Answered
 from domain.reservations import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve
+from domain.runtime import database
 from domain.runtime.database import (
     LOCK_TIMEOUT_MILLISECONDS,
     commit,
@@ -24,6 +26,7 @@ from domain.runtime.database import (
 )
 from domain.runtime.errors import Busy, DatabaseUnavailable, OutcomeUnknown, Refusal, Unavailable
 from domain.runtime.metrics import Counter, Histogram
+from domain.runtime.settings import Settings
 
 #: The largest set. A larger one would commit no faster, and each of its requests would wait longer.
 LARGEST_SET = 256
@@ -77,6 +80,20 @@ class Act(Protocol):
 
 #: Answers members, from the thread of a writer.
 Answer = Callable[[Sequence[Member], Sequence[Answered | Exception]], None]
+
+
+def connect_writers(settings: Settings) -> tuple[sessionmaker[Session], sessionmaker[Session]]:
+    """Return sessions for the brief and for the patient writer, with a connection each.
+
+    They share these with nobody, so other requests never delay reservations.
+    """
+    brief, patient = (_engine(settings) for _ in range(2))
+    return database.sessions(brief), database.sessions(patient)
+
+
+def _engine(settings: Settings) -> Engine:
+    # Unchecked: a set whose connection turns out to be broken is decided again, which saves a round trip for all.
+    return database.connect(settings, connections=1, checked=False, transaction_seconds=COMMIT_SECONDS, by_index=True)
 
 
 class Commits:
@@ -142,7 +159,9 @@ class _Writer:
         Return those that were deferred; all others are answered. Trouble with the database ends it at once.
         """
         deferred: list[Member] = []
-        parts = [members]
+        # Some were answered, or given up by their clients, since they were put into the queue.
+        wanted = [member for member in members if not member.future.done()]
+        parts: list[Sequence[Member]] = [wanted] if wanted else []
         while parts:
             part = parts.pop()
             try:

@@ -1,6 +1,5 @@
 """The headers of requests and of responses: how they are read, and how the OpenAPI document describes them."""
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,21 +8,15 @@ from litestar.openapi.spec import OpenAPIHeader, OpenAPIType, Parameter, Schema
 
 from api.http import request_ids, tracing
 from api.http.tracing import READS
-from domain.access import ANONYMOUS, Principal
+from api.senders import PRINTABLE, key_in, principal_named
+from domain.access import Principal
 from domain.idempotency import Key
 from domain.runtime.errors import Invalid
-
-_PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
 
 def find_principal(scope: Mapping[str, Any]) -> Principal:
     """Return the sender of a request, from the header X-Client-Id. Raises Invalid."""
-    client = header_of(scope, "X-Client-Id")
-    if client is None:
-        return ANONYMOUS
-    if not _PRINTABLE.fullmatch(client):
-        raise Invalid("X-Client-Id", "it must have 1 to 255 printable ASCII characters")
-    return Principal(client)
+    return principal_named(header_of(scope, "X-Client-Id"), "X-Client-Id")
 
 
 def principal_of(scope: Mapping[str, Any]) -> Principal:
@@ -37,11 +30,7 @@ def key_of(scope: Mapping[str, Any], operation: str) -> Key | None:
     written = header_of(scope, "Idempotency-Key")
     if written is None:
         return None
-    quoted = len(written) >= 2 and written[0] == written[-1] == '"'
-    key = written[1:-1] if quoted else written
-    if not _PRINTABLE.fullmatch(key):
-        raise Invalid("Idempotency-Key", "it must have 1 to 255 printable ASCII characters")
-    return Key(principal_of(scope).client_id, operation, key)
+    return Key(principal_of(scope).client_id, operation, key_in(written, "Idempotency-Key"))
 
 
 def require_key(request: Request[Any, Any, Any]) -> None:
@@ -71,7 +60,7 @@ def trace_of(scope: Mapping[str, Any]) -> dict[str, str]:
     """
     found = {"traceparent": tracing.current() or next(iter(_values(scope, "traceparent")), None)}
     found["correlation_id"] = request_ids.current()
-    return {name: value[:255] for name, value in found.items() if value and _PRINTABLE.fullmatch(value[:255])}
+    return {name: value[:255] for name, value in found.items() if value and PRINTABLE.fullmatch(value[:255])}
 
 
 #: The headers of requests, as the OpenAPI document describes them.

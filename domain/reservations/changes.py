@@ -29,9 +29,10 @@ class Extension:
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
-    """These fields are to have these values."""
+    """These fields are to have these values, and the status is to be `to`, if that is given."""
 
     fields: Mapping[str, Any]
+    to: Status | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +55,29 @@ def change(
     changed_by: str = SYSTEM,
     precondition: Callable[[Reservation], None] | None = None,
     expected_version: int | None = None,
+    is_repeatable: bool = True,
     headers: Mapping[str, str] | None = None,
     routes: Routes,
 ) -> Reservation | Refusal:
     """Lock one reservation and change it as is wanted. Raises UnknownReservation, StaleVersion, Busy.
 
-    A reservation that is so already is returned as it is: whoever lost the first answer asks again, with the version
-    from before. Otherwise `precondition` is called with the reservation and may raise a refusal, and an expected
-    version must be the current one. For the answer see `transition`.
+    A reservation that is so already is returned as it is, if the change `is_repeatable`: whoever lost the first answer
+    asks again, with the version from before. Otherwise `precondition` is called with the reservation and may raise a
+    refusal, and an expected version must be the current one. For the answer see `transition`.
     """
     locked = lock(session, [reservation_id])
     if not locked:
         raise UnknownReservation(reservation_id)
     (one,) = locked
     moment = now(session)
-    if _is_so(one, wanted, moment):
+    if is_repeatable and _is_so(one, wanted, moment):
         return one
     # A hold that has lapsed is refused as such, whatever version is named: its version depends on maintenance.
     if not _has_lapsed(one, moment):
         _require(one, precondition, expected_version)
     asked = Change(
         of=one,
-        to=wanted if isinstance(wanted, Status) else None,
+        to=_to(one, wanted),
         fields=_fields(one, wanted, moment),
         reason=reason,
         changed_by=changed_by,
@@ -108,7 +110,8 @@ def _is_so(one: Reservation, wanted: Wanted, moment: datetime) -> bool:
             # A hold without an end lasts for longer than any.
             return one.status is Status.PENDING and (one.expires_at is None or one.expires_at >= moment + hold_for)
         case Amendment() | Reschedule():
-            return not _has_lapsed(one, moment) and not _fields(one, wanted, moment)
+            is_same = not _fields(one, wanted, moment) and _to(one, wanted) is None
+            return is_same and not _has_lapsed(one, moment)
 
 
 def _has_lapsed(one: Reservation, moment: datetime) -> bool:
@@ -123,6 +126,17 @@ def _require(
         precondition(one)
     if expected_version is not None and expected_version != one.version:
         raise StaleVersion(expected_version, one.version)
+
+
+def _to(one: Reservation, wanted: Wanted) -> Status | None:
+    """Return the new status, or None if it is to stay as it is."""
+    match wanted:
+        case Status():
+            return wanted
+        case Amendment(to=to):
+            return None if to is one.status else to
+        case _:
+            return None
 
 
 def _fields(one: Reservation, wanted: Wanted, moment: datetime) -> Mapping[str, Any]:

@@ -47,6 +47,11 @@ class Settings(BaseSettings):
     hold_seconds: int = Field(default=900, ge=1, le=604_800, alias="HOLD_SECONDS")
     host: str = Field(default="127.0.0.1", alias="HOST")
     port: int = Field(default=8000, ge=1, le=65_535, alias="PORT")
+    #: Where the gRPC service listens, on HOST, and where it serves its metrics.
+    grpc_port: int = Field(default=50_051, ge=1, le=65_535, alias="GRPC_PORT")
+    grpc_metrics_port: int = Field(default=9193, ge=0, le=65_535, alias="GRPC_METRICS_PORT")
+    #: Whether a resource that a gRPC call is the first to name is registered, as a calendar of capacity 1.
+    grpc_register_resources: bool = Field(default=True, alias="GRPC_REGISTER_RESOURCES")
     web_processes: int = Field(default=1, ge=1, le=64, alias="WEB_CONCURRENCY")
     #: A request that changes something and has no idempotency key is refused.
     require_idempotency_keys: bool = Field(default=False, alias="REQUIRE_IDEMPOTENCY_KEYS")

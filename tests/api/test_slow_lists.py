@@ -10,7 +10,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from api.app import BULKHEADS
+from api.bulkheads import BULKHEADS
 from tests.support.api_process import Served
 from tests.support.builders import Db, a_hold, an_item
 from tests.support.waiting import wait_until

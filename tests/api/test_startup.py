@@ -17,8 +17,8 @@ from tests.support.waiting import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
-API, SCHEDULER = "bin/api", "bin/scheduler"
-PROCESSES = (API, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expire-reservations", "bin/prune")
+API, GRPC, SCHEDULER = "bin/api", "bin/grpc", "bin/scheduler"
+PROCESSES = (API, GRPC, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expire-reservations", "bin/prune")
 
 #: One wrong value for each variable. test_settings.py has others.
 WRONG = {
@@ -34,6 +34,9 @@ WRONG = {
     "REQUIRE_IDEMPOTENCY_KEYS": "perhaps",
     "HOST": "localhost",
     "PORT": "http",
+    "GRPC_PORT": "0",
+    "GRPC_METRICS_PORT": "many",
+    "GRPC_REGISTER_RESOURCES": "perhaps",
     "WEB_CONCURRENCY": "0",
     "QUEUE_LIMIT": "0",
     "WORKER_METRICS_PORT": "-1",
@@ -76,12 +79,15 @@ def test_no_process_that_reads_the_routes_starts_with_wrong_ones(
     assert str(file) in message
 
 
-@pytest.mark.parametrize(("host", "variable"), [("127.0.0.1", "PORT"), ("192.0.2.1", "HOST")])
-def test_an_api_that_can_not_listen_names_the_variable(settings: Settings, host: str, variable: str) -> None:
+@pytest.mark.parametrize(("process", "port"), [(API, "PORT"), (GRPC, "GRPC_PORT")])
+@pytest.mark.parametrize(("host", "variable"), [("127.0.0.1", ""), ("192.0.2.1", "HOST")])
+def test_a_server_that_can_not_listen_names_the_variable(
+    settings: Settings, process: str, port: str, host: str, variable: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        message = refusal(API, {"HOST": host, "PORT": str(taken.getsockname()[1])})
+        message = refusal(process, {"HOST": host, port: str(taken.getsockname()[1])})
 
-    assert names(message, variable)
+    assert names(message, variable or port)
 
 
 def test_an_api_ends_if_its_configuration_is_wrong_when_a_process_of_it_starts_again(

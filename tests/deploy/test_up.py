@@ -24,7 +24,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run_up(home: Path, **environment: str) -> tuple[int, str]:
     """Run `bin/up` at free ports, without its installation, and wait for its end. Return its exit code and output."""
-    ports = {"PORT": str(free_port()), "PARTNERS_PORT": str(free_port())}
+    ports = {name: str(free_port()) for name in ("PORT", "PARTNERS_PORT", "GRPC_PORT")}
     run = run_bare("python", "-m", "deploy.up", **(ports | environment), HOLDFAST_HOME=str(home))
     return run.returncode, run.stdout + run.stderr
 

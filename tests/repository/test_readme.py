@@ -131,6 +131,7 @@ def _without_names(operation: tuple[str, str]) -> tuple[str, str]:
 
 def test_every_metric_is_documented() -> None:
     from api import app  # noqa: F401  # importing them registers them
+    from api.grpc import calls  # noqa: F401
     from api.http.edge import admission  # noqa: F401
     from worker.telemetry import metrics as worker_metrics  # noqa: F401
 
@@ -224,6 +225,8 @@ def _up(home: Path) -> Iterator[Callable[[str], str]]:
         "HOLDFAST_HOME": str(home),
         "PORT": ports["8000"],
         "PARTNERS_PORT": ports["8001"],
+        "GRPC_PORT": str(free_port()),
+        "GRPC_METRICS_PORT": "0",
         "WORKER_METRICS_PORT": "0",
         "SCHEDULER_METRICS_PORT": "0",
     }

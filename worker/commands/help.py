@@ -14,6 +14,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "up": "Run everything on this machine, until Ctrl-C.",
         "migrate": "Take the schema to the newest revision, or to another one.",
         "api": "Serve the HTTP API.",
+        "grpc": "Serve reservations over gRPC.",
         "worker": "Run the workers, which deliver events and do the maintenance.",
         "scheduler": "Wake the workers regularly.",
     },

@@ -13,7 +13,7 @@ import httpx
 import psycopg
 import pytest
 
-from api.app import BULKHEADS
+from api.bulkheads import BULKHEADS
 from api.group_commit import QUEUE_SECONDS
 from api.group_commit.writers import COMMIT_SECONDS
 from deploy.embedded import PostgreSQL

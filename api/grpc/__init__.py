@@ -1,0 +1,1 @@
+"""The gRPC service: reservations of time, by the contract in `proto/reservation.proto`."""

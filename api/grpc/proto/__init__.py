@@ -1,0 +1,1 @@
+"""The contract of the gRPC service, and the modules that protoc generates from it."""

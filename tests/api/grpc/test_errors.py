@@ -1,0 +1,104 @@
+"""Errors as statuses: each has a code, words, and details that ordinary clients decode."""
+
+from dataclasses import MISSING, fields
+from datetime import UTC, datetime
+from typing import get_type_hints
+from uuid import UUID
+
+import pytest
+from google.rpc import code_pb2
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, ResourceInfo, RetryInfo
+
+from api.grpc import errors
+from domain.runtime.errors import (
+    Busy,
+    Conflict,
+    HoldfastError,
+    Invalid,
+    NotFound,
+    OutcomeUnknown,
+    Unavailable,
+    UnknownReservation,
+    WrongStatus,
+)
+
+ID = UUID("01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21")
+MOMENT = datetime(2030, 1, 31, 12, tzinfo=UTC)
+
+#: A value for each type of a fact.
+SAMPLES = {str: "some", int: 3, datetime: MOMENT, UUID: ID}
+
+
+def leaves(error: type[HoldfastError] = HoldfastError) -> list[type[HoldfastError]]:
+    return [leaf for kind in error.__subclasses__() for leaf in leaves(kind)] or [error]
+
+
+def a(kind: type[HoldfastError]) -> HoldfastError:
+    """Return an error of this kind, with some facts."""
+    hints = get_type_hints(kind)
+    required = [one.name for one in fields(kind) if one.default is MISSING]  # type: ignore[arg-type]
+    facts = {name: SAMPLES.get(hints[name], "some") for name in required}
+    return kind(**facts)
+
+
+@pytest.mark.parametrize("kind", leaves(), ids=lambda kind: kind.__name__)
+def test_every_error_of_the_domain_has_a_code_and_words(kind: type[HoldfastError]) -> None:
+    message = errors.message_of(a(kind))
+
+    assert message.code not in (code_pb2.OK, code_pb2.UNKNOWN, code_pb2.INTERNAL)
+    assert message.message.endswith(".") and "{" not in message.message
+    info = ErrorInfo()
+    assert message.details[0].Unpack(info)
+    assert (info.reason, info.domain) == (errors.reason_of(kind), "holdfast")
+
+
+def test_no_other_error_is_in_the_table() -> None:
+    assert set(errors.OF_ERRORS) == set(leaves())
+
+
+@pytest.mark.parametrize(
+    ("base", "code", "detail"),
+    [
+        (Invalid, code_pb2.INVALID_ARGUMENT, BadRequest),
+        (NotFound, code_pb2.NOT_FOUND, ResourceInfo),
+        (Conflict, code_pb2.FAILED_PRECONDITION, PreconditionFailure),
+        (Unavailable, code_pb2.UNAVAILABLE, RetryInfo),
+    ],
+)
+def test_errors_of_one_kind_have_one_code_and_one_type_of_details(
+    base: type[HoldfastError], code: int, detail: type[object]
+) -> None:
+    for kind in leaves(base):
+        message = errors.message_of(a(kind))
+        assert (message.code, message.details[1].Is(detail.DESCRIPTOR)) == (code, True)  # type: ignore[attr-defined]
+
+
+def test_the_details_name_what_is_at_fault() -> None:
+    invalid, unknown, wrong = BadRequest(), ResourceInfo(), PreconditionFailure()
+
+    errors.message_of(Invalid("id", "it is no UUID")).details[1].Unpack(invalid)
+    errors.message_of(UnknownReservation(ID)).details[1].Unpack(unknown)
+    errors.message_of(WrongStatus("CANCELLED", "CONFIRMED")).details[1].Unpack(wrong)
+
+    assert [(one.field, one.description) for one in invalid.field_violations] == [("id", "it is no UUID")]
+    assert (unknown.resource_type, unknown.resource_name) == ("reservation", str(ID))
+    assert [one.type for one in wrong.violations] == ["WRONG_STATUS"]
+
+
+@pytest.mark.parametrize("kind", [Busy, OutcomeUnknown])
+def test_clients_that_are_refused_at_once_do_not_come_again_at_once(kind: type[Unavailable]) -> None:
+    waits = set()
+    for _ in range(100):
+        retry = RetryInfo()
+        errors.message_of(kind()).details[1].Unpack(retry)
+        waits.add(retry.retry_delay.seconds)
+
+    least = kind().retry_after_seconds
+    assert waits == set(range(least, errors.LONGEST_WAIT * least + 1))
+
+
+def test_an_error_of_our_own_shows_none_of_its_details() -> None:
+    status = errors.status_of(RuntimeError("a password"))
+
+    assert status.code.name == "INTERNAL"
+    assert "password" not in repr(status)
