@@ -42,7 +42,7 @@ class Availability(NamedTuple):
 
     item: Item
     steps: Sequence[Step]
-    starts: Sequence[datetime]
+    starts: Sequence[datetime] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,11 @@ class Snapshot:
     @property
     def mark(self) -> bytes:
         """What differs between any two snapshots, unless they are equal."""
-        seen = [(item, self.packed[item.id]) for item in self.items]
-        return sha256(repr((self.window, seen)).encode()).digest()
+        packed = [self.packed[item.id] for item in self.items]
+        mark = sha256(repr((self.window, self.items, [*map(len, packed)])).encode())
+        for one in packed:
+            mark.update(one)
+        return mark.digest()
 
     def availability(self, wanted: Starts | None = None) -> list[Availability]:
         """Return what is free of each of the calendars, in their order."""
@@ -103,5 +106,7 @@ def _require_limits(number: int, window: Period, wanted: Starts | None) -> None:
 
 def _availability(item: Item, window: Period, packed: bytes, wanted: Starts | None) -> Availability:
     found = steps(item, window, timeline_of(packed))
-    starts = wanted and free_starts(found, wanted.quantity, wanted.duration, wanted.every, zone(item))
-    return Availability(item, found, list(starts or ()))
+    if wanted is None:
+        return Availability(item, found, None)
+    starts = free_starts(found, wanted.quantity, wanted.duration, wanted.every, zone(item))
+    return Availability(item, found, list(starts))

@@ -20,6 +20,7 @@ from domain.runtime.database import CLOCK, arrays, lists
 #: The start and the end in microseconds since 2000, which is how PostgreSQL sends a timestamp, and the units.
 PACKED = struct.Struct(">qqq")
 SINCE = datetime(2000, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 def read_timelines(session: Session, times: Mapping[int, Period]) -> dict[int, Timeline]:
@@ -45,7 +46,7 @@ def read_packed(session: Session, times: Mapping[int, Period]) -> dict[int, byte
 
 def _unpacked(packed: bytes) -> Iterator[Occupied]:
     for start, end, units in PACKED.iter_unpack(packed):
-        yield Occupied(SINCE + timedelta(microseconds=start), SINCE + timedelta(microseconds=end), units)
+        yield Occupied(SINCE + start * MICROSECOND, SINCE + end * MICROSECOND, units)
 
 
 _TIME = DateTime(timezone=True)
