@@ -19,8 +19,8 @@ from domain.runtime.errors import Invalid
 #: A quarter of a year, with the clock put back in it. Nobody looks at more of a calendar at once.
 MAX_WINDOW = timedelta(days=93)
 
-#: Of several calendars together, not much more: twelve for a month, a hundred for three days.
-MAX_TOTAL = 4 * MAX_WINDOW
+#: Of several calendars together: a hundred for a week, or 24 for a month.
+MAX_TOTAL = 8 * MAX_WINDOW
 
 #: So many starts are tried at most, of all calendars together: each five minutes of a month.
 MAX_STARTS = 10_000
