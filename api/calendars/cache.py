@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar, cast
 
 import structlog
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -36,6 +36,8 @@ class Cache:
     def __init__(self, url: str) -> None:
         """`url` is that of the broker, which may be no Redis."""
         self._client = None if url.startswith("amqp") else _connect(url)
+        # The pool of the library that waits by itself can wait for longer than it is told to.
+        self._places = asyncio.Semaphore(CONNECTIONS)
         self._rests_until = 0.0
         self._is_down = False
 
@@ -60,7 +62,7 @@ class Cache:
         if self._is_down:
             self._rest()  # so that no other request tries it meanwhile
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS), self._places:
                 answer = await ask(self._client)
         except (RedisError, OSError) as error:
             self._rest()
@@ -79,5 +81,6 @@ _PREFIX = b"holdfast:availability:"
 
 
 def _connect(url: str) -> Redis:
-    pool = BlockingConnectionPool.from_url(url, max_connections=CONNECTIONS, timeout=None, retry=Retry(NoBackoff(), 0))
-    return Redis.from_pool(pool)
+    return Redis.from_url(
+        url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS, retry=Retry(NoBackoff(), 0)
+    )
