@@ -1,6 +1,6 @@
 """What is in use of calendars within some time. PostgreSQL packs it into one value for each calendar.
 
-That is quicker to read than rows, and it is compared as a whole: what depends on nothing else has not changed.
+So it is compared as a whole: what follows from nothing else has not changed if it has not.
 """
 
 import struct

@@ -21,13 +21,16 @@ def get(session: Session, reference: int | str) -> Item:
 def named(session: Session, names: Sequence[int | str]) -> list[Item]:
     """Return the items of these ids (numbers) and skus (text), in their order. Raises UnknownItem."""
     found: dict[int | str, Item] = {}
-    for row in session.execute(select(items).where(are_named()), by_kind(names)):
+    for row in session.execute(_NAMED, by_kind(names)):
         item = Item(**row._mapping)
         found |= {item.id: item, item.sku: item}
     for name in names:
         if name not in found:
             raise UnknownItem(name)
     return [found[name] for name in names]
+
+
+_NAMED = select(items).where(are_named())
 
 
 def id_of(session: Session, sku: str) -> int | None:
