@@ -37,7 +37,7 @@ def reschedule(session: Session, asked: Change, routes: Routes) -> Change | Refu
     if _gives_back(one, after):
         return asked
     by_id = {item.id: item for item in items.lock(session, [line.item_id for line in one.lines])}
-    of = [by_id[line.item_id] for line in one.lines]
+    of: Sequence[Item] = [by_id[line.item_id] for line in one.lines]
     if after.period is None:
         of = _with_taken_back(session, one, after, of[0], routes)
     refused = _refuse(session, one, after, of, routes)
