@@ -204,7 +204,7 @@ class Shown:
         shown_lines = [_alike(line.partition(" …")[0]) for line in self._output.splitlines()]
         assert len(real_lines) == len(shown_lines), real
         for shown, line in zip(shown_lines, real_lines, strict=True):
-            assert line.startswith(shown)
+            assert line.strip().startswith(shown)
 
 
 def _alike(text: str) -> str:
