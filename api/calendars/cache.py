@@ -36,7 +36,7 @@ class Cache:
     def __init__(self, url: str) -> None:
         """`url` is that of the broker, which may be no Redis."""
         self._client = None if url.startswith("amqp") else _connect(url)
-        # The pool of the library that waits by itself can wait for longer than it is told to.
+        # The pool of the library that waits for a connection can wait for longer than its time-out.
         self._places = asyncio.Semaphore(CONNECTIONS)
         self._rests_until = 0.0
         self._is_down = False
