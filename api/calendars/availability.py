@@ -26,7 +26,7 @@ from api.calendars.schemas import (
 from api.http.decoding import Strict
 from api.http.queries import TIMESTAMP, timestamp_of
 from api.http.responses import reading
-from domain import calendars, items
+from domain import calendars
 from domain.calendars import Availability, Period, Starts
 from domain.items import MAX_ID, MAX_QUANTITY
 from domain.runtime.errors import Invalid, UnknownItem
@@ -125,7 +125,7 @@ async def _answer(request: AnyRequest, availability: ClientBulkhead, asked: _Que
 
     def act(session: Session) -> tuple[bytes, bytes | None]:
         with _named_as_sent():
-            read = calendars.snapshot(session, items.named(session, asked.names), asked.window, asked.wanted)
+            read = calendars.snapshot(session, asked.names, asked.window, asked.wanted)
         follows_from = key + read.mark
         if kept is not None and kept.startswith(follows_from):
             return kept[len(follows_from) :], None

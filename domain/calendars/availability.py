@@ -12,7 +12,7 @@ from domain.calendars.free_time import Step, free_starts, steps
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked, zone
 from domain.calendars.timelines import read_packed, timeline_of
-from domain.items import Item, Kind
+from domain.items import Item, Kind, named
 from domain.runtime.database import read_by_index
 from domain.runtime.errors import Invalid
 
@@ -72,14 +72,22 @@ def availability(
     session: Session, items: Sequence[Item], window: Period, wanted: Starts | None = None
 ) -> list[Availability]:
     """Return what is free of each of these calendars within the window. Raises Invalid."""
-    return snapshot(session, items, window, wanted).availability(wanted)
+    read_by_index(session)
+    return _read(session, items, window, wanted).availability(wanted)
 
 
-def snapshot(session: Session, items: Sequence[Item], window: Period, wanted: Starts | None = None) -> Snapshot:
-    """Read what these calendars have within the window. Raises Invalid if it, or what is wanted of it, is too much."""
+def snapshot(session: Session, names: Sequence[int | str], window: Period, wanted: Starts | None = None) -> Snapshot:
+    """Read all that the availability of the calendars of these names, ids or skus, follows from.
+
+    Raises UnknownItem, and Invalid if the window, or what is wanted of it, is too much.
+    """
+    read_by_index(session)
+    return _read(session, named(session, names), window, wanted)
+
+
+def _read(session: Session, items: Sequence[Item], window: Period, wanted: Starts | None) -> Snapshot:
     _require_calendars(items)
     _require_limits(len(items), window, wanted)
-    read_by_index(session)
     return Snapshot(items, window, read_packed(session, {item.id: blocked(item, window) for item in items}))
 
 
