@@ -43,6 +43,8 @@ def main(port: int) -> None:
     server.add_insecure_port(f"127.0.0.1:{port}")
     server.start()
     signal.sigwait([signal.SIGTERM])
+    # A thread of the library would keep the process from its end.
+    server.stop(None).wait()
 
 
 if __name__ == "__main__":
