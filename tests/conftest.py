@@ -73,12 +73,12 @@ def settings(postgresql: PostgreSQL, redis: RedisServer) -> Settings:
 @pytest.fixture(scope="session")
 def engine(settings: Settings) -> Iterator[Engine]:
     engine = database.connect(settings, connections=70)
-    event.listen(engine, "connect", _allow_open_transactions)
+    event.listen(engine, "connect", allow_open_transactions)
     yield engine
     engine.dispose()
 
 
-def _allow_open_transactions(connection: psycopg.Connection[object], _: object) -> None:
+def allow_open_transactions(connection: psycopg.Connection[object], _: object) -> None:
     """Tests hold transactions open on purpose, and a busy machine holds them open for longer than workers may."""
     connection.execute("SET idle_in_transaction_session_timeout = '60s'")
     connection.commit()

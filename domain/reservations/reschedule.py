@@ -12,7 +12,7 @@ from domain.calendars.rules import blocked
 from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations.capacity import Book, Claim, book_of
-from domain.reservations.expiry import expire_these
+from domain.reservations.expiry import expire_these, take_back
 from domain.reservations.lifecycle import allows
 from domain.reservations.table import Reservation
 from domain.reservations.transition import Change
@@ -37,7 +37,9 @@ def reschedule(session: Session, asked: Change, routes: Routes) -> Change | Refu
     if _gives_back(one, after):
         return asked
     by_id = {item.id: item for item in items.lock(session, [line.item_id for line in one.lines])}
-    of = [by_id[line.item_id] for line in one.lines]
+    of: Sequence[Item] = [by_id[line.item_id] for line in one.lines]
+    if after.period is None:
+        of = _with_taken_back(session, one, after, of[0], routes)
     refused = _refuse(session, one, after, of, routes)
     return refused or replace(asked, items=of)
 
@@ -47,6 +49,17 @@ def _gives_back(one: Reservation, after: Reservation) -> bool:
     if one.period is None or after.period is None:
         return False
     return one.period.contains(after.period) and after.quantity <= one.quantity
+
+
+def _with_taken_back(
+    session: Session, one: Reservation, after: Reservation, item: Item, routes: Routes
+) -> Sequence[Item]:
+    """Expire overdue holds of stock if the reservation lacks units and could have them. Return its item after that."""
+    lacking = after.quantity - one.quantity - item.available_quantity
+    could_fit = after.quantity <= item.stock_quantity
+    if lacking > 0 and could_fit and take_back(session, {item.id: lacking}, routes):
+        return items.lock(session, [item.id])
+    return [item]
 
 
 def _refuse(

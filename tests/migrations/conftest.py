@@ -4,10 +4,19 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from deploy.embedded import PostgreSQL
+from tests.conftest import allow_open_transactions
 from tests.migrations.databases import connected, upgrade
+
+
+@pytest.fixture(autouse=True)
+def open_transactions() -> Iterator[None]:
+    """Let a busy machine take longer between two statements of a migration than production may."""
+    event.listen(Engine, "connect", allow_open_transactions)
+    yield
+    event.remove(Engine, "connect", allow_open_transactions)
 
 
 @pytest.fixture

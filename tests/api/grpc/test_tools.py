@@ -5,9 +5,6 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.json_format import MessageToDict, ParseDict
-from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from sqlalchemy import text
@@ -16,6 +13,7 @@ from domain.runtime.settings import Settings
 from tests.api.grpc.requests import refused
 from tests.support.builders import Db
 from tests.support.grpc_process import ServedGrpc, serving_grpc
+from tests.support.grpcurl import call
 from tests.support.waiting import wait_until
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
@@ -89,15 +87,11 @@ def test_reflection_describes_what_is_served(channel: grpc.Channel) -> None:
     }
 
 
-def test_a_client_that_knows_nothing_can_make_a_call_by_reflection(channel: grpc.Channel, db: Db) -> None:
+def test_a_client_that_knows_nothing_can_make_a_call_by_reflection(served_grpc: ServedGrpc, db: Db) -> None:
     """As grpcurl does."""
-    pool = DescriptorPool(ProtoReflectionDescriptorDatabase(channel))
-    method = pool.FindServiceByName("ReservationService").FindMethodByName("reserve")
-    request, response = (GetMessageClass(one) for one in (method.input_type, method.output_type))
-    fields = {"userId": "ann", "resourceId": "room-1", "start": "2030-01-31T12:00:00Z", "end": "2030-01-31T13:00:00Z"}
+    wanted = {"user_id": "ann", "resource_id": "room-1", "start": "2030-01-31T12:00:00Z", "end": "2030-01-31T13:00:00Z"}
 
-    call = channel.unary_unary("/ReservationService/reserve", request.SerializeToString, response.FromString)
-    answer = MessageToDict(call(ParseDict({"reservation": fields}, request()))).get("reservation", {})
+    answer = call(served_grpc.address, "ReservationService", "reserve", {"reservation": wanted}, ())
 
-    assert answer.pop("id")
-    assert answer == fields | {"status": "PENDING"}
+    assert answer["reservation"].pop("id")
+    assert answer == {"reservation": wanted | {"status": "PENDING"}}

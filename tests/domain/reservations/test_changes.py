@@ -9,11 +9,11 @@ from sqlalchemy import delete, func, select, update
 
 from domain import reservations
 from domain.outbox.table import outbox
-from domain.reservations import Amendment, Change, Claim, Extension, Reservation, Wanted
+from domain.reservations import Amendment, Change, Claim, Extension, Reschedule, Reservation, Wanted
 from domain.reservations.lifecycle import TRANSITIONS, Status
 from domain.reservations.table import history, reservation_lines
 from domain.reservations.table import reservations as table
-from domain.runtime.errors import HoldExpired, HoldTooLong, Invalid, StaleVersion, WrongStatus
+from domain.runtime.errors import HoldExpired, HoldTooLong, Invalid, SoldOut, StaleVersion, WrongStatus
 from tests.support.builders import (
     ROUTES,
     Db,
@@ -281,3 +281,15 @@ def test_changes_of_several_kinds_in_one_call_each_have_their_own_effect(db: Db)
     assert [one.note for one in found] == [None, "First", "Second", None]
     assert available(db, item) == 7
     assert violations(db) == {}
+
+
+@pytest.mark.parametrize(("quantity", "kind"), [(7, Reservation), (10, Reservation), (11, SoldOut)])
+def test_more_units_of_stock_are_had_from_overdue_holds(db: Db, quantity: int, kind: type[object]) -> None:
+    item = an_item(db, quantity=10)
+    hold, *_ = a_hold(db, item, 4), an_overdue_hold(db, item, 3), an_overdue_hold(db, item, 3)
+
+    outcome = changed(db, hold, Reschedule(quantity=quantity))
+
+    assert isinstance(outcome, kind)
+    assert available(db, item) == 0
+    assert not violations(db)

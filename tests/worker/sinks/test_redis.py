@@ -58,13 +58,6 @@ def server() -> Iterator[RedisServer]:
         server.stop()
 
 
-@pytest.fixture(autouse=True)
-def long_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a batch take its time on a busy machine. A test about the time of a batch sets its own."""
-    for module in ("worker.sinks.redis", "worker.ordering.ordered_batches"):
-        monkeypatch.setattr(f"{module}.BATCH_SECONDS", 60.0)
-
-
 @pytest.fixture
 def client(server: RedisServer) -> Iterator[Redis]:
     """A client of an empty Redis."""
