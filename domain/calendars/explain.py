@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 from domain import items
 from domain.calendars import occupancies
 from domain.calendars.alternatives import SEARCH, other_times, searched
-from domain.calendars.availability import read_timelines
 from domain.calendars.free_time import free_throughout
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
+from domain.calendars.timelines import read_timelines
 from domain.items import Item
 from domain.runtime.database import now, read_by_index
 from domain.runtime.errors import Alternative, InTheWay, NotFree
