@@ -20,11 +20,13 @@ from benchmarks.outbox.scaling import idling, scaling
 from benchmarks.outbox.sinks import sinks
 from benchmarks.outbox.snapshot import snapshot
 from benchmarks.outbox.waiting import waiting
+from benchmarks.reservations.availability import availability
 from benchmarks.reservations.calendars import calendars
 from benchmarks.reservations.expiring import expiring
 from benchmarks.reservations.hotel import BOOKINGS, hotel, require_bookings
 from benchmarks.reservations.listing import listing
 from benchmarks.reservations.load import require_wrk
+from benchmarks.reservations.over_grpc import grpc_querying, grpc_reserving
 from benchmarks.reservations.reserving import locked_item, reserving, selling_out
 from benchmarks.rivals.draining import rivals
 from domain.runtime import logs, startup
@@ -50,20 +52,23 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "expiring": expiring,
     "listing": listing,
     "calendars": calendars,
+    "availability": availability,
+    "grpc-reserving": grpc_reserving,
+    "grpc-querying": grpc_querying,
     "hotel": hotel,
     "history": history,
     "sinks": sinks,
 }
 
 #: The benchmarks whose load comes from wrk.
-WITH_WRK = frozenset({"reserving", "selling-out", "locked-item", "calendars", "history"})
+WITH_WRK = frozenset({"reserving", "selling-out", "locked-item", "calendars", "grpc-reserving", "history"})
 
 MEMBERS = (
     "machine, and measures, a list of benchmark, what, measured, baseline, budget, met (null without a budget) and"
     " numbers (the same figures without their formats)."
 )
 
-_BENCHMARKS = "\n".join(f"  {name:11}  {benchmark.__doc__}" for name, benchmark in BENCHMARKS.items())
+_BENCHMARKS = "\n".join(f"  {name:14}  {benchmark.__doc__}" for name, benchmark in BENCHMARKS.items())
 
 HELP = f"""Measure the budgets, and print them as a table in Markdown.
 

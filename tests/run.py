@@ -2,7 +2,7 @@
 
   bin/test           everything but the fault matrix, of which it runs a part
   bin/test fast      what takes no real broker and no killed process: for every change
-  bin/test faults    the whole fault matrix, and every guard of the outbox taken away
+  bin/test faults    the whole fault matrix, and every guard taken away
 
 Further arguments go to pytest. Paths and -k choose tests as usual; -n 0 runs them in one process.
 

@@ -40,7 +40,7 @@ FIRST_YEAR, YEARS = 2030, 4
 def calendars(environment: Environment) -> Iterator[Measure]:
     """Reservations of time, against an exclusion constraint; and with 100,000 reservations there, against 100."""
     environment.clear()
-    _add_calendars(environment, CALENDARS, capacity=1)
+    add_calendars(environment, CALENDARS, capacity=1)
     rates: dict[tuple[str, int], list[float]] = defaultdict(list)
     years = iter(range(FIRST_YEAR, 2200, YEARS))
     with ExitStack() as serving:
@@ -65,7 +65,8 @@ def calendars(environment: Environment) -> Iterator[Measure]:
     yield from _much_taken(environment)
 
 
-def _add_calendars(environment: Environment, number: int, *, capacity: int) -> None:
+def add_calendars(environment: Environment, number: int, *, capacity: int) -> None:
+    """Create calendars, whose skus are `calendar-`, the capacity, `-` and a number from 1 on."""
     with environment.connect() as connection:
         connection.execute(
             "INSERT INTO items (sku, name, kind, capacity, time_zone, buffer_before_seconds, buffer_after_seconds)"
@@ -95,9 +96,9 @@ def _much_taken(environment: Environment) -> Iterator[Measure]:
     db, routes = database.sessions(engine), load_routes(settings)
     for capacity in (1, 10):
         environment.clear()
-        _add_calendars(environment, 2, capacity=capacity)
-        _take(environment, FIRST, MANY, capacity)
-        _take(environment, FIRST + 1, FEW, capacity)
+        add_calendars(environment, 2, capacity=capacity)
+        take(environment, FIRST, MANY, capacity)
+        take(environment, FIRST + 1, FEW, capacity)
         dice = Random(capacity)
         took: dict[int, list[float]] = defaultdict(list)
         for _ in range(SETS):
@@ -114,10 +115,11 @@ def _much_taken(environment: Environment) -> Iterator[Measure]:
     engine.dispose()
 
 
-def _take(environment: Environment, item_id: int, number: int, capacity: int) -> None:
+def take(environment: Environment, item_id: int, number: int, capacity: int, *, every: int | None = None) -> None:
+    """Reserve so many hours of a calendar, each so many hours after the one before."""
     with environment.connect() as connection:
         connection.execute("SET session_replication_role = replica")
-        taken = {"item_id": item_id, "number": number, "every": 2 * MANY // number, "from": TAKEN_FROM}
+        taken = {"item_id": item_id, "number": number, "every": every or 2 * MANY // number, "from": TAKEN_FROM}
         connection.execute(RESERVATIONS, taken)
         connection.execute(OCCUPANCIES, {"item_id": item_id, "is_exclusive": capacity == 1})
         connection.execute("VACUUM (ANALYZE)")
@@ -125,9 +127,9 @@ def _take(environment: Environment, item_id: int, number: int, capacity: int) ->
 
 
 RESERVATIONS = """
-    INSERT INTO reservations (id, item_id, quantity, status, starts_at, ends_at, confirmed_at)
-    SELECT uuidv7(), %(item_id)s, 1, 'CONFIRMED', start, start + interval '1 hour', now()
-    FROM (SELECT %(from)s::timestamptz + n * %(every)s * interval '1 hour' AS start
+    INSERT INTO reservations (id, item_id, quantity, status, guest_id, starts_at, ends_at, confirmed_at)
+    SELECT uuidv7(), %(item_id)s, 1, 'CONFIRMED', 'guest-' || n, start, start + interval '1 hour', now()
+    FROM (SELECT n, %(from)s::timestamptz + n * %(every)s * interval '1 hour' AS start
           FROM generate_series(0, %(number)s - 1) AS n) AS made
 """
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, bindparam, cast, func, select
+from sqlalchemy import Uuid, any_, bindparam, cast, select
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
@@ -12,7 +12,7 @@ from domain import outbox
 from domain.outbox import Routes
 from domain.reservations import events
 from domain.reservations.lifecycle import RELEASING, Status
-from domain.reservations.table import Reservation, is_hold, reservations
+from domain.reservations.table import Reservation, reservations, status_by_now
 from domain.reservations.transition import Change, lock, transition
 
 #: Who is noted as having confirmed or declined.
@@ -25,14 +25,12 @@ GIVEN_UP = "confirmation-unavailable"
 
 
 def still_held(session: Session, ids: Collection[UUID]) -> Collection[UUID]:
-    """Return those of these reservations that are unexpired holds now. Nothing is locked."""
+    """Return those of these reservations that are holds now, and not overdue. Nothing is locked."""
     return set(session.execute(_STILL_HELD, {"ids": list(ids)}).scalars())
 
 
 _STILL_HELD = select(reservations.c.id).where(
-    reservations.c.id == any_(cast(bindparam("ids"), ARRAY(Uuid))),
-    is_hold,
-    reservations.c.expires_at > func.clock_timestamp(),
+    reservations.c.id == any_(cast(bindparam("ids"), ARRAY(Uuid))), status_by_now == Status.PENDING
 )
 
 

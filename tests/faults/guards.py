@@ -1,7 +1,8 @@
-"""The guards of the outbox: how each is taken away, and which tests must notice."""
+"""The guards of the product: how each is taken away, and which tests must notice. Those of the outbox are here."""
 
 from collections.abc import Mapping, Sequence
 
+from tests.faults import calendar_guards
 from tests.faults.mutant import Mutant
 
 DELIVERY, RELAY = "tests/domain/outbox/delivery", "tests/worker/relay"
@@ -40,6 +41,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         "tests/worker/sinks/test_webhook.py",
         "tests/worker/steps/test_confirmation.py",
     ),
+    calendar_guards.GUARD: calendar_guards.SUITE,
 }
 
 
@@ -321,4 +323,5 @@ MUTANTS = (
         without=f'"event_id":"{{{ANOTHER_ID}}}"',
         noticed_by="tests/worker/sinks/test_log.py::test_an_event_is_a_line_of_json",
     ),
+    *calendar_guards.MUTANTS,
 )

@@ -1,4 +1,4 @@
-"""Takes each guard of the outbox away in turn, and shows that the tests notice.
+"""Takes each guard away in turn, and shows that the tests notice.
 
 `bin/python -m tests.faults.mutants [GUARD…]`, where GUARD is one of fence, order, skip-locked, feed and event-id; all
 of them if none is named. All tests of the guard run, until one fails: some five seconds a mutant. It prints a table,

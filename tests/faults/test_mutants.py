@@ -1,4 +1,4 @@
-"""A check that can't fail is worth nothing: each guard of the outbox is taken away, and a test notices.
+"""A check that can't fail is worth nothing: each guard is taken away, and a test notices.
 
 As of the fault matrix, a fifth of the mutants run each time, the others by `bin/test faults`.
 """

@@ -1,7 +1,7 @@
-"""Many clients at once for the same time of a calendar, over real HTTP and two APIs: what is sold never overlaps."""
+"""Many clients at once for the same time of a calendar, over real HTTP and gRPC: what is sold never overlaps."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from random import Random
 from threading import Barrier
@@ -18,7 +18,7 @@ from domain.reservations.table import history
 from domain.reservations.table import reservations as table
 from tests.proofs.checker import check
 from tests.proofs.cluster.cluster import Cluster
-from tests.proofs.cluster.processes import Api
+from tests.proofs.cluster.processes import Api, Grpc
 from tests.proofs.conftest import Open
 from tests.proofs.load import Client, Response, at_once
 from tests.proofs.sold_time import check_sold, quarter
@@ -34,17 +34,31 @@ STARTS, LENGTHS = 48, (1, 2, 3, 4, 8)
 BUSY = 503
 
 
-def wanted(dice: Random, item: Item, **fields: object) -> dict[str, Any]:
-    """A period, and a quantity of 1 to 4 that the calendar has."""
+#: Two processes that serve a cluster. The lock of a calendar is what keeps them from each other.
+Pair = tuple[Api | Grpc, Api | Grpc]
+
+
+def wanted(dice: Random, item: Item, most: int = 4, **fields: object) -> dict[str, Any]:
+    """A period, and a quantity of 1 to `most` that the calendar has."""
     start, length = dice.randrange(STARTS), dice.choice(LENGTHS)
-    quantity = dice.randint(1, min(4, item.capacity or 1))
+    quantity = dice.randint(1, min(most, item.capacity or 1))
     times = {"start": quarter(start).isoformat(), "end": quarter(start + length).isoformat()}
     return {"quantity": quantity, **times, **fields}
 
 
-def two_apis(cluster: Cluster) -> list[Api]:
-    """Two processes: the lock of a calendar is what keeps them from each other."""
-    return [api.ready() for api in [cluster.api(), cluster.api()]]
+def two_apis(cluster: Cluster) -> Pair:
+    first, second = cluster.api(), cluster.api()
+    return first.ready(), second.ready()
+
+
+def api_and_grpc(cluster: Cluster) -> Pair:
+    api, service = cluster.api(), cluster.grpc()
+    return api.ready(), service.ready()
+
+
+def grpc_and_api(cluster: Cluster) -> Pair:
+    api, service = api_and_grpc(cluster)
+    return service, api
 
 
 def deadlocks(cluster: Cluster) -> int:
@@ -53,18 +67,20 @@ def deadlocks(cluster: Cluster) -> int:
         return int(session.execute(counted).scalar_one())
 
 
+@pytest.mark.parametrize("start", [two_apis, api_and_grpc])
 @pytest.mark.parametrize("capacity", [1, 7])
 def test_32_clients_that_want_the_same_day_get_what_one_after_another_would(
-    open_cluster: Open, seed: int, capacity: int
+    open_cluster: Open, seed: int, capacity: int, start: Callable[[Cluster], Pair]
 ) -> None:
+    """Over HTTP they want up to 4 units, over gRPC one."""
     cluster = open_cluster()
     item = cluster.a_calendar(capacity, buffer_after_seconds=900)
-    apis = two_apis(cluster)
+    pair = start(cluster)
 
     def some(number: int) -> list[tuple[Mapping[str, Any], Response]]:
-        dice = Random(seed * 1_000 + number)
-        asked = [wanted(dice, item, item_id=item.id) for _ in range(TURNS)]
-        with Client(apis[number % 2].port) as client:
+        dice, server = Random(seed * 1_000 + number), pair[number % 2]
+        asked = [wanted(dice, item, 4 if isinstance(server, Api) else 1, sku=item.sku) for _ in range(TURNS)]
+        with server.client() as client:
             return [(one, client.post("/reservations", one)) for one in asked]
 
     answers = [answer for each in at_once(CLIENTS, some) for answer in each]
@@ -76,8 +92,9 @@ def test_32_clients_that_want_the_same_day_get_what_one_after_another_would(
 
 
 def check_the_cluster(cluster: Cluster) -> None:
-    """Check that nobody waited for ever, and that all that happened is delivered in its order."""
+    """Check that nobody waited for ever or met a fault, and that all that happened is delivered in its order."""
     assert deadlocks(cluster) == 0
+    assert cluster.log_of("call.failed") == []
     cluster.partners.ready()
     cluster.drain()
     check(cluster)
@@ -177,18 +194,21 @@ def hour_from(start: datetime) -> Mapping[str, str]:
     return {"start": start.isoformat(), "end": (start + timedelta(hours=1)).isoformat()}
 
 
-def test_of_two_holds_that_overlap_never_both_are_confirmed(open_cluster: Open, seed: int) -> None:
+@pytest.mark.parametrize("start", [two_apis, api_and_grpc, grpc_and_api])
+def test_of_two_holds_that_overlap_never_both_are_confirmed(
+    open_cluster: Open, seed: int, start: Callable[[Cluster], Pair]
+) -> None:
     """Each hold of a room is confirmed at about the moment when it lapses, and when another one wants the time."""
     cluster = open_cluster()
     rooms = [cluster.a_calendar(1) for _ in range(80)]
-    apis = two_apis(cluster)
-    with Client(apis[0].port) as client:
-        first = [client.post("/reservations", {"item_id": room.id, **TEN_TO_TWELVE}).body["id"] for room in rooms]
+    services = start(cluster)
+    with services[0].client() as client:
+        first = [client.post("/reservations", {"sku": room.sku, **TEN_TO_TWELVE}).body["id"] for room in rooms]
     begins = [Barrier(2) for _ in range(8)]
 
     def confirm(pair: int) -> list[Response]:
         dice, answers = Random(seed + pair), []
-        with Client(apis[0].port) as client:
+        with services[0].client() as client:
             for one in first[pair::8]:
                 let_lapse_in(cluster, one, dice.choice(UNTIL_IT_LAPSES))
                 begins[pair].wait(PATIENCE_SECONDS)
@@ -197,10 +217,10 @@ def test_of_two_holds_that_overlap_never_both_are_confirmed(open_cluster: Open, 
 
     def reserve_and_confirm(pair: int) -> list[Response]:
         answers = []
-        with Client(apis[1].port) as client:
+        with services[1].client() as client:
             for room in rooms[pair::8]:
                 begins[pair].wait(PATIENCE_SECONDS)
-                made = client.post("/reservations", {"item_id": room.id, **ELEVEN_TO_ONE})
+                made = client.post("/reservations", {"sku": room.sku, **ELEVEN_TO_ONE})
                 answers.append(made)
                 if made.status == 201:
                     answers.append(client.post(f"/reservations/{made.body['id']}/confirm"))

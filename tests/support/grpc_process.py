@@ -47,6 +47,13 @@ class ServedGrpc:
             status: int = check(HealthCheckRequest(service=service), timeout=PATIENCE_SECONDS).status
             return status
 
+    def answers(self) -> bool:
+        """Return whether it answers yet. The process must be running."""
+        assert self.process.poll() is None, self.log.read_text()
+        with suppress(grpc.RpcError):
+            return bool(self.health())
+        return False
+
     def faults(self) -> list[str]:
         """Return what it has logged as its own faults since the last call."""
         text = self.log.read_text()
@@ -70,17 +77,10 @@ def serving_grpc(**environment: str) -> Iterator[ServedGrpc]:
         )
     served = ServedGrpc(process, port, log)
     try:
-        wait_until("the gRPC service answers", lambda: _answers(served))
+        wait_until("the gRPC service answers", served.answers)
         yield served
     finally:
         _stop(process, log)
-
-
-def _answers(served: ServedGrpc) -> bool:
-    assert served.process.poll() is None, served.log.read_text()
-    with suppress(grpc.RpcError):
-        return bool(served.health())
-    return False
 
 
 def _stop(process: subprocess.Popen[bytes], log: Path) -> None:

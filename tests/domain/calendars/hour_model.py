@@ -70,9 +70,16 @@ def parts(window: Period, duration: int) -> list[Period]:
     return [Period(window.start + start * HOUR, window.start + (start + duration) * HOUR) for start in starts]
 
 
-_hours = st.lists(st.integers(0, 24), unique=True, max_size=6).map(sorted)
+# Nothing is filtered: hypothesis gives up where too much is thrown away.
+_hours = st.lists(st.sampled_from(range(25)), unique=True, max_size=6).map(sorted)
 _days = _hours.map(lambda times: [str(Span(a * 60, b * 60)) for a, b in zip(times[::2], times[1::2], strict=False)])
-_weeks = st.fixed_dictionaries(dict.fromkeys(DAYS, _days)).filter(lambda week: any(week.values()))
+_open_day = st.builds(lambda first, last: [str(Span(first * 60, last * 60))], st.integers(0, 11), st.integers(12, 24))
+_weeks = st.builds(
+    lambda week, day, hours: {**week, day: week[day] or hours},
+    st.fixed_dictionaries(dict.fromkeys(DAYS, _days)),
+    st.sampled_from(DAYS),
+    _open_day,
+)
 _opening_hours = st.booleans().flatmap(
     lambda some: _weeks.map(lambda week: OpeningHours.of(week).text) if some else st.none()
 )

@@ -32,7 +32,7 @@ from domain.runtime.wakeups import PROCESS_OUTBOX
 from examples.partners.webhooks import DEMO_SECRET
 from migrations.main import migrate
 from tests.proofs.cluster.partners import Listener, Partners
-from tests.proofs.cluster.processes import Api, Process
+from tests.proofs.cluster.processes import Api, Grpc, Process
 from tests.proofs.cluster.receiver import Receiver
 from tests.support.builders import a_request
 from tests.support.ports import free_port
@@ -76,6 +76,11 @@ class Cluster:
         api = Api(port, self.start("api", "bin/api", PORT=str(port), **environment))
         self.apis.append(api)
         return api
+
+    def grpc(self) -> Grpc:
+        """Start a gRPC service, without waiting until it serves (see `Grpc.ready`)."""
+        port = free_port()
+        return Grpc(port, self.start("grpc", "bin/grpc", GRPC_PORT=str(port), GRPC_METRICS_PORT="0"))
 
     def worker(self, *, processes: int = 1, threads: int = 4, **environment: str) -> Process:
         command = ["bin/worker", "--processes", str(processes), "--threads", str(threads)]

@@ -15,6 +15,9 @@ import httpx
 import psutil
 
 from domain.runtime.settings import ROOT
+from tests.proofs.grpc_client import GrpcClient
+from tests.proofs.load import Client
+from tests.support.grpc_process import ServedGrpc
 from tests.support.waiting import wait_until
 
 #: A process ends well within this time after SIGKILL.
@@ -110,6 +113,25 @@ class Api:
         wait_until(f"the API serves at port {self.port}", lambda: self.is_ready() or not self.process.is_running())
         assert self.process.is_running(), self.process.log.read_text()
         return self
+
+    def client(self) -> Client:
+        return Client(self.port)
+
+
+@dataclass(frozen=True)
+class Grpc:
+    """A gRPC process and the port at which it listens."""
+
+    port: int
+    process: Process
+
+    def ready(self) -> "Grpc":
+        served = ServedGrpc(self.process.popen, self.port, self.process.log)
+        wait_until(f"gRPC is served at port {self.port}", served.answers)
+        return self
+
+    def client(self) -> GrpcClient:
+        return GrpcClient(f"127.0.0.1:{self.port}")
 
 
 def _parsed(line: str) -> dict[str, Any]:

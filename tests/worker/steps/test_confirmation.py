@@ -24,11 +24,14 @@ from domain.runtime.database import now
 from domain.runtime.errors import ConfigurationError
 from tests.support.builders import (
     Db,
+    a_calendar,
     a_hold,
     a_request,
+    a_time_hold,
     an_item,
     an_overdue_hold,
     available,
+    hours,
     reserve,
     routes_of,
     some_settings,
@@ -101,6 +104,15 @@ def test_a_positive_answer_confirms_the_reservation(relay: Relay, service: Serve
     (request,) = service.requests
     payload = json.loads(request.body)["payload"]
     assert (payload["sku"], payload["quantity"], payload["status"]) == (item.sku, 2, "PENDING")
+
+
+def test_the_service_is_asked_about_a_hold_that_never_lapses(relay: Relay, service: Server) -> None:
+    hold = a_time_hold(relay.db, a_calendar(relay.db), hours(9, 10), hold_for=None)
+
+    relay.run()
+
+    assert asked(service) == [("reservation_confirm", str(hold.id))]
+    assert current(relay, hold).status is Status.CONFIRMED
 
 
 def test_every_attempt_has_the_same_idempotency_key(relay: Relay, service: Server) -> None:
