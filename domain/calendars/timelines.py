@@ -7,8 +7,22 @@ import struct
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, DateTime, Select, func, literal, not_, select, true, union_all
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Select,
+    Uuid,
+    bindparam,
+    func,
+    literal,
+    not_,
+    select,
+    true,
+    union_all,
+)
 from sqlalchemy.dialects.postgresql import BYTEA, aggregate_order_by
 from sqlalchemy.orm import Session
 
@@ -23,12 +37,12 @@ SINCE = datetime(2000, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 
 
-def read_timelines(session: Session, times: Mapping[int, Period]) -> dict[int, Timeline]:
-    """Return what is in use of calendars, by their ids, each within its time. Lapsed holds are free.
+def read_timelines(session: Session, times: Mapping[int, Period], *, but: UUID | None = None) -> dict[int, Timeline]:
+    """Return what is in use of calendars, by their ids, each within its time. Lapsed holds and `but` are free.
 
     Each row is in one of the two indexes by time. The caller lets PostgreSQL read by index, see `read_by_index`.
     """
-    return {item_id: timeline_of(packed) for item_id, packed in read_packed(session, times).items()}
+    return {item_id: timeline_of(packed) for item_id, packed in read_packed(session, times, but=but).items()}
 
 
 def timeline_of(packed: bytes) -> Timeline:
@@ -36,11 +50,11 @@ def timeline_of(packed: bytes) -> Timeline:
     return Timeline(_unpacked(packed))
 
 
-def read_packed(session: Session, times: Mapping[int, Period]) -> dict[int, bytes]:
+def read_packed(session: Session, times: Mapping[int, Period], *, but: UUID | None = None) -> dict[int, bytes]:
     """Return the same as `read_timelines`, packed."""
     bounds = [(time.start, time.end) for time in times.values()]
     starts, ends = ([bound[place] for bound in bounds] for place in (0, 1))
-    rows = session.execute(_PACKED, lists(_asked, item_id=list(times), start=starts, end=ends))
+    rows = session.execute(_PACKED, lists(_asked, item_id=list(times), start=starts, end=ends) | {"but": but})
     return dict.fromkeys(times, b"") | {item_id: bytes(packed) for item_id, packed in rows}
 
 
@@ -59,8 +73,9 @@ def _in_index(is_in_index: ColumnElement[bool]) -> Select[Any]:
         time_range(occupancies).op("&&")(func.tstzrange(_asked.c.start, _asked.c.end)),
     )
     is_kept = func.coalesce(occupancies.c.held_until > CLOCK, true())
+    is_other = occupancies.c.reservation_id.is_distinct_from(bindparam("but", type_=Uuid))
     columns = occupancies.c["blocked_from", "blocked_until", "units"]
-    return select(*columns).where(*overlaps, is_in_index, is_kept).correlate(_asked)
+    return select(*columns).where(*overlaps, is_in_index, is_kept, is_other).correlate(_asked)
 
 
 def _occupied() -> Select[Any]:
