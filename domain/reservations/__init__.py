@@ -6,7 +6,7 @@ from domain.reservations.decisions import Deferred, Reserve
 from domain.reservations.expiry import expire
 from domain.reservations.free import named_by
 from domain.reservations.queries import Filter, Page, Window, WindowPage, find, find_overlapping, get
-from domain.reservations.refusals import refusal_of
+from domain.reservations.refusals import refusal_of, refusal_of_change
 from domain.reservations.reserve import KeyRace, reserve
 from domain.reservations.shortages import BRIEF, THOROUGH, Effort
 from domain.reservations.table import Line, Reservation
@@ -39,6 +39,7 @@ __all__ = [
     "lock",
     "named_by",
     "refusal_of",
+    "refusal_of_change",
     "reserve",
     "transition",
 ]

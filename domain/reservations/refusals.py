@@ -1,10 +1,14 @@
-"""Refusals without a request: whether a claim would be refused by now, and why. For operators."""
+"""Refusals without a request: whether one would be refused by now, and why. For operators."""
+
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
 from domain import items
 from domain.calendars.occupancies import Occupancies, occupied_query, read_occupied
+from domain.outbox import Routes
 from domain.reservations.capacity import Claim, book_of
+from domain.reservations.changes import Reschedule, change
 from domain.runtime.errors import Refusal
 from domain.runtime.pipeline import execute
 
@@ -21,3 +25,16 @@ def refusal_of(session: Session, claim: Claim) -> Refusal | None:
         return forbidden
     possible = book.possible(claim, 0)
     return book.refuse(claim, possible) if claim.quantity > possible else None
+
+
+def refusal_of_change(session: Session, reservation_id: UUID, wanted: Reschedule, routes: Routes) -> Refusal | None:
+    """Return why a change of a reservation would be refused, or None if it would be made.
+
+    The change is tried and undone, so that its locks are held for a moment. Raises UnknownReservation, Busy.
+    """
+    trial = session.begin_nested()
+    try:
+        outcome = change(session, reservation_id, wanted, routes=routes)
+    finally:
+        trial.rollback()
+    return outcome if isinstance(outcome, Refusal) else None

@@ -21,7 +21,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     "Operate it": {
         "doctor": "Check that nothing is oversold, lost or stuck.",
         "destinations": "Show the status of each destination, or pause, resume or probe one.",
-        "why": "Explain why an event is not delivered, or why an item can't be reserved.",
+        "why": "Explain why an event, a reservation or a change does not happen.",
         "dead-letters": "Look at dead letters, replay them, or discard them.",
         "replay": "Send delivered events again.",
     },

@@ -1,4 +1,4 @@
-"""`bin/why`: what prevents the delivery of an event or a reservation, or the reserving of an item."""
+"""`bin/why`: what prevents the delivery of an event, the reserving of an item, or the change of a reservation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -44,6 +44,7 @@ MEMBERS = (
     examples=[
         "bin/why 01939b52-3a1e-7000-8000-5c1f0e6a9d21",
         "bin/why --item ROOM-1 --start 2030-05-03T15:00:00Z --end 2030-05-05T11:00:00Z",
+        "bin/why 01939b52-3a1e-7000-8000-5c1f0e6a9d21 --start 2030-05-03T15:00:00Z --end 2030-05-05T11:00:00Z",
     ],
     exit_codes={
         0: "it was explained, whatever the state",
@@ -58,33 +59,39 @@ MEMBERS = (
     help="The id of an event, or of a reservation for all its events.",
 )
 @click.option("--item", metavar="SKU", help="Explain why this item can't be reserved, instead.")
-@click.option("--start", metavar="TIME", type=options.instant, help="From when to reserve it, if it is a calendar.")
-@click.option("--end", metavar="TIME", type=options.instant, help="Until when to reserve it.")
-@click.option("--quantity", metavar="N", type=options.POSITIVE, default=1, help="How many units to reserve.")
+@click.option("--start", metavar="TIME", type=options.instant, help="From when it is wanted, if it is a calendar.")
+@click.option("--end", metavar="TIME", type=options.instant, help="Until when it is wanted.")
+@click.option("--quantity", metavar="N", type=options.POSITIVE, help="How many units are wanted; of an item, 1.")
 @options.as_json(f"{MEMBERS} Or, {why_not_free.MEMBERS}")
 def why(
     subject_id: UUID | None,
     item: str | None,
     start: datetime | None,
     end: datetime | None,
-    quantity: int,
+    quantity: int | None,
     as_json: bool,
 ) -> int:
-    """Explain why an event is not delivered, or why an item can't be reserved.
+    """Explain why an event, a reservation or a change does not happen.
 
     For each event and each destination it prints what happened, or everything that prevents the delivery, and what to
-    do about it. For an item it prints what is in the way now, and what is free instead.
+    do about it. For an item, and for a reservation that another time or quantity is wanted for, it prints what is in
+    the way now, and what is free instead.
     """
     if (subject_id is None) == (item is None):
         raise click.UsageError("Give the id of an event or of a reservation, or --item.")
     if (start is None) != (end is None):
         raise click.UsageError("Give both --start and --end, or neither.")
+    wanted = why_not_free.Wanted(start, end, quantity)
     if item is not None:
-        with opened("Nothing was explained.") as (db, _), db.begin() as session:
-            refused = why_not_free.find(session, item, start, end, quantity)
-        why_not_free.show(refused, item, quantity, as_json=as_json)
-        return DONE
-    assert subject_id is not None
+        why_not_free.explain_item(item, wanted, as_json=as_json)
+    elif subject_id is not None and any(wanted):
+        why_not_free.explain_change(subject_id, wanted, as_json=as_json)
+    elif subject_id is not None:
+        _explain_delivery(subject_id, as_json=as_json)
+    return DONE
+
+
+def _explain_delivery(subject_id: UUID, *, as_json: bool) -> None:
     with opened("Nothing was explained.") as (db, routes), db.begin() as session:
         explanations = explain.explain(session, subject_id, routes.names)
     if as_json:
@@ -92,7 +99,6 @@ def why(
     else:
         for explanation in explanations:
             _print(explanation)
-    return DONE
 
 
 def _members(explanation: Explanation) -> Mapping[str, object]:

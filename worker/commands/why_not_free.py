@@ -1,44 +1,80 @@
-"""What `bin/why --item` prints: whether an item could be reserved now, and what is in the way."""
+"""What `bin/why` prints of an item or a reservation: whether it could be reserved or changed, or what prevents that."""
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
+from uuid import UUID
 
 import rich_click as click
 from sqlalchemy.orm import Session
 
 from domain import calendars, reservations
 from domain.calendars import Period
-from domain.reservations import Claim
-from domain.runtime.errors import NotFree, OutsideOpeningHours, Refusal, SoldOut
+from domain.reservations import Claim, Reschedule
+from domain.runtime.errors import NotFree, OutsideOpeningHours, Refusal, SoldOut, WrongStatus
 from worker.commands.output import instant, print_json, print_wrapped, rows
+from worker.commands.runner import opened
 
 MEMBERS = (
-    "with --item: item, start, end, quantity and refusal; the refusal is null, or has a kind (not_free,"
-    " outside_opening_hours, sold_out or invalid) and of available_quantity, conflicts, alternatives, time_zone,"
-    " opening_hours, field and reason those that this kind has."
+    "with --item or another time or quantity: item or reservation_id, quantity and refusal; the refusal is null, or has"
+    " a kind (not_free, outside_opening_hours, sold_out, wrong_status or invalid) and of available_quantity, conflicts,"
+    " alternatives, time_zone, opening_hours, status, field and reason those that this kind has."
 )
 
-KINDS = {NotFree: "not_free", OutsideOpeningHours: "outside_opening_hours", SoldOut: "sold_out"}
+KINDS = {
+    NotFree: "not_free",
+    OutsideOpeningHours: "outside_opening_hours",
+    SoldOut: "sold_out",
+    WrongStatus: "wrong_status",
+}
+
+NOTHING = "Nothing was explained."
 
 
-def find(session: Session, sku: str, start: datetime | None, end: datetime | None, quantity: int) -> Refusal | None:
-    """Return why units of an item can't be reserved now, with an explanation, or None if they can.
+class Wanted(NamedTuple):
+    """For when it is wanted, and how many units. None is what it has now or, for an item, 1."""
 
-    Raises UnknownItem, Invalid.
-    """
-    period = Period(start, end) if start and end else None
-    refused = reservations.refusal_of(session, Claim(sku, quantity, period))
-    if isinstance(refused, NotFree):
-        refused.conflicts, refused.alternatives = calendars.explain(session, refused)
-    return refused
+    start: datetime | None
+    end: datetime | None
+    quantity: int | None
+
+    @property
+    def period(self) -> Period | None:
+        """The period. Raises Invalid."""
+        return Period(self.start, self.end) if self.start and self.end else None
 
 
-def show(refused: Refusal | None, sku: str, quantity: int, *, as_json: bool) -> None:
+def explain_item(sku: str, wanted: Wanted, *, as_json: bool) -> None:
+    """Print why units of an item can't be reserved now, or that they can. Raises UnknownItem, Invalid."""
+    quantity = wanted.quantity or 1
+    with opened(NOTHING) as (db, _), db.begin() as session:
+        refused = reservations.refusal_of(session, Claim(sku, quantity, wanted.period))
+        _add_explanation(session, refused)
     if as_json:
-        print_json(item=sku, quantity=quantity, refusal=None if refused is None else _members(refused))
+        print_json(item=sku, quantity=quantity, refusal=refused and _members(refused))
     else:
-        _print(refused, sku, quantity)
+        _print(refused, f"{rows(quantity, 'unit')} of {sku} can be reserved now.", quantity)
+
+
+def explain_change(reservation_id: UUID, wanted: Wanted, *, as_json: bool) -> None:
+    """Print why a reservation can't have another time or quantity now, or that it can.
+
+    Raises UnknownReservation, Invalid.
+    """
+    change = Reschedule(wanted.period, wanted.quantity)
+    with opened(NOTHING) as (db, routes), db.begin() as session:
+        refused = reservations.refusal_of_change(session, reservation_id, change, routes)
+        quantity = wanted.quantity or reservations.get(session, reservation_id).quantity
+        _add_explanation(session, refused, but=reservation_id)
+    if as_json:
+        print_json(reservation_id=reservation_id, quantity=quantity, refusal=refused and _members(refused))
+    else:
+        _print(refused, "The reservation can be changed so now.", quantity)
+
+
+def _add_explanation(session: Session, refused: Refusal | None, *, but: UUID | None = None) -> None:
+    if isinstance(refused, NotFree):
+        refused.conflicts, refused.alternatives = calendars.explain(session, refused, but=but)
 
 
 def _members(refused: Refusal) -> Mapping[str, Any]:
@@ -48,13 +84,15 @@ def _members(refused: Refusal) -> Mapping[str, Any]:
     return {"kind": KINDS.get(type(refused), "invalid")} | facts
 
 
-def _print(refused: Refusal | None, sku: str, quantity: int) -> None:
+def _print(refused: Refusal | None, possible: str, quantity: int) -> None:
     match refused:
         case None:
-            print_wrapped(f"{rows(quantity, 'unit')} of {sku} can be reserved now.")
-        case SoldOut(available_quantity=available):
+            print_wrapped(possible)
+        case WrongStatus(status=status):
+            print_wrapped(f"The reservation is {status}, and a reservation of this status can't be changed so.")
+        case SoldOut(sku=sku, available_quantity=available):
             print_wrapped(f"Sold out: {rows(available, 'unit')} of {sku} available, {quantity} wanted.")
-        case OutsideOpeningHours(time_zone=zone, opening_hours=hours):
+        case OutsideOpeningHours(sku=sku, time_zone=zone, opening_hours=hours):
             print_wrapped(f"{sku} is closed for some of that time. It is open, by the time of {zone}:")
             for day, spans in hours.items():
                 print_wrapped(f"{day}: {', '.join(spans) or 'not at all'}", "  ")

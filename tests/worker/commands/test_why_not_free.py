@@ -1,8 +1,10 @@
-"""bin/why --item: why an item can't be reserved now, and what is in the way."""
+"""bin/why: why an item can't be reserved now, or a reservation can't be changed, and what is in the way."""
 
 import json
 
-from tests.support.builders import Db, a_calendar, a_hold, a_time_hold, an_item, hours
+from domain import reservations
+from domain.reservations.lifecycle import Status
+from tests.support.builders import Db, a_calendar, a_hold, a_time_hold, an_item, hours, routes_of
 from tests.support.commands import on_one_line, run_command
 
 FRIDAY = "--start", "2030-05-03T10:00:00Z", "--end", "2030-05-03T12:00:00Z"
@@ -49,6 +51,33 @@ def test_closed_sold_out_and_never_accepted_are_told_apart(db: Db) -> None:
     assert closed == ("ROOM-1 is closed for some of that time. It is open, by the time of UTC: 2030-05-03: not at all")
     assert sold_out == "Sold out: 0 units of MUG available, 1 wanted."
     assert never.startswith("This is never accepted: ")
+
+
+def test_what_is_in_the_way_of_a_change_is_shown_and_nothing_is_changed(db: Db) -> None:
+    room = a_calendar(db, sku="ROOM-1")
+    one, _ = a_time_hold(db, room, hours(9, 11)), a_time_hold(db, room, hours(11, 12))
+
+    in_the_way, _, instead = on_one_line(run_command("why", str(one.id), *FRIDAY).stdout).partition("Free instead:")
+    free = run_command("why", str(one.id), "--start", "2030-05-03T09:30:00Z", "--end", "2030-05-03T10:30:00Z")
+    too_many = json.loads(run_command("why", str(one.id), "--quantity", "2", "--json").stdout)
+
+    assert "Not free: 0 units of ROOM-1 free throughout, 1 wanted." in in_the_way
+    assert "1 unit from 2030-05-03T11:00:00Z until 2030-05-03T12:00:00Z" in in_the_way and "T09:00" not in in_the_way
+    assert "1 unit of ROOM-1 from 2030-05-03T09:00:00Z until 2030-05-03T11:00:00Z" in instead
+    assert free.stdout == "The reservation can be changed so now.\n"
+    assert (too_many["refusal"]["kind"], too_many["quantity"]) == ("invalid", 2)
+    with db() as session:
+        assert reservations.get(session, one.id) == one
+
+
+def test_a_reservation_of_a_status_that_allows_no_change_is_named_as_such(db: Db) -> None:
+    cancelled = a_time_hold(db, a_calendar(db), hours(9, 11))
+    with db.begin() as session:
+        reservations.change(session, cancelled.id, Status.CANCELLED, routes=routes_of(db))
+
+    run = run_command("why", str(cancelled.id), *FRIDAY)
+
+    assert run.stdout.startswith("The reservation is CANCELLED")
 
 
 def test_wrong_usage_is_refused(db: Db) -> None:
