@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from api.bulkheads import BULKHEADS, Bulkhead, ClientBulkhead
 from api.calendars import examples as calendars_examples
 from api.calendars import routes as calendars
+from api.calendars.cache import Cache
 from api.doorbell import Doorbell
 from api.feed import examples as feed_examples
 from api.feed import routes as feed
@@ -91,17 +92,18 @@ def assemble(settings: Settings, routes: Routes) -> Litestar:
     act = partial(reserve, routes=routes)
     group_commit = GroupCommit(brief_db, patient_db, act, queue_limit=settings.queue_limit, committed=doorbell.wake)
     streams = Streams(Tail(bulkheads["feed_tail"]))
+    cache = Cache(settings.broker())
     app = Litestar(
         # In a router, because handlers of the same path that are registered one by one are registered twice, and
         # then run in a thread within a thread.
         route_handlers=[Router("/", route_handlers=ROUTES)],
-        lifespan=[_running(doorbell, group_commit, streams, bulkheads.values(), [brief_db, patient_db])],
+        lifespan=[_running(doorbell, group_commit, streams, cache, bulkheads.values(), [brief_db, patient_db])],
         dependencies={
             "doorbell": _given(doorbell),
             "routes": _given(routes),
             **{kind: _for_client(bulkhead) for kind, bulkhead in bulkheads.items()},
         },
-        state=_state(settings, group_commit, streams, bulkheads),
+        state=_state(settings, group_commit, streams, cache, bulkheads),
         exception_handlers=EXCEPTION_HANDLERS,
         before_request=_before,
         before_send=[metrics.count],
@@ -127,11 +129,18 @@ async def _before(request: Request[Any, Any, Any]) -> Response[None] | None:
     return None
 
 
-def _state(settings: Settings, group_commit: GroupCommit, streams: Streams, bulkheads: Mapping[str, Bulkhead]) -> State:
+def _state(
+    settings: Settings,
+    group_commit: GroupCommit,
+    streams: Streams,
+    cache: Cache,
+    bulkheads: Mapping[str, Bulkhead],
+) -> State:
     """Return what handlers read from `request.app.state`."""
     state = {
         "group_commit": group_commit,
         "streams": streams,
+        "availability_cache": cache,
         "explanations": bulkheads["explanations"],
         "hold_lifetime": timedelta(seconds=settings.hold_seconds),
         "requires_keys": settings.require_idempotency_keys,
@@ -144,6 +153,7 @@ def _running(
     doorbell: Doorbell,
     group_commit: GroupCommit,
     streams: Streams,
+    cache: Cache,
     bulkheads: Collection[Bulkhead],
     writer_dbs: Sequence[sessionmaker[Session]],
 ) -> Callable[[Litestar], AbstractAsyncContextManager[None]]:
@@ -159,6 +169,7 @@ def _running(
         await group_commit.close()
         for bulkhead in bulkheads:
             await asyncio.to_thread(bulkhead.close)
+        await cache.close()
         doorbell.close()
         await asyncio.to_thread(tracing.stop)
         for db in writer_dbs:

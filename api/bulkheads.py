@@ -73,6 +73,8 @@ BULKHEADS: Mapping[str, Limits] = {
     "reads": Limits(threads=2),
     # These may compute for long, for each page of 1,000 rows.
     "lists": Limits(threads=3, processors=0.3),
+    # These compute for some milliseconds each, and for more if much is taken of many calendars.
+    "availability": Limits(threads=2, processors=0.3),
     # Pages of the feed, and streams that have fallen behind its tail.
     "feed_pages": Limits(threads=2, processors=0.3),
     # The poller of the feed, of which there is one.

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable
 from contextlib import suppress
 from typing import TypeVar
+from uuid import UUID
 
 from api.bulkheads import Bulkhead
 from domain import calendars
@@ -12,23 +13,33 @@ from domain.runtime.errors import NotFree, Unavailable
 T = TypeVar("T")
 
 
-async def explained(outcome: Awaitable[T], bulkhead: Bulkhead, principal: Principal, *, is_whole: bool = True) -> T:
+async def explained(
+    outcome: Awaitable[T],
+    bulkhead: Bulkhead,
+    principal: Principal,
+    *,
+    is_whole: bool = True,
+    but: UUID | None = None,
+) -> T:
     """Return an outcome. If it is that time is not free, raise that with an explanation.
 
     This reads what the decision did not need, when its locks are gone. While too many ask, refusals are not explained.
-    Alternatives are for one calendar, so there are none for a request that is not for one as a whole.
+    Alternatives are for one calendar, so there are none for a request that is not for one as a whole. What the
+    reservation `but` has counts as free.
     """
     try:
         return await outcome
     except NotFree as error:
         refused = error
-    await add_explanation(refused, bulkhead, principal, is_whole=is_whole)
+    await add_explanation(refused, bulkhead, principal, is_whole=is_whole, but=but)
     raise refused
 
 
-async def add_explanation(refused: NotFree, bulkhead: Bulkhead, principal: Principal, *, is_whole: bool = True) -> None:
+async def add_explanation(
+    refused: NotFree, bulkhead: Bulkhead, principal: Principal, *, is_whole: bool = True, but: UUID | None = None
+) -> None:
     """Explain a refusal, unless too many ask."""
     with suppress(Unavailable):
-        explanation = await bulkhead.run(lambda session: calendars.explain(session, refused), principal)
+        explanation = await bulkhead.run(lambda session: calendars.explain(session, refused, but=but), principal)
         refused.conflicts = explanation.conflicts
         refused.alternatives = explanation.alternatives if is_whole else []

@@ -1,4 +1,4 @@
-"""What is reserved of calendars, beside reservations: blocks."""
+"""Calendars over HTTP: what is free of them, and blocks."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any
@@ -8,6 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 
 from api.bulkheads import ClientBulkhead
+from api.calendars import availability
 from api.calendars.schemas import NewBlock
 from api.explanations import explained
 from api.http.decoding import Strict
@@ -60,4 +61,4 @@ async def make_block(
     return answered(outcome, status=201, at="/reservations")
 
 
-ROUTES: Sequence[HTTPRouteHandler] = (make_block,)
+ROUTES: Sequence[HTTPRouteHandler] = (make_block, *availability.ROUTES)

@@ -35,7 +35,8 @@ def key_of(scope: Mapping[str, Any], operation: str) -> Key | None:
 
 def require_key(request: Request[Any, Any, Any]) -> None:
     """Raise Invalid if a request may change something and has no idempotency key."""
-    if request.method not in READS and "idempotency-key" not in request.headers:
+    may_change = request.method not in READS and not request.route_handler.opt.get("only_reads")
+    if may_change and "idempotency-key" not in request.headers:
         raise Invalid("Idempotency-Key", "this header is required (REQUIRE_IDEMPOTENCY_KEYS)")
 
 

@@ -1,15 +1,20 @@
 """The query of a request: each parameter must be known to the operation, and be given once."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
+import msgspec
 from litestar import Litestar, Request
 from litestar.handlers import HTTPRouteHandler
 from litestar.routes import HTTPRoute
 
 from api.http.limits import SHOWN_CHARACTERS
 from domain.runtime.errors import Invalid
+
+#: How the OpenAPI document describes a timestamp, which is read as text.
+TIMESTAMP = {"format": "date-time"}
 
 #: More parameters than any operation has.
 MOST_PARAMETERS = 50
@@ -34,6 +39,14 @@ def require_known(request: Request[Any, Any, Any]) -> None:
         if name in seen:
             raise Invalid(name, "it is given more than once")
         seen.add(name)
+
+
+def timestamp_of(name: str, written: str | None) -> datetime | None:
+    """Read a timestamp. One without UTC offset is refused, because its meaning depends on the place. Raises Invalid."""
+    try:
+        return None if written is None else msgspec.convert(written, Annotated[datetime, msgspec.Meta(tz=True)])
+    except msgspec.ValidationError as error:
+        raise Invalid(name, "it must be an RFC 3339 timestamp with UTC offset, such as 2030-01-31T12:00:00Z") from error
 
 
 def known(app: Litestar) -> Mapping[HTTPRouteHandler, Collection[str]]:

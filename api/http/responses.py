@@ -109,10 +109,10 @@ def probing() -> dict[int, ResponseSpec]:
     return _specs([_example(errors.Invalid), _early(414)])
 
 
-def reading(*refusals: type[Refusal]) -> dict[int, ResponseSpec]:
+def reading(*refusals: type[Refusal], has_body: bool = False) -> dict[int, ResponseSpec]:
     """Return the problems of an operation that reads, for the OpenAPI document: these, and those of every operation."""
     every: Sequence[type[HoldfastError]] = (errors.Invalid, *refusals, errors.Busy, errors.DatabaseUnavailable)
-    return _specs([*map(_example, every), _early(414)])
+    return _specs([*map(_example, every), *map(_early, (*(OF_BODIES if has_body else ()), 414))])
 
 
 def changing(*refusals: type[Refusal]) -> dict[int, ResponseSpec]:

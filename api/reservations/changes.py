@@ -214,7 +214,8 @@ async def _change(
     def act(session: Session) -> Answered | Refusal:
         return idempotency.once(session, its_key, payload_hash, change, render_reservation)
 
-    outcome = await explained(_raising(bulkhead.run(act)), request.app.state.explanations, principal_of(request.scope))
+    bulkheads, client = request.app.state, principal_of(request.scope)
+    outcome = await explained(_raising(bulkhead.run(act)), bulkheads.explanations, client, but=reservation_id)
     return answered(outcome, status=200, at="/reservations")
 
 

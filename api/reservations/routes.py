@@ -1,11 +1,10 @@
 """Reservations over HTTP: making and reading them. They are changed in `changes`."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
-import msgspec
 from litestar import Request, Response, get, post
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
@@ -17,6 +16,7 @@ from api.group_commit import GroupCommit
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
+from api.http.queries import TIMESTAMP, timestamp_of
 from api.http.responses import answered, changing, reading
 from api.reservations import changes, cursors
 from api.reservations.schemas import NewReservation, ReservationPage, ReservationView, render_reservation
@@ -25,9 +25,6 @@ from domain.idempotency import Answered
 from domain.reservations import Filter, Reserve, Window
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Invalid, NotFree, OutsideOpeningHours, SoldOut, UnknownItem, UnknownReservation
-
-#: How the OpenAPI document describes a timestamp, which is read as text.
-TIMESTAMP = {"format": "date-time"}
 
 
 @post(
@@ -114,12 +111,12 @@ async def list_reservations(
         sku=sku,
         guest_id=guest_id,
         source=source,
-        since=_timestamp("from", since),
-        before=_timestamp("to", before),
+        since=timestamp_of("from", since),
+        before=timestamp_of("to", before),
     )
 
     window = Window(
-        ends_after=_timestamp("ends_after", ends_after), starts_before=_timestamp("starts_before", starts_before)
+        ends_after=timestamp_of("ends_after", ends_after), starts_before=timestamp_of("starts_before", starts_before)
     )
     if window != Window():
         for name, given in (("from", since), ("to", before)):
@@ -135,14 +132,6 @@ async def list_reservations(
     return await lists.run(
         lambda session: ReservationPage.of(reservations.find(session, wanted, before_id=before_id, limit=limit))
     )
-
-
-def _timestamp(name: str, written: str | None) -> datetime | None:
-    """Read a timestamp. One without UTC offset is refused, because its meaning depends on the place. Raises Invalid."""
-    try:
-        return None if written is None else msgspec.convert(written, Annotated[datetime, msgspec.Meta(tz=True)])
-    except msgspec.ValidationError as error:
-        raise Invalid(name, "it must be an RFC 3339 timestamp with UTC offset, such as 2030-01-31T12:00:00Z") from error
 
 
 ROUTES: Sequence[HTTPRouteHandler] = (make_reservation, list_reservations, get_reservation, *changes.ROUTES)

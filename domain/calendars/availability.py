@@ -1,28 +1,32 @@
 """How much of calendars is free over time, as it is by now. Reading it locks nothing."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from hashlib import sha256
+from typing import NamedTuple
 
-from sqlalchemy import BigInteger, ColumnElement, DateTime, Select, func, not_, select, true, union_all
 from sqlalchemy.orm import Session
 
-from domain.calendars.capacity import Occupied, Timeline
 from domain.calendars.free_time import Step, free_starts, steps
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked, zone
-from domain.calendars.table import item_range, occupancies, time_range
-from domain.items import Item, Kind
-from domain.runtime.database import CLOCK, arrays, lists, read_by_index
+from domain.calendars.timelines import read_packed, timeline_of
+from domain.items import Item, Kind, named
+from domain.runtime.database import read_by_index
 from domain.runtime.errors import Invalid
 
 #: A quarter of a year, with the clock put back in it. Nobody looks at more of a calendar at once.
 MAX_WINDOW = timedelta(days=93)
 
-#: So many starts are tried at most: each five minutes of a month.
+#: Of several calendars together: a hundred for a week, or 24 for a month.
+MAX_TOTAL = 8 * MAX_WINDOW
+
+#: So many starts are tried at most, of all calendars together: each five minutes of a month.
 MAX_STARTS = 10_000
 
 MINUTE = timedelta(minutes=1)
+ONE_DAY = timedelta(days=1)
 
 
 class Starts(NamedTuple):
@@ -38,18 +42,53 @@ class Availability(NamedTuple):
 
     item: Item
     steps: Sequence[Step]
-    starts: Sequence[datetime]
+    starts: Sequence[datetime] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that the availability of calendars within a window follows from, as it was at one moment."""
+
+    items: Sequence[Item]
+    window: Period
+    #: What is in use of each of them, by id. See `timelines`.
+    packed: Mapping[int, bytes]
+
+    @property
+    def mark(self) -> bytes:
+        """What differs between any two snapshots, unless they are equal."""
+        packed = [self.packed[item.id] for item in self.items]
+        mark = sha256(repr((self.window, self.items, [*map(len, packed)])).encode())
+        for one in packed:
+            mark.update(one)
+        return mark.digest()
+
+    def availability(self, wanted: Starts | None = None) -> list[Availability]:
+        """Return what is free of each of the calendars, in their order."""
+        return [_availability(item, self.window, self.packed[item.id], wanted) for item in self.items]
 
 
 def availability(
     session: Session, items: Sequence[Item], window: Period, wanted: Starts | None = None
 ) -> list[Availability]:
     """Return what is free of each of these calendars within the window. Raises Invalid."""
-    _require_calendars(items)
-    _require_limits(window, wanted)
     read_by_index(session)
-    timelines = read_timelines(session, {item.id: blocked(item, window) for item in items})
-    return [_availability(item, window, timelines[item.id], wanted) for item in items]
+    return _read(session, items, window, wanted).availability(wanted)
+
+
+def snapshot(session: Session, names: Sequence[int | str], window: Period, wanted: Starts | None = None) -> Snapshot:
+    """Read all that the availability of the calendars of these names, ids or skus, follows from.
+
+    Raises UnknownItem, and Invalid if the window, or what is wanted of it, is too much.
+    """
+    read_by_index(session)
+    return _read(session, named(session, names), window, wanted)
+
+
+def _read(session: Session, items: Sequence[Item], window: Period, wanted: Starts | None) -> Snapshot:
+    _require_calendars(items)
+    _require_limits(len(items), window, wanted)
+    return Snapshot(items, window, read_packed(session, {item.id: blocked(item, window) for item in items}))
 
 
 def _require_calendars(items: Sequence[Item]) -> None:
@@ -58,59 +97,24 @@ def _require_calendars(items: Sequence[Item]) -> None:
             raise Invalid("item_id", f"{item.sku} is stock, which has no free time")
 
 
-def _require_limits(window: Period, wanted: Starts | None) -> None:
+def _require_limits(number: int, window: Period, wanted: Starts | None) -> None:
     if window.duration > MAX_WINDOW:
         raise Invalid("end", f"it must be at most {MAX_WINDOW.days} days after start")
+    if number * window.duration > MAX_TOTAL:
+        raise Invalid("end", f"{number} calendars can be looked at for {MAX_TOTAL / number / ONE_DAY:.4g} days at most")
     if wanted is None:
         return
     if wanted.duration <= timedelta():
         raise Invalid("duration", "it must be longer than nothing")
     if wanted.every < MINUTE:
         raise Invalid("step", "it must be a minute or more")
-    if window.duration / wanted.every > MAX_STARTS:
-        raise Invalid("step", f"there would be more than {MAX_STARTS} starts in that time; give a longer step")
+    if number * window.duration / wanted.every > MAX_STARTS:
+        raise Invalid("step", f"there would be more than {MAX_STARTS} starts in that time; give a longer one")
 
 
-def _availability(item: Item, window: Period, timeline: Timeline, wanted: Starts | None) -> Availability:
-    found = steps(item, window, timeline)
-    starts = wanted and free_starts(found, wanted.quantity, wanted.duration, wanted.every, zone(item))
-    return Availability(item, found, list(starts or ()))
-
-
-def read_timelines(session: Session, times: Mapping[int, Period]) -> dict[int, Timeline]:
-    """Return what is in use of calendars, by their ids, each within its time. Lapsed holds are free.
-
-    Each row is in one of the two indexes by time. The caller lets PostgreSQL read by index, see `read_by_index`.
-    """
-    bounds = [(time.start, time.end) for time in times.values()]
-    starts, ends = ([bound[place] for bound in bounds] for place in (0, 1))
-    occupied: dict[int, list[Occupied]] = {item_id: [] for item_id in times}
-    rows = session.execute(_OCCUPIED, lists(_asked, item_id=list(times), start=starts, end=ends)).all()
-    for item_id, start, end, units in rows:
-        occupied[item_id].append(Occupied(start, end, units))
-    return {item_id: Timeline(of_item) for item_id, of_item in occupied.items()}
-
-
-_TIME = DateTime(timezone=True)
-_asked = arrays("asked", item_id=BigInteger, start=_TIME, end=_TIME)
-
-
-def _in_index(is_in_index: ColumnElement[bool]) -> Select[Any]:
-    overlaps = (
-        item_range(occupancies.c.item_id).op("&&")(item_range(_asked.c.item_id)),
-        time_range(occupancies).op("&&")(func.tstzrange(_asked.c.start, _asked.c.end)),
-    )
-    is_kept = func.coalesce(occupancies.c.held_until > CLOCK, true())
-    columns = occupancies.c["blocked_from", "blocked_until", "units"]
-    return select(*columns).where(*overlaps, is_in_index, is_kept).correlate(_asked)
-
-
-def _occupied() -> Select[Any]:
-    """Read what is occupied. What has the same time is added up: a restaurant has many reservations and few times."""
-    found = union_all(_in_index(occupancies.c.is_exclusive), _in_index(not_(occupancies.c.is_exclusive)))
-    used = found.lateral("used")
-    key = _asked.c.item_id, used.c.blocked_from, used.c.blocked_until
-    return select(*key, func.sum(used.c.units)).select_from(_asked.join(used, true())).group_by(*key)
-
-
-_OCCUPIED = _occupied()
+def _availability(item: Item, window: Period, packed: bytes, wanted: Starts | None) -> Availability:
+    found = steps(item, window, timeline_of(packed))
+    if wanted is None:
+        return Availability(item, found, None)
+    starts = free_starts(found, wanted.quantity, wanted.duration, wanted.every, zone(item))
+    return Availability(item, found, list(starts))

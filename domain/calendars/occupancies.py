@@ -133,13 +133,22 @@ def from_now_on(session: Session, item_id: int) -> Sequence[Occupied]:
     return [Occupied(row.blocked_from, row.blocked_until, row.units) for row in found]
 
 
-def in_the_way(session: Session, item_id: int, time: Period, limit: int) -> list[InTheWay]:
-    """Return what is taken of a calendar within this time, in order of time. Lapsed holds are left out."""
-    asked = {"item_id": item_id, "start": time.start, "end": time.end, "limit": limit}
+def in_the_way(session: Session, item_id: int, time: Period, limit: int, *, but: UUID | None = None) -> list[InTheWay]:
+    """Return what is taken of a calendar within this time, in order of time. Lapsed holds and `but` are left out."""
+    asked = {"item_id": item_id, "start": time.start, "end": time.end, "limit": limit, "but": but}
     return [InTheWay(*row) for row in session.execute(_IN_THE_WAY, asked)]
 
 
+def lines(session: Session, reservation_id: UUID) -> int:
+    """Return how many lines of a reservation take time."""
+    number: int = session.execute(_LINES, {"reservation_id": reservation_id}).scalar_one()
+    return number
+
+
 _item_id = bindparam("item_id", type_=BigInteger)
+
+
+_SHOWN = "blocked_from", "blocked_until", "units", "held_until"
 
 
 def _of_item(time: ColumnElement[Any]) -> Any:
@@ -148,15 +157,21 @@ def _of_item(time: ColumnElement[Any]) -> Any:
         item_range(occupancies.c.item_id).op("&&")(item_range(_item_id)),
         time_range(occupancies).op("&&")(time),
     )
-    each = select(*occupancies.c["blocked_from", "blocked_until", "units", "held_until"]).where(*overlaps)
+    each = select(*occupancies.c["reservation_id", *_SHOWN]).where(*overlaps)
     return union_all(each.where(occupancies.c.is_exclusive), each.where(not_(occupancies.c.is_exclusive)))
 
 
 _FROM_NOW_ON = _of_item(func.tstzrange(CLOCK, null()))
+_LINES = (
+    select(func.count())
+    .select_from(occupancies)
+    .where(occupancies.c.reservation_id == bindparam("reservation_id", type_=Uuid))
+)
 _time = _of_item(func.tstzrange(bindparam("start", type_=_TIME), bindparam("end", type_=_TIME))).subquery("found")
 _IN_THE_WAY = (
-    select(_time)
+    select(*_time.c[_SHOWN])
     .where(func.coalesce(_time.c.held_until > CLOCK, True))
+    .where(_time.c.reservation_id.is_distinct_from(bindparam("but", type_=Uuid)))
     .order_by(_time.c.blocked_from, _time.c.blocked_until)
     .limit(bindparam("limit", type_=Integer))
 )

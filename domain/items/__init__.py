@@ -1,6 +1,6 @@
 """Items: what can be reserved, and how much of it there is."""
 
-from domain.items.queries import find, get, id_of, of_venue
+from domain.items.queries import find, get, id_of, named, of_venue
 from domain.items.stock import Locked, amend, create, lock, lock_free, move, move_query
 from domain.items.table import MAX_ID, MAX_QUANTITY, Item, Kind, items
 
@@ -20,5 +20,6 @@ __all__ = [
     "lock_free",
     "move",
     "move_query",
+    "named",
     "of_venue",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from domain.items.table import Item, Kind, items
+from domain.items.table import Item, Kind, are_named, by_kind, items
 from domain.runtime.errors import UnknownItem
 
 
@@ -16,6 +16,21 @@ def get(session: Session, reference: int | str) -> Item:
     if row is None:
         raise UnknownItem(reference)
     return Item(**row._mapping)
+
+
+def named(session: Session, names: Sequence[int | str]) -> list[Item]:
+    """Return the items of these ids (numbers) and skus (text), in their order. Raises UnknownItem."""
+    found: dict[int | str, Item] = {}
+    for row in session.execute(_NAMED, by_kind(names)):
+        item = Item(**row._mapping)
+        found |= {item.id: item, item.sku: item}
+    for name in names:
+        if name not in found:
+            raise UnknownItem(name)
+    return [found[name] for name in names]
+
+
+_NAMED = select(items).where(are_named())
 
 
 def id_of(session: Session, sku: str) -> int | None:

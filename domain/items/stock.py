@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BigInteger, String, any_, bindparam, cast, func, insert, or_, select, update
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from domain.items.table import MAX_QUANTITY, SKU_IS_UNIQUE, Item, Kind, items
+from domain.items.table import MAX_QUANTITY, SKU_IS_UNIQUE, Item, Kind, are_named, by_kind, items
 from domain.runtime.database import arrays, constraint_of, lists
 from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, UnknownItem
 from domain.runtime.pipeline import Query, execute
@@ -40,7 +39,7 @@ def lock(session: Session, names: Iterable[int | str]) -> Sequence[Item]:
     NO KEY UPDATE excludes every other writer of stock, and leaves the foreign-key
     checks of inserts alone.
     """
-    return [_item(row) for row in session.execute(_LOCK, _by_kind(names))]
+    return [_item(row) for row in session.execute(_LOCK, by_kind(names))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +60,9 @@ def lock_free(session: Session, names: Collection[int | str], then: Sequence[Que
 
     The queries of `then` are executed after that, in the same round trip.
     """
-    rows, *others = execute(session, [Query(_LOCK_FREE, _by_kind(names)), *then])
+    rows, *others = execute(session, [Query(_LOCK_FREE, by_kind(names)), *then])
     missing = set(names) - {name for row in rows for name in (row.id, row.sku)}
-    existing = session.execute(_EXISTING, _by_kind(missing)).all() if missing else ()
+    existing = session.execute(_EXISTING, by_kind(missing)).all() if missing else ()
     return Locked(
         items=[_item(row) for row in rows],
         at=rows[0].at if rows else None,
@@ -76,19 +75,7 @@ def _item(row: Sequence[Any]) -> Item:
     return Item(**{column.name: row[place] for place, column in enumerate(items.c)})
 
 
-def _by_kind(names: Iterable[int | str]) -> dict[str, list[Any]]:
-    """Return the parameters of a statement for the items of these names."""
-    named = set(names)
-    return {
-        "ids": [name for name in named if isinstance(name, int)],
-        "skus": [name for name in named if isinstance(name, str)],
-    }
-
-
-_named = or_(
-    items.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))),
-    items.c.sku == any_(cast(bindparam("skus"), ARRAY(String))),
-)
+_named = are_named()
 _EXISTING = select(items.c.id, items.c.sku).where(_named)
 _LOCK = select(items).where(_named).order_by(items.c.id).with_for_update(key_share=True)
 _LOCK_FREE = _LOCK.add_columns(func.clock_timestamp().label("at")).with_for_update(key_share=True, skip_locked=True)

@@ -1,13 +1,16 @@
 """The table of items: what can be reserved, and how much of it there is."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    ColumnElement,
     DateTime,
     Identity,
     Index,
@@ -16,8 +19,13 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    any_,
+    bindparam,
+    cast,
     func,
+    or_,
 )
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from domain.runtime.database import metadata
 
@@ -73,6 +81,23 @@ items = Table(
 )
 
 Index("ix_items_venue_id", items.c.venue, items.c.id, postgresql_where=items.c.venue.is_not(None))
+
+
+def are_named() -> ColumnElement[bool]:
+    """Return the condition for items that are named by their ids or skus. `by_kind` returns its parameters."""
+    return or_(
+        items.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))),
+        items.c.sku == any_(cast(bindparam("skus"), ARRAY(String))),
+    )
+
+
+def by_kind(names: Iterable[int | str]) -> dict[str, list[Any]]:
+    """Return the parameters of a statement for the items of these names. A number is an id."""
+    named = set(names)
+    return {
+        "ids": [name for name in named if isinstance(name, int)],
+        "skus": [name for name in named if isinstance(name, str)],
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

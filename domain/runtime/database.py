@@ -149,7 +149,10 @@ def read_by_index(session: Session) -> None:
 
     What is read page by page uses `READ_IN_INDEX_ORDER`.
     """
-    session.execute(select(func.set_config("enable_seqscan", "off", True)))
+    session.execute(_BY_INDEX)
+
+
+_BY_INDEX = select(func.set_config("enable_seqscan", "off", True))
 
 
 def is_lock_timeout(error: OperationalError) -> bool:

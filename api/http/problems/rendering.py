@@ -1,6 +1,7 @@
 """Errors as problems: their bodies, and the responses with them."""
 
 import random
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -100,9 +101,14 @@ def body_of_early(refused: ProblemType) -> dict[str, Any]:
 
 def _invalid(error: ValidationException) -> Invalid:
     """Return the first fault that the framework found."""
+    if missing := _MISSING.match(error.detail):
+        return Invalid(missing["name"], "it is required")
     faults: Any = error.extra or [{}]
     field, reason = faults[0].get("key", "request"), faults[0].get("message", error.detail)
     return Invalid("body", "it is empty, and JSON is required") if field == "data" else Invalid(field, sentence(reason))
+
+
+_MISSING = re.compile(r"Missing required \w+ parameter '(?P<name>[^']*)' for ")
 
 
 def of_bug(error: Exception) -> Response[dict[str, Any]]:

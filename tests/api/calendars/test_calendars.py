@@ -335,6 +335,20 @@ def test_an_alternative_that_is_taken_at_once_succeeds(api: httpx.Client) -> Non
     assert [take(api, one) for one in found] == [201] * 3
 
 
+def test_a_refused_change_counts_what_the_reservation_has_as_free(api: httpx.Client) -> None:
+    a_calendar(api, capacity=7)
+    path = reserve(api, 11, 13, quantity=5).headers["Location"]
+    reserve(api, 12, 13, quantity=2)
+
+    refused = api.put(path, json={"quantity": 6}).json()
+
+    assert (refused["available_quantity"], [one["quantity"] for one in refused["conflicts"]]) == (5, [2])
+    assert len(refused["alternatives"]) == 3
+    for one in refused["alternatives"]:
+        assert api.put(path, json={name: one[name] for name in ("start", "end", "quantity")}).status_code == 200
+        assert api.put(path, json=times(11, 13) | {"quantity": 5}).status_code == 200
+
+
 def test_alternatives_are_within_the_opening_hours(api: httpx.Client) -> None:
     a_calendar(api, opening_hours={"fri": ["09:00-14:00"], "mon": ["09:00-14:00"]})
     reserve(api, 7, 11.5)
@@ -353,5 +367,15 @@ def test_a_request_for_several_calendars_gets_no_alternatives(api: httpx.Client)
     refused = api.post(
         "/reservations", json={"lines": [{"sku": sku, "quantity": 1} for sku in ("ROOM-1", "LOT")], **times(11, 13)}
     )
+
+    assert (refused.json()["alternatives"], len(refused.json()["conflicts"])) == ([], 1)
+
+
+def test_a_change_of_several_calendars_gets_no_alternatives(api: httpx.Client) -> None:
+    lines = [{"sku": a_calendar(api, sku=sku)["sku"], "quantity": 1} for sku in ("ROOM-1", "LOT")]
+    path = api.post("/reservations", json={"lines": lines, **times(14, 16)}).headers["Location"]
+    reserve(api, 10, 12)
+
+    refused = api.put(path, json=times(11, 13))
 
     assert (refused.json()["alternatives"], len(refused.json()["conflicts"])) == ([], 1)

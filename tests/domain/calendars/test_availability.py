@@ -1,7 +1,7 @@
 """Availability: what it says is free can be reserved, and nothing more, whatever was reserved before."""
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 import pytest
@@ -9,7 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from domain import calendars, reservations
-from domain.calendars.availability import MAX_STARTS, MAX_WINDOW, MINUTE, Availability, Starts, availability
+from domain.calendars.availability import MAX_STARTS, MAX_WINDOW, MINUTE, Availability, Starts, availability, snapshot
 from domain.calendars.free_time import Step
 from domain.calendars.periods import Period
 from domain.idempotency import Answered
@@ -106,13 +106,45 @@ def test_many_calendars_are_read_at_once_each_in_its_own_time(db: Db) -> None:
     assert of_the_day(db) == []
 
 
+@pytest.mark.parametrize("year", [1970, 1999, 2199])
+def test_what_is_taken_is_read_to_the_microsecond(db: Db, year: int) -> None:
+    room = a_calendar(db)
+    start = datetime(year, 6, 1, 8, 0, 0, 1, tzinfo=UTC)
+    taken, around = Period(start, start + HOUR), Period(start - HOUR, start + 2 * HOUR)
+    a_time_hold(db, room, taken, status=Status.CONFIRMED)
+
+    (found,) = of_the_day(db, room, window=around)
+
+    assert found.steps == [
+        Step(around.start, taken.start, 1),
+        Step(taken.start, taken.end, 0),
+        Step(taken.end, around.end, 1),
+    ]
+
+
+def test_snapshots_have_the_same_mark_only_if_nothing_differs(db: Db) -> None:
+    room, other = a_calendar(db), a_calendar(db)
+
+    def mark(*items: Item, window: Period = DAY) -> bytes:
+        with db() as session:
+            return snapshot(session, [item.id for item in items], window).mark
+
+    assert mark(room) == mark(room)
+    assert len({mark(room), mark(other), mark(room, other), mark(other, room), mark(room, window=hours(0, 23))}) == 5
+    before = mark(room)
+    hold = a_time_hold(db, room, hours(8, 12))
+    assert mark(room) != before
+    let_lapse(db, hold.id)
+    assert mark(room) == before
+
+
 def test_free_starts_are_those_at_which_a_reservation_fits(db: Db) -> None:
     rooms = a_calendar(db, capacity=2, opening_hours={"fri": ["08:00-18:00"]})
     a_time_hold(db, rooms, hours(10, 12), 1)
 
     (found,) = of_the_day(db, rooms, wanted=Starts(2, 3 * HOUR, HOUR))
 
-    assert [(start - DAY.start) / HOUR for start in found.starts] == [12, 13, 14, 15]
+    assert [(start - DAY.start) / HOUR for start in found.starts or ()] == [12, 13, 14, 15]
 
 
 def test_exactly_what_is_free_can_be_reserved(db: Db) -> None:
@@ -181,7 +213,7 @@ def test_a_quarter_can_be_looked_at_and_each_of_ten_thousand_starts(db: Db) -> N
     (searched,) = of_the_day(db, room, window=starts, wanted=Starts(1, MINUTE, MINUTE))
 
     assert shown.steps == [Step(quarter.start, quarter.end, 1)]
-    assert len(searched.starts) == MAX_STARTS
+    assert searched.starts and len(searched.starts) == MAX_STARTS
 
 
 def test_stock_has_no_free_time(db: Db) -> None:
@@ -209,6 +241,7 @@ def test_tables_that_are_small_are_read_by_index_because_they_may_grow(
         connection.execute(text("VACUUM ANALYZE items, calendar_occupancies"))
 
     assert not read_whole(settings, lambda session: availability(session, [room], DAY))
+    assert not read_whole(settings, lambda session: snapshot(session, [room.id, room.sku], DAY))
     assert not read_whole(settings, lambda session: calendars.explain(session, refused))
 
 

@@ -45,3 +45,15 @@ def test_items_are_listed_in_order_of_id_from_beyond_an_id(db: Db) -> None:
         assert items.find(session, limit=2) == [first, second]
         assert items.find(session, after=second.id, limit=2) == [third]
         assert items.find(session, after=third.id, limit=2) == []
+
+
+def test_several_items_are_returned_in_the_order_in_which_they_are_named(db: Db) -> None:
+    first, second = an_item(db, sku="A"), an_item(db, sku="B")
+
+    with db() as session:
+        assert items.named(session, ["B", first.id, second.id, "A"]) == [second, first, second, first]
+        assert items.named(session, []) == []
+        with pytest.raises(UnknownItem) as refused:
+            items.named(session, ["A", "C", MAX_ID])
+
+    assert refused.value.item == "C"
