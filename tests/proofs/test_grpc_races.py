@@ -71,7 +71,7 @@ def test_8_clients_with_the_same_key_at_once_make_one_reservation_over_grpc(open
         with services[number % 2].client() as client:
             for turn, key in enumerate(keys):
                 begin.wait(PATIENCE_SECONDS)
-                # A client sends the call again if the service was busy.
+                # A client whose call finds the service busy sends the call again.
                 while (answer := client.post("/reservations", asked(room, turn, 8, 16), key=key)).status == BUSY:
                     pass
                 answers.append(answer)
