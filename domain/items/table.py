@@ -92,12 +92,20 @@ def are_named() -> ColumnElement[bool]:
 
 
 def by_kind(names: Iterable[int | str]) -> dict[str, list[Any]]:
-    """Return the parameters of a statement for the items of these names. A number is an id."""
+    """Return the parameters of a statement for the items of these names. A number is an id.
+
+    No list is empty, or PostgreSQL would see that it finds nothing in it, for which any partial index would do: it
+    would read all of the one that it takes for empty.
+    """
     named = set(names)
     return {
-        "ids": [name for name in named if isinstance(name, int)],
-        "skus": [name for name in named if isinstance(name, str)],
+        "ids": [name for name in named if isinstance(name, int)] or [NO_ID],
+        "skus": [name for name in named if isinstance(name, str)] or [NO_SKU],
     }
+
+
+#: No item has them.
+NO_ID, NO_SKU = 0, ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
