@@ -13,7 +13,8 @@ from tests.support.builders import Db
 
 FILL = text("""
     INSERT INTO items (id, sku, name, available_quantity, stock_quantity, venue)
-    OVERRIDING SYSTEM VALUE SELECT n, 'SKU-' || n, 'Thing', 1, 1, CAST(:venue AS text) FROM generate_series(1, 5000) AS n
+    OVERRIDING SYSTEM VALUE
+    SELECT n, 'SKU-' || n, 'Thing', 1, 1, CAST(:venue AS text) FROM generate_series(1, 5000) AS n
 """)
 
 
