@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -64,13 +65,19 @@ class Occupancy(NamedTuple):
 #: What is taken, by the id of the calendar.
 Occupancies = Mapping[int, Sequence[Occupancy]]
 
+#: So many occupancies of a period are read, however many periods there are.
+LEAST_OF_A_PERIOD = 100
 
-def occupied_query(wanted: Iterable[tuple[int | str, Period]]) -> Query:
+
+def occupied_query(wanted: Iterable[tuple[int | str, Period]], limit: int | None = None) -> tuple[Query, float]:
     """Return the query for what is taken of these calendars, named by id or sku, where reservations would block time.
 
-    An occupancy may be found several times.
+    An occupancy may be found several times. With a limit, about so many are read of all calendars together. The number
+    that is returned is how many are read of one period at most: a calendar of which as many were found may have more.
     """
-    return Query(_OCCUPIED, {"asked": encode([*_windows(wanted)])})
+    windows = [*_windows(wanted)]
+    each = None if limit is None else max(LEAST_OF_A_PERIOD, limit // len(windows))
+    return Query(_OCCUPIED, {"asked": encode(windows), "limit": each}), inf if each is None else each
 
 
 def read_occupied(rows: Iterable[Any]) -> Occupancies:
@@ -119,7 +126,7 @@ def _occupied(is_asked_for: ColumnElement[bool]) -> Select[Any]:
     )
     one = select(*occupancies.c[_COLUMNS], _is_lapsed).where(*overlaps).correlate(_asked, items)
     in_each = one.where(occupancies.c.is_exclusive), one.where(not_(occupancies.c.is_exclusive))
-    found = union_all(*in_each).lateral("found")
+    found = union_all(*in_each).limit(bindparam("limit", type_=Integer)).lateral("found")
     return select(items.c.id, *found.c).select_from(_asked.join(items, is_asked_for).join(found, true()))
 
 

@@ -31,6 +31,10 @@ class Book(Protocol):
     def item(self) -> Item:
         """The item that was locked."""
 
+    @property
+    def is_partial(self) -> bool:
+        """Whether more of it is taken than is known: nothing can be taken of it, but a claim can be refused."""
+
     def forbids(self, claim: Claim) -> Refusal | None:
         """Return why such a claim is never accepted, whatever is free."""
 
@@ -59,6 +63,7 @@ class StockBook:
 
     item: Item
     free: int
+    is_partial: bool = False
 
     def forbids(self, claim: Claim) -> Refusal | None:
         if claim.period is not None:
@@ -87,10 +92,11 @@ class CalendarBook:
     Overdue holds keep their time until they are expired, because somebody may be confirming one of them just now.
     """
 
-    def __init__(self, item: Item, occupied: Sequence[Occupancy]) -> None:
+    def __init__(self, item: Item, occupied: Sequence[Occupancy], *, is_partial: bool) -> None:
         assert item.capacity is not None, "it is a calendar"
         self.item = item
         self._capacity = item.capacity
+        self.is_partial = is_partial
         self._kept = Timeline(_in_use(one) for one in occupied if not one.is_lapsed)
         self._has_lapsed = any(one.is_lapsed for one in occupied)
         self._all = Timeline(map(_in_use, occupied)) if self._has_lapsed else self._kept
@@ -103,7 +109,7 @@ class CalendarBook:
         return refuse_outside(self.item, claim.period)
 
     def fits(self, claim: Claim) -> bool:
-        return claim.quantity <= self._free(self._all, claim)
+        return not self.is_partial and claim.quantity <= self._free(self._all, claim)
 
     def possible(self, claim: Claim, overdue: float) -> int:
         return self._free(self._kept, claim)
@@ -137,6 +143,8 @@ def _in_use(one: Occupancy) -> Occupied:
     return Occupied(one.blocked_from, one.blocked_until, one.units)
 
 
-def book_of(item: Item, occupied: Sequence[Occupancy]) -> Book:
-    """Return the book of a locked item. If it is a calendar, so much of it is occupied."""
-    return CalendarBook(item, occupied) if item.kind == Kind.CALENDAR else StockBook(item, item.available_quantity)
+def book_of(item: Item, occupied: Sequence[Occupancy], *, is_partial: bool = False) -> Book:
+    """Return the book of a locked item. If it is a calendar, so much of it is occupied or, if it `is_partial`, more."""
+    if item.kind == Kind.CALENDAR:
+        return CalendarBook(item, occupied, is_partial=is_partial)
+    return StockBook(item, item.available_quantity)

@@ -71,7 +71,10 @@ Reference = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """It can't be decided at once: these items are locked, or have more overdue holds than one set may expire."""
+    """It can't be decided at once: these items are locked, or have more overdue holds than one set may expire.
+
+    Or more is taken of them than one set may read.
+    """
 
     items: tuple[int | str, ...] = ()
 
@@ -103,13 +106,15 @@ def decide(
     overdue: Mapping[int, float] = MappingProxyType({}),
     references: Collection[Reference] = (),
     occupied: Occupancies = MappingProxyType({}),
+    partial: Collection[int] = (),
 ) -> Sequence[Decision]:
     """Decide requests in order of arrival on the locked numbers.
 
     `overdue` has the units of overdue holds, by item: a request that these would satisfy is deferred, not refused.
     `references` are those of the requests that reservations have already, and `occupied` is what is taken of calendars.
+    Of those whose ids are `partial`, more may be taken: a request for them is refused or deferred.
     """
-    books = _books(stock, occupied)
+    books = _books(stock, occupied, partial)
     first: dict[Key, int] = {}
     taken = set(references)
     decisions: list[Decision] = []
@@ -129,11 +134,11 @@ def decide(
 _Books = Mapping[int | str, Book | None]
 
 
-def _books(stock: Stock, occupied: Occupancies) -> _Books:
+def _books(stock: Stock, occupied: Occupancies, partial: Collection[int]) -> _Books:
     by_id: dict[int, Book] = {}
     for item in stock.values():
         if item is not None and item.id not in by_id:
-            by_id[item.id] = book_of(item, occupied.get(item.id, ()))
+            by_id[item.id] = book_of(item, occupied.get(item.id, ()), is_partial=item.id in partial)
     return {name: None if item is None else by_id[item.id] for name, item in stock.items()}
 
 

@@ -18,7 +18,8 @@ def refusal_of(session: Session, claim: Claim) -> Refusal | None:
     item = items.get(session, claim.item)
     occupied: Occupancies = {}
     if claim.period is not None:
-        (rows,) = execute(session, [occupied_query([(item.id, claim.period)])])
+        query, _ = occupied_query([(item.id, claim.period)])
+        (rows,) = execute(session, [query])
         occupied = read_occupied(rows)
     book = book_of(item, occupied.get(item.id, ()))
     if forbidden := book.forbids(claim):

@@ -14,6 +14,7 @@ from domain.outbox import Routes
 from domain.reservations.capacity import Book, Claim, book_of
 from domain.reservations.expiry import expire_these, take_back
 from domain.reservations.lifecycle import allows
+from domain.reservations.shortages import BRIEF
 from domain.reservations.table import Reservation
 from domain.reservations.transition import Change
 from domain.runtime.errors import Busy, Invalid, NotFree, Refusal, WrongStatus
@@ -67,48 +68,59 @@ def _refuse(
 ) -> Refusal | None:
     """Return why the reservation does not fit as it is to be.
 
-    Raises Busy if it is for a hold that has lapsed, and that another transaction changes just now.
+    Most that is refused is refused by a part of what is taken, so all of it is read only after that. Raises Busy if it
+    is for a hold that has lapsed, and that another transaction changes just now.
     """
     claims = [Claim(line.item_id, line.quantity, after.period) for line in after.lines]
-    books = _books(session, one, of, after.period, routes)
-    for claim, book in zip(claims, books, strict=True):
-        if refused := book.forbids(claim):
-            return refused
-        if not book.fits(claim):
+    books: Sequence[Book] = ()
+    for limit in (BRIEF.occupied, None):
+        books = _books(session, one, of, after.period, routes, limit)
+        for claim, book in zip(claims, books, strict=True):
             possible = book.possible(claim, 0)
-            if claim.quantity <= possible:
-                raise Busy
-            return book.refuse(claim, possible)
+            if refused := book.forbids(claim) or (book.refuse(claim, possible) if claim.quantity > possible else None):
+                return refused
+        if not any(book.is_partial for book in books):
+            break
+    if not all(book.fits(claim) for claim, book in zip(claims, books, strict=True)):
+        raise Busy
     return None
 
 
 def _books(
-    session: Session, one: Reservation, of: Sequence[Item], period: Period | None, routes: Routes
+    session: Session,
+    one: Reservation,
+    of: Sequence[Item],
+    period: Period | None,
+    routes: Routes,
+    limit: int | None,
 ) -> Sequence[Book]:
-    """Return what is free of each item if the reservation gave back what it has."""
+    """Return what is free of each item if the reservation gave back what it has. For the limit see `occupied_query`."""
     if period is None:
         item, line = of[0], one.lines[0]
         return [book_of(replace(item, available_quantity=item.available_quantity + line.quantity), ())]
-    occupied = _occupied_by_others(session, one, of, period)
+    occupied, most = _occupied(session, of, period, limit)
     lapsed = {
         other.reservation_id
         for item in of
         for other in occupied.get(item.id, ())
-        if other.is_lapsed and other.overlaps(blocked(item, period))
+        if other.is_lapsed and other.reservation_id != one.id and other.overlaps(blocked(item, period))
     }
     if expire_these(session, lapsed, routes):
-        occupied = _occupied_by_others(session, one, of, period)
-    return [book_of(item, occupied.get(item.id, ())) for item in of]
+        occupied, most = _occupied(session, of, period, limit)
+    found = [occupied.get(item.id, ()) for item in of]
+    return [
+        book_of(item, [other for other in taken if other.reservation_id != one.id], is_partial=len(taken) >= most)
+        for item, taken in zip(of, found, strict=True)
+    ]
 
 
-def _occupied_by_others(
-    session: Session, one: Reservation, of: Sequence[Item], period: Period
-) -> Mapping[int, Sequence[Occupancy]]:
-    (rows,) = execute(session, [occupied_query((item.id, period) for item in of)])
-    found = read_occupied(rows)
-    return {
-        item_id: [other for other in occupied if other.reservation_id != one.id] for item_id, occupied in found.items()
-    }
+def _occupied(
+    session: Session, of: Sequence[Item], period: Period, limit: int | None
+) -> tuple[Mapping[int, Sequence[Occupancy]], float]:
+    """Return what is taken of calendars, and how many were read of each at most."""
+    query, most = occupied_query(((item.id, period) for item in of), limit)
+    (rows,) = execute(session, [query])
+    return read_occupied(rows), most
 
 
 def taken_meanwhile(asked: Change) -> NotFree:

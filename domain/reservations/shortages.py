@@ -21,21 +21,24 @@ from domain.runtime.errors import SoldOut
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How many overdue holds a set may count for each item, and expire in all. None is no limit.
+    """How many overdue holds a set may count for each item, and how many of stock and of calendars it may expire each.
 
-    A request that lacks more than `lacking` units is deferred, and no hold is expired for it.
+    A request that lacks more than `lacking` units is deferred, and no hold is expired for it. About `occupied`
+    occupancies are read: a request for a period of which more is taken is deferred, unless these refuse it already.
+    None is no limit.
     """
 
     count: int | None
     expire: int
     lacking: float
+    occupied: int | None
 
 
 #: For a set of requests for many items: it keeps none of them waiting for long.
-BRIEF = Effort(count=1_000, expire=20, lacking=20)
+BRIEF = Effort(count=1_000, expire=20, lacking=20, occupied=2_000)
 
 #: For requests that a brief set has deferred. A request that lacks more units than one set expires takes several sets.
-THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT, lacking=inf)
+THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT, lacking=inf, occupied=None)
 
 
 def relieve(
@@ -64,7 +67,7 @@ def relieve(
     expired += expire_these(session, sorted(lapsed)[: effort.expire], routes)
     if expired == 0:
         return found, overdue
-    after, _ = free.lock(session, requests)
+    after, _ = free.lock(session, requests, limit=effort.occupied)
     return after, _still_kept(overdue, found.stock, after.stock)
 
 

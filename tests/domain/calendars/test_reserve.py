@@ -1,5 +1,6 @@
 """Reserving time: what fits is accepted, at any moment no more than the capacity is taken, and the rest is refused."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -9,10 +10,11 @@ from domain import calendars, reservations
 from domain.calendars import Period
 from domain.idempotency import Answered
 from domain.items import Item
-from domain.reservations import Claim, Deferred, Reschedule, Reservation
+from domain.reservations import BRIEF, Claim, Deferred, Reschedule, Reservation, reschedule
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Busy, CapacityInUse, Invalid, NotFree, OutsideOpeningHours, Refusal
 from tests.support.builders import (
+    FRIDAY,
     Db,
     a_calendar,
     a_request,
@@ -311,3 +313,62 @@ def test_a_hold_that_is_extended_keeps_its_time(db: Db) -> None:
         session.execute(text("SELECT pg_sleep(0.5)"))  # which is longer than the hold was to last
 
     assert not accepted(db, room, hours(11, 13))
+
+
+#: So many minutes one after another, of one unit each.
+MINUTES = 500
+FILL = text("""
+    INSERT INTO calendar_occupancies
+        (reservation_id, position, item_id, units, blocked_from, blocked_until, is_exclusive)
+    SELECT gen_random_uuid(), 1, :item_id, 1, start, start + interval '1 minute', false
+    FROM generate_series(1, :minutes) AS n, LATERAL (SELECT :start + n * interval '1 minute' AS start) AS minutes
+""")
+
+#: It reads as little as can be.
+NARROW = replace(BRIEF, occupied=1)
+
+
+def a_busy_calendar(db: Db, capacity: int) -> Item:
+    calendar = a_calendar(db, capacity)
+    with db.begin() as session:
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(FILL, {"item_id": calendar.id, "minutes": MINUTES, "start": FRIDAY})
+    return calendar
+
+
+@pytest.mark.parametrize(
+    ("capacity", "quantity", "brief", "thorough"),
+    [(2, 2, NotFree, NotFree), (3, 2, Deferred, Answered), (2, 1, Deferred, Answered)],
+)
+def test_a_brief_set_reads_a_part_of_what_is_taken_and_refuses_or_defers(
+    db: Db, capacity: int, quantity: int, brief: type[object], thorough: type[object]
+) -> None:
+    asked = a_time_request(a_busy_calendar(db, capacity), Period(FRIDAY, FRIDAY + timedelta(days=700)), quantity)
+
+    with db.begin() as session:
+        (first,) = reservations.reserve(session, [asked], routes_of(db), effort=NARROW)
+    (then,) = reserve(db, asked)
+
+    assert (type(first), type(then)) == (brief, thorough)
+
+
+def test_a_short_period_of_a_busy_calendar_is_decided_by_a_brief_set(db: Db) -> None:
+    minute = timedelta(minutes=1)
+    asked = a_time_request(a_busy_calendar(db, 2), Period(FRIDAY + 10 * minute, FRIDAY + 90 * minute))
+
+    with db.begin() as session:
+        outcomes = reservations.reserve(session, [asked, asked], routes_of(db), effort=NARROW)
+
+    assert [type(one) for one in outcomes] == [Answered, NotFree]
+
+
+@pytest.mark.parametrize(("capacity", "quantity", "succeeds"), [(2, 2, False), (3, 2, True)])
+def test_a_reservation_is_rescheduled_over_more_than_is_read_at_first(
+    db: Db, monkeypatch: pytest.MonkeyPatch, capacity: int, quantity: int, succeeds: bool
+) -> None:
+    monkeypatch.setattr(reschedule, "BRIEF", NARROW)
+    hold = a_time_hold(db, a_busy_calendar(db, capacity), hours(-2, -1), quantity)
+
+    outcome = change(db, hold, Reschedule(Period(FRIDAY, FRIDAY + timedelta(days=700))))
+
+    assert isinstance(outcome, Reservation if succeeds else NotFree)
