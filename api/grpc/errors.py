@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 
 import grpc
 import structlog
@@ -25,7 +26,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from domain.runtime import errors
 from domain.runtime.database import trouble
 from domain.runtime.errors import (
-    Alternative,
     Conflict,
     DatabaseUnavailable,
     HoldfastError,
@@ -33,6 +33,7 @@ from domain.runtime.errors import (
     Invalid,
     NotFound,
     NotFree,
+    OutsideOpeningHours,
     Unavailable,
 )
 from domain.runtime.schema import lacks_schema
@@ -43,6 +44,10 @@ DOMAIN = "holdfast"
 #: The longest wait, as a multiple of the shortest. Clients that are refused at the same moment have different waits, or
 #: all of them would come again at the same moment.
 LONGEST_WAIT = 3
+
+#: A refusal shows so many of what is in the way, or of the days with their hours. Details are sent as headers, of which
+#: many clients take 8 kB at most.
+MOST_SHOWN = 6
 
 log = structlog.get_logger()
 
@@ -100,7 +105,7 @@ OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
         "Requested {asked} of {sku} from {start} to {end}; {available_quantity} free throughout."
     ),
     errors.OutsideOpeningHours: _conflict(
-        "{sku} is not open throughout that time. Its hours, in {time_zone}: {opening_hours}."
+        "{sku} is closed for some of that time. The detail opening_hours has its hours by date, in {time_zone}."
     ),
     errors.CapacityInUse: _conflict("The capacity of {sku} cannot be {capacity}: {in_use} are in use at some moment."),
     errors.SkuTaken: _conflict("A resource with the id {sku} exists already."),
@@ -188,7 +193,7 @@ def reason_of(error: type[HoldfastError]) -> str:
 
 def _violations(error: Conflict, text: str) -> list[PreconditionFailure.Violation]:
     """Return what is in the way, if it is known, or that it is refused."""
-    said = list(map(_in_the_way, error.conflicts or ())) if isinstance(error, NotFree) else []
+    said = list(map(_in_the_way, _shown(error) or ())) if isinstance(error, NotFree) else []
     kind, subject = reason_of(type(error)), _subject(error)
     return [PreconditionFailure.Violation(type=kind, subject=subject, description=one) for one in said or [text]]
 
@@ -205,19 +210,24 @@ def _subject(error: Conflict) -> str:
 
 
 def _facts(error: HoldfastError) -> dict[str, str]:
-    """Return the fields of an error that are values, as text."""
+    """Return the fields of an error that are values, as text. Lists are JSON, as the HTTP API shows them."""
     if isinstance(error, Invalid | Unavailable):
         return {}
     facts = {name: _plain(value) for name, value in vars(error).items() if isinstance(value, _VALUES)}
     if isinstance(error, NotFree):
-        lists = {"conflicts": error.conflicts, "alternatives": error.alternatives}
-        facts |= {name: _json(ones) for name, ones in lists.items() if ones is not None}
+        lists = {"conflicts": _shown(error), "alternatives": error.alternatives}
+        facts |= {name: _json([one._asdict() for one in ones]) for name, ones in lists.items() if ones is not None}
+    if isinstance(error, OutsideOpeningHours):
+        facts["opening_hours"] = _json(dict(islice(error.opening_hours.items(), MOST_SHOWN)))
     return facts
 
 
-def _json(ones: Sequence[InTheWay | Alternative]) -> str:
-    """Return what a refusal for want of free time lists, as the HTTP API shows it."""
-    return json.dumps([one._asdict() for one in ones], default=_plain)
+def _shown(error: NotFree) -> Sequence[InTheWay] | None:
+    return error.conflicts if error.conflicts is None else error.conflicts[:MOST_SHOWN]
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, default=_plain)
 
 
 _VALUES = (str, int, datetime)

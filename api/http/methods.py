@@ -10,7 +10,7 @@ from litestar.routes import HTTPRoute
 from api.http.asgi import Message, Scope, Send
 
 #: What the answer to `OPTIONS *` lists: the methods that at least one resource has.
-ALL = "GET, HEAD, OPTIONS, PATCH, POST"
+ALL = "GET, HEAD, OPTIONS, PATCH, POST, PUT"
 
 
 def prepare(scope: Scope, send: Send) -> Send:

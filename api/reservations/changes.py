@@ -116,7 +116,7 @@ async def complete_reservation(
 async def note_no_show(
     request: AnyRequest, reservation_id: UUID, item_changes: ClientBulkhead, routes: Routes, data: NoShow | None = None
 ) -> Response[ReservationView]:
-    """Note that the guest of a confirmed reservation did not come. Its units become available again."""
+    """Note that the guest of a confirmed reservation did not come. Stock becomes available again; time stays taken."""
     return await _set_status(request, reservation_id, item_changes, routes, Status.NO_SHOW, data or NoShow())
 
 

@@ -49,7 +49,10 @@ def amend(
         if precondition is not None:
             precondition(item)
         if item.kind != Kind.CALENDAR:
-            raise Invalid(next(iter(changes)), f"{item.sku} is stock, and only calendars have it")
+            raise Invalid(
+                next(name for name in Settings._fields if name in changes),
+                f"{item.sku} is stock, and only calendars have it",
+            )
         if "capacity" in columns:
             _require_enough(session, item, columns["capacity"])
 

@@ -9,12 +9,16 @@ from domain.calendars.occupancies import Occupancies, occupied_query, read_occup
 from domain.outbox import Routes
 from domain.reservations.capacity import Claim, book_of
 from domain.reservations.changes import Reschedule, change
+from domain.reservations.expiry import overdue_units
 from domain.runtime.errors import Refusal
 from domain.runtime.pipeline import execute
 
 
 def refusal_of(session: Session, claim: Claim) -> Refusal | None:
-    """Return why a claim would be refused, or None if it would be accepted. It locks nothing. Raises UnknownItem."""
+    """Return why a claim would be refused, or None if it would be accepted. It locks nothing. Raises UnknownItem.
+
+    What overdue holds keep counts as free.
+    """
     item = items.get(session, claim.item)
     occupied: Occupancies = {}
     if claim.period is not None:
@@ -24,7 +28,8 @@ def refusal_of(session: Session, claim: Claim) -> Refusal | None:
     book = book_of(item, occupied.get(item.id, ()))
     if forbidden := book.forbids(claim):
         return forbidden
-    possible = book.possible(claim, 0)
+    overdue = overdue_units(session, [item.id], None) if claim.period is None else {}
+    possible = book.possible(claim, overdue.get(item.id, 0))
     return book.refuse(claim, possible) if claim.quantity > possible else None
 
 

@@ -11,14 +11,15 @@ from sqlalchemy.orm import Session
 from domain import calendars, reservations
 from domain.calendars import Period
 from domain.reservations import Claim, Reschedule
-from domain.runtime.errors import NotFree, OutsideOpeningHours, Refusal, SoldOut, WrongStatus
+from domain.runtime.errors import HoldExpired, Invalid, NotFree, OutsideOpeningHours, Refusal, SoldOut, WrongStatus
 from worker.commands.output import instant, print_json, print_wrapped, rows
 from worker.commands.runner import opened
 
 MEMBERS = (
     "with --item or another time or quantity: item or reservation_id, quantity and refusal; the refusal is null, or has"
-    " a kind (not_free, outside_opening_hours, sold_out, wrong_status or invalid) and of available_quantity, conflicts,"
-    " alternatives, time_zone, opening_hours, status, field and reason those that this kind has."
+    " a kind (not_free, outside_opening_hours, sold_out, wrong_status, hold_expired or invalid) and of"
+    " available_quantity, conflicts, alternatives, time_zone, opening_hours, status, expired_at, field and reason those"
+    " that this kind has."
 )
 
 KINDS = {
@@ -26,6 +27,7 @@ KINDS = {
     OutsideOpeningHours: "outside_opening_hours",
     SoldOut: "sold_out",
     WrongStatus: "wrong_status",
+    HoldExpired: "hold_expired",
 }
 
 NOTHING = "Nothing was explained."
@@ -88,10 +90,6 @@ def _print(refused: Refusal | None, possible: str, quantity: int) -> None:
     match refused:
         case None:
             print_wrapped(possible)
-        case WrongStatus(status=status):
-            print_wrapped(f"The reservation is {status}, and a reservation of this status can't be changed so.")
-        case SoldOut(sku=sku, available_quantity=available):
-            print_wrapped(f"Sold out: {rows(available, 'unit')} of {sku} available, {quantity} wanted.")
         case OutsideOpeningHours(sku=sku, time_zone=zone, opening_hours=hours):
             print_wrapped(f"{sku} is closed for some of that time. It is open, by the time of {zone}:")
             for day, spans in hours.items():
@@ -99,7 +97,21 @@ def _print(refused: Refusal | None, possible: str, quantity: int) -> None:
         case NotFree():
             _print_not_free(refused)
         case _:
-            print_wrapped(f"This is never accepted: {refused}")
+            print_wrapped(_describe(refused, quantity))
+
+
+def _describe(refused: Refusal, quantity: int) -> str:
+    match refused:
+        case WrongStatus(status=status):
+            return f"The reservation is {status}, and a reservation of this status can't be changed so."
+        case HoldExpired(expired_at=moment):
+            return f"The hold expired at {instant(moment)}. Make a new reservation."
+        case SoldOut(sku=sku, available_quantity=available):
+            return f"Sold out: {rows(available, 'unit')} of {sku} available, {quantity} wanted."
+        case Invalid(field, reason):
+            return f"This is never accepted: {field}: {reason}."
+        case _:
+            return f"This is refused: {type(refused).__name__}."
 
 
 def _print_not_free(refused: NotFree) -> None:

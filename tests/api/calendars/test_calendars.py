@@ -261,6 +261,14 @@ def test_two_rooms_and_a_parking_lot_are_one_reservation(api: httpx.Client, db: 
     assert reserve(api, 11, 12, quantity=3).status_code == 201
 
 
+def test_a_change_of_stock_that_only_calendars_have_is_refused_by_its_name(api: httpx.Client) -> None:
+    api.post("/items", json={"sku": "MUG", "name": "Mug", "available_quantity": 5})
+
+    refused = api.patch("/items/MUG", json={"adjust_quantity_by": 1, "capacity": 2})
+
+    assert (refused.status_code, refused.json()["field"]) == (400, "capacity")
+
+
 def test_a_capacity_below_what_is_in_use_is_refused(api: httpx.Client) -> None:
     a_calendar(api, capacity=3)
     reserve(api, 10, 12, quantity=2)

@@ -1,8 +1,10 @@
 """Errors as statuses: each has a code, words, and details that ordinary clients decode."""
 
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields
 from datetime import UTC, datetime
-from typing import get_type_hints
+from typing import Any, get_type_hints
 from uuid import UUID
 
 import pytest
@@ -11,12 +13,16 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 
 from api.grpc import errors
 from domain.runtime.errors import (
+    Alternative,
     Busy,
     Conflict,
     HoldfastError,
+    InTheWay,
     Invalid,
     NotFound,
+    NotFree,
     OutcomeUnknown,
+    OutsideOpeningHours,
     Unavailable,
     UnknownReservation,
     WrongStatus,
@@ -26,7 +32,13 @@ ID = UUID("01943bb1-8a00-7e3c-9d54-3f1c0b6a7e21")
 MOMENT = datetime(2030, 1, 31, 12, tzinfo=UTC)
 
 #: A value for each type of a fact.
-SAMPLES = {str: "some", int: 3, datetime: MOMENT, UUID: ID}
+SAMPLES: Mapping[object, object] = {
+    str: "some",
+    int: 3,
+    datetime: MOMENT,
+    UUID: ID,
+    Mapping[str, Sequence[str]]: {"2030-01-31": ["08:00-20:00"]},
+}
 
 
 def leaves(error: type[HoldfastError] = HoldfastError) -> list[type[HoldfastError]]:
@@ -37,7 +49,7 @@ def a(kind: type[HoldfastError]) -> HoldfastError:
     """Return an error of this kind, with some facts."""
     hints = get_type_hints(kind)
     required = [one.name for one in fields(kind) if one.default is MISSING]  # type: ignore[arg-type]
-    facts = {name: SAMPLES.get(hints[name], "some") for name in required}
+    facts: dict[str, Any] = {name: SAMPLES.get(hints[name], "some") for name in required}
     return kind(**facts)
 
 
@@ -95,6 +107,19 @@ def test_clients_that_are_refused_at_once_do_not_come_again_at_once(kind: type[U
 
     least = kind().retry_after_seconds
     assert waits == set(range(least, errors.LONGEST_WAIT * least + 1))
+
+
+def test_the_details_of_a_refusal_are_small_enough_for_the_headers_of_any_client() -> None:
+    """gRPC sends them as headers in base64, of which a client in Java takes 8 kB."""
+    sku = "x" * 64
+    not_free = NotFree(sku, 1, 0, MOMENT, MOMENT)
+    not_free.conflicts = [InTheWay(MOMENT, MOMENT, 10**9, MOMENT)] * 20
+    not_free.alternatives = [Alternative(sku, MOMENT, MOMENT, 10**9)] * 3
+    hours = {f"2030-01-{day:02}": ["00:00-01:00"] * 24 for day in range(1, 15)}
+
+    for error in (not_free, OutsideOpeningHours(sku, "America/Argentina/ComodRivadavia", hours)):
+        message = errors.message_of(error)
+        assert len(b64encode(message.SerializeToString())) + len(message.message) < 7_000
 
 
 def test_an_error_of_our_own_shows_none_of_its_details() -> None:

@@ -5,6 +5,7 @@ import socket
 import httpx
 import pytest
 
+from api.app import ROUTES
 from tests.support.builders import Db, a_hold, an_item
 
 #: The paths of resources that can be read, and the methods of each.
@@ -74,7 +75,8 @@ def test_options_of_the_server_lists_all_methods(api: httpx.Client) -> None:
         received = connection.recv(65_536).decode().lower()
 
     assert received.startswith("http/1.1 204")
-    assert "allow: get, head, options, patch, post\r\n" in received
+    methods = {"HEAD", "OPTIONS"}.union(*(handler.http_methods for handler in ROUTES))
+    assert f"allow: {', '.join(sorted(methods)).lower()}\r\n" in received
     assert "x-request-id: " in received
 
 

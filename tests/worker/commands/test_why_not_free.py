@@ -4,7 +4,17 @@ import json
 
 from domain import reservations
 from domain.reservations.lifecycle import Status
-from tests.support.builders import Db, a_calendar, a_hold, a_time_hold, an_item, hours, routes_of
+from tests.support.builders import (
+    Db,
+    a_calendar,
+    a_hold,
+    a_time_hold,
+    an_item,
+    an_overdue_hold,
+    hours,
+    let_lapse,
+    routes_of,
+)
 from tests.support.commands import on_one_line, run_command
 
 FRIDAY = "--start", "2030-05-03T10:00:00Z", "--end", "2030-05-03T12:00:00Z"
@@ -50,7 +60,7 @@ def test_closed_sold_out_and_never_accepted_are_told_apart(db: Db) -> None:
 
     assert closed == ("ROOM-1 is closed for some of that time. It is open, by the time of UTC: 2030-05-03: not at all")
     assert sold_out == "Sold out: 0 units of MUG available, 1 wanted."
-    assert never.startswith("This is never accepted: ")
+    assert never == "This is never accepted: start: MUG is stock, which is not reserved for a period."
 
 
 def test_what_is_in_the_way_of_a_change_is_shown_and_nothing_is_changed(db: Db) -> None:
@@ -68,6 +78,21 @@ def test_what_is_in_the_way_of_a_change_is_shown_and_nothing_is_changed(db: Db) 
     assert (too_many["refusal"]["kind"], too_many["quantity"]) == ("invalid", 2)
     with db() as session:
         assert reservations.get(session, one.id) == one
+
+
+def test_what_overdue_holds_keep_can_be_reserved(db: Db) -> None:
+    an_overdue_hold(db, an_item(db, 1, sku="MUG"))
+
+    assert run_command("why", "--item", "MUG").stdout == "1 unit of MUG can be reserved now.\n"
+
+
+def test_a_hold_that_has_expired_is_named_as_such(db: Db) -> None:
+    hold = a_time_hold(db, a_calendar(db), hours(9, 11))
+    let_lapse(db, hold.id)
+
+    run = run_command("why", str(hold.id), *FRIDAY)
+
+    assert run.stdout.startswith("The hold expired at ") and run.stdout.endswith("Make a new reservation.\n")
 
 
 def test_a_reservation_of_a_status_that_allows_no_change_is_named_as_such(db: Db) -> None:
