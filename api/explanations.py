@@ -1,13 +1,15 @@
 """Refusals for want of free time: what is in the way, and what can be had instead."""
 
 from collections.abc import Awaitable
-from contextlib import suppress
 from typing import TypeVar
 from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from api.bulkheads import Bulkhead
 from domain import calendars
 from domain.access import Principal
+from domain.runtime import database
 from domain.runtime.errors import NotFree, Unavailable
 
 T = TypeVar("T")
@@ -38,8 +40,14 @@ async def explained(
 async def add_explanation(
     refused: NotFree, bulkhead: Bulkhead, principal: Principal, *, is_whole: bool = True, but: UUID | None = None
 ) -> None:
-    """Explain a refusal, unless too many ask."""
-    with suppress(Unavailable):
+    """Explain a refusal, unless too many ask, or the database is in trouble: it is decided all the same."""
+    try:
         explanation = await bulkhead.run(lambda session: calendars.explain(session, refused, but=but), principal)
-        refused.conflicts = explanation.conflicts
-        refused.alternatives = explanation.alternatives if is_whole else []
+    except Unavailable:
+        return
+    except SQLAlchemyError as error:
+        if database.trouble(error) is None:
+            raise
+        return
+    refused.conflicts = explanation.conflicts
+    refused.alternatives = explanation.alternatives if is_whole else []

@@ -55,7 +55,7 @@ class PostgreSQL:
         try:
             self._control("stop", "-m", mode)
         except subprocess.CalledProcessError:
-            if self._runs():
+            if self.runs():
                 raise
 
     def start(self) -> None:
@@ -63,7 +63,8 @@ class PostgreSQL:
         options = f'-h "" -k {self._server.get_postmaster_info().socket_dir}'
         self._control("start", "-l", str(self.home / "log"), "-o", options)
 
-    def _runs(self) -> bool:
+    def runs(self) -> bool:
+        """Return whether there is a process of the server."""
         try:
             self._control("status")
         except subprocess.CalledProcessError:

@@ -10,7 +10,6 @@ from api.grpc.calls import Call
 from api.grpc.messages import MAX_ID_CHARACTERS, instant_in, status_in, text_in
 from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.time_limits import TimeLimit
-from domain.calendars.periods import EARLIEST, LATEST
 from domain.reservations import Filter, Window
 from domain.reservations.streaming import BEGINNING, Found, stream
 from domain.runtime import database
@@ -23,6 +22,9 @@ STREAMS = 8
 #: The reservations that are read together, and how long a client may take to read as many. PostgreSQL itself ends a
 #: transaction that has waited for 5 s.
 PART, PART_SECONDS = 1_000, 4.0
+
+#: A stream rests at most for this time after a part. With the time that its client takes, that is less than 5 s.
+MOST_REST_SECONDS = 0.5
 
 #: A transaction is not used for longer: its snapshot keeps PostgreSQL from removing what others have changed since, and
 #: they would be slower with each second. The stream continues in another one, after the last reservation that was read.
@@ -66,7 +68,7 @@ class Query:
                 yield from map(_message, part)
             # The threads of a process take turns on one processor, so a stream would slow all other calls down.
             if self._are_others_served():
-                time.sleep(time.monotonic() - began)
+                time.sleep(min(time.monotonic() - began, MOST_REST_SECONDS))
 
 
 def wanted_of(request: proto.QueryRequest) -> tuple[Filter, Window]:
@@ -74,15 +76,14 @@ def wanted_of(request: proto.QueryRequest) -> tuple[Filter, Window]:
     # Stored periods have whole microseconds. So rounded outwards, the bounds are overlapped by the same ones.
     start = instant_in("start", request.start) if request.HasField("start") else None
     end = instant_in("end", request.end, round_up=True) if request.HasField("end") else None
-    if start is not None and end is not None and start >= end:
-        raise Invalid("end", "it must be later than start")
     wanted = Filter(
         guest_id=text_in("user_id", request.user_id, MAX_ID_CHARACTERS) or None,
         sku=text_in("resource_id", request.resource_id, MAX_ID_CHARACTERS) or None,
         status=status_in("status", request.status),
     )
-    # Beyond these limits there is nothing, and a datetime can't hold what is computed from a bound there.
-    return wanted, Window(ends_after=start and max(start, EARLIEST), starts_before=end and min(end, LATEST))
+    if start is not None and end is not None and start >= end:
+        raise Invalid("end", "it must be later than start")
+    return wanted, Window(ends_after=start, starts_before=end)
 
 
 def parts(db: sessionmaker[Session], wanted: Filter, window: Window) -> Iterator[Sequence[Found]]:

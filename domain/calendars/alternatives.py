@@ -23,7 +23,7 @@ LONGEST_MOVED_BY_HOURS = timedelta(hours=12)
 
 def searched(wanted: Period, not_before: datetime, reach: timedelta = SEARCH) -> Period | None:
     """Return the time in which alternatives to a period are looked for. There is none if all of it is over."""
-    margin = min(reach, (MAX_PERIOD - wanted.duration) / 2)
+    margin = min(reach, (MAX_PERIOD - wanted.duration) // 2)
     start = max(wanted.start - margin, not_before, EARLIEST)
     end = min(wanted.end + margin, LATEST)
     return Period(start, end) if start < end else None

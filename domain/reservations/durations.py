@@ -9,7 +9,10 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, func, literal_column
 
-#: The longest duration of each class but the last, in hours: each is four times as long as the one before.
+from domain.calendars.periods import MAX_PERIOD
+
+#: The longest duration of each class but the last, in hours and up to a second more: each is four times as long as the
+#: one before.
 LONGEST_HOURS = (1, 4, 16, 64, 256, 1024, 4096)
 
 #: The last class has everything up to the longest period.
@@ -24,6 +27,6 @@ def class_of(starts_at: ColumnElement[datetime | None], ends_at: ColumnElement[d
     return func.width_bucket(func.extract("epoch", ends_at - starts_at), seconds, type_=Integer)
 
 
-def longest(number: int, most: timedelta) -> timedelta:
-    """Return the longest duration of a class, if none is longer than `most`."""
-    return timedelta(hours=LONGEST_HOURS[number]) if number < len(LONGEST_HOURS) else most
+def longest(number: int) -> timedelta:
+    """Return the longest duration of a class."""
+    return timedelta(hours=LONGEST_HOURS[number], seconds=1) if number < len(LONGEST_HOURS) else MAX_PERIOD

@@ -30,7 +30,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import array
 
-from domain.calendars.periods import EARLIEST, LATEST, MAX_PERIOD
+from domain.calendars.periods import EARLIEST, LATEST
 from domain.reservations.durations import CLASSES, class_of, longest
 from domain.reservations.lifecycle import Status
 from domain.reservations.listing import complete, equal, value_of, within_bytes
@@ -54,9 +54,7 @@ def parameters(
 ) -> dict[str, Any]:
     """Return the parameters of a statement, see there. Without `statuses`, rows are not read by their status."""
     begin = ends_after or EARLIEST
-    starts = [
-        max((begin - longest(number, MAX_PERIOD), LOWEST_ID), after or (EARLIEST, LOWEST_ID)) for number in CLASSES
-    ]
+    starts = [max((begin - longest(number), LOWEST_ID), after or (EARLIEST, LOWEST_ID)) for number in CLASSES]
     each = [(number, status, *starts[number]) for number in CLASSES for status in statuses or ("",)]
     columns = zip(*each, strict=True)
     asked = lists(_classes, **dict(zip(("number", "status", "start", "id"), map(list, columns), strict=True)))

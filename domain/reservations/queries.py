@@ -13,6 +13,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from domain import items
+from domain.calendars.periods import EARLIEST, LATEST
 from domain.reservations import listing, overlapping
 from domain.reservations.lifecycle import Status
 from domain.reservations.listing import Scope
@@ -70,6 +71,13 @@ class Window:
 
     ends_after: datetime | None = None
     starts_before: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Move the bounds to where there can be reservations: a datetime can't hold what is computed from others."""
+        if self.ends_after is not None:
+            object.__setattr__(self, "ends_after", min(max(self.ends_after, EARLIEST), LATEST))
+        if self.starts_before is not None:
+            object.__setattr__(self, "starts_before", min(max(self.starts_before, EARLIEST), LATEST))
 
 
 @dataclass(frozen=True, slots=True)

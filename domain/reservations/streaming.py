@@ -13,7 +13,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Column, ColumnElement, Select, cast, func, literal, select, tuple_, union_all
 from sqlalchemy.orm import Session
 
-from domain.calendars.periods import EARLIEST, LATEST, MAX_PERIOD
+from domain.calendars.periods import EARLIEST, LATEST
 from domain.items import id_of, items
 from domain.reservations.durations import CLASSES, class_of, longest
 from domain.reservations.lifecycle import Status
@@ -113,7 +113,7 @@ def _overlapping(
 ) -> list[ColumnElement[bool]]:
     """Return the conditions for the rows of one class that overlap a window and come after a place."""
     begin = window.ends_after or EARLIEST
-    start, last_id = max((begin - longest(number, MAX_PERIOD), LOWEST_ID), after)
+    start, last_id = max((begin - longest(number), LOWEST_ID), after)
     return [
         class_of(starts_at, ends_at) == number,
         starts_at.is_not(None),

@@ -223,7 +223,8 @@ def test_nothing_that_a_crash_undoes_was_sent(open_cluster: Open, own_postgresql
             lines = [{"item_id": one.id, "quantity": 1} for one in (item, sold_out)]
             refused = client.post("/reservations", {"lines": lines})
         cluster.wake()
-        wait_until("PostgreSQL has crashed", lambda: receiver.calls_for(str(overdue)) > 1)
+        wait_until("it is sent", lambda: receiver.calls_for(str(overdue)) > 1)
+        wait_until("PostgreSQL has crashed", lambda: not own_postgresql.runs())
         receiver.rule = healthy
         own_postgresql.start()
         cluster.pause()

@@ -44,7 +44,7 @@ MEMBERS = (
     examples=[
         "bin/why 01939b52-3a1e-7000-8000-5c1f0e6a9d21",
         "bin/why --item ROOM-1 --start 2030-05-03T15:00:00Z --end 2030-05-05T11:00:00Z",
-        "bin/why 01939b52-3a1e-7000-8000-5c1f0e6a9d21 --start 2030-05-03T15:00:00Z --end 2030-05-05T11:00:00Z",
+        "bin/why 01939b52-3a1e-7000-8000-5c1f0e6a9d21 --quantity 3",
     ],
     exit_codes={
         0: "it was explained, whatever the state",

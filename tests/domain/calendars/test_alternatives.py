@@ -104,7 +104,7 @@ def test_what_has_become_free_is_the_nearest_alternative_itself() -> None:
     assert other_times(a_calendar(), long, 1, Timeline(), not_before=LONG_AGO, limit=1) == [long]
 
 
-@pytest.mark.parametrize("duration", [HOUR, MAX_PERIOD - DAY, MAX_PERIOD])
+@pytest.mark.parametrize("duration", [HOUR, MAX_PERIOD - DAY, MAX_PERIOD - timedelta(microseconds=3), MAX_PERIOD])
 @pytest.mark.parametrize("is_last", [False, True])
 def test_at_the_limits_of_what_can_be_reserved_alternatives_are_valid(duration: timedelta, is_last: bool) -> None:
     wanted = Period(LATEST - duration, LATEST) if is_last else Period(EARLIEST, EARLIEST + duration)

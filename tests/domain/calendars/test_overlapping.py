@@ -1,7 +1,7 @@
 """Lists of what overlaps a window: in order of the start, whatever the filters are and however long a page is."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from random import Random
 from typing import Any
@@ -10,8 +10,10 @@ from uuid import UUID
 import pytest
 
 from domain import reservations
+from domain.calendars.periods import MAX_PERIOD, Period
 from domain.idempotency import Answered
 from domain.reservations import Amendment, Change, Claim, Filter, Reschedule, Reservation, Window
+from domain.reservations.durations import LONGEST_HOURS
 from domain.reservations.lifecycle import Status
 from tests.support.builders import (
     FRIDAY,
@@ -27,6 +29,8 @@ from tests.support.builders import (
     routes_of,
     the,
 )
+
+HOUR = timedelta(hours=1)
 
 
 def listed(db: Db, window: Window, *, limit: int = 100, **wanted: Any) -> list[UUID]:
@@ -66,6 +70,27 @@ def test_long_reservations_that_began_long_before_the_window_are_listed_first(db
 
     assert listed(db, between(10, 11)) == [longest.id, month.id, short.id]
     assert over.id in listed(db, between(8, 11))
+
+
+@pytest.mark.parametrize("longer", [0.000_001, 0.5, 0.999_999, 1])
+@pytest.mark.parametrize("length", [*LONGEST_HOURS, MAX_PERIOD / HOUR])
+def test_a_reservation_is_listed_until_its_very_end_in_every_class_of_durations(
+    db: Db, length: float, longer: float
+) -> None:
+    end = FRIDAY + min(timedelta(hours=length, seconds=longer), MAX_PERIOD)
+    held = a_time_hold(db, a_calendar(db), Period(FRIDAY, end))
+
+    assert listed(db, Window(ends_after=end - timedelta(microseconds=1))) == [held.id]
+    assert listed(db, Window(ends_after=end)) == []
+
+
+@pytest.mark.parametrize("year", [1, 9_999])
+def test_a_window_may_be_bounded_by_any_time(db: Db, year: int) -> None:
+    held = a_time_hold(db, a_calendar(db), hours(10, 11)).id
+    moment = datetime(year, 1, 1, tzinfo=UTC)
+
+    assert listed(db, Window(ends_after=moment)) == ([held] if year == 1 else [])
+    assert listed(db, Window(starts_before=moment)) == ([] if year == 1 else [held])
 
 
 def test_stock_is_not_listed(db: Db) -> None:
