@@ -127,8 +127,8 @@ def main(address: str) -> None:
             print(client.reserve("ben", "room-1", start, end, key=str(uuid4())))
         except NotFree as refused:
             print(refused)
-            free = refused.alternatives[0]
-            print(client.reserve("ben", free.resource_id, free.start, free.end, key=str(uuid4())))
+            for free in refused.alternatives[:1]:
+                print(client.reserve("ben", free.resource_id, free.start, free.end, key=str(uuid4())))
         week = timedelta(days=7)
         print(len([*client.booked("room-1", start - week, start + week)]), "booked around that time")
 

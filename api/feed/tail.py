@@ -4,7 +4,6 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from itertools import islice
 from typing import NamedTuple, Self, TypeVar
 from uuid import UUID
 
@@ -82,7 +81,9 @@ class Tail:
         if position >= self._newest:
             return ()
         first = len(self._events) - (self._newest - position)
-        return None if first < 0 else list(islice(self._events, first, first + limit))
+        # Those at the right end are found quickly, as most streams want them.
+        places = range(first, min(len(self._events), first + limit))
+        return None if first < 0 else [self._events[place] for place in places]
 
     async def move(self, seconds: float) -> bool:
         """Wait until there are newer events, so long at the most. Return whether there are."""

@@ -200,7 +200,7 @@ def test_of_two_holds_that_overlap_never_both_are_confirmed(
 ) -> None:
     """Each hold of a room is confirmed at about the moment when it lapses, and when another one wants the time."""
     cluster = open_cluster()
-    rooms = [cluster.a_calendar(1) for _ in range(80)]
+    rooms = [cluster.a_calendar(1) for _ in range(40)]
     services = start(cluster)
     with services[0].client() as client:
         first = [client.post("/reservations", {"sku": room.sku, **TEN_TO_TWELVE}).body["id"] for room in rooms]
