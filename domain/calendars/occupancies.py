@@ -1,9 +1,8 @@
 """Occupancies: reading which time of calendars is taken, taking it, and giving it back."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from math import inf
 from operator import attrgetter
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -19,6 +18,7 @@ from sqlalchemy import (
     Uuid,
     any_,
     bindparam,
+    case,
     cast,
     delete,
     func,
@@ -30,7 +30,7 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import Session
 
 from domain.calendars.capacity import Occupied
@@ -65,19 +65,21 @@ class Occupancy(NamedTuple):
 #: What is taken, by the id of the calendar.
 Occupancies = Mapping[int, Sequence[Occupancy]]
 
-#: So many occupancies of a period are read, however many periods there are.
-LEAST_OF_A_PERIOD = 100
+#: So many occupancies are read for each of the periods that overlap, and so many of one calendar and of all at most:
+#: more would keep whoever else is in the set waiting. However many calendars there are, some are read of each.
+READ, MOST_READ, MOST_READ_OF_ALL = 2_000, 20_000, 80_000
+LEAST_READ = 100
 
 
-def occupied_query(wanted: Iterable[tuple[int | str, Period]], limit: int | None = None) -> tuple[Query, float]:
+def occupied_query(wanted: Iterable[tuple[int | str, Period]]) -> tuple[Query, int]:
     """Return the query for what is taken of these calendars, named by id or sku, where reservations would block time.
 
-    An occupancy may be found several times. With a limit, about so many are read of all calendars together. The number
-    that is returned is how many are read of one period at most: a calendar of which as many were found may have more.
+    An occupancy may be found several times. The number that is returned is how many are read of one calendar at most,
+    for one of its periods: a calendar of which as many were found may have more.
     """
-    windows = [*_windows(wanted)]
-    each = None if limit is None else max(LEAST_OF_A_PERIOD, limit // len(windows))
-    return Query(_OCCUPIED, {"asked": encode(windows), "limit": each}), inf if each is None else each
+    windows, most_periods = _windows(wanted)
+    most = max(LEAST_READ, min(READ * most_periods, MOST_READ, MOST_READ_OF_ALL // len(windows)))
+    return Query(_OCCUPIED, {"asked": encode(windows), "limit": most}), most
 
 
 def read_occupied(rows: Iterable[Any]) -> Occupancies:
@@ -89,24 +91,29 @@ def read_occupied(rows: Iterable[Any]) -> Occupancies:
     return {item_id: list(found.values()) for item_id, found in by_item.items()}
 
 
-def _windows(wanted: Iterable[tuple[int | str, Period]]) -> Iterator[Mapping[str, Any]]:
-    """Yield the periods of each calendar. Those that overlap become one."""
+def _windows(wanted: Iterable[tuple[int | str, Period]]) -> tuple[Sequence[Mapping[str, Any]], int]:
+    """Return the periods of each calendar, and how many became one at most: those do that overlap."""
     by_name: dict[int | str, list[Period]] = defaultdict(list)
     for name, period in wanted:
         by_name[name].append(period)
+    windows, most = [], 0
     for name, periods in by_name.items():
         column = "item_id" if isinstance(name, int) else "sku"
-        for start, end in _merged(periods):
-            yield {column: name, "start": start, "end": end}
+        for start, end, number in _merged(periods):
+            windows.append({column: name, "start": start, "end": end})
+            most = max(most, number)
+    return windows, most
 
 
-def _merged(periods: Iterable[Period]) -> Sequence[tuple[datetime, datetime]]:
-    merged: list[tuple[datetime, datetime]] = []
+def _merged(periods: Iterable[Period]) -> Sequence[tuple[datetime, datetime, int]]:
+    """Return from when until when periods overlap, and how many."""
+    merged: list[tuple[datetime, datetime, int]] = []
     for period in sorted(periods, key=attrgetter("start")):
         if merged and period.start <= merged[-1][1]:
-            merged[-1] = merged[-1][0], max(merged[-1][1], period.end)
+            start, end, number = merged[-1]
+            merged[-1] = start, max(end, period.end), number + 1
         else:
-            merged.append((period.start, period.end))
+            merged.append((period.start, period.end, 1))
     return merged
 
 
@@ -132,6 +139,28 @@ def _occupied(is_asked_for: ColumnElement[bool]) -> Select[Any]:
 
 _BUFFERS = items.c.buffer_before_seconds, items.c.buffer_after_seconds
 _OCCUPIED = union_all(_occupied(_asked.c.item_id == items.c.id), _occupied(_asked.c.sku == items.c.sku))
+
+
+class InUse(NamedTuple):
+    """The most units that are in use at one moment of a time: with lapsed holds, and without them."""
+
+    with_lapsed: int
+    without: int
+
+
+def most_in_use_query(times: Sequence[tuple[int, Period]], *, but: UUID | None = None) -> Query:
+    """Return the query for how much of calendars, by their ids, is in use at most within each of these times.
+
+    What the reservation `but` has counts as free. PostgreSQL adds up what would take long to read.
+    """
+    columns = zip(*((place, item_id, time.start, time.end) for place, (item_id, time) in enumerate(times)), strict=True)
+    asked = lists(_times, **dict(zip(("place", "item_id", "start", "end"), map(list, columns), strict=True)))
+    return Query(_MOST_IN_USE, asked | {"but": but})
+
+
+def read_most_in_use(rows: Iterable[Any]) -> Sequence[InUse]:
+    """Return what is in use, from the rows of the query, for each of its times."""
+    return [InUse(*row[1:]) for row in sorted(rows)]
 
 
 def from_now_on(session: Session, item_id: int) -> Sequence[Occupied]:
@@ -168,6 +197,34 @@ def _of_item(time: ColumnElement[Any]) -> Any:
     return union_all(each.where(occupancies.c.is_exclusive), each.where(not_(occupancies.c.is_exclusive)))
 
 
+_times = arrays("times", place=Integer, item_id=BigInteger, start=_TIME, end=_TIME)
+
+
+def _most_in_use() -> Select[Any]:
+    """Add up the units from change to change. Those of one moment are one change: what ends there is in use no more."""
+    overlaps = (
+        item_range(occupancies.c.item_id).op("&&")(item_range(_times.c.item_id)),
+        time_range(occupancies).op("&&")(func.tstzrange(_times.c.start, _times.c.end)),
+        occupancies.c.reservation_id.is_distinct_from(bindparam("but", type_=Uuid)),
+    )
+    kept = case((_is_lapsed, 0), else_=occupancies.c.units)
+    columns = *occupancies.c["blocked_from", "blocked_until", "units"], kept.label("kept")
+    one = select(*columns).where(*overlaps).correlate(_times)
+    taken = union_all(one.where(occupancies.c.is_exclusive), one.where(not_(occupancies.c.is_exclusive))).lateral()
+    moments = array([func.greatest(taken.c.blocked_from, _times.c.start), taken.c.blocked_until])
+    units = (array([taken.c[name], -taken.c[name]]) for name in ("units", "kept"))
+    changes = func.unnest(moments, *units).table_valued("moment", "units", "kept").render_derived()
+    totals = [
+        func.sum(func.sum(changes.c[name])).over(order_by=changes.c.moment).label(name) for name in ("units", "kept")
+    ]
+    used = select(*totals).select_from(taken.join(changes, true())).group_by(changes.c.moment).correlate(_times)
+    each = used.lateral()
+    greatest = [func.coalesce(func.max(each.c[name]), 0).label(name) for name in ("units", "kept")]
+    most = select(*greatest).select_from(each).correlate(_times).lateral("most")
+    return select(_times.c.place, *most.c).select_from(_times.join(most, true()))
+
+
+_MOST_IN_USE = _most_in_use()
 _FROM_NOW_ON = _of_item(func.tstzrange(CLOCK, null()))
 _LINES = (
     select(func.count())

@@ -1,11 +1,11 @@
 """Capacity: whether what a request claims of an item is free. Pure: it decides on the numbers of locked items."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from domain.calendars.capacity import Occupied, Timeline
-from domain.calendars.occupancies import Occupancy
+from domain.calendars.occupancies import InUse, Occupancy
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
 from domain.calendars.settings import refuse_outside
@@ -33,7 +33,7 @@ class Book(Protocol):
 
     @property
     def is_partial(self) -> bool:
-        """Whether more of it is taken than is known: nothing can be taken of it, but a claim can be refused."""
+        """Whether more of it is taken than was read."""
 
     def forbids(self, claim: Claim) -> Refusal | None:
         """Return why such a claim is never accepted, whatever is free."""
@@ -92,11 +92,12 @@ class CalendarBook:
     Overdue holds keep their time until they are expired, because somebody may be confirming one of them just now.
     """
 
-    def __init__(self, item: Item, occupied: Sequence[Occupancy], *, is_partial: bool) -> None:
+    is_partial = False
+
+    def __init__(self, item: Item, occupied: Sequence[Occupancy]) -> None:
         assert item.capacity is not None, "it is a calendar"
         self.item = item
         self._capacity = item.capacity
-        self.is_partial = is_partial
         self._kept = Timeline(_in_use(one) for one in occupied if not one.is_lapsed)
         self._has_lapsed = any(one.is_lapsed for one in occupied)
         self._all = Timeline(map(_in_use, occupied)) if self._has_lapsed else self._kept
@@ -109,7 +110,7 @@ class CalendarBook:
         return refuse_outside(self.item, claim.period)
 
     def fits(self, claim: Claim) -> bool:
-        return not self.is_partial and claim.quantity <= self._free(self._all, claim)
+        return claim.quantity <= self._free(self._all, claim)
 
     def possible(self, claim: Claim, overdue: float) -> int:
         return self._free(self._kept, claim)
@@ -139,12 +140,46 @@ class CalendarBook:
         return blocked(self.item, claim.period)
 
 
+class BusyCalendarBook(CalendarBook):
+    """The time of a calendar of which more is taken than was read.
+
+    What was read is enough to refuse many claims. Others are decided if the most that is `in_use` is known of the time
+    that they would block. Of claims for overlapping times, one set decides the first.
+    """
+
+    is_partial = True
+
+    def __init__(self, item: Item, occupied: Sequence[Occupancy], in_use: Mapping[Period, InUse]) -> None:
+        super().__init__(item, occupied)
+        self._in_use = in_use
+        self._taken = Timeline()
+
+    def fits(self, claim: Claim) -> bool:
+        wanted = self._blocked(claim)
+        known = self._in_use.get(wanted)
+        if known is None:
+            return False
+        taken = self._taken.greatest_use(wanted.start, wanted.end)
+        return claim.quantity + taken + known.with_lapsed <= self._capacity
+
+    def possible(self, claim: Claim, overdue: float) -> int:
+        known = self._in_use.get(self._blocked(claim))
+        return super().possible(claim, overdue) if known is None else max(0, self._capacity - known.without)
+
+    def _change(self, claim: Claim, units: int) -> None:
+        wanted = self._blocked(claim)
+        self._taken.add(wanted.start, wanted.end, units)
+
+
 def _in_use(one: Occupancy) -> Occupied:
     return Occupied(one.blocked_from, one.blocked_until, one.units)
 
 
-def book_of(item: Item, occupied: Sequence[Occupancy], *, is_partial: bool = False) -> Book:
-    """Return the book of a locked item. If it is a calendar, so much of it is occupied or, if it `is_partial`, more."""
-    if item.kind == Kind.CALENDAR:
-        return CalendarBook(item, occupied, is_partial=is_partial)
-    return StockBook(item, item.available_quantity)
+def book_of(item: Item, occupied: Sequence[Occupancy], in_use: Mapping[Period, InUse] | None = None) -> Book:
+    """Return the book of a locked item. If it is a calendar, so much of it is occupied.
+
+    If more is, the book goes by what is `in_use` at most in the times that are known.
+    """
+    if item.kind != Kind.CALENDAR:
+        return StockBook(item, item.available_quantity)
+    return CalendarBook(item, occupied) if in_use is None else BusyCalendarBook(item, occupied, in_use)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from domain import idempotency
 from domain.access import ANONYMOUS
-from domain.calendars.occupancies import Occupancies
+from domain.calendars.occupancies import InUse, Occupancies
 from domain.calendars.periods import Period
 from domain.idempotency import Answered, Key, StoredAnswer
 from domain.items import Item
@@ -99,22 +99,35 @@ Decision = Accepted | Duplicate | Answered | Refusal | Deferred
 Stock = Mapping[int | str, Item | None]
 
 
+#: What is in use of busy calendars, by their ids, in the times that claims would block.
+MostInUse = Mapping[int, Mapping[Period, InUse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """The items that requests name, and what is taken of those that are calendars.
+
+    Of the calendars that are `busy`, more is taken than was read.
+    """
+
+    stock: Stock
+    occupied: Occupancies = field(default_factory=dict)
+    busy: MostInUse = field(default_factory=dict)
+
+
 def decide(
     requests: Sequence[Reserve],
-    stock: Stock,
+    found: Free,
     answered: Mapping[Key, StoredAnswer],
     overdue: Mapping[int, float] = MappingProxyType({}),
     references: Collection[Reference] = (),
-    occupied: Occupancies = MappingProxyType({}),
-    partial: Collection[int] = (),
 ) -> Sequence[Decision]:
     """Decide requests in order of arrival on the locked numbers.
 
     `overdue` has the units of overdue holds, by item: a request that these would satisfy is deferred, not refused.
-    `references` are those of the requests that reservations have already, and `occupied` is what is taken of calendars.
-    Of those whose ids are `partial`, more may be taken: a request for them is refused or deferred.
+    `references` are those of the requests that reservations have already.
     """
-    books = _books(stock, occupied, partial)
+    books = _books(found)
     first: dict[Key, int] = {}
     taken = set(references)
     decisions: list[Decision] = []
@@ -134,12 +147,12 @@ def decide(
 _Books = Mapping[int | str, Book | None]
 
 
-def _books(stock: Stock, occupied: Occupancies, partial: Collection[int]) -> _Books:
+def _books(found: Free) -> _Books:
     by_id: dict[int, Book] = {}
-    for item in stock.values():
+    for item in found.stock.values():
         if item is not None and item.id not in by_id:
-            by_id[item.id] = book_of(item, occupied.get(item.id, ()), is_partial=item.id in partial)
-    return {name: None if item is None else by_id[item.id] for name, item in stock.items()}
+            by_id[item.id] = book_of(item, found.occupied.get(item.id, ()), found.busy.get(item.id))
+    return {name: None if item is None else by_id[item.id] for name, item in found.stock.items()}
 
 
 def _repeated(

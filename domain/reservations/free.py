@@ -1,45 +1,56 @@
 """What is free: the items of a set of requests, locked, and the time of its calendars that is taken."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
 
 from sqlalchemy.orm import Session
 
 from domain import items
-from domain.calendars.occupancies import Occupancies, occupied_query, read_occupied
+from domain.calendars.occupancies import InUse, most_in_use_query, occupied_query, read_most_in_use, read_occupied
+from domain.calendars.periods import Period
+from domain.calendars.rules import blocked
 from domain.items import Locked
-from domain.reservations.decisions import Reserve, Stock
-from domain.runtime.pipeline import Query
-
-
-@dataclass(frozen=True, slots=True)
-class Free:
-    """The items that requests name, and what is taken of those that are calendars.
-
-    Of the calendars whose ids are `partial`, more may be taken than was read.
-    """
-
-    stock: Stock
-    occupied: Occupancies
-    partial: Collection[int] = ()
+from domain.reservations.decisions import Free, MostInUse, Reserve, Stock
+from domain.runtime.pipeline import Query, execute
 
 
 def lock(
-    session: Session, requests: Sequence[Reserve], then: Sequence[Query] = (), *, limit: int | None
+    session: Session, requests: Sequence[Reserve], then: Sequence[Query] = (), *, busy_periods: int
 ) -> tuple[Free, Locked]:
     """Lock the items of requests that no other transaction has locked, and read what is free of them.
 
-    The queries of `then` are executed after that, in the same round trip. For the limit see `occupied_query`.
+    The queries of `then` are executed after that, in the same round trip. Of busy calendars, it is added up what is in
+    use in so many periods.
     """
     periods = [(claim.item, claim.period) for one in requests for claim in one.lines if claim.period is not None]
     if not periods:
         locked = items.lock_free(session, named_by(requests), then)
-        return Free(_stock_of(locked), {}), locked
-    query, most = occupied_query(periods, limit)
+        return Free(_stock_of(locked)), locked
+    query, most = occupied_query(periods)
     locked = items.lock_free(session, named_by(requests), (*then, query))
-    occupied = read_occupied(locked.then[-1])
-    partial = {item_id for item_id, found in occupied.items() if len(found) >= most}
-    return Free(_stock_of(locked), occupied, partial), locked
+    stock, occupied = _stock_of(locked), read_occupied(locked.then[-1])
+    busy = {item_id for item_id, found in occupied.items() if len(found) >= most}
+    times = islice(_times_of(requests, stock, busy), busy_periods)
+    return Free(stock, occupied, _most_in_use(session, busy, [*times]) if busy else {}), locked
+
+
+def _times_of(requests: Iterable[Reserve], stock: Stock, busy: Collection[int]) -> Iterator[tuple[int, Period]]:
+    """Yield the times that requests would block of busy calendars."""
+    for request in requests:
+        for claim in request.lines:
+            item = stock.get(claim.item)
+            if item is not None and claim.period is not None and item.id in busy:
+                yield item.id, blocked(item, claim.period)
+
+
+def _most_in_use(session: Session, busy: Collection[int], times: Sequence[tuple[int, Period]]) -> MostInUse:
+    found: defaultdict[int, dict[Period, InUse]] = defaultdict(dict, {item_id: {} for item_id in busy})
+    if times:
+        (rows,) = execute(session, [most_in_use_query(times)])
+        for (item_id, time), in_use in zip(times, read_most_in_use(rows), strict=True):
+            found[item_id][time] = in_use
+    return found
 
 
 def named_by(requests: Iterable[Reserve]) -> Collection[int | str]:

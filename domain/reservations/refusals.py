@@ -5,9 +5,12 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from domain import items
-from domain.calendars.occupancies import Occupancies, occupied_query, read_occupied
+from domain.calendars.occupancies import most_in_use_query, occupied_query, read_most_in_use, read_occupied
+from domain.calendars.periods import Period
+from domain.calendars.rules import blocked
+from domain.items import Item
 from domain.outbox import Routes
-from domain.reservations.capacity import Claim, book_of
+from domain.reservations.capacity import Book, Claim, book_of
 from domain.reservations.changes import Reschedule, change
 from domain.reservations.expiry import overdue_units
 from domain.runtime.errors import Refusal
@@ -20,17 +23,24 @@ def refusal_of(session: Session, claim: Claim) -> Refusal | None:
     What overdue holds keep counts as free.
     """
     item = items.get(session, claim.item)
-    occupied: Occupancies = {}
-    if claim.period is not None:
-        query, _ = occupied_query([(item.id, claim.period)])
-        (rows,) = execute(session, [query])
-        occupied = read_occupied(rows)
-    book = book_of(item, occupied.get(item.id, ()))
+    book = book_of(item, ()) if claim.period is None else _book_of_time(session, item, claim.period)
     if forbidden := book.forbids(claim):
         return forbidden
     overdue = overdue_units(session, [item.id], None) if claim.period is None else {}
     possible = book.possible(claim, overdue.get(item.id, 0))
     return book.refuse(claim, possible) if claim.quantity > possible else None
+
+
+def _book_of_time(session: Session, item: Item, period: Period) -> Book:
+    """Return the book of an item that is to be reserved for a period, whether or not it is a calendar."""
+    query, most = occupied_query([(item.id, period)])
+    (rows,) = execute(session, [query])
+    found = read_occupied(rows).get(item.id, ())
+    if len(found) < most:
+        return book_of(item, found)
+    time = blocked(item, period)
+    (rows,) = execute(session, [most_in_use_query([(item.id, time)])])
+    return book_of(item, found, {time: read_most_in_use(rows)[0]})
 
 
 def refusal_of_change(session: Session, reservation_id: UUID, wanted: Reschedule, routes: Routes) -> Refusal | None:

@@ -1,12 +1,18 @@
 """Rescheduling: a reservation for another period or another quantity, checked anew under the locks of its items."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from sqlalchemy.orm import Session
 
 from domain import items
-from domain.calendars.occupancies import Occupancy, occupied_query, read_occupied
+from domain.calendars.occupancies import (
+    Occupancies,
+    most_in_use_query,
+    occupied_query,
+    read_most_in_use,
+    read_occupied,
+)
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
 from domain.items import Item
@@ -14,7 +20,6 @@ from domain.outbox import Routes
 from domain.reservations.capacity import Book, Claim, book_of
 from domain.reservations.expiry import expire_these, take_back
 from domain.reservations.lifecycle import allows
-from domain.reservations.shortages import BRIEF
 from domain.reservations.table import Reservation
 from domain.reservations.transition import Change
 from domain.runtime.errors import Busy, Invalid, NotFree, Refusal, WrongStatus
@@ -68,59 +73,67 @@ def _refuse(
 ) -> Refusal | None:
     """Return why the reservation does not fit as it is to be.
 
-    Most that is refused is refused by a part of what is taken, so all of it is read only after that. Raises Busy if it
-    is for a hold that has lapsed, and that another transaction changes just now.
+    Raises Busy if it is for a hold that has lapsed, and that another transaction changes just now.
     """
     claims = [Claim(line.item_id, line.quantity, after.period) for line in after.lines]
-    books: Sequence[Book] = ()
-    for limit in (BRIEF.occupied, None):
-        books = _books(session, one, of, after.period, routes, limit)
-        for claim, book in zip(claims, books, strict=True):
-            possible = book.possible(claim, 0)
-            if refused := book.forbids(claim) or (book.refuse(claim, possible) if claim.quantity > possible else None):
-                return refused
-        if not any(book.is_partial for book in books):
-            break
-    if not all(book.fits(claim) for claim, book in zip(claims, books, strict=True)):
+    books = _books(session, one, of, after.period, routes)
+    refused = _first_refusal(claims, books)
+    if refused is None and after.period is not None and any(book.is_partial for book in books):
+        books = _added_up(session, one, of, after.period)
+        refused = _first_refusal(claims, books)
+    if refused is None and not all(book.fits(claim) for claim, book in zip(claims, books, strict=True)):
         raise Busy
+    return refused
+
+
+def _first_refusal(claims: Sequence[Claim], books: Sequence[Book]) -> Refusal | None:
+    for claim, book in zip(claims, books, strict=True):
+        if forbidden := book.forbids(claim):
+            return forbidden
+        possible = book.possible(claim, 0)
+        if claim.quantity > possible:
+            return book.refuse(claim, possible)
     return None
 
 
 def _books(
-    session: Session,
-    one: Reservation,
-    of: Sequence[Item],
-    period: Period | None,
-    routes: Routes,
-    limit: int | None,
+    session: Session, one: Reservation, of: Sequence[Item], period: Period | None, routes: Routes
 ) -> Sequence[Book]:
-    """Return what is free of each item if the reservation gave back what it has. For the limit see `occupied_query`."""
+    """Return what is free of each item if the reservation gave back what it has."""
     if period is None:
         item, line = of[0], one.lines[0]
         return [book_of(replace(item, available_quantity=item.available_quantity + line.quantity), ())]
-    occupied, most = _occupied(session, of, period, limit)
+    occupied, busy = _occupied_by_others(session, one, of, period)
     lapsed = {
         other.reservation_id
         for item in of
         for other in occupied.get(item.id, ())
-        if other.is_lapsed and other.reservation_id != one.id and other.overlaps(blocked(item, period))
+        if other.is_lapsed and other.overlaps(blocked(item, period))
     }
     if expire_these(session, lapsed, routes):
-        occupied, most = _occupied(session, of, period, limit)
-    found = [occupied.get(item.id, ()) for item in of]
-    return [
-        book_of(item, [other for other in taken if other.reservation_id != one.id], is_partial=len(taken) >= most)
-        for item, taken in zip(of, found, strict=True)
-    ]
+        occupied, busy = _occupied_by_others(session, one, of, period)
+    return [book_of(item, occupied.get(item.id, ()), {} if item.id in busy else None) for item in of]
 
 
-def _occupied(
-    session: Session, of: Sequence[Item], period: Period, limit: int | None
-) -> tuple[Mapping[int, Sequence[Occupancy]], float]:
-    """Return what is taken of calendars, and how many were read of each at most."""
-    query, most = occupied_query(((item.id, period) for item in of), limit)
+def _occupied_by_others(
+    session: Session, one: Reservation, of: Sequence[Item], period: Period
+) -> tuple[Occupancies, Collection[int]]:
+    """Return what others have taken of calendars, and those of which more is taken than was read."""
+    query, most = occupied_query((item.id, period) for item in of)
     (rows,) = execute(session, [query])
-    return read_occupied(rows), most
+    found = read_occupied(rows)
+    others = {
+        item_id: [other for other in occupied if other.reservation_id != one.id] for item_id, occupied in found.items()
+    }
+    return others, {item_id for item_id, occupied in found.items() if len(occupied) >= most}
+
+
+def _added_up(session: Session, one: Reservation, of: Sequence[Item], period: Period) -> Sequence[Book]:
+    """Return what is free of busy calendars, by what others have in use at most."""
+    times = [(item.id, blocked(item, period)) for item in of]
+    (rows,) = execute(session, [most_in_use_query(times, but=one.id)])
+    each = zip(of, times, read_most_in_use(rows), strict=True)
+    return [book_of(item, (), {time: in_use}) for item, (_, time), in_use in each]
 
 
 def taken_meanwhile(asked: Change) -> NotFree:

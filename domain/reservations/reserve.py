@@ -51,13 +51,13 @@ def reserve(
     references = {(one.client_id, one.external_reference) for one in requests if one.external_reference}
     # After the locks: a duplicate asks for the same item, so its answer is committed and seen by now.
     then = idempotency.lookup_query(keys), _references_query(references)
-    found, locked = free.lock(session, requests, then, limit=effort.occupied)
+    found, locked = free.lock(session, requests, then, busy_periods=effort.busy_periods)
     answered, known = idempotency.read_answers(locked.then[0]), {tuple(row) for row in locked.then[1]}
-    decisions = decide(requests, found.stock, answered, {}, known, found.occupied, found.partial)
+    decisions = decide(requests, found, answered, references=known)
     relieved = relieve(session, requests, decisions, found, routes, effort)
     if relieved:
         found, overdue = relieved
-        decisions = decide(requests, found.stock, answered, overdue, known, found.occupied, found.partial)
+        decisions = decide(requests, found, answered, overdue, known)
     answers = _write(session, requests, decisions, locked.at, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 

@@ -13,9 +13,8 @@ from domain.calendars.rules import blocked
 from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations import free
-from domain.reservations.decisions import Accepted, Decision, Deferred, Reserve, Stock
+from domain.reservations.decisions import Accepted, Decision, Deferred, Free, Reserve, Stock
 from domain.reservations.expiry import TAKE_BACK_LIMIT, expire_these, overdue_units, take_back
-from domain.reservations.free import Free
 from domain.runtime.errors import SoldOut
 
 
@@ -23,22 +22,21 @@ from domain.runtime.errors import SoldOut
 class Effort:
     """How many overdue holds a set may count for each item, and how many of stock and of calendars it may expire each.
 
-    A request that lacks more than `lacking` units is deferred, and no hold is expired for it. About `occupied`
-    occupancies are read: a request for a period of which more is taken is deferred, unless these refuse it already.
-    None is no limit.
+    A request that lacks more than `lacking` units is deferred, and no hold is expired for it. So many `busy_periods`
+    of calendars of which much is taken are decided. None is no limit.
     """
 
     count: int | None
     expire: int
     lacking: float
-    occupied: int | None
+    busy_periods: int
 
 
 #: For a set of requests for many items: it keeps none of them waiting for long.
-BRIEF = Effort(count=1_000, expire=20, lacking=20, occupied=2_000)
+BRIEF = Effort(count=1_000, expire=20, lacking=20, busy_periods=0)
 
 #: For requests that a brief set has deferred. A request that lacks more units than one set expires takes several sets.
-THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT, lacking=inf, occupied=None)
+THOROUGH = Effort(count=None, expire=TAKE_BACK_LIMIT, lacking=inf, busy_periods=16)
 
 
 def relieve(
@@ -67,7 +65,7 @@ def relieve(
     expired += expire_these(session, sorted(lapsed)[: effort.expire], routes)
     if expired == 0:
         return found, overdue
-    after, _ = free.lock(session, requests, limit=effort.occupied)
+    after, _ = free.lock(session, requests, busy_periods=effort.busy_periods)
     return after, _still_kept(overdue, found.stock, after.stock)
 
 

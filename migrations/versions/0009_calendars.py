@@ -113,6 +113,18 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    """Go back only without calendars: their reservations would lose their time. It can be run again at any point."""
+    op.execute("""
+        DO $$ BEGIN
+            IF EXISTS (SELECT FROM items WHERE kind = 'calendar') THEN
+                RAISE EXCEPTION 'there are calendars, and their reservations would lose their time'
+                    USING HINT = 'An earlier release can only be used with a backup from before there were calendars.';
+            END IF;
+        END $$
+    """)
+    _add_check("reservations", "ck_reservations_hold_expires", "status <> 'PENDING' OR expires_at IS NOT NULL")
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE reservations VALIDATE CONSTRAINT ck_reservations_hold_expires")
     op.execute("DROP TABLE IF EXISTS calendar_occupancies")
     with op.get_context().autocommit_block():
         for name in (*LISTED_BY, "ix_reservation_lines_item_id_time"):
@@ -121,12 +133,6 @@ def downgrade() -> None:
     with op.get_context().autocommit_block():
         pass  # which commits: the other table is changed in a transaction of its own
     _drop_columns("reservations", RESERVATIONS)
-    op.execute("""
-        ALTER TABLE reservations ADD CONSTRAINT ck_reservations_hold_expires
-            CHECK (status <> 'PENDING' OR expires_at IS NOT NULL) NOT VALID
-    """)
-    with op.get_context().autocommit_block():
-        op.execute("ALTER TABLE reservations VALIDATE CONSTRAINT ck_reservations_hold_expires")
     _drop_columns("items", ITEMS)
 
 

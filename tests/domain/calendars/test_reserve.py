@@ -1,16 +1,15 @@
 """Reserving time: what fits is accepted, at any moment no more than the capacity is taken, and the rest is refused."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from sqlalchemy import text
 
 from domain import calendars, reservations
-from domain.calendars import Period
+from domain.calendars import Period, occupancies
 from domain.idempotency import Answered
 from domain.items import Item
-from domain.reservations import BRIEF, Claim, Deferred, Reschedule, Reservation, reschedule
+from domain.reservations import BRIEF, Claim, Deferred, Reschedule, Reservation
 from domain.reservations.lifecycle import Status
 from domain.runtime.errors import Busy, CapacityInUse, Invalid, NotFree, OutsideOpeningHours, Refusal
 from tests.support.builders import (
@@ -324,8 +323,11 @@ FILL = text("""
     FROM generate_series(1, :minutes) AS n, LATERAL (SELECT :start + n * interval '1 minute' AS start) AS minutes
 """)
 
-#: It reads as little as can be.
-NARROW = replace(BRIEF, occupied=1)
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a set read as little as can be."""
+    monkeypatch.setattr(occupancies, "READ", 1)
 
 
 def a_busy_calendar(db: Db, capacity: int) -> Item:
@@ -340,33 +342,45 @@ def a_busy_calendar(db: Db, capacity: int) -> Item:
     ("capacity", "quantity", "brief", "thorough"),
     [(2, 2, NotFree, NotFree), (3, 2, Deferred, Answered), (2, 1, Deferred, Answered)],
 )
+@pytest.mark.usefixtures("narrow")
 def test_a_brief_set_reads_a_part_of_what_is_taken_and_refuses_or_defers(
     db: Db, capacity: int, quantity: int, brief: type[object], thorough: type[object]
 ) -> None:
     asked = a_time_request(a_busy_calendar(db, capacity), Period(FRIDAY, FRIDAY + timedelta(days=700)), quantity)
 
     with db.begin() as session:
-        (first,) = reservations.reserve(session, [asked], routes_of(db), effort=NARROW)
+        (first,) = reservations.reserve(session, [asked], routes_of(db), effort=BRIEF)
     (then,) = reserve(db, asked)
 
     assert (type(first), type(then)) == (brief, thorough)
 
 
+@pytest.mark.usefixtures("narrow")
 def test_a_short_period_of_a_busy_calendar_is_decided_by_a_brief_set(db: Db) -> None:
     minute = timedelta(minutes=1)
     asked = a_time_request(a_busy_calendar(db, 2), Period(FRIDAY + 10 * minute, FRIDAY + 90 * minute))
 
     with db.begin() as session:
-        outcomes = reservations.reserve(session, [asked, asked], routes_of(db), effort=NARROW)
+        outcomes = reservations.reserve(session, [asked, asked], routes_of(db), effort=BRIEF)
 
     assert [type(one) for one in outcomes] == [Answered, NotFree]
 
 
+@pytest.mark.usefixtures("narrow")
+def test_what_a_set_takes_of_a_busy_calendar_counts_for_its_other_requests(db: Db) -> None:
+    """One of them may take what was free at another time, so the others wait for the next set."""
+    long = Period(FRIDAY, FRIDAY + timedelta(days=700))
+    asked = a_time_request(a_busy_calendar(db, 3), long)
+
+    assert [type(one) for one in reserve(db, asked, asked, asked)] == [Answered, Answered, Deferred]
+    assert [type(one) for one in reserve(db, asked, asked)] == [NotFree, NotFree]
+
+
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize(("capacity", "quantity", "succeeds"), [(2, 2, False), (3, 2, True)])
 def test_a_reservation_is_rescheduled_over_more_than_is_read_at_first(
-    db: Db, monkeypatch: pytest.MonkeyPatch, capacity: int, quantity: int, succeeds: bool
+    db: Db, capacity: int, quantity: int, succeeds: bool
 ) -> None:
-    monkeypatch.setattr(reschedule, "BRIEF", NARROW)
     hold = a_time_hold(db, a_busy_calendar(db, capacity), hours(-2, -1), quantity)
 
     outcome = change(db, hold, Reschedule(Period(FRIDAY, FRIDAY + timedelta(days=700))))
