@@ -188,9 +188,7 @@ def test_an_update_sets_a_note_with_whatever_status_the_lifecycle_allows(
 ) -> None:
     made = reserved(service, status=first)
 
-    updated = service.update(
-        proto.UpdateRequest(id=made.id, status=proto.ReservationStatus.Value(then), note="So it ended")
-    ).reservation
+    updated = service.update(proto.UpdateRequest(id=made.id, status=then.value, note="So it ended")).reservation
 
     assert (updated.note, NAME(updated.status)) == ("So it ended", then)
 
