@@ -39,9 +39,11 @@ CONFIGURATION = ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB
 EXIT_SECONDS = 15.0
 
 
-def pytest_unconfigure() -> None:
+def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(HOME, ignore_errors=True)
-    faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=2)
+    # A process that pytest-xdist has started waits for the others, and is ended with them.
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(EXIT_SECONDS, exit=True, file=2)
 
 
 @pytest.fixture(scope="session")
