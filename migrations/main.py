@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from domain import invariants  # noqa: F401 - the tables of all nouns are in the metadata
 from domain.runtime import database
-from domain.runtime.schema import SCHEMA_VERSION, is_migrated
+from domain.runtime.schema import REPAIR, SCHEMA_VERSION, is_migrated, missing
 from domain.runtime.settings import Settings
 from migrations import deletions, locks
 from worker.commands import command_line, options
@@ -51,7 +52,7 @@ class Migrate(Command):
     examples=["bin/migrate", "bin/migrate base --erase holdfast_test"],
     exit_codes={
         0: "the schema is at that revision, or at a newer one that serves this release",
-        1: "the schema can't be taken there, a lock was not free in time, or the database failed",
+        1: "the schema can't be taken there or is incomplete, a lock was not free in time, or the database failed",
     },
 )
 @click.argument(
@@ -90,7 +91,10 @@ def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, 
     try:
         before = _current(engine)
         _take(engine, revision, before, erase)
-        return before, _current(engine)
+        after = _current(engine)
+        if revision == NEWEST:
+            _require_complete(engine, after)
+        return before, after
     except CommandError as error:
         fail(f"The schema can't be taken to {revision}: {error}. Nothing was changed.")
     except OperationalError as error:
@@ -136,6 +140,13 @@ def _stay(engine: Engine, revision: str, current: str) -> None:
             f"{'' if serves else f'; it does not serve this release, which needs {SCHEMA_VERSION}'}."
             " Nothing was changed. Use bin/migrate of that release."
         )
+
+
+def _require_complete(engine: Engine, version: str | None) -> None:
+    with Session(engine) as session:
+        lacking = missing(session)
+    if lacking:
+        fail(f"The schema is at {version}, but lacks {', '.join(lacking)}, {REPAIR}.")
 
 
 def _absolute(revision: str, known: Sequence[str], applied: Sequence[str]) -> str:
