@@ -76,7 +76,7 @@ def _missing(found: dict[str, set[str]]) -> Iterator[str]:
 
 _COLUMNS = text("""
     SELECT relname, attname FROM pg_attribute JOIN pg_class ON pg_class.oid = attrelid
-    WHERE relname = ANY(:tables) AND pg_table_is_visible(attrelid) AND attnum > 0 AND NOT attisdropped
+    WHERE relname = ANY(:tables) AND pg_table_is_visible(attrelid)
 """)
 
 
