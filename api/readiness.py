@@ -1,16 +1,18 @@
-"""Whether requests can be served: the database answers and is migrated, and reservations are committed."""
+"""Whether requests can be served: the database answers and has the schema, and reservations are committed."""
 
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
 from api.group_commit import GroupCommit
 from domain.runtime.errors import Unavailable
-from domain.runtime.schema import SCHEMA_VERSION, Schema, read_schema
+from domain.runtime.schema import REPAIR, SCHEMA_VERSION, missing, read_schema
 
 OK = "ok"
 UNREACHABLE = "unreachable: see DATABASE_URL"
 NOT_MIGRATED = "not migrated: run bin/migrate"
 TOO_OLD = "migrated for a newer release, which this one can't run beside: start the newer one"
+INCOMPLETE = f"incomplete: the schema lacks {{}}, {REPAIR}"
 HANGS = "hangs: reservations are not committed. Look at the server of DATABASE_URL, its disk and the network"
 
 #: A set of reservations that is in flight for longer than this, in seconds, shows that the database hangs.
@@ -22,12 +24,16 @@ async def of_database(group_commit: GroupCommit, probes: Bulkhead) -> str:
     if group_commit.age() > HUNG_SECONDS:
         return HANGS
     try:
-        return _describe(await probes.run(read_schema))
+        return await probes.run(_check_schema)
     except (SQLAlchemyError, Unavailable):
         return UNREACHABLE
 
 
-def _describe(schema: Schema | None) -> str:
+def _check_schema(session: Session) -> str:
+    schema = read_schema(session)
     if schema is None or schema.version < SCHEMA_VERSION:
         return NOT_MIGRATED
-    return OK if schema.serves() else TOO_OLD
+    if not schema.serves():
+        return TOO_OLD
+    lacking = missing(session)
+    return INCOMPLETE.format(", ".join(lacking)) if lacking else OK

@@ -13,14 +13,15 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, func, inspect, literal, select, table
+from sqlalchemy import Connection, Engine, func, select, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from domain import invariants  # noqa: F401 - the tables of all nouns are in the metadata
 from domain.runtime import database
-from domain.runtime.schema import SCHEMA_VERSION, is_migrated
+from domain.runtime.schema import REPAIR, SCHEMA_VERSION, is_migrated, missing
 from domain.runtime.settings import Settings
-from migrations import locks
+from migrations import deletions, locks
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, WRONG_USAGE, Command
 from worker.commands.output import print_json, progress, rows
@@ -34,9 +35,6 @@ STEPS = re.compile(r"[-+]\d+")
 
 #: What an error means for the schema.
 UNDONE = "The migration that failed was undone, except for indexes that it had completed; those before it stay."
-
-#: Rows of a table are counted up to this number, to say what would be deleted.
-MAX_COUNTED = 100_000
 
 
 class Migrate(Command):
@@ -54,7 +52,7 @@ class Migrate(Command):
     examples=["bin/migrate", "bin/migrate base --erase holdfast_test"],
     exit_codes={
         0: "the schema is at that revision, or at a newer one that serves this release",
-        1: "there is no such revision, a lock was not free in time, or the database failed",
+        1: "the schema can't be taken there or is incomplete, a lock was not free in time, or the database failed",
     },
 )
 @click.argument(
@@ -67,7 +65,8 @@ class Migrate(Command):
 @click.option(
     "--erase",
     metavar="DATABASE_NAME",
-    help="Required if the migration deletes everything, as base does: the name of the connected database.",
+    help="Required to go back if that deletes anything: the name of the connected database. Without it, bin/migrate"
+    " says what would be deleted, and changes nothing.",
 )
 @options.as_json("revision_before and revision; null means an empty database.")
 def main(revision: str, erase: str | None, as_json: bool) -> int:
@@ -92,7 +91,10 @@ def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, 
     try:
         before = _current(engine)
         _take(engine, revision, before, erase)
-        return before, _current(engine)
+        after = _current(engine)
+        if revision == NEWEST:
+            _require_complete(engine, after)
+        return before, after
     except CommandError as error:
         fail(f"The schema can't be taken to {revision}: {error}. Nothing was changed.")
     except OperationalError as error:
@@ -116,13 +118,15 @@ def _take(engine: Engine, revision: str, current: str | None, erase: str | None)
         return _stay(engine, revision, current)
     applied = known[known.index(current) :] if current else []
     target = _absolute(revision, known, applied)
-    if target == BASE:
+    back = _is_back(script, target, applied)
+    if erase is not None and not back:
+        raise click.UsageError("--erase is only for going back.")
+    if back and current is not None:
         with engine.connect() as connection:
-            _require_name(connection, revision, erase)
-    elif erase is not None:
-        raise click.UsageError("--erase is only for a migration that deletes everything, such as base.")
+            _require_reversible(connection, script, current, target)
+            _require_name(connection, revision, erase, deletions.dropped(_config(), current, target))
     with progress("Migrating"):
-        migrate(target, back=_is_back(script, target, applied))
+        migrate(target, back=back)
     return None
 
 
@@ -136,6 +140,13 @@ def _stay(engine: Engine, revision: str, current: str) -> None:
             f"{'' if serves else f'; it does not serve this release, which needs {SCHEMA_VERSION}'}."
             " Nothing was changed. Use bin/migrate of that release."
         )
+
+
+def _require_complete(engine: Engine, version: str | None) -> None:
+    with Session(engine) as session:
+        lacking = missing(session)
+    if lacking:
+        fail(f"The schema is at {version}, but lacks {', '.join(lacking)}, {REPAIR}.")
 
 
 def _absolute(revision: str, known: Sequence[str], applied: Sequence[str]) -> str:
@@ -193,26 +204,38 @@ def _stopping_cleanly() -> Iterator[None]:
         fail(f"Stopped. {UNDONE} Run it again for the rest.")
 
 
-def _require_name(connection: Connection, revision: str, erase: str | None) -> None:
-    """End the command and say what would be deleted, unless `erase` is the name of the connected database."""
+def _require_reversible(connection: Connection, script: ScriptDirectory, current: str, target: str) -> None:
+    """Raise CommandError, before anything is changed, if a migration on the way back can't be undone now."""
+    if target == BASE:
+        return
+    for migration in script.iterate_revisions(current, target):
+        condition = getattr(migration.module, "irreversible_while", None)
+        if condition and connection.execute(text(f"SELECT {condition}")).scalar_one():
+            raise CommandError(migration.module.irreversible_because)
+
+
+def _require_name(
+    connection: Connection, revision: str, erase: str | None, dropped: Sequence[deletions.Dropped]
+) -> None:
+    """End the command and say what would be deleted, unless that is nothing or `erase` is the database's name."""
     name = connection.execute(select(func.current_database())).scalar_one()
     if erase == name:
         return
+    counted = deletions.count(connection, dropped)
+    if erase is None and not counted:
+        return
     mistake = "" if erase is None else f"The connected database is {name!r} and not {erase!r}. "
-    names = sorted({*inspect(connection).get_table_names()} - {"alembic_version"})
-    tables = [f"  {each}: {_count(connection, each)}" for each in names]
+    lines = [f"  {one}: {_describe_count(number)}" for one, number in sorted(counted.items(), key=str)]
     message = [
-        f"Nothing was changed. {mistake}bin/migrate {revision} would delete everything in the database {name!r}:",
-        *(tables or ["  It has no table."]),
+        f"Nothing was changed. {mistake}bin/migrate {revision} would delete this in the database {name!r}:",
+        *(lines or ["  It has no rows there."]),
         f"To delete all of that: bin/migrate {revision} --erase {shlex.quote(name)}",
     ]
     fail("\n".join(message), WRONG_USAGE)
 
 
-def _count(connection: Connection, name: str) -> str:
-    some = select(literal(1).label("one")).select_from(table(name)).limit(MAX_COUNTED).subquery()
-    number = connection.execute(select(func.count()).select_from(some)).scalar_one()
-    return f"{rows(number)} or more" if number == MAX_COUNTED else rows(number)
+def _describe_count(number: int) -> str:
+    return f"{rows(number)} or more" if number == deletions.MAX_COUNTED else rows(number)
 
 
 def migrate(revision: str = NEWEST, *, back: bool = False) -> None:

@@ -35,7 +35,7 @@ async def live() -> Liveness:
 
 @get("/health/ready", responses=probing() | {503: _NOT_READY}, tags=["health"])
 async def ready(request: Request[Any, Any, Any], probes: ClientBulkhead, doorbell: Doorbell) -> Response[Readiness]:
-    """Answer 200 if requests can be served: the database answers and is migrated, and reservations are committed.
+    """Answer 200 if requests can be served: the database answers and has the schema, and reservations are committed.
 
     An unreachable broker is only a warning: without it, events are delivered late.
     """

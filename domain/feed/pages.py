@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
 from functools import cache
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import (
@@ -81,8 +81,8 @@ class Page:
 def read(session: Session, wanted: Filter, *, after: int | None = None, limit: int) -> Page:
     """Return the first wanted events after a position, or of all that the feed has: up to `limit`, and to MOST_BYTES.
 
-    Raises PositionGone if events after the position were pruned, as they would be missing, and Invalid if no event
-    has had that position yet.
+    Raises PositionGone if the feed does not have what followed the position: it was pruned, or no event has the
+    position, as after the feed was made anew or restored from a backup.
     """
     statement = _statement(wanted.type is not None, wanted.aggregate_id is not None)
     of_type = wanted.type and like(wanted.type)
@@ -91,7 +91,7 @@ def read(session: Session, wanted: Filter, *, after: int | None = None, limit: i
     found = session.execute(statement, bounds | {"type": of_type, "aggregate_id": wanted.aggregate_id}).all()
     last, following, matching = found[0][:3]
     if after is not None and after != last and following != after + 1:
-        _refuse(after, last, following)
+        raise PositionGone(after, following or session.execute(_FIRST).scalar_one())
     events = [FeedEvent._make(row[3:]) for row in found if row.position is not None]
     is_all = not events or len(events) == matching < limit
     return Page(events, last if is_all else events[-1].position, last)
@@ -106,16 +106,12 @@ def newest(session: Session) -> int:
     return position
 
 
-def _refuse(after: int, last: int, oldest: int) -> NoReturn:
-    if after > last:
-        raise Invalid("after", f"no event has this position yet; the newest one has {last}")
-    raise PositionGone(after, oldest)
-
-
 _position = feed_events.c.position
 _after, _limit = bindparam("after", type_=BigInteger), bindparam("limit", type_=Integer)
 _like, _most_bytes = bindparam("type", type_=String), bindparam("most_bytes", type_=Integer)
 _NEWEST = func.coalesce(select(_position).order_by(_position.desc()).limit(1).scalar_subquery(), 0)
+# The first event of an empty feed will have the position 1.
+_FIRST = select(func.coalesce(select(_position).order_by(_position).limit(1).scalar_subquery(), 1))
 _NEXT = select(_position).where(_position > _after).order_by(_position).limit(1).scalar_subquery()
 
 

@@ -134,7 +134,7 @@ class NotInOutbox(NotFound):
 
 @dataclass(eq=False)
 class PositionGone(NotFound):
-    """Raised when events after the position `after` of the feed were pruned. `oldest` is the first that there is."""
+    """Raised when the feed does not have what followed the position `after`. `oldest` is the first that it has."""
 
     after: int
     oldest: int

@@ -6,7 +6,7 @@ such code runs any more. `bin/doctor` finds what was left.
 
 from collections.abc import Sequence
 
-from alembic import op
+from alembic import context, op
 
 revision = "0009"
 down_revision = "0008"
@@ -16,6 +16,12 @@ depends_on = None
 #: The new constraints hold for whatever earlier code writes.
 serves_from = "0003"
 
+#: What keeps it from being taken back, and why: `bin/migrate` looks before it takes any step back, unless to `base`.
+irreversible_while = "EXISTS (SELECT FROM items WHERE kind = 'calendar')"
+irreversible_because = (
+    "there are calendars, and their reservations would lose their time. An earlier release can only be used with a"
+    " backup from before there were calendars"
+)
 
 #: The columns of items, and of reservations. IF NOT EXISTS, because an interrupted migration is run again.
 ITEMS = (
@@ -113,18 +119,12 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Go back only without calendars: their reservations would lose their time. It can be run again at any point."""
-    op.execute("""
-        DO $$ BEGIN
-            IF EXISTS (SELECT FROM items WHERE kind = 'calendar') THEN
-                RAISE EXCEPTION 'there are calendars, and their reservations would lose their time'
-                    USING HINT = 'An earlier release can only be used with a backup from before there were calendars.';
-            END IF;
-        END $$
-    """)
-    _add_check("reservations", "ck_reservations_hold_expires", "status <> 'PENDING' OR expires_at IS NOT NULL")
-    with op.get_context().autocommit_block():
-        op.execute("ALTER TABLE reservations VALIDATE CONSTRAINT ck_reservations_hold_expires")
+    """Go back only without calendars, or to an empty database. It can be run again at any point."""
+    if context.get_revision_argument() is not None:
+        _require_reversible()
+        _add_check("reservations", "ck_reservations_hold_expires", "status <> 'PENDING' OR expires_at IS NOT NULL")
+        with op.get_context().autocommit_block():
+            op.execute("ALTER TABLE reservations VALIDATE CONSTRAINT ck_reservations_hold_expires")
     op.execute("DROP TABLE IF EXISTS calendar_occupancies")
     with op.get_context().autocommit_block():
         for name in (*LISTED_BY, "ix_reservation_lines_item_id_time"):
@@ -134,6 +134,17 @@ def downgrade() -> None:
         pass  # which commits: the other table is changed in a transaction of its own
     _drop_columns("reservations", RESERVATIONS)
     _drop_columns("items", ITEMS)
+
+
+def _require_reversible() -> None:
+    """Fail if somebody has created a calendar since `bin/migrate` has looked."""
+    op.execute(f"""
+        DO $$ BEGIN
+            IF {irreversible_while} THEN
+                RAISE EXCEPTION '{irreversible_because}';
+            END IF;
+        END $$
+    """)
 
 
 def _add_columns(table: str, columns: Sequence[str]) -> None:

@@ -31,4 +31,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    op.execute("DROP TABLE feed_events")
+    op.execute("DROP TABLE IF EXISTS feed_events")

@@ -82,11 +82,23 @@ def before(revision: str) -> str:
 
 def upgrade(url: str, revision: str = "head", scripts: Path = MIGRATIONS) -> None:
     """Migrate in this process."""
-    config = Config()
-    config.set_main_option("script_location", str(scripts))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("DATABASE_URL", url)
-        alembic.upgrade(config, revision)
+        alembic.upgrade(configured(scripts), revision)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Go back in this process, without the questions of `bin/migrate`."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DATABASE_URL", url)
+        alembic.downgrade(configured(), revision)
+
+
+def configured(scripts: Path = MIGRATIONS) -> Config:
+    """Return the configuration of Alembic for these scripts."""
+    config = Config()
+    config.set_main_option("script_location", str(scripts))
+    return config
 
 
 def command(url: str, *arguments: str, scripts: Path = MIGRATIONS) -> subprocess.Popen[str]:
@@ -99,6 +111,27 @@ def command(url: str, *arguments: str, scripts: Path = MIGRATIONS) -> subprocess
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `bin/migrate`."""
+    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
+    return subprocess.run(
+        [ROOT / "bin" / "migrate", *arguments],
+        cwd="/",
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def name_of(url: str) -> str:
+    """Return the name of a database."""
+    name = make_url(url).database
+    assert name
+    return name
 
 
 MIGRATION = '''"""A migration of a test."""

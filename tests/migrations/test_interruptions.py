@@ -10,7 +10,19 @@ from sqlalchemy import func, select, text
 
 from domain.runtime.schema import SCHEMA_VERSION
 from migrations import locks
-from tests.migrations.databases import PLANTED, REVISIONS, command, connected, planted, read, upgrade
+from tests.migrations.databases import (
+    PLANTED,
+    REVISIONS,
+    catalogue,
+    command,
+    connected,
+    downgrade,
+    migrate,
+    planted,
+    read,
+    upgrade,
+)
+from tests.migrations.review import StoppedError, interrupted
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
@@ -173,6 +185,20 @@ def test_a_request_that_locks_the_same_two_tables_in_the_other_order_is_not_ende
     assert (process.returncode, errors, version(url)) == (0, "", "0008")
     validated = "SELECT convalidated FROM pg_constraint WHERE conname = 'fk_reservation_lines_item_id'"
     assert read(url, validated) == [(True,)]
+
+
+def test_a_way_back_that_was_interrupted_is_reported_and_is_ended_by_the_next_run(migrated: str) -> None:
+    downgrade(migrated, "0009")
+    with pytest.raises(StoppedError), interrupted(after=2):
+        downgrade(migrated, "0008")
+
+    forth = migrate(migrated)
+    repaired = migrate(migrated, "0008"), migrate(migrated)
+
+    assert (forth.returncode, forth.stdout) == (1, "")
+    assert forth.stderr.startswith(f"The schema is at {SCHEMA_VERSION}, but lacks calendar_occupancies, as after ")
+    assert [(run.returncode, run.stderr) for run in repaired] == [(0, "")] * 2
+    assert "calendar_occupancies" in {table for table, *_ in catalogue(migrated)["columns"]}
 
 
 def is_waiting_for_the_items(url: str) -> bool:

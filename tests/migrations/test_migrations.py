@@ -1,6 +1,5 @@
 """bin/migrate: to the schema that the code needs and back, one at a time, and to an empty one only on purpose."""
 
-import os
 import subprocess
 import time
 from collections.abc import Sequence
@@ -11,42 +10,26 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import Engine, create_engine, func, inspect, make_url, select, text
+from sqlalchemy import Engine, create_engine, func, inspect, select, text
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from domain import feed, idempotency, items, outbox, reservations  # noqa: F401 - they fill the metadata
 from domain.runtime.database import metadata
 from domain.runtime.schema import SCHEMA_VERSION
-from domain.runtime.settings import ROOT
 from migrations import locks
-from tests.migrations.databases import CATALOGUE, REVISIONS, SCRIPTS, driver
+from tests.migrations.databases import CATALOGUE, REVISIONS, SCRIPTS, driver, migrate, name_of
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.slow
-
-MIGRATE = ROOT / "bin" / "migrate"
 
 #: The tables of this release.
 OURS = {table.name for table in metadata.sorted_tables}
 
 
-def migrate(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "DATABASE_URL": url}
-    return subprocess.run(
-        [MIGRATE, *arguments], cwd="/", env=environment, capture_output=True, text=True, check=False, timeout=60
-    )
-
-
 def erase(url: str, revision: str = "base") -> subprocess.CompletedProcess[str]:
     """Go back to an empty database, on purpose."""
-    return migrate(url, revision, "--erase", _name(url))
-
-
-def _name(url: str) -> str:
-    name = make_url(url).database
-    assert name
-    return name
+    return migrate(url, revision, "--erase", name_of(url))
 
 
 def tables(url: str) -> set[str]:
@@ -71,7 +54,7 @@ def test_every_migration_can_be_taken_back_alone(migrated: str) -> None:
     assert (erase(migrated, "-1").stdout, tables(migrated)) == (erased, {"alembic_version"})
 
 
-def test_an_earlier_revision_can_be_gone_back_to_by_its_name(migrated: str) -> None:
+def test_an_earlier_revision_can_be_gone_back_to_by_itsname_of(migrated: str) -> None:
     back = migrate(migrated, REVISIONS[-1])
     again = migrate(migrated, REVISIONS[-1])
     forth = migrate(migrated, "+1")
@@ -101,19 +84,19 @@ def test_without_the_name_of_the_database_nothing_is_deleted(migrated: str, argu
     run = migrate(migrated, *arguments)
 
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("Nothing was changed. ") and f"the database {_name(migrated)!r}" in run.stderr
+    assert run.stderr.startswith("Nothing was changed. ") and f"the database {name_of(migrated)!r}" in run.stderr
     listed = [line.strip() for line in run.stderr.splitlines() if line.startswith("  ")]
-    assert listed == [f"{name}: {2 if name == 'items' else 0} rows" for name in sorted(OURS)]
-    assert run.stderr.endswith(f"To delete all of that: bin/migrate {arguments[0]} --erase {_name(migrated)}\n")
+    assert listed == ["items: 2 rows"]
+    assert run.stderr.endswith(f"To delete all of that: bin/migrate {arguments[0]} --erase {name_of(migrated)}\n")
     assert ("'holdfast'" in run.stderr) == ("holdfast" in arguments)
     assert tables(migrated) == OURS | {"alembic_version"}
     with create_engine(driver(migrated), poolclass=NullPool).connect() as connection:
         assert connection.execute(text("SELECT count(*) FROM items")).scalar_one() == 2
 
 
-@pytest.mark.parametrize("revision", ["head", "-1", SCHEMA_VERSION])
-def test_a_migration_that_deletes_nothing_does_not_take_the_name(migrated: str, revision: str) -> None:
-    run = migrate(migrated, revision, "--erase", _name(migrated))
+@pytest.mark.parametrize("revision", ["head", SCHEMA_VERSION])
+def test_a_migration_that_does_not_go_back_does_not_take_thename_of(migrated: str, revision: str) -> None:
+    run = migrate(migrated, revision, "--erase", name_of(migrated))
 
     assert (run.returncode, run.stdout) == (2, "")
     assert "--erase is only for" in run.stderr

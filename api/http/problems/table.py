@@ -67,10 +67,15 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         status=410,
         title="Position gone",
         detail=(
-            "Events after position {after} were deleted, as the feed keeps them for a limited time. The oldest one that"
-            " it has is at {oldest}. What lay between is missing; leave `after` out to continue with the oldest one."
+            "The feed does not have what followed position {after}: events are deleted after some time, and positions"
+            " begin anew when the feed is made anew or restored. The oldest event that it has is at {oldest}. Find out"
+            " elsewhere what you have missed, and leave `after` out to continue with the oldest one."
         ),
-        when="Events after the position that the request names are not in the feed any more (`FEED_RETENTION_DAYS`).",
+        when=(
+            "What followed the position that the request names is not in the feed: it was deleted"
+            " (`FEED_RETENTION_DAYS`), or no event has that position, as after the feed was made anew or restored from"
+            " a backup."
+        ),
         remedy=(
             "Find out elsewhere what you have missed, such as with `GET /reservations`. Then read from the oldest event"
             " on: without `after`, and without `Last-Event-ID`."

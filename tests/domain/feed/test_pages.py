@@ -132,11 +132,18 @@ def test_a_reader_that_has_seen_everything_continues_when_all_of_it_was_pruned(d
 
 
 @pytest.mark.parametrize("after", [11, 10**18])
-def test_a_position_that_no_event_has_yet_is_refused(db: Db, after: int) -> None:
-    appended(db, 10)
-
-    with pytest.raises(Invalid, match="the newest one has 10"):
+def test_a_reader_that_is_ahead_of_a_feed_that_was_made_anew_is_refused(db: Db, after: int) -> None:
+    with pytest.raises(PositionGone) as refused_by_empty:
         a_page(db, after=after)
+    appended(db, 10)
+    grown_old(db, up_to=6)
+    pruned(db)
+
+    for wanted in (EVERYTHING, Filter(type="booking.*"), Filter(aggregate_id=an_aggregate())):
+        with pytest.raises(PositionGone) as refused:
+            a_page(db, wanted, after=after)
+        assert (refused.value.after, refused.value.oldest) == (after, 7)
+    assert (refused_by_empty.value.after, refused_by_empty.value.oldest) == (after, 1)
 
 
 def test_a_page_ends_when_its_payloads_are_large(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from sqlalchemy import text
 
-from domain.runtime.schema import SCHEMA_VERSION, Schema, is_migrated, read_schema
+from domain.runtime.schema import SCHEMA_VERSION, Schema, is_migrated, missing, read_schema
 from tests.support.builders import Db
 
 
@@ -63,3 +63,11 @@ def test_a_database_that_does_not_say_whose_code_it_serves_serves_that_of_its_ve
         session.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
 
         assert is_migrated(session) is serves
+
+
+def test_missing_tables_and_columns_are_named(db: Db) -> None:
+    with db() as session:
+        assert missing(session) == []
+        session.execute(text("DROP TABLE feed_events"))
+        session.execute(text("ALTER TABLE items DROP COLUMN venue, DROP COLUMN capacity CASCADE, ADD COLUMN more int"))
+        assert missing(session) == ["feed_events", "items.capacity", "items.venue"]

@@ -149,6 +149,17 @@ def test_a_schema_that_does_not_serve_this_release_is_all_that_is_said(used: Db,
     assert line.endswith("Nothing else was checked.")
 
 
+def test_a_schema_that_lacks_a_table_is_all_that_is_said(used: Db) -> None:
+    execute(used, "ALTER TABLE calendar_occupancies RENAME TO gone")
+    try:
+        run = run_command("doctor")
+    finally:
+        execute(used, "ALTER TABLE gone RENAME TO calendar_occupancies")
+
+    assert run.returncode == 1
+    assert run.stdout == f"FAIL  {schema.TITLE}; 1 violation: calendar_occupancies. {schema.INCOMPLETE}\n"
+
+
 def test_an_empty_database_is_not_migrated(postgresql: PostgreSQL) -> None:
     run = run_command("doctor", DATABASE_URL=postgresql.create("bare"))
 
