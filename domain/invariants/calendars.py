@@ -146,8 +146,8 @@ INVARIANTS = (
     Invariant(
         "from now on, no more of a calendar is taken at any moment than its capacity",
         _above_capacity(),
-        "Cancel or move reservations of that time, which GET /reservations?sku=SKU&from=TIME&to=TIME lists, or give the"
-        " calendar more capacity by PATCH /items/SKU.",
+        "Cancel or move reservations of that time, or give the calendar more capacity by PATCH /items/SKU."
+        " GET /reservations?sku=SKU&ends_after=TIME&starts_before=TIME lists them.",
     ),
     Invariant(
         "every reservation that takes time of calendars occupies it, for each line, with its buffers and no more",

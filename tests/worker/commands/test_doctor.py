@@ -131,6 +131,15 @@ def test_the_first_few_violations_are_named_and_the_others_counted(db: Db) -> No
     assert line.endswith(" and 2 more")
 
 
+def test_a_sku_never_controls_the_terminal(db: Db) -> None:
+    an_item(db, sku="SKU\x1b[31m")
+    execute(db, "UPDATE items SET available_quantity = 0")
+
+    (line,) = failures(run_command("doctor").stdout)
+
+    assert line.endswith("; 1 violation: SKU [31m")
+
+
 @pytest.mark.parametrize(
     ("stored", "advice"), [("0001", "Run bin/migrate."), ("9999", "A newer release has migrated it: use bin/doctor of")]
 )
