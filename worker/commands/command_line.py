@@ -76,9 +76,11 @@ class Command(click.RichCommand):
 def _require_text(args: Sequence[str], ctx: click.Context) -> None:
     """Refuse an argument with bytes that are no UTF-8: neither PostgreSQL nor JSON has them."""
     for one in args:
-        written = one.encode(errors="surrogateescape").decode(errors="backslashreplace")
-        if written != one:
-            raise click.UsageError(f"The argument {written!r} is not text in UTF-8.", ctx)
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            written = repr(one.encode(errors="surrogateescape"))[1:]
+            raise click.UsageError(f"The argument {written} is not text in UTF-8.", ctx) from error
 
 
 def _title(title: str, formatter: click.RichHelpFormatter) -> Text:
