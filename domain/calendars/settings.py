@@ -1,4 +1,4 @@
-"""Calendars: items of which time is reserved. They are closed outside their opening hours."""
+"""The settings of calendars: creating a calendar, changing it, and refusing what lies outside its opening hours."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -41,8 +41,8 @@ def amend(
 ) -> Item:
     """Change the name or settings of a calendar. Raises UnknownItem, Invalid, CapacityInUse.
 
-    The reservations that it has keep their buffers, and their time outside new opening hours. With a capacity of 1, the
-    time that they take from now on becomes exclusive.
+    The reservations that it has keep their time, even outside new opening hours, and the buffers that they were made
+    with. If the capacity becomes 1, the time that they take from now on becomes exclusive.
     """
     name = changes.pop("name", None)
     columns = _columns(changes)
