@@ -5,16 +5,18 @@ Within a kind, the clients that wait for a thread take turns.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter as Occurrences
+from collections.abc import Callable, Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
 from api.fair_queue import FairQueue
+from api.rests import Rests
 from domain import outbox
 from domain.access import ANONYMOUS, Principal
 from domain.runtime import database
@@ -43,8 +45,8 @@ class Limits:
     for such rows.
 
     All requests of the kind together take no more than `processors` of the processor's time in the long run, if that is
-    given: after one that has computed for long, its thread is not used for a while. The threads of a process take turns
-    on one processor, so who reads without pause would slow all others down.
+    given: clients that have computed for long rest, and none has all threads at a time. The threads of a process take
+    turns on one processor, so who reads without pause would slow all others down.
     """
 
     threads: int
@@ -55,10 +57,6 @@ class Limits:
     lock_milliseconds: int = 2_000
     locked: "Limits | None" = None
     processors: float | None = None
-
-    def rest_seconds(self, computed_seconds: float) -> float:
-        """Return for how long a thread rests that has computed for so long."""
-        return 0.0 if self.processors is None else computed_seconds * max(0.0, self.threads / self.processors - 1)
 
 
 #: What a request for a row that stays locked may cost. It has threads of its own after a first try, which takes little
@@ -110,7 +108,10 @@ class Bulkhead:
         self.db: sessionmaker[Session] = database.sessions(self._engine)
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix=kind)
         self._free = limits.threads
-        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._running: Occurrences[Hashable] = Occurrences()
+        self._rests = Rests(limits.processors)
+        self._waiting: FairQueue[_Turn] = FairQueue()
+        self._rested: asyncio.TimerHandle | None = None
         self._for_locked = (
             Bulkhead(f"{kind}_locked", settings, limits.locked, committed=committed) if limits.locked else None
         )
@@ -128,13 +129,15 @@ class Bulkhead:
         return await self._for_locked.run(act, principal)
 
     async def _run(self, act: Callable[[Session], T], principal: Principal) -> T:
-        await self._get_thread(principal)
+        client = principal.client_id
+        await self._get_thread(client)
         loop = asyncio.get_running_loop()
         computed = _Computed()
         running = self._threads.submit(copy_context().run, self._transact, act, computed)
 
         def release() -> None:
-            loop.call_later(self._limits.rest_seconds(computed.seconds), self._free_thread)
+            self._rests.charge(client, computed.seconds)
+            self._give_back(client)
 
         # By the thread and not here: a request that its client has abandoned keeps the thread until it is done.
         running.add_done_callback(lambda _: loop.call_soon_threadsafe(release))
@@ -147,14 +150,14 @@ class Bulkhead:
         self._threads.shutdown()
         self._engine.dispose()
 
-    async def _get_thread(self, principal: Principal) -> None:
-        if self._free:
-            self._free -= 1
+    async def _get_thread(self, client: str) -> None:
+        if self._may_have_thread(client):
+            self._give_thread(client)
             return
-        turn = self._wait(principal)
+        turn = self._wait(client)
         try:
             async with asyncio.timeout(self._limits.wait_seconds):
-                await turn
+                await turn.comes
         except TimeoutError:
             self._give_up(turn)
             raise self._refuse() from None
@@ -162,30 +165,55 @@ class Bulkhead:
             self._give_up(turn)
             raise
 
-    def _wait(self, principal: Principal) -> asyncio.Future[None]:
-        """Return what is done when it is this request's turn to have a thread. Raises Busy if there is no place."""
+    def _may_have_thread(self, client: Hashable) -> bool:
+        if self._limits.processors is not None and self._running[client] and self._free == 1:
+            return False  # The last one is for others.
+        return self._free > 0 and not self._rests.seconds_of(client)
+
+    def _give_thread(self, client: Hashable) -> None:
+        self._free -= 1
+        self._running[client] += 1
+
+    def _give_back(self, client: str) -> None:
+        self._free += 1
+        self._running[client] -= 1
+        if not self._running[client]:
+            del self._running[client]
+        self._hand_out()
+
+    def _wait(self, client: str) -> "_Turn":
+        """Return a turn, which comes when there is a thread for it. Raises Busy if there is no place."""
         if len(self._waiting) >= self._limits.waiting:
-            refused = self._waiting.make_room_for(principal.client_id)
+            refused = self._waiting.make_room_for(client)
             if refused is None:
                 raise self._refuse()
-            if not refused.done():
-                refused.set_exception(self._refuse())
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.put(principal.client_id, turn)
+            if not refused.comes.done():
+                refused.comes.set_exception(self._refuse())
+        turn = _Turn(client, asyncio.get_running_loop().create_future())
+        self._waiting.put(client, turn)
+        self._hand_out()
         return turn
 
-    def _give_up(self, turn: asyncio.Future[None]) -> None:
-        if turn.done() and not turn.cancelled() and turn.exception() is None:
-            self._free_thread()  # the turn came in the moment in which it was given up
-        self._waiting.take_out(asyncio.Future.done)
+    def _give_up(self, turn: "_Turn") -> None:
+        comes = turn.comes
+        if comes.done() and not comes.cancelled() and comes.exception() is None:
+            self._give_back(turn.client)  # it came in the moment in which it was given up
+        self._waiting.take_out(lambda waiting: waiting.comes.done())
 
-    def _free_thread(self) -> None:
-        while self._waiting:
-            turn = self._waiting.pop()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._free += 1
+    def _hand_out(self) -> None:
+        """Give the threads that are free to those whose turn it is, now and when somebody has rested."""
+        while (client := self._next_client()) is not None:
+            turn = self._waiting.pop_of(client)
+            if not turn.comes.done():
+                self._give_thread(client)
+                turn.comes.set_result(None)
+        if self._rested:
+            self._rested.cancel()
+        rests = [rest for client in self._waiting.participants if (rest := self._rests.seconds_of(client))]
+        self._rested = asyncio.get_running_loop().call_later(min(rests), self._hand_out) if rests else None
+
+    def _next_client(self) -> Hashable | None:
+        return next(filter(self._may_have_thread, self._waiting.participants), None)
 
     def _refuse(self) -> Busy:
         """Count a request that is refused, and return what it is answered with."""
@@ -212,6 +240,13 @@ class ClientBulkhead:
     async def run(self, act: Callable[[Session], T]) -> T:
         """Do what `Bulkhead.run` does."""
         return await self.bulkhead.run(act, self.principal)
+
+
+class _Turn(NamedTuple):
+    """What a request of a client waits for."""
+
+    client: str
+    comes: asyncio.Future[None]
 
 
 class _Computed:

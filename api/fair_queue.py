@@ -1,7 +1,7 @@
 """A queue in which participants take turns."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from itertools import chain
 from typing import Generic, TypeVar
 
@@ -24,9 +24,9 @@ class FairQueue(Generic[T]):
         return self._size
 
     @property
-    def participants(self) -> int:
-        """How many participants have something in the queue."""
-        return len(self._queues)
+    def participants(self) -> Collection[Hashable]:
+        """Those that have something in the queue, in order of their turns."""
+        return self._queues.keys()
 
     def __iter__(self) -> Iterator[T]:
         return chain.from_iterable(self._queues.values())
@@ -43,11 +43,17 @@ class FairQueue(Generic[T]):
 
     def pop(self) -> T:
         """Take out the first item of the participant whose turn it is. Raises KeyError if the queue is empty."""
-        participant, queue = self._queues.popitem(last=False)
+        return self.pop_of(next(iter(self._queues), None))
+
+    def pop_of(self, participant: Hashable) -> T:
+        """Take out the first item of a participant, whose next turn comes after all others'. Raises KeyError."""
+        queue = self._queues[participant]
         item = queue.popleft()
         self._size -= 1
         if queue:
-            self._queues[participant] = queue
+            self._queues.move_to_end(participant)
+        else:
+            del self._queues[participant]
         return item
 
     def make_room_for(self, participant: Hashable) -> T | None:

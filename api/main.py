@@ -131,10 +131,11 @@ def load_app() -> "Exchanges":
     from api.hot_path import HotPath
     from api.http.edge.admission import Admission
     from api.http.edge.exchanges import Exchanges
+    from api.http.edge.large_bodies import LargeBodies
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        app = Exchanges(Admission(HotPath.of(create_app()), most_requests=MOST_REQUESTS))
+        app = Exchanges(Admission(LargeBodies(HotPath.of(create_app())), most_requests=MOST_REQUESTS))
     except ConfigurationError as error:
         code = startup.report(error)
         os.kill(os.getppid(), STOP_SERVER)

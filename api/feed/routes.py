@@ -11,6 +11,7 @@ from litestar.params import Parameter
 from sqlalchemy.orm import Session
 
 from api.bulkheads import ClientBulkhead
+from api.feed.reader import BATCH
 from api.feed.schemas import EventPage
 from api.feed.streams import MEDIA_TYPE, Streams
 from api.http.headers import header_of
@@ -60,12 +61,14 @@ async def list_events(
     """
     feed.require(routes)
     wanted, start = Filter(type=type, aggregate_id=reservation), _last_event_id(request) or after
+    is_stream = request.accept.best_match([JSON, MEDIA_TYPE]) == MEDIA_TYPE
+    most = min(limit, BATCH) if is_stream else limit
 
     def act(session: Session) -> Page:
-        return feed.read(session, wanted, after=_position(session, start), limit=limit)
+        return feed.read(session, wanted, after=_position(session, start), limit=most)
 
     page = await feed_pages.run(act)
-    if request.accept.best_match([JSON, MEDIA_TYPE]) == MEDIA_TYPE:
+    if is_stream:
         streams: Streams = request.app.state.streams
         return streams.open(feed_pages, wanted, page)
     return Response(EventPage.of(page), headers={"Cache-Control": "no-store", "Vary": "Accept"})

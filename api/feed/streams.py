@@ -150,10 +150,11 @@ class Stream:
 
     async def _follow(self, send: Send) -> None:
         await _send(send, b"retry: %d\n" % random.randint(*RETRY_MILLISECONDS), within=SEND_SECONDS)
-        events = self._first
+        events, self._first = self._first, ()
         while True:
             for part in _parts(events):
                 await _send(send, part, within=SEND_SECONDS)
+            events = ()  # so that they are not kept until there are others
             events = await self._reader.next(HEARTBEAT_SECONDS)
 
 

@@ -79,7 +79,7 @@ class Queue:
         """Wait for members, and return up to that many. Return none when the queue is closed and empty."""
         with self._changed:
             self._wait()
-            if self._urgent.participants > 1:
+            if len(self._urgent.participants) > 1:
                 self._shared_until = time.monotonic() + SHARED_SECONDS
             return self._pop(most, LARGEST_SHARE if time.monotonic() < self._shared_until else most)
 

@@ -121,17 +121,16 @@ def unary(method: str, of: type[M], act: Callable[[Call, M], bytes], group: Grou
     """Return the handler of a method that takes one message and answers with one."""
 
     def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        call = Call(context)
-        try:
-            answered = act(call, received(messages, context, of, group.receiving))
-        except (CancelledError, grpc.RpcError):
-            count(method, "CANCELLED")
-            return b""  # to nobody
-        # Every error is answered.
-        except Exception as error:
-            call.fail(method, error)
-        finally:
-            group.give_back(client_of(context.invocation_metadata()))
+        with group.place(context, client_of(context.invocation_metadata())):
+            call = Call(context)
+            try:
+                answered = act(call, received(messages, context, of, group.receiving))
+            except (CancelledError, grpc.RpcError):
+                count(method, "CANCELLED")
+                return b""  # to nobody
+            # Every error is answered.
+            except Exception as error:
+                call.fail(method, error)
         count(method, "OK")
         return answered
 
@@ -144,20 +143,20 @@ def streaming(method: str, of: type[M], act: Callable[[Call, M], Iterator[bytes]
     """Return the handler of a method that takes one message and answers with any number."""
 
     def answer(messages: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
-        call, code = Call(context), "CANCELLED"
-        try:
-            yield from act(call, received(messages, context, of, group.receiving))
-            code = "OK"
-        except grpc.RpcError:
-            return  # its client has gone
-        # Every error is answered.
-        except Exception as error:
-            code = ""
-            call.fail(method, error)
-        finally:
-            group.give_back(client_of(context.invocation_metadata()))
-            if code:
-                count(method, code)
+        with group.place(context, client_of(context.invocation_metadata())):
+            call, code = Call(context), "CANCELLED"
+            try:
+                yield from act(call, received(messages, context, of, group.receiving))
+                code = "OK"
+            except grpc.RpcError:
+                return  # its client has gone
+            # Every error is answered.
+            except Exception as error:
+                code = ""
+                call.fail(method, error)
+            finally:
+                if code:
+                    count(method, code)
 
     return grpc.stream_stream_rpc_method_handler(on(group.threads, answer))
 

@@ -2,7 +2,11 @@
 
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import grpc
 
 from api.grpc.time_limits import TimeLimit
 
@@ -10,16 +14,21 @@ from api.grpc.time_limits import TimeLimit
 class Group:
     """Methods that share places for `most` calls at a time, of which one client has at most `share`.
 
-    Each call that has a place has a thread. `receiving` limits the time in which a call's message must come.
+    Each call that has a place has a thread. `receiving` limits the time in which a call's message must come. In a group
+    that `makes_room`, a call that finds no place ends the oldest call of the client that has the most, if that client
+    would still have as many as its own.
     """
 
-    def __init__(self, name: str, *, most: int, share: int, receiving: TimeLimit) -> None:
+    def __init__(self, name: str, *, most: int, share: int, receiving: TimeLimit, makes_room: bool = False) -> None:
         self.threads = ThreadPoolExecutor(most, thread_name_prefix=name)
         self.receiving = receiving
         self._share = share
+        self._makes_room = makes_room
         self._lock = threading.Lock()
         self._free = most
         self._taken: Counter[str] = Counter()
+        #: The calls that have begun, and their clients, the oldest first.
+        self._begun: dict[grpc.ServicerContext, str] = {}
 
     def is_used(self) -> bool:
         """Return whether a call has a place."""
@@ -28,16 +37,43 @@ class Group:
     def take(self, client: str) -> bool:
         """Take a place for a call of this client. Return whether there was one."""
         with self._lock:
-            if not self._free or self._taken[client] >= self._share:
+            if self._taken[client] >= self._share:
+                return False
+            ended = None if self._free else self._end_one_for(client)
+            if not self._free:
                 return False
             self._free -= 1
             self._taken[client] += 1
-            return True
+        if ended:
+            ended.cancel()
+        return True
 
-    def give_back(self, client: str) -> None:
-        """Give back the place that was taken for a call of this client."""
+    @contextmanager
+    def place(self, context: grpc.ServicerContext, client: str) -> Iterator[None]:
+        """Give back the place that was taken for a call of this client, after the block."""
         with self._lock:
-            self._free += 1
-            self._taken[client] -= 1
-            if not self._taken[client]:
-                del self._taken[client]
+            self._begun[context] = client
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._give_back(context)
+
+    def _end_one_for(self, client: str) -> grpc.ServicerContext | None:
+        """Give back the place of a call that makes room for one of this client. Return the call."""
+        largest, most = self._taken.most_common(1)[0]
+        if not self._makes_room or most <= self._taken[client] + 1:
+            return None
+        oldest = next((context for context, of in self._begun.items() if of == largest), None)
+        if oldest:
+            self._give_back(oldest)
+        return oldest
+
+    def _give_back(self, context: grpc.ServicerContext) -> None:
+        client = self._begun.pop(context, None)
+        if client is None:
+            return  # It has made room for another one.
+        self._free += 1
+        self._taken[client] -= 1
+        if not self._taken[client]:
+            del self._taken[client]

@@ -1,7 +1,8 @@
 """Query: the reservations of a window of time, as a stream that goes as fast as its client reads."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -13,7 +14,7 @@ from api.grpc.time_limits import TimeLimit
 from domain.reservations import Filter, Window
 from domain.reservations.streaming import BEGINNING, Found, stream
 from domain.runtime import database
-from domain.runtime.errors import Invalid
+from domain.runtime.errors import DatabaseUnavailable, Invalid
 from domain.runtime.settings import Settings
 
 #: The streams at a time, each with a thread and a connection.
@@ -30,8 +31,9 @@ MOST_REST_SECONDS = 0.5
 #: they would be slower with each second. The stream continues in another one, after the last reservation that was read.
 SNAPSHOT_SECONDS = 2.0
 
-#: A part is read within this time, or something is wrong.
-STATEMENT_SECONDS = 10
+#: A part is read within this time, or PostgreSQL ends the reading. If it does not answer at all, the stream ends a
+#: little later.
+STATEMENT_SECONDS, READ_SECONDS = 5, 6.0
 
 _SECOND = 1_000_000
 
@@ -41,7 +43,8 @@ class Query:
 
     def __init__(self, settings: Settings, are_others_served: Callable[[], bool]) -> None:
         self._are_others_served = are_others_served
-        self._reading = TimeLimit(PART_SECONDS)
+        self._sending = TimeLimit(PART_SECONDS)
+        self._threads = ThreadPoolExecutor(STREAMS, thread_name_prefix="query")
         self._engine = database.connect(
             settings,
             connections=STREAMS,
@@ -53,22 +56,38 @@ class Query:
 
     def start(self) -> None:
         """Begin to look for clients that read too slowly."""
-        self._reading.start()
+        self._sending.start()
 
     def close(self) -> None:
         """Close the connections. The streams have ended."""
-        self._reading.close()
+        self._sending.close()
+        self._threads.shutdown(wait=False)
         self._engine.dispose()
 
     def stream(self, call: Call, request: proto.QueryRequest) -> Iterator[bytes]:
-        """Yield the reservations that overlap a window of time, as messages."""
-        for part in parts(self._db, *wanted_of(request)):
-            began = time.monotonic()
-            with self._reading.step(call.context):
-                yield from map(_message, part)
-            # The threads of a process take turns on one processor, so a stream would slow all other calls down.
-            if self._are_others_served():
-                time.sleep(min(time.monotonic() - began, MOST_REST_SECONDS))
+        """Yield the reservations that overlap a window of time, as messages. Raises DatabaseUnavailable."""
+        reading = parts(self._db, *wanted_of(request))
+        try:
+            while part := self._next(reading):
+                began = time.monotonic()
+                with self._sending.step(call.context):
+                    yield from map(_message, part)
+                if len(part) < PART:
+                    break  # It was the last one.
+                # The threads of a process take turns on one processor, so a stream would slow all other calls down.
+                if self._are_others_served():
+                    time.sleep(min(time.monotonic() - began, MOST_REST_SECONDS))
+        finally:
+            self._threads.submit(reading.close)
+
+    def _next(self, reading: Generator[Sequence[Found]]) -> Sequence[Found]:
+        """Return the next part, or none after the last one. A thread of its own waits for a database that hangs."""
+        found = self._threads.submit(next, reading, ())
+        try:
+            return found.result(READ_SECONDS)
+        except TimeoutError:
+            found.cancel()
+            raise DatabaseUnavailable from None
 
 
 def wanted_of(request: proto.QueryRequest) -> tuple[Filter, Window]:
@@ -86,7 +105,7 @@ def wanted_of(request: proto.QueryRequest) -> tuple[Filter, Window]:
     return wanted, Window(ends_after=start, starts_before=end)
 
 
-def parts(db: sessionmaker[Session], wanted: Filter, window: Window) -> Iterator[Sequence[Found]]:
+def parts(db: sessionmaker[Session], wanted: Filter, window: Window) -> Generator[Sequence[Found]]:
     """Yield the reservations of a window part by part, from one short transaction after the other."""
     place = BEGINNING
     has_more = True

@@ -23,10 +23,8 @@ def reflecting(services: Sequence[str], group: Group) -> "Handler":
     def answer(
         messages: Iterator[ServerReflectionRequest], context: grpc.ServicerContext
     ) -> Iterator[ServerReflectionResponse]:
-        try:
+        with group.place(context, client_of(context.invocation_metadata())):
             yield from servicer.ServerReflectionInfo(_in_time(messages, context, group), context)
-        finally:
-            group.give_back(client_of(context.invocation_metadata()))
 
     return grpc.stream_stream_rpc_method_handler(
         on(group.threads, answer),

@@ -101,7 +101,9 @@ class Server:
             "get": unary("get", proto.GetRequest, one.get, group),
         }
         methods.add(SERVICE, group, handlers)
-        streams = Group("streams", most=STREAMS, share=MOST_STREAMS_OF_CLIENT, receiving=self._receiving)
+        streams = Group(
+            "streams", most=STREAMS, share=MOST_STREAMS_OF_CLIENT, receiving=self._receiving, makes_room=True
+        )
         methods.add(SERVICE, streams, {"Query": streaming("Query", proto.QueryRequest, self._query.stream, streams)})
 
     def _add_health(self, methods: Methods) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from domain.calendars.free_time import Step, free_starts, steps
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked, zone
-from domain.calendars.timelines import read_packed, timeline_of
+from domain.calendars.timelines import PACKED, read_packed, timeline_of
 from domain.items import Item, Kind, named
 from domain.runtime.database import read_by_index
 from domain.runtime.errors import Invalid
@@ -21,6 +21,9 @@ MAX_WINDOW = timedelta(days=93)
 
 #: Of several calendars together: a hundred for a week, or 24 for a month.
 MAX_TOTAL = 8 * MAX_WINDOW
+
+#: So many different times may be taken in the window, of all calendars together: an answer of 4 MB follows from them.
+MAX_TAKEN = 20_000
 
 #: So many starts are tried at most, of all calendars together: each five minutes of a month.
 MAX_STARTS = 10_000
@@ -77,7 +80,12 @@ def snapshot(session: Session, names: Sequence[int | str], window: Period, wante
     items = named(session, names)
     _require_calendars(items)
     _require_limits(len(items), window, wanted)
-    return Snapshot(items, window, read_packed(session, {item.id: blocked(item, window) for item in items}))
+    packed = read_packed(session, {item.id: blocked(item, window) for item in items})
+    if sum(map(len, packed.values())) > MAX_TAKEN * PACKED.size:
+        raise Invalid(
+            "end", f"more than {MAX_TAKEN} times are taken until then; ask for a shorter time or fewer calendars"
+        )
+    return Snapshot(items, window, packed)
 
 
 def _require_calendars(items: Sequence[Item]) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead, Limits
+from api.rests import ALLOWANCE_SECONDS, Rests
 from domain import items, outbox
 from domain.access import Principal
 from domain.runtime.database import trouble
@@ -150,6 +152,62 @@ def test_clients_take_turns(opened: Open) -> None:
 
     run(test)
     assert order == ["greedy", "modest", "greedy", "modest", *["greedy"] * 48]
+
+
+GREEDY, MODEST = Principal("greedy"), Principal("modest")
+
+
+def compute(_: Session) -> str:
+    began = time.thread_time()
+    while time.thread_time() - began < 0.05:
+        pass
+    return "computed"
+
+
+def test_a_client_that_computes_for_long_rests_and_no_other_waits_for_it(opened: Open) -> None:
+    bulkhead = opened(threads=2, wait_seconds=0.3, processors=0.001)
+
+    async def test() -> None:
+        assert await bulkhead.run(compute, GREEDY) == "computed"
+        with pytest.raises(Busy):
+            await bulkhead.run(compute, GREEDY)
+        assert await bulkhead.run(quick, MODEST) == 1
+
+    run(test)
+
+
+def test_a_client_that_has_rested_gets_the_thread_that_it_waits_for(opened: Open) -> None:
+    bulkhead = opened(threads=1, wait_seconds=50, processors=0.1)
+
+    async def test() -> None:
+        began = time.monotonic()
+        assert await asyncio.gather(*(bulkhead.run(compute, GREEDY) for _ in range(3))) == ["computed"] * 3
+        assert time.monotonic() - began > 0.5
+
+    run(test)
+
+
+def test_the_more_clients_compute_for_long_the_longer_each_of_them_rests() -> None:
+    rests = Rests(processors=0.5)
+
+    for client in "ab":
+        rests.charge(client, 10)
+
+    assert [round(rests.seconds_of(client) + ALLOWANCE_SECONDS) for client in "abc"] == [10, 30, 0]
+
+
+def test_no_client_has_all_threads_that_compute(opened: Open) -> None:
+    bulkhead, slow = opened(threads=2, processors=1), Slow()
+
+    async def test() -> None:
+        running = [asyncio.create_task(bulkhead.run(slow, GREEDY)) for _ in range(3)]
+        await until("one thread is taken", lambda: slow.running == 1)
+        assert await bulkhead.run(quick, MODEST) == 1
+        assert slow.running == 1
+        slow.end()
+        assert await asyncio.gather(*running) == ["slow"] * 3
+
+    run(test)
 
 
 def test_in_a_full_queue_the_client_that_has_the_most_there_is_busy(opened: Open) -> None:

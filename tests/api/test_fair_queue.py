@@ -9,7 +9,7 @@ PARTICIPANTS = st.sampled_from(["a", "b", "c"])
 
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.sampled_from(["put", "put_first", "make_room_for"]), PARTICIPANTS),
+        st.tuples(st.sampled_from(["put", "put_first", "pop_of", "make_room_for"]), PARTICIPANTS),
         st.tuples(st.sampled_from(["pop", "take_out"]), st.just("")),
     ),
     max_size=60,
@@ -28,10 +28,9 @@ def test_whatever_is_done_each_participant_has_its_items_in_order_and_its_turn(s
             if participant not in of:
                 model.append((participant, []))
             dict(model)[participant].insert(len(of.get(participant, [])) if step == "put" else 0, number)
-        elif step == "pop" and model:
-            whose, items = model.pop(0)
-            assert queue.pop() == items.pop(0)
-            model.append((whose, items))
+        elif step in ("pop", "pop_of") and (whose := participant or next(iter(of), "")) in of:
+            assert (queue.pop() if step == "pop" else queue.pop_of(whose)) == of[whose].pop(0)
+            model = [*(one for one in model if one[0] != whose), (whose, of[whose])]
         elif step == "make_room_for" and model:
             most = max(len(items) for _, items in model)
             room = queue.make_room_for(participant)
@@ -44,4 +43,5 @@ def test_whatever_is_done_each_participant_has_its_items_in_order_and_its_turn(s
             model = [(whose, [item for item in items if item % 3]) for whose, items in model]
         model = [(whose, items) for whose, items in model if items]
         assert list(queue) == [item for _, items in model for item in items]
+        assert list(queue.participants) == [whose for whose, _ in model]
         assert len(queue) == sum(len(items) for _, items in model)

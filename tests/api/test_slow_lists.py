@@ -60,8 +60,11 @@ def test_six_slow_lists_delay_neither_changes_nor_probes(served: Served, db: Db)
     def change(hold: object, to: str) -> httpx.Response:
         return client.post(f"/reservations/{hold}/{to}")
 
+    def listed(sender: str) -> httpx.Response:
+        return client.get("/reservations", headers={"X-Client-Id": sender})
+
     with ThreadPoolExecutor(6) as threads:
-        with hanging_lists(db, lambda: [threads.submit(client.get, "/reservations") for _ in range(6)]) as lists:
+        with hanging_lists(db, lambda: [threads.submit(listed, sender) for sender in "aabbcc"]) as lists:
             changed = [change(hold, "confirm").status_code for hold in holds[:10]]
             changed += [change(hold, "cancel").status_code for hold in holds]
             probed = [client.get(path).status_code for path in ("/health/live", "/health/ready", "/metrics")]

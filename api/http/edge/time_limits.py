@@ -1,6 +1,7 @@
 """Time limits for many requests at once, with one timer: a timer for each would cost more than reading a body."""
 
 import asyncio
+from math import inf
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ LOOK_SECONDS = 0.25
 class TimeLimits:
     """The blocks of code that run within a time limit of `seconds`, the oldest first, and at most `most` of them."""
 
-    def __init__(self, *, seconds: float, most: int) -> None:
+    def __init__(self, *, seconds: float, most: float = inf) -> None:
         self._seconds = seconds
         self._most = most
         self._running: dict[TimeLimit, None] = {}
@@ -24,10 +25,16 @@ class TimeLimits:
     def add(self, limit: "TimeLimit") -> None:
         self._running[limit] = None
         if len(self._running) > self._most:
-            next(iter(self._running)).expire()
+            self.end_oldest()
         if not self._is_looking:
             self._is_looking = True
             self._look_later()
+
+    def end_oldest(self) -> None:
+        """End the block that began first, if there is one."""
+        for oldest in self._running:
+            oldest.expire()
+            break
 
     def discard(self, limit: "TimeLimit") -> None:
         self._running.pop(limit, None)

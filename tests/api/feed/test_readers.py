@@ -1,6 +1,7 @@
 """Readers of streams that are slow, idle, too many, or there while the database is not: none disturbs another."""
 
 import asyncio
+import gc
 import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
@@ -11,10 +12,10 @@ from sqlalchemy import text
 from api.bulkheads import Bulkhead, ClientBulkhead, Limits
 from api.feed import streams as module
 from api.feed.streams import HEARTBEAT, Streams
-from api.feed.tail import Tail
+from api.feed.tail import StreamedEvent, Tail
 from domain import feed
 from domain.access import ANONYMOUS, Principal
-from domain.feed import Filter, Page
+from domain.feed import FeedEvent, Filter, Page
 from domain.runtime.errors import Busy
 from domain.runtime.settings import Settings
 from tests.domain.feed.test_prune import pruned
@@ -114,6 +115,21 @@ def test_an_idle_stream_gets_heartbeats_that_are_no_events(
 
     run(test)
     assert b"\n\n" not in client.received.partition(b"id:")[0]
+
+
+def test_a_stream_that_waits_keeps_no_events(environment: Environment, db: Db) -> None:
+    appended(db, 50)
+    client = Client()
+
+    async def test() -> None:
+        stream = await environment.open(client)
+        await until("the events have arrived", lambda: len(client.positions) == 50)
+        kept = [one for one in gc.get_objects() if isinstance(one, StreamedEvent | FeedEvent)]
+        assert len(kept) < 50
+        client.gone.set()
+        await stream
+
+    run(test)
 
 
 def test_a_reader_that_takes_nothing_is_cut_off_and_delays_no_other(

@@ -1,5 +1,7 @@
 """Query: the reservations that overlap a window of time, in order of their starts."""
 
+import os
+import signal
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +18,7 @@ from domain.reservations.streaming import stream
 from tests.api.grpc.requests import NOON, Moment, hour, refused, reserving
 from tests.support.builders import Db, a_calendar, a_hold, an_item, let_lapse, the
 from tests.support.grpc_process import ServedGrpc
+from tests.support.waiting import wait_until_blocked
 
 
 def reserved(service: ReservationServiceStub, *request: Moment, **fields: Any) -> proto.Reservation:
@@ -107,18 +110,18 @@ def test_they_are_found_by_status_and_unknown_means_every_status(service: Reserv
     assert by_status["UNKNOWN"] == [one.id for one in (*made, lapsed)]
 
 
-def many(db: Db, count: int) -> None:
+def many(db: Db, count: int, note: str | None = None) -> None:
     """Insert that many reservations of one calendar. Some of them start at the same time."""
     item = a_calendar(db, capacity=10, sku="hall")
     with db.begin() as session:
         session.execute(
             text("""
-                INSERT INTO reservations (id, item_id, quantity, status, guest_id, starts_at, ends_at)
-                SELECT gen_random_uuid(), :item, 1, 'CONFIRMED', 'guest-' || n % 100,
+                INSERT INTO reservations (id, item_id, quantity, status, guest_id, note, starts_at, ends_at)
+                SELECT gen_random_uuid(), :item, 1, 'CONFIRMED', 'guest-' || n % 100, :note,
                     :start + n / 3 * interval '1 minute', :start + (n / 3 + 5) * interval '1 minute'
                 FROM generate_series(1, :count) AS n
             """),
-            {"item": item.id, "start": NOON, "count": count},
+            {"item": item.id, "start": NOON, "count": count, "note": note},
         )
 
 
@@ -175,6 +178,40 @@ def test_one_client_does_not_get_all_streams(served_grpc: ServedGrpc, db: Db) ->
     assert answers.count(None) == query.STREAMS // 2
     assert {code for code in answers if code} == {grpc.StatusCode.UNAVAILABLE}
     assert other.resource_id == "hall"
+
+
+def test_two_clients_that_read_nothing_make_room_for_a_third(served_grpc: ServedGrpc, db: Db) -> None:
+    many(db, 20_000, note="x" * 2_000)
+    with served_grpc.calling() as service:
+        greedy = [
+            service.Query(proto.QueryRequest(), metadata=[("x-client-id", f"greedy-{number % 2}")])
+            for number in range(query.STREAMS)
+        ]
+        assert {_first(stream) for stream in greedy} == {None}
+        of_others = [
+            service.Query(proto.QueryRequest(), metadata=[("x-client-id", f"other-{number}")]) for number in range(4)
+        ]
+        began = [_first(stream) for stream in of_others]
+        for stream in (*greedy, *of_others):
+            stream.cancel()
+
+    assert began == [None] * 4
+
+
+def test_a_stream_ends_if_the_database_hangs(served_grpc: ServedGrpc, service: ReservationServiceStub, db: Db) -> None:
+    reserved(service)
+    with db() as session:
+        session.execute(text("LOCK TABLE reservations IN ACCESS EXCLUSIVE MODE"))
+        stream = service.Query(proto.QueryRequest())
+        wait_until_blocked(db)
+        others = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        (hanging,) = session.execute(text(others)).scalars().all()
+        os.kill(hanging, signal.SIGSTOP)
+    try:
+        assert _first(stream) is grpc.StatusCode.UNAVAILABLE
+        assert len(found(service)) == 1
+    finally:
+        os.kill(hanging, signal.SIGCONT)
 
 
 def _first(stream: object) -> grpc.StatusCode | None:

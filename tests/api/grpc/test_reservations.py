@@ -13,6 +13,7 @@ from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.proto.reservation_pb2_grpc import ReservationServiceStub
 from domain import items
 from domain.outbox.table import outbox
+from domain.reservations.lifecycle import TRANSITIONS, Status
 from domain.reservations.table import history
 from domain.runtime.settings import Settings
 from tests.api.grpc.requests import UNKNOWN_ID, Moment, a_reservation, hour, refused, reserving
@@ -20,6 +21,7 @@ from tests.support.builders import Db, a_calendar, a_hold, an_item, let_lapse, t
 from tests.support.grpc_process import serving_grpc
 
 FAILED, NOT_FOUND = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND
+NAME = proto.ReservationStatus.Name
 FIRST = [proto.PENDING, proto.CONFIRMED, proto.BLOCKED]
 
 
@@ -174,6 +176,21 @@ def test_an_update_sets_the_note_and_the_status_in_one_change(service: Reservati
             "booking.confirmed",
             "booking.changed",
         ]
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [(first, then) for first in FIRST for then in sorted(TRANSITIONS[Status[NAME(first)]] - {Status.EXPIRED})],
+    ids=str,
+)
+def test_an_update_sets_a_note_with_whatever_status_the_lifecycle_allows(
+    service: ReservationServiceStub, first: proto.ReservationStatus, then: Status
+) -> None:
+    made = reserved(service, status=first)
+
+    updated = service.update(proto.UpdateRequest(id=made.id, status=then.value, note="So it ended")).reservation
+
+    assert (updated.note, NAME(updated.status)) == ("So it ended", then)
 
 
 def test_an_update_to_what_is_so_already_changes_nothing(service: ReservationServiceStub, db: Db) -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from domain import calendars, reservations
+from domain.calendars import availability as module
 from domain.calendars.availability import MAX_STARTS, MAX_WINDOW, MINUTE, Availability, Starts, snapshot
 from domain.calendars.free_time import Step
 from domain.calendars.periods import Period
@@ -203,6 +204,20 @@ def test_what_would_be_too_much_is_refused(db: Db, window: Period, wanted: Start
         of_the_day(db, room, window=window, wanted=wanted)
 
     assert refused.value.field == field
+
+
+def test_an_answer_from_too_many_times_is_refused(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_TAKEN", 2)
+    room, other = a_calendar(db, capacity=3), a_calendar(db)
+    for start in (1, 1, 3):
+        a_time_hold(db, room, hours(start, start + 1))
+
+    (shown,) = of_the_day(db, room)
+    assert [step.free for step in shown.steps] == [3, 1, 3, 2, 3]
+    a_time_hold(db, other, hours(5, 6))
+    with pytest.raises(Invalid, match="more than 2 times are taken until then") as refused:
+        of_the_day(db, room, other)
+    assert refused.value.field == "end"
 
 
 def test_a_quarter_can_be_looked_at_and_each_of_ten_thousand_starts(db: Db) -> None:

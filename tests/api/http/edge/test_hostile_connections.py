@@ -6,16 +6,18 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import psutil
 import pytest
+from sqlalchemy import text
 
+from api.http.edge.large_bodies import CUT_OFF, MOST_UNSENT_BYTES
 from api.http.limits import BODY_SECONDS
 from api.main import STOP_SECONDS
 from domain.runtime.settings import Settings
 from tests.support.api_process import Served, serving
-from tests.support.builders import Db, an_item
+from tests.support.builders import FRIDAY, Db, a_calendar, an_item
 from tests.support.callers import Callers, getting, request, reserving
 from tests.support.crowds import BODY, CHUNKS, HEAD, NOTHING, Crowd, send_slowly
 from tests.support.waiting import wait_until
@@ -197,3 +199,50 @@ def test_an_api_with_unfinished_uploads_stops_by_itself(settings: Settings) -> N
     # By then it would have been killed.
     assert took < STOP_SECONDS
     assert "Traceback" not in log
+
+
+#: So many taken times make an answer of some 3 MB.
+TAKEN = """
+    INSERT INTO calendar_occupancies
+        (reservation_id, position, item_id, units, blocked_from, blocked_until, is_exclusive)
+    SELECT gen_random_uuid(), 1, :item_id, 1, start, start + interval '4 minutes', true
+    FROM generate_series(CAST(:start AS timestamptz), :start + interval '60 days', interval '5 minutes') AS start
+"""
+
+#: With these, the systems at both ends keep as little of an answer as on a real network.
+SEGMENT_BYTES, RECEIVED_BYTES = 536, 4_096
+
+#: What the API may need for the answers that it sends, and for those that are made meanwhile.
+MOST_UNREAD_BYTES = MOST_UNSENT_BYTES + 90_000_000
+
+
+def test_large_answers_that_nobody_reads_take_a_limited_part_of_the_memory(hardy: Served, db: Db) -> None:
+    room, item = a_calendar(db), an_item(db, quantity=100_000)
+    with db.begin() as session:
+        session.execute(text("SET LOCAL session_replication_role = replica"))
+        session.execute(text(TAKEN), {"item_id": room.id, "start": FRIDAY})
+    path = f"/items/by-id/{room.id}/availability?from=2030-05-03T00:00:00Z&to=2030-07-01T00:00:00Z"
+    size = len(hardy.client.get(path).content)
+    before, cut_off = memory(hardy), cut_offs(hardy)
+
+    with ExitStack() as stack, Callers(hardy.port, [reserving(item.id)], rest_seconds=0.05) as others:
+        for number in range(50):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, SEGMENT_BYTES)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVED_BYTES)
+            connection.connect(("127.0.0.1", hardy.port))
+            connection.sendall(request("GET", path, X_Client_Id=f"client-{number}"))
+            others.wait_for(1, 201)
+        wait_until("some are cut off", lambda: cut_offs(hardy) > cut_off)
+        grown = memory(hardy) - before
+        assert hardy.client.get(path).num_bytes_downloaded == size
+    print(f"{grown / 1e6:.0f} MB, {50 * size / 1e6:.0f} MB unread")
+
+    assert {answer.status for answer in others.answers} == {201}
+    assert grown < MOST_UNREAD_BYTES < 50 * size
+    assert hardy.faults() == []
+
+
+def cut_offs(served: Served) -> float:
+    lines = served.client.get("/metrics").text.splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{CUT_OFF._name}_total "))
