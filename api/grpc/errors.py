@@ -5,7 +5,6 @@ with the facts, and what `google/rpc/error_details.proto` has for errors of that
 """
 
 import json
-import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.waits import wait_seconds
 from domain.runtime import errors
 from domain.runtime.database import trouble
 from domain.runtime.errors import (
@@ -40,10 +40,6 @@ from domain.runtime.schema import lacks_schema
 
 #: The domain of the reasons in ErrorInfo.
 DOMAIN = "holdfast"
-
-#: The longest wait, as a multiple of the shortest. Clients that are refused at the same moment have different waits, or
-#: all of them would come again at the same moment.
-LONGEST_WAIT = 3
 
 #: A refusal shows so many of what is in the way, or of the days with their hours. Details are sent as headers, of which
 #: many clients take 8 kB at most.
@@ -143,7 +139,7 @@ def status_of(error: Exception) -> grpc.Status:
     if not isinstance(error, HoldfastError):
         log.error("call.failed", exc_info=error)
         return _status(Status(code=BUG.code, message=BUG.text))
-    return _status(message_of(error))
+    return _status(description_of(error))
 
 
 def _status(message: Status) -> grpc.Status:
@@ -159,7 +155,7 @@ def _of_database(error: SQLAlchemyError) -> Exception:
     return trouble(error) or error
 
 
-def message_of(error: HoldfastError) -> Status:
+def description_of(error: HoldfastError) -> Status:
     """Return the message that describes an error of the domain."""
     kind = OF_ERRORS[type(error)]
     text = kind.text.format(**{name: _plain(value) for name, value in vars(error).items()})
@@ -235,8 +231,3 @@ _VALUES = (str, int, datetime)
 
 def _plain(value: object) -> str:
     return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
-
-
-def wait_seconds(error: Unavailable) -> int:
-    """Return after how many seconds a client may send its call again."""
-    return random.randint(error.retry_after_seconds, LONGEST_WAIT * error.retry_after_seconds)

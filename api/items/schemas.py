@@ -60,14 +60,8 @@ class NewItem(msgspec.Struct, forbid_unknown_fields=True):
             raise Invalid("available_quantity", "a calendar has a capacity instead")
         if self.capacity is None or self.time_zone is None:
             raise Invalid("capacity" if self.capacity is None else "time_zone", "a calendar needs it")
-        return calendars.Settings(
-            capacity=self.capacity,
-            time_zone=self.time_zone,
-            buffer_before_seconds=self.buffer_before_seconds or 0,
-            buffer_after_seconds=self.buffer_after_seconds or 0,
-            opening_hours=self.opening_hours,
-            venue=self.venue,
-        )
+        given = {name: getattr(self, name) for name in CALENDAR_FIELDS}
+        return calendars.Settings(**{name: value for name, value in given.items() if value is not None})
 
 
 #: The fields that only calendars have.

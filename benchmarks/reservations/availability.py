@@ -14,8 +14,7 @@ from benchmarks.environment import Environment
 from benchmarks.measure import Measure, median
 from benchmarks.reservations.calendars import FEW, FIRST, HOUR, MANY, TAKEN_FROM, add_calendars, take
 from domain import items
-from domain.calendars import Period
-from domain.calendars.availability import availability as availability_of
+from domain.calendars import Period, snapshot
 from domain.items import Item
 from domain.runtime import database
 from domain.runtime.settings import Settings
@@ -62,7 +61,7 @@ def _medians(session: Session, dice: Random) -> tuple[float, float, float]:
 
 
 def _read(session: Session, calendar: Item, month: Period) -> None:
-    (found,) = availability_of(session, [calendar], month)
+    (found,) = snapshot(session, [calendar.id], month).availability()
     assert found.steps[0].start == month.start and found.steps[-1].end == month.end
 
 

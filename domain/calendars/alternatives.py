@@ -13,7 +13,7 @@ from domain.calendars.rules import zone
 from domain.calendars.zones import moved_by_days
 from domain.items import Item
 
-#: Alternatives are looked for so long before and after the period: beyond that, a client has another plan.
+#: How long before and after the wanted period alternatives are looked for. One that is further away helps few clients.
 SEARCH = timedelta(days=14)
 
 #: What lasts longer than this is a stay, or a whole day. It is moved by whole days, so that it still begins and ends at

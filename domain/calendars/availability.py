@@ -71,24 +71,13 @@ class Snapshot:
         return [_availability(item, self.window, self.packed[item.id], wanted) for item in self.items]
 
 
-def availability(
-    session: Session, items: Sequence[Item], window: Period, wanted: Starts | None = None
-) -> list[Availability]:
-    """Return what is free of each of these calendars within the window. Raises Invalid."""
-    read_by_index(session)
-    return _read(session, items, window, wanted).availability(wanted)
-
-
 def snapshot(session: Session, names: Sequence[int | str], window: Period, wanted: Starts | None = None) -> Snapshot:
     """Read all that the availability of the calendars of these names, ids or skus, follows from.
 
     Raises UnknownItem, and Invalid if the window, or what is wanted of it, is too much.
     """
     read_by_index(session)
-    return _read(session, named(session, names), window, wanted)
-
-
-def _read(session: Session, items: Sequence[Item], window: Period, wanted: Starts | None) -> Snapshot:
+    items = named(session, names)
     _require_calendars(items)
     _require_limits(len(items), window, wanted)
     packed = read_packed(session, {item.id: blocked(item, window) for item in items})

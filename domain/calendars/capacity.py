@@ -11,8 +11,6 @@ from datetime import datetime
 from itertools import accumulate
 from typing import NamedTuple, Self
 
-from domain.calendars.periods import Period
-
 
 class Occupied(NamedTuple):
     """Units of a calendar that nobody else can use from `start` until just before `end`, buffers included."""
@@ -20,11 +18,6 @@ class Occupied(NamedTuple):
     start: datetime
     end: datetime
     units: int
-
-
-def greatest_use(period: Period, occupied: Iterable[Occupied]) -> int:
-    """Return the most units that are in use at one moment of the period."""
-    return Timeline(occupied).greatest_use(period.start, period.end)
 
 
 class Timeline:
@@ -53,14 +46,10 @@ class Timeline:
         return timeline
 
     def add(self, start: datetime, end: datetime, units: int) -> None:
-        """Use these units from `start` until just before `end`."""
+        """Use these units from `start` until just before `end`. A negative number gives units back."""
         first = self._boundary(start)
         last = self._boundary(end)
         self._used[first:last] = [used + units for used in self._used[first:last]]
-
-    def remove(self, start: datetime, end: datetime, units: int) -> None:
-        """Give back units that were added for the same time."""
-        self.add(start, end, -units)
 
     def greatest_use(self, start: datetime, end: datetime) -> int:
         """Return the most units that are in use at one moment from `start` until just before `end`."""

@@ -37,7 +37,10 @@ Read = Callable[[Mapping[int, Period]], Mapping[int, Timeline]]
 
 
 class Explanation(NamedTuple):
-    """What is in the way, in order of time, and what can be reserved instead, the nearest first."""
+    """What is in the way, in order of time, and what can be reserved instead: the nearest of each kind first.
+
+    The kinds are another time, another item of the venue, and fewer units.
+    """
 
     conflicts: Sequence[InTheWay]
     alternatives: Sequence[Alternative]

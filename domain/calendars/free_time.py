@@ -3,9 +3,11 @@
 Buffers and opening hours are accounted for. So a period can be reserved exactly if each of its steps has enough units.
 """
 
+from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import chain, count, groupby, pairwise, takewhile
+from itertools import chain, count, groupby, takewhile
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -38,16 +40,50 @@ def steps(item: Item, window: Period, timeline: Timeline) -> list[Step]:
 def _with_buffers(item: Item, window: Period, timeline: Timeline) -> Timeline:
     """Return how many units a reservation of each moment of the window would meet, as it needs its buffers as well.
 
-    This changes when the buffer after such a reservation, or the one before it, reaches a change of what is in use.
+    It meets a use from the moment at which the buffer after it reaches the start of the use, until the buffer before it
+    no longer reaches the end.
     """
     before, after = buffers(item)
     if not before and not after:
         return timeline
     around = blocked(item, window)
-    moments = [start for start, _, _ in timeline.uses(around.start, around.end)]
-    changes = {*(moment - after for moment in moments), *(moment + before for moment in moments)}
-    within = [window.start, *sorted(moment for moment in changes if window.start < moment < window.end), window.end]
-    return Timeline.of([(start, timeline.greatest_use(start - before, end + after)) for start, end in pairwise(within)])
+    met = [_Met(start - after, end + before, used) for start, end, used in timeline.uses(around.start, around.end)]
+    return Timeline.of(list(_most_met(met, window)))
+
+
+class _Met(NamedTuple):
+    """A use that is met by reservations of the moments from `first` until just before `until`."""
+
+    first: datetime
+    until: datetime
+    used: int
+
+
+def _most_met(uses: Sequence[_Met], window: Period) -> Iterator[tuple[datetime, int]]:
+    """Yield the most units of a use that is met, from each moment on at which that may change.
+
+    The uses are in order of `first`, and so of `until`. Those are kept that are met now, without the ones that end
+    before a greater one: so the most units are those of the first, and each use is looked at once.
+    """
+    kept: deque[_Met] = deque()
+    place = 0
+    for moment in _changes(uses, window):
+        while place < len(uses) and uses[place].first <= moment:
+            while kept and kept[-1].used <= uses[place].used:
+                kept.pop()
+            kept.append(uses[place])
+            place += 1
+        while kept[0].until <= moment:
+            kept.popleft()
+        yield moment, kept[0].used
+
+
+def _changes(uses: Sequence[_Met], window: Period) -> list[datetime]:
+    """Return the start of the window, and when uses begin or end to be met within it, in order."""
+    # Both are in order already, and so Python only has to merge them.
+    moments = sorted([*(use.first for use in uses), *(use.until for use in uses)])
+    within = moments[bisect_right(moments, window.start) : bisect_left(moments, window.end)]
+    return [window.start, *dict.fromkeys(within)]
 
 
 def _pieces(item: Item, window: Period, timeline: Timeline) -> Iterator[Step]:

@@ -133,12 +133,26 @@ class OpeningHours:
 
 @lru_cache(maxsize=4_096)
 def _moments(hours: OpeningHours, day: date, zone: ZoneInfo) -> Sequence[tuple[datetime, datetime]]:
-    """Return from when until when each span of a day is. The same days are asked for by many requests."""
+    """Return when a day's spans are, in order. The same days are asked for by many requests."""
     midnight = datetime.combine(day, time())
     bounds = (
-        (midnight + timedelta(minutes=span.start), midnight + timedelta(minutes=span.end)) for span in hours.on(day)
+        (midnight + timedelta(minutes=span.start), midnight + timedelta(minutes=span.end))
+        for span in _joined(hours.on(day))
     )
     return [(first_moment(start, zone), first_moment(end, zone)) for start, end in bounds]
+
+
+def _joined(spans: Spans) -> Iterator[Span]:
+    """Join spans that touch: to look at the time zone takes long, and a lock may be held meanwhile."""
+    start = end = 0
+    for span in spans:
+        if span.start > end:
+            if start < end:
+                yield Span(start, end)
+            start = span.start
+        end = span.end
+    if start < end:
+        yield Span(start, end)
 
 
 @lru_cache(maxsize=256)

@@ -38,10 +38,6 @@ class Period:
     def duration(self) -> timedelta:
         return self.end - self.start
 
-    def overlaps(self, other: "Period") -> bool:
-        """Return whether the two have a moment in common."""
-        return self.start < other.end and other.start < self.end
-
     def contains(self, other: "Period") -> bool:
         """Return whether the other one lies within this one."""
         return self.start <= other.start and other.end <= self.end

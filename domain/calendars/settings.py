@@ -1,4 +1,4 @@
-"""Calendars: items of which time is reserved. They are closed outside their opening hours."""
+"""The settings of calendars: creating a calendar, changing it, and refusing what lies outside its opening hours."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 from domain import items
 from domain.calendars import occupancies
 from domain.calendars.capacity import Timeline
+from domain.calendars.exclusivity import make_exclusive
 from domain.calendars.opening_hours import OpeningHours, parse
 from domain.calendars.periods import Period
 from domain.calendars.rules import is_open, zone
@@ -40,7 +41,8 @@ def amend(
 ) -> Item:
     """Change the name or settings of a calendar. Raises UnknownItem, Invalid, CapacityInUse.
 
-    The reservations that it has keep their buffers, and their time outside new opening hours.
+    The reservations that it has keep their time, even outside new opening hours, and the buffers that they were made
+    with. If the capacity becomes 1, the time that they take from now on becomes exclusive.
     """
     name = changes.pop("name", None)
     columns = _columns(changes)
@@ -56,7 +58,10 @@ def amend(
         if "capacity" in columns:
             _require_enough(session, item, columns["capacity"])
 
-    return items.amend(session, reference, name=name, precondition=require, **columns)
+    item = items.amend(session, reference, name=name, precondition=require, **columns)
+    if columns.get("capacity") == 1:
+        make_exclusive(session, item.id)
+    return item
 
 
 def _columns(settings: Mapping[str, Any]) -> dict[str, Any]:

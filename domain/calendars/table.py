@@ -28,7 +28,8 @@ TIME_IS_EXCLUSIVE = "ex_calendar_occupancies_time"
 
 #: One row for each line of a reservation of time, as long as the time is not free again. From `blocked_from` until
 #: `blocked_until` is the period of the reservation, widened by the buffers of the calendar. While the reservation is a
-#: hold, `held_until` is when it lapses. The time `is_exclusive` if the calendar had a capacity of 1.
+#: hold, `held_until` is when it lapses. The time `is_exclusive` if the calendar had a capacity of 1 when it was taken,
+#: or got it before the time was over.
 occupancies = Table(
     "calendar_occupancies",
     metadata,
@@ -55,15 +56,14 @@ def time_range(of: FromClause) -> ColumnElement[object]:
     return func.tstzrange(of.c.blocked_from, of.c.blocked_until)
 
 
-occupancies.append_constraint(
-    ExcludeConstraint(
-        (item_range(occupancies.c.item_id), "&&"),
-        (time_range(occupancies), "&&"),
-        using="gist",
-        where=text("is_exclusive"),
-        name=TIME_IS_EXCLUSIVE,
-    )
+time_is_exclusive = ExcludeConstraint(
+    (item_range(occupancies.c.item_id), "&&"),
+    (time_range(occupancies), "&&"),
+    using="gist",
+    where=text("is_exclusive"),
+    name=TIME_IS_EXCLUSIVE,
 )
+occupancies.append_constraint(time_is_exclusive)
 #: Each row is in one of the two indexes by time.
 Index(
     "ix_calendar_occupancies_time",

@@ -1,6 +1,6 @@
 """What is in use of calendars within some time. PostgreSQL packs it into one value for each calendar.
 
-So it is compared as a whole: what follows from nothing else has not changed if it has not.
+Such a value is compared as a whole: while it is the same, whatever was computed from it alone is still right.
 """
 
 import struct

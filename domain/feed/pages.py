@@ -79,7 +79,9 @@ class Page:
 
 
 def read(session: Session, wanted: Filter, *, after: int | None = None, limit: int) -> Page:
-    """Return the first wanted events after a position, or of all that the feed has: up to `limit`, and to MOST_BYTES.
+    """Return the first wanted events after a position, or the first ones of all that the feed still has.
+
+    There are `limit` at most, and after the event that reaches MOST_BYTES no further one.
 
     Raises PositionGone if the feed does not have what followed the position: it was pruned, or no event has the
     position, as after the feed was made anew or restored from a backup.

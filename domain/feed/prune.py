@@ -13,8 +13,8 @@ from domain.runtime.pruning import BEGINNING, PRUNE_BATCH, Pruned, pruned
 def prune(session: Session, after: datetime = BEGINNING, *, older_than: timedelta) -> Pruned:
     """Delete up to PRUNE_BATCH events that were appended longer ago than that, the first ones. The newest event stays.
 
-    What is deleted is always a first part of the feed, or a reader in between would miss events without noticing. So
-    two that prune at the same time wait for each other, and the newest event keeps the positions from beginning anew.
+    No event is deleted before all earlier ones: a reader who is in between would miss events without noticing. So two
+    that prune at the same time wait for each other. The newest event stays because the next position follows from it.
     """
     session.execute(READ_IN_INDEX_ORDER)
     count, last, _ = session.execute(_PRUNE, {"after": after, "older_than": older_than}).one()

@@ -52,7 +52,10 @@ def parameters(
     after: tuple[datetime, UUID] | None,
     **others: object,
 ) -> dict[str, Any]:
-    """Return the parameters of a statement, see there. Without `statuses`, rows are not read by their status."""
+    """Return the parameters of a statement: the window, where to begin in each class of durations, and the others.
+
+    Reading begins after a start and an id, if `after` is given. Without `statuses`, rows are not read by their status.
+    """
     begin = ends_after or EARLIEST
     starts = [max((begin - longest(number), LOWEST_ID), after or (EARLIEST, LOWEST_ID)) for number in CLASSES]
     each = [(number, status, *starts[number]) for number in CLASSES for status in statuses or ("",)]
@@ -65,9 +68,8 @@ def parameters(
 def statement(filtered: frozenset[str], *, by_status: bool, judged: bool) -> Select[Any]:
     """Return the statement for reservations of a window with certain values in the columns named in `filtered`.
 
-    Its parameters are these values by the names of their columns, the wanted `status` if it is `judged`, the window
-    (`ends_after` and `starts_before`, neither of them included), the start and the id after which to read, and the
-    limits of `listing.statement`.
+    Its parameters are those that `parameters` makes, these values by the names of their columns, the wanted `status` if
+    it is `judged`, and the limits of `listing.statement`. Neither bound of the window is included.
     """
     conditions = [status_by_now == bindparam("status", type_=String)] if judged else []
     by = next(columns for columns in OVERLAPPING_BY if _serves(columns, filtered, by_status=by_status))

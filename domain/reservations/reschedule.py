@@ -1,4 +1,4 @@
-"""Rescheduling: a reservation for another period or another quantity, checked anew under the locks of its items."""
+"""Rescheduling: giving a reservation another period or quantity. If it needs more, that is checked as a new one is."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace

@@ -47,9 +47,10 @@ def relieve(
     routes: Routes,
     effort: Effort,
 ) -> tuple[Free, Mapping[int, float]] | None:
-    """Expire overdue holds where that helps those who were not accepted. Return None if it helps nobody.
+    """Expire overdue holds where that helps those who were not accepted.
 
-    Otherwise return what is free after that, and the units of stock that other overdue holds still keep, by item.
+    Return None if nobody lacks stock and no lapsed hold is in the way of anybody. Otherwise return what is free after
+    that, and the units of stock that other overdue holds still keep, by the id of the item.
     """
     shortages = _shortages(requests, decisions, found.stock)
     lapsed = _in_the_way(requests, decisions, found)

@@ -30,7 +30,7 @@ BEGINNING: Place = (EARLIEST, LOWEST_ID)
 
 
 class Found(NamedTuple):
-    """A reservation of a stream. Its start and its end are also microseconds since 1970."""
+    """A reservation of a stream. `start` and `end` are its period, in microseconds since 1970."""
 
     id: UUID
     starts_at: datetime

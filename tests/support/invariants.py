@@ -1,8 +1,13 @@
 """A used database in which every invariant holds, and how a test violates one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from sqlalchemy import text
+from sqlalchemy.schema import AddConstraint
 
 from domain import invariants, reservations
+from domain.calendars.table import TIME_IS_EXCLUSIVE, time_is_exclusive
 from domain.reservations import Claim
 from domain.reservations.lifecycle import Status
 from tests.support.builders import (
@@ -59,6 +64,21 @@ def used_calendars(db: Db) -> Db:
     a_time_hold(db, rooms, hours(22, 24), 3, note="block", status=Status.BLOCKED)
     let_lapse(db, lapsed.id)
     return db
+
+
+@contextmanager
+def with_constraint_put_back(db: Db) -> Iterator[None]:
+    """Let the block do without the constraint of exclusive time."""
+    try:
+        yield
+    finally:
+        execute(
+            db,
+            "DELETE FROM calendar_occupancies",
+            f"ALTER TABLE calendar_occupancies DROP CONSTRAINT IF EXISTS {TIME_IS_EXCLUSIVE}",
+        )
+        with db.begin() as session:
+            session.execute(AddConstraint(time_is_exclusive, isolate_from_table=False))
 
 
 def execute(db: Db, *statements: str) -> None:

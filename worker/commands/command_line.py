@@ -55,6 +55,10 @@ class Command(click.RichCommand):
         self.exit_codes = {**EXIT_CODES, **exit_codes}
         _with_version(self)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _require_text(args, ctx)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> NoReturn:
         ctx.exit(super().invoke(ctx) or DONE)
 
@@ -67,6 +71,16 @@ class Command(click.RichCommand):
             # A long line is not broken, so that it can be copied.
             formatter.write(Text(f"  {example}", style=formatter.config.style_command), soft_wrap=True)
         formatter.write("", _title("Exit codes", formatter), codes, sep="\n")
+
+
+def _require_text(args: Sequence[str], ctx: click.Context) -> None:
+    """Refuse an argument with bytes that are no UTF-8: neither PostgreSQL nor JSON has them."""
+    for one in args:
+        try:
+            one.encode()
+        except UnicodeEncodeError as error:
+            written = repr(one.encode(errors="surrogateescape"))[1:]
+            raise click.UsageError(f"The argument {written} is not text in UTF-8.", ctx) from error
 
 
 def _title(title: str, formatter: click.RichHelpFormatter) -> Text:

@@ -8,7 +8,7 @@ from domain import invariants
 from domain.invariants import Finding
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
-from worker.commands.output import print_json, progress, rows
+from worker.commands.output import print_json, printable, progress, rows
 from worker.commands.runner import opened
 
 MEMBERS = (
@@ -57,7 +57,7 @@ def _describe(finding: Finding) -> str:
     if not finding.violations:
         return f"ok    {finding.title}"
     unnamed = finding.violations - len(finding.named)
-    named = ", ".join(finding.named) + (f" and {unnamed:,} more" if unnamed else "")
+    named = ", ".join(map(printable, finding.named)) + (f" and {unnamed:,} more" if unnamed else "")
     advice = f". {finding.advice}" if finding.advice else ""
     return f"FAIL  {finding.title}; {rows(finding.violations, 'violation')}: {named}{advice}"
 

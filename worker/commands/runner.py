@@ -15,7 +15,16 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.runtime import database, logs
-from domain.runtime.errors import Busy, ConfigurationError, HoldfastError, Invalid, NotInOutbox, UnknownDestination
+from domain.runtime.errors import (
+    Busy,
+    ConfigurationError,
+    HoldfastError,
+    Invalid,
+    NotInOutbox,
+    UnknownDestination,
+    UnknownItem,
+    UnknownReservation,
+)
 from domain.runtime.settings import Settings
 from worker.commands.command_line import TROUBLE, WRONG_USAGE
 
@@ -49,7 +58,9 @@ def reporting(consequence: str) -> Iterator[None]:
         fail(f"{error}\nNothing was done. docs/configuration.md describes each setting.", WRONG_USAGE)
     except SQLAlchemyError as error:
         fail(describe(error, consequence))
-    except NotInOutbox as error:
+    except Busy:
+        fail(f"Somebody else is changing the same rows just now. {consequence} Wait a little and run it again.")
+    except (NotInOutbox, UnknownItem, UnknownReservation) as error:
         fail(_describe_refusal(error))
     except HoldfastError as error:
         fail(_describe_refusal(error), WRONG_USAGE)
@@ -85,6 +96,10 @@ def _describe_refusal(error: HoldfastError) -> str:
                 f"The outbox has no event and no reservation with the id {subject_id}. Delivered events are kept for"
                 " OUTBOX_RETENTION_DAYS, and an event that no destination wants is not recorded."
             )
+        case UnknownItem(item=item):
+            return f"There is no item with the sku {item!r}. GET /items lists all items."
+        case UnknownReservation(reservation_id=reservation_id):
+            return f"There is no reservation with the id {reservation_id}. GET /reservations lists all reservations."
     return str(error)
 
 

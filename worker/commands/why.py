@@ -48,7 +48,7 @@ MEMBERS = (
     ],
     exit_codes={
         0: "it was explained, whatever the state",
-        1: "the outbox has no such event or reservation, or the database failed",
+        1: "there is no such event, reservation or item, or the database failed",
     },
 )
 @click.argument(

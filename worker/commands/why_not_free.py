@@ -12,7 +12,7 @@ from domain import calendars, reservations
 from domain.calendars import Period
 from domain.reservations import Claim, Reschedule
 from domain.runtime.errors import HoldExpired, Invalid, NotFree, OutsideOpeningHours, Refusal, SoldOut, WrongStatus
-from worker.commands.output import instant, print_json, print_wrapped, rows
+from worker.commands.output import instant, print_json, print_wrapped, printable, rows
 from worker.commands.runner import opened
 
 MEMBERS = (
@@ -89,15 +89,15 @@ def _members(refused: Refusal) -> Mapping[str, Any]:
 def _print(refused: Refusal | None, possible: str, quantity: int) -> None:
     match refused:
         case None:
-            print_wrapped(possible)
+            _print_line(possible)
         case OutsideOpeningHours(sku=sku, time_zone=zone, opening_hours=hours):
-            print_wrapped(f"{sku} is closed for some of that time. It is open, by the time of {zone}:")
+            _print_line(f"{sku} is closed for some of that time. It is open, by the time of {zone}:")
             for day, spans in hours.items():
-                print_wrapped(f"{day}: {', '.join(spans) or 'not at all'}", "  ")
+                _print_line(f"{day}: {', '.join(spans) or 'not at all'}", "  ")
         case NotFree():
             _print_not_free(refused)
         case _:
-            print_wrapped(_describe(refused, quantity))
+            _print_line(_describe(refused, quantity))
 
 
 def _describe(refused: Refusal, quantity: int) -> str:
@@ -116,13 +116,18 @@ def _describe(refused: Refusal, quantity: int) -> str:
 
 def _print_not_free(refused: NotFree) -> None:
     free = rows(refused.available_quantity, "unit")
-    print_wrapped(f"Not free: {free} of {refused.sku} free throughout, {refused.asked} wanted. In the way:")
+    _print_line(f"Not free: {free} of {refused.sku} free throughout, {refused.asked} wanted. In the way:")
     for one in refused.conflicts or ():
         lapses = f"; a hold, which lapses at {instant(one.lapses_at)}" if one.lapses_at else ""
         taken = f"{rows(one.quantity, 'unit')} from {instant(one.start)} until {instant(one.end)}, buffers included"
-        print_wrapped(f"{taken}{lapses}", "  ")
+        _print_line(f"{taken}{lapses}", "  ")
     if refused.alternatives:
         click.echo("Free instead:")
     for other in refused.alternatives or ():
         free = f"{rows(other.quantity, 'unit')} of {other.sku} from {instant(other.start)} until {instant(other.end)}"
-        print_wrapped(free, "  ")
+        _print_line(free, "  ")
+
+
+def _print_line(text: str, indent: str = "") -> None:
+    """Print a text of which a sku is a part, and a sku may have any characters."""
+    print_wrapped(printable(text), indent)

@@ -5,10 +5,10 @@ from api.http.problems.rendering import (
     body_of,
     body_of_early,
     of_any,
-    wait_seconds,
 )
 from api.http.problems.table import ALL, BUG, EARLY, FACTS, OF_ERRORS
 from api.http.problems.types import PAGES, ProblemType
+from api.waits import wait_seconds
 
 __all__ = [
     "ALL",

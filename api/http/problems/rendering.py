@@ -1,6 +1,5 @@
 """Errors as problems: their bodies, and the responses with them."""
 
-import random
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -15,15 +14,12 @@ from api.http import methods, request_ids
 from api.http.decoding import sentence
 from api.http.problems.table import BUG, EARLY, MEMBER_OF, NOT_MIGRATED, OF_ERRORS
 from api.http.problems.types import ProblemType
+from api.waits import wait_seconds
 from domain.runtime.database import trouble
 from domain.runtime.errors import DatabaseUnavailable, HoldfastError, Invalid, NotFound, Unavailable
 from domain.runtime.schema import lacks_schema
 
 MEDIA_TYPE = "application/problem+json"
-
-#: The longest wait, as a multiple of the shortest. Clients that are refused at the same moment have different waits, or
-#: all of them would come again at the same moment.
-LONGEST_WAIT = 3
 
 log = structlog.get_logger()
 
@@ -60,11 +56,6 @@ def body_of(error: HoldfastError, wait: int | None = None) -> dict[str, Any]:
         seconds = wait or wait_seconds(error)
         facts, filled = {"retry_after": seconds}, {"retry_after_seconds": seconds}
     return _body(OF_ERRORS[type(error)], facts, filled)
-
-
-def wait_seconds(error: Unavailable) -> int:
-    """Return after how many seconds a client may send its request again."""
-    return random.randint(error.retry_after_seconds, LONGEST_WAIT * error.retry_after_seconds)
 
 
 def of_database_error(error: SQLAlchemyError) -> Response[dict[str, Any]]:

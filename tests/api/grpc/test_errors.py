@@ -12,6 +12,7 @@ from google.rpc import code_pb2
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, ResourceInfo, RetryInfo
 
 from api.grpc import errors
+from api.waits import LONGEST_WAIT
 from domain.runtime.errors import (
     Alternative,
     Busy,
@@ -55,7 +56,7 @@ def a(kind: type[HoldfastError]) -> HoldfastError:
 
 @pytest.mark.parametrize("kind", leaves(), ids=lambda kind: kind.__name__)
 def test_every_error_of_the_domain_has_a_code_and_words(kind: type[HoldfastError]) -> None:
-    message = errors.message_of(a(kind))
+    message = errors.description_of(a(kind))
 
     assert message.code not in (code_pb2.OK, code_pb2.UNKNOWN, code_pb2.INTERNAL)
     assert message.message.endswith(".") and "{" not in message.message
@@ -81,16 +82,16 @@ def test_errors_of_one_kind_have_one_code_and_one_type_of_details(
     base: type[HoldfastError], code: int, detail: type[object]
 ) -> None:
     for kind in leaves(base):
-        message = errors.message_of(a(kind))
+        message = errors.description_of(a(kind))
         assert (message.code, message.details[1].Is(detail.DESCRIPTOR)) == (code, True)  # type: ignore[attr-defined]
 
 
 def test_the_details_name_what_is_at_fault() -> None:
     invalid, unknown, wrong = BadRequest(), ResourceInfo(), PreconditionFailure()
 
-    errors.message_of(Invalid("id", "it is no UUID")).details[1].Unpack(invalid)
-    errors.message_of(UnknownReservation(ID)).details[1].Unpack(unknown)
-    errors.message_of(WrongStatus("CANCELLED", "CONFIRMED")).details[1].Unpack(wrong)
+    errors.description_of(Invalid("id", "it is no UUID")).details[1].Unpack(invalid)
+    errors.description_of(UnknownReservation(ID)).details[1].Unpack(unknown)
+    errors.description_of(WrongStatus("CANCELLED", "CONFIRMED")).details[1].Unpack(wrong)
 
     assert [(one.field, one.description) for one in invalid.field_violations] == [("id", "it is no UUID")]
     assert (unknown.resource_type, unknown.resource_name) == ("reservation", str(ID))
@@ -102,11 +103,11 @@ def test_clients_that_are_refused_at_once_do_not_come_again_at_once(kind: type[U
     waits = set()
     for _ in range(100):
         retry = RetryInfo()
-        errors.message_of(kind()).details[1].Unpack(retry)
+        errors.description_of(kind()).details[1].Unpack(retry)
         waits.add(retry.retry_delay.seconds)
 
     least = kind().retry_after_seconds
-    assert waits == set(range(least, errors.LONGEST_WAIT * least + 1))
+    assert waits == set(range(least, LONGEST_WAIT * least + 1))
 
 
 def test_the_details_of_a_refusal_are_small_enough_for_the_headers_of_any_client() -> None:
@@ -118,7 +119,7 @@ def test_the_details_of_a_refusal_are_small_enough_for_the_headers_of_any_client
     hours = {f"2030-01-{day:02}": ["00:00-01:00"] * 24 for day in range(1, 15)}
 
     for error in (not_free, OutsideOpeningHours(sku, "America/Argentina/ComodRivadavia", hours)):
-        message = errors.message_of(error)
+        message = errors.description_of(error)
         assert len(b64encode(message.SerializeToString())) + len(message.message) < 7_000
 
 

@@ -6,8 +6,11 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import msgspec
 import pytest
 
+from api.items.schemas import ItemChange, ItemView, NewItem
+from domain import calendars
 from domain.items import MAX_QUANTITY
 from tests.support.builders import Db, a_hold, an_item, available
 
@@ -29,6 +32,11 @@ def test_an_item_has_no_stock_unless_it_is_given_some(api: httpx.Client) -> None
 
     assert created.status_code == 201
     assert (created.json()["available_quantity"], created.json()["stock_quantity"]) == (0, 0)
+
+
+@pytest.mark.parametrize("shape", [NewItem, ItemChange, ItemView])
+def test_all_settings_of_calendars_can_be_given_changed_and_read(shape: type[msgspec.Struct]) -> None:
+    assert set(calendars.Settings._fields) <= set(shape.__struct_fields__)
 
 
 def test_a_sku_is_given_once(api: httpx.Client, db: Db) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from domain import calendars, reservations
 from domain.calendars import availability as module
-from domain.calendars.availability import MAX_STARTS, MAX_WINDOW, MINUTE, Availability, Starts, availability, snapshot
+from domain.calendars.availability import MAX_STARTS, MAX_WINDOW, MINUTE, Availability, Starts, snapshot
 from domain.calendars.free_time import Step
 from domain.calendars.periods import Period
 from domain.idempotency import Answered
@@ -37,7 +37,7 @@ DAY = hours(0, 24)
 
 def of_the_day(db: Db, *items: Item, window: Period = DAY, wanted: Starts | None = None) -> list[Availability]:
     with db() as session:
-        return availability(session, items, window, wanted)
+        return snapshot(session, [item.id for item in items], window, wanted).availability(wanted)
 
 
 def free(step: Step) -> tuple[float, float, int]:
@@ -240,7 +240,7 @@ def test_reading_locks_nothing(db: Db) -> None:
     room = a_calendar(db)
 
     with db() as reader:
-        availability(reader, [room], DAY)
+        snapshot(reader, [room.id], DAY)
 
         assert isinstance(reserve(db, a_time_request(room, hours(8, 9)))[0], Answered)
 
@@ -255,7 +255,6 @@ def test_tables_that_are_small_are_read_by_index_because_they_may_grow(
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.execute(text("VACUUM ANALYZE items, calendar_occupancies"))
 
-    assert not read_whole(settings, lambda session: availability(session, [room], DAY))
     assert not read_whole(settings, lambda session: snapshot(session, [room.id, room.sku], DAY))
     assert not read_whole(settings, lambda session: calendars.explain(session, refused))
 

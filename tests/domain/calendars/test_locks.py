@@ -2,19 +2,24 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
 from sqlalchemy import select, text
 from sqlalchemy.exc import OperationalError
 
-from domain import items, reservations
+from domain import calendars, items, reservations
+from domain.calendars import Period
 from domain.calendars.table import occupancies
 from domain.items import Item
 from domain.reservations import Deferred, KeyRace, Reschedule
+from domain.reservations.lifecycle import Status
 from domain.runtime.database import is_lock_timeout, lock_at_most
 from domain.runtime.errors import NotFree
 from tests.support.builders import Db, a_calendar, a_time_hold, a_time_request, hours, reserve, routes_of
+from tests.support.invariants import violations
 from tests.support.waiting import wait_until_blocked
 
 #: As a second line of a reservation, which takes a time of a room.
@@ -64,6 +69,40 @@ def test_the_time_of_a_calendar_with_one_unit_is_exclusive(db: Db, capacity: int
 
     with db() as session:
         assert session.scalars(select(occupancies.c.is_exclusive)).all() == [is_exclusive]
+
+
+def test_what_is_not_over_becomes_exclusive_when_the_capacity_becomes_1_whatever_it_overlapped(db: Db) -> None:
+    room, ago = a_calendar(db), partial(hours_from, datetime.now(UTC))
+    a_time_hold(db, room, ago(-3, -1))
+    with db.begin() as session:
+        calendars.amend(session, room.id, capacity=2)
+    for period in (ago(-2, 1), ago(1, 2)):
+        a_time_hold(db, room, period)
+
+    with db.begin() as session:
+        calendars.amend(session, room.id, capacity=1)
+
+    with db() as session:
+        by_time = select(occupancies.c.is_exclusive).order_by(occupancies.c.blocked_from)
+        assert session.scalars(by_time).all() == [False, True, True]
+    assert violations(db) == {}
+
+
+def test_time_that_somebody_is_changing_keeps_nobody_waiting_until_it_is_exclusive(db: Db) -> None:
+    rooms = a_calendar(db, capacity=2)
+    hold = a_time_hold(db, rooms, hours(10, 12))
+
+    with db.begin() as session:
+        reservations.change(session, hold.id, Status.CONFIRMED, routes=routes_of(db))
+        with pytest.raises(OperationalError) as refused, db.begin() as another:
+            another.execute(text("SET LOCAL lock_timeout = 0; SET LOCAL statement_timeout = '1s'"))
+            calendars.amend(another, rooms.id, capacity=1)
+
+    assert is_lock_timeout(refused.value)
+
+
+def hours_from(moment: datetime, start: float, end: float) -> Period:
+    return Period(moment + timedelta(hours=start), moment + timedelta(hours=end))
 
 
 def test_a_request_for_time_that_was_taken_without_a_lock_is_decided_again(db: Db) -> None:

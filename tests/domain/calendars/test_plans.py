@@ -7,8 +7,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from domain import calendars, items
-from domain.calendars import Period
-from domain.calendars.availability import availability
+from domain.calendars import Period, snapshot
 from domain.runtime.database import sessions
 from domain.runtime.errors import NotFree
 from tests.conftest import empty
@@ -93,7 +92,7 @@ def crowded(crowd: Engine, request: pytest.FixtureRequest) -> Db:
 def test_a_week_of_a_busy_calendar_reads_what_is_taken_in_it(crowded: Db, sku: str, generic: bool) -> None:
     rooms = found(crowded, sku)
 
-    plan = executed(crowded, lambda session: availability(session, rooms, WEEK), generic=generic)
+    plan = executed(crowded, lambda session: snapshot(session, [room.id for room in rooms], WEEK), generic=generic)
 
     assert_no_table_is_read_whole(plan)
     assert plan.pages <= 1.2 * OF_A_WEEK + DESCENTS
@@ -102,7 +101,7 @@ def test_a_week_of_a_busy_calendar_reads_what_is_taken_in_it(crowded: Db, sku: s
 def test_a_week_of_a_hundred_calendars_reads_what_is_taken_in_it(crowded: Db) -> None:
     rooms = found(crowded, *(f"ROOM-{number}" for number in range(3, 103)))
 
-    plan = executed(crowded, lambda session: availability(session, rooms, WEEK))
+    plan = executed(crowded, lambda session: snapshot(session, [room.id for room in rooms], WEEK))
 
     assert_no_table_is_read_whole(plan)
     assert plan.pages <= 100 * (7 + DESCENTS)

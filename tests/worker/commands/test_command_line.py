@@ -62,6 +62,14 @@ def test_an_unknown_option_is_refused_with_a_suggestion(path: tuple[str, ...]) -
     assert f"Try 'bin/{' '.join(path)} --help' for help" in message
 
 
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_an_argument_that_is_not_text_is_refused(path: tuple[str, ...]) -> None:
+    run = invoke(*path, *ACCEPTED.get(path, []), "--why=ROOM\udcff\udcfe")
+
+    assert (run.exit_code, run.stdout) == (2, "")
+    assert r"The argument '--why=ROOM\xff\xfe' is not text in UTF-8." in on_one_line(run.stderr)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["process-outbox", "expire-reservations", "prune", "doctor"])
 def test_with_an_unknown_option_nothing_is_done(db: Db, script: str) -> None:

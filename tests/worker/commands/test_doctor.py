@@ -1,6 +1,7 @@
 """bin/doctor: it prints a line for each invariant, and its exit code says whether all of them hold."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from domain.runtime.schema import read_schema
 from tests.domain.invariants import test_calendars, test_feed, test_items, test_outbox, test_reservations
 from tests.support.builders import Db, an_item
 from tests.support.commands import a_routes_file, run_command
-from tests.support.invariants import a_used_database, execute, used_calendars
+from tests.support.invariants import a_used_database, execute, used_calendars, with_constraint_put_back
 
 pytestmark = pytest.mark.slow
 
@@ -65,9 +66,9 @@ def test_a_violated_invariant_is_printed_and_the_exit_code_is_1(
     db: Db, routes: str, invariant: str, statement: str
 ) -> None:
     used = used_calendars(db) if invariant in OF_CALENDARS else a_used_database(db)
-    execute(used, statement)
-
-    run = run_command("doctor", HOLDFAST_ROUTES=routes)
+    with with_constraint_put_back(used) if invariant in OF_CALENDARS else nullcontext():
+        execute(used, statement)
+        run = run_command("doctor", HOLDFAST_ROUTES=routes)
 
     assert run.returncode == 1
     assert [line.split("; ")[0] for line in failures(run.stdout)] == [f"FAIL  {invariant}"]
@@ -128,6 +129,15 @@ def test_the_first_few_violations_are_named_and_the_others_counted(db: Db) -> No
 
     assert line.count("SKU-") == NAMED
     assert line.endswith(" and 2 more")
+
+
+def test_a_sku_never_controls_the_terminal(db: Db) -> None:
+    an_item(db, sku="SKU\x1b[31m")
+    execute(db, "UPDATE items SET available_quantity = 0")
+
+    (line,) = failures(run_command("doctor").stdout)
+
+    assert line.endswith("; 1 violation: SKU [31m")
 
 
 @pytest.mark.parametrize(

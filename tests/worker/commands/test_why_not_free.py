@@ -17,6 +17,8 @@ from tests.support.builders import (
 )
 from tests.support.commands import on_one_line, run_command
 
+NO_ID = "01939b52-3a1e-7000-8000-5c1f0e6a9d21"
+
 FRIDAY = "--start", "2030-05-03T10:00:00Z", "--end", "2030-05-03T12:00:00Z"
 
 
@@ -108,7 +110,42 @@ def test_a_reservation_of_a_status_that_allows_no_change_is_named_as_such(db: Db
 def test_wrong_usage_is_refused(db: Db) -> None:
     nothing = run_command("why")
     half = run_command("why", "--item", "ROOM-1", *FRIDAY[:2])
-    unknown = run_command("why", "--item", "ROOM-1", *FRIDAY)
 
-    assert [run.returncode for run in (nothing, half, unknown)] == [2, 2, 2]
-    assert "ROOM-1" in unknown.stderr
+    assert [run.returncode for run in (nothing, half)] == [2, 2]
+
+
+def test_what_does_not_exist_is_named_with_where_to_look(db: Db) -> None:
+    item = run_command("why", "--item", "ROOM\x1b[31m", *FRIDAY)
+    reservation = run_command("why", NO_ID, "--quantity", "2")
+    in_outbox = run_command("why", NO_ID)
+
+    assert [run.returncode for run in (item, reservation, in_outbox)] == [1, 1, 1]
+    assert item.stderr == "There is no item with the sku 'ROOM\\x1b[31m'. GET /items lists all items.\n"
+    assert reservation.stderr == (
+        f"There is no reservation with the id {NO_ID}. GET /reservations lists all reservations.\n"
+    )
+
+
+def test_a_sku_never_controls_the_terminal(db: Db) -> None:
+    sku = "MUG\x1b[31m\n"
+    an_item(db, 1, sku=sku)
+
+    free, sold_out = run_command("why", "--item", sku), run_command("why", "--item", sku, "--quantity", "2")
+
+    assert free.stdout == "1 unit of MUG [31m can be reserved now.\n"
+    assert sold_out.stdout == "Sold out: 1 unit of MUG [31m available, 2 wanted.\n"
+
+
+def test_a_reservation_that_somebody_is_changing_is_busy(db: Db) -> None:
+    rooms = a_calendar(db, capacity=2, sku="ROOMS")
+    hold, lapsed = a_time_hold(db, rooms, hours(8, 9)), a_time_hold(db, rooms, hours(10, 12), 2)
+    let_lapse(db, lapsed.id)
+
+    with db.begin() as session:
+        reservations.lock(session, [lapsed.id])
+        run = run_command("why", str(hold.id), *FRIDAY)
+
+    assert (run.returncode, run.stderr) == (
+        1,
+        "Somebody else is changing the same rows just now. Nothing was explained. Wait a little and run it again.\n",
+    )
