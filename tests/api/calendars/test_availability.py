@@ -324,7 +324,12 @@ def test_who_looks_at_availability_delays_nobody_else(api: httpx.Client, db: Db)
     api.post("/items", json={"sku": "MUG", "name": "Mug", "available_quantity": 5}).raise_for_status()
     with ThreadPoolExecutor(8) as threads:
         with hanging(db):
-            looking = [threads.submit(api.get, "/items/by-id/1/availability", params=window(0, 1)) for _ in range(8)]
+            looking = [
+                threads.submit(
+                    api.get, "/items/by-id/1/availability", params=window(0, 1), headers={"X-Client-Id": f"{number}"}
+                )
+                for number in range(8)
+            ]
             wait_until_blocked(db, 2)
 
             assert api.get("/items/MUG").status_code == 200
