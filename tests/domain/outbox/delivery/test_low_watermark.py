@@ -120,7 +120,7 @@ def test_the_watermark_rises_under_an_old_snapshot_and_a_claim_then_reads_no_set
     relay_to: OpenRelay, settings: Settings, old_snapshot: None
 ) -> None:
     relay = relay_to(FakeDestination())
-    recorded_for(relay.db, *(an_aggregate() for _ in range(6_000)))
+    recorded_for(relay.db, *(an_aggregate() for _ in range(2_000)))
     relay.run()
     risen(relay)
     recorded_for(relay.db, an_aggregate())
