@@ -1,6 +1,6 @@
 """Occupancies: reading which time of calendars is taken, taking it, and giving it back."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
@@ -65,44 +65,48 @@ class Occupancy(NamedTuple):
 #: What is taken, by the id of the calendar.
 Occupancies = Mapping[int, Sequence[Occupancy]]
 
-#: So many occupancies are read for each of the periods that overlap, and so many of one calendar and of all at most:
-#: more would keep whoever else is in the set waiting. However many calendars there are, some are read of each.
+#: So many occupancies are read for a period, so many where several periods overlap, and so many for all periods: more
+#: would keep whoever else is in the set waiting. However many periods there are, some are read for each.
 READ, MOST_READ, MOST_READ_OF_ALL = 2_000, 20_000, 80_000
 LEAST_READ = 100
 
 
-def occupied_query(wanted: Iterable[tuple[int | str, Period]]) -> tuple[Query, int]:
+def occupied_query(wanted: Iterable[tuple[int | str, Period]]) -> tuple[Query, Sequence[int]]:
     """Return the query for what is taken of these calendars, named by id or sku, where reservations would block time.
 
-    An occupancy may be found several times. The number that is returned is how many are read of one calendar at most,
-    for one of its periods: a calendar of which as many were found may have more.
+    Periods that overlap are read as one. The numbers that are returned are how many occupancies are read for each.
     """
-    windows, most_periods = _windows(wanted)
-    most = max(LEAST_READ, min(READ * most_periods, MOST_READ, MOST_READ_OF_ALL // len(windows)))
-    return Query(_OCCUPIED, {"asked": encode(windows), "limit": most}), most
+    windows, numbers = _windows(wanted)
+    share = MOST_READ_OF_ALL // sum(numbers)
+    limits = [max(LEAST_READ, min(READ * number, MOST_READ, share * number)) for number in numbers]
+    asked = [{**window, "place": place, "most": limits[place]} for place, window in enumerate(windows)]
+    return Query(_OCCUPIED, {"asked": encode(asked)}), limits
 
 
-def read_occupied(rows: Iterable[Any]) -> Occupancies:
-    """Return what is taken, from the rows of the query."""
+def read_occupied(rows: Iterable[Any], limits: Sequence[int]) -> tuple[Occupancies, Collection[int]]:
+    """Return what is taken, from the rows of the query, and the busy calendars: of these, more may be taken."""
     by_item: dict[int, dict[tuple[UUID, int], Occupancy]] = defaultdict(dict)
-    for row in rows:
-        found = Occupancy(*row[1:])
-        by_item[row[0]][found.reservation_id, found.position] = found
-    return {item_id: list(found.values()) for item_id, found in by_item.items()}
+    read: Counter[tuple[int, int]] = Counter()
+    for item_id, place, *columns in rows:
+        found = Occupancy(*columns)
+        by_item[item_id][found.reservation_id, found.position] = found
+        read[item_id, place] += 1
+    busy = {item_id for (item_id, place), number in read.items() if number >= limits[place]}
+    return {item_id: list(found.values()) for item_id, found in by_item.items()}, busy
 
 
-def _windows(wanted: Iterable[tuple[int | str, Period]]) -> tuple[Sequence[Mapping[str, Any]], int]:
-    """Return the periods of each calendar, and how many became one at most: those do that overlap."""
+def _windows(wanted: Iterable[tuple[int | str, Period]]) -> tuple[Sequence[Mapping[str, Any]], Sequence[int]]:
+    """Return from when until when each calendar is wanted, and by how many periods."""
     by_name: dict[int | str, list[Period]] = defaultdict(list)
     for name, period in wanted:
         by_name[name].append(period)
-    windows, most = [], 0
+    windows, numbers = [], []
     for name, periods in by_name.items():
         column = "item_id" if isinstance(name, int) else "sku"
         for start, end, number in _merged(periods):
             windows.append({column: name, "start": start, "end": end})
-            most = max(most, number)
-    return windows, most
+            numbers.append(number)
+    return windows, numbers
 
 
 def _merged(periods: Iterable[Period]) -> Sequence[tuple[datetime, datetime, int]]:
@@ -118,7 +122,7 @@ def _merged(periods: Iterable[Period]) -> Sequence[tuple[datetime, datetime, int
 
 
 _TIME = DateTime(timezone=True)
-_asked = records("asked", item_id=BigInteger, sku=String, start=_TIME, end=_TIME)
+_asked = records("asked", item_id=BigInteger, sku=String, start=_TIME, end=_TIME, place=Integer, most=Integer)
 _COLUMNS = "reservation_id", "position", "units", "blocked_from", "blocked_until"
 _is_lapsed = func.coalesce(occupancies.c.held_until <= CLOCK, False).label("is_lapsed")
 
@@ -133,8 +137,10 @@ def _occupied(is_asked_for: ColumnElement[bool]) -> Select[Any]:
     )
     one = select(*occupancies.c[_COLUMNS], _is_lapsed).where(*overlaps).correlate(_asked, items)
     in_each = one.where(occupancies.c.is_exclusive), one.where(not_(occupancies.c.is_exclusive))
-    found = union_all(*in_each).limit(bindparam("limit", type_=Integer)).lateral("found")
-    return select(items.c.id, *found.c).select_from(_asked.join(items, is_asked_for).join(found, true()))
+    found = union_all(*in_each).limit(_asked.c.most).lateral("found")
+    return select(items.c.id, _asked.c.place, *found.c).select_from(
+        _asked.join(items, is_asked_for).join(found, true())
+    )
 
 
 _BUFFERS = items.c.buffer_before_seconds, items.c.buffer_after_seconds

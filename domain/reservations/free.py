@@ -27,10 +27,10 @@ def lock(
     if not periods:
         locked = items.lock_free(session, named_by(requests), then)
         return Free(_stock_of(locked)), locked
-    query, most = occupied_query(periods)
+    query, limits = occupied_query(periods)
     locked = items.lock_free(session, named_by(requests), (*then, query))
-    stock, occupied = _stock_of(locked), read_occupied(locked.then[-1])
-    busy = {item_id for item_id, found in occupied.items() if len(found) >= most}
+    stock = _stock_of(locked)
+    occupied, busy = read_occupied(locked.then[-1], limits)
     times = islice(_times_of(requests, stock, busy), busy_periods)
     return Free(stock, occupied, _most_in_use(session, busy, [*times]) if busy else {}), locked
 

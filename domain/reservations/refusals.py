@@ -33,10 +33,11 @@ def refusal_of(session: Session, claim: Claim) -> Refusal | None:
 
 def _book_of_time(session: Session, item: Item, period: Period) -> Book:
     """Return the book of an item that is to be reserved for a period, whether or not it is a calendar."""
-    query, most = occupied_query([(item.id, period)])
+    query, limits = occupied_query([(item.id, period)])
     (rows,) = execute(session, [query])
-    found = read_occupied(rows).get(item.id, ())
-    if len(found) < most:
+    occupied, busy = read_occupied(rows, limits)
+    found = occupied.get(item.id, ())
+    if not busy:
         return book_of(item, found)
     time = blocked(item, period)
     (rows,) = execute(session, [most_in_use_query([(item.id, time)])])

@@ -119,13 +119,13 @@ def _occupied_by_others(
     session: Session, one: Reservation, of: Sequence[Item], period: Period
 ) -> tuple[Occupancies, Collection[int]]:
     """Return what others have taken of calendars, and those of which more is taken than was read."""
-    query, most = occupied_query((item.id, period) for item in of)
+    query, limits = occupied_query((item.id, period) for item in of)
     (rows,) = execute(session, [query])
-    found = read_occupied(rows)
+    found, busy = read_occupied(rows, limits)
     others = {
         item_id: [other for other in occupied if other.reservation_id != one.id] for item_id, occupied in found.items()
     }
-    return others, {item_id for item_id, occupied in found.items() if len(occupied) >= most}
+    return others, busy
 
 
 def _added_up(session: Session, one: Reservation, of: Sequence[Item], period: Period) -> Sequence[Book]:
