@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 import threading
-import time
 from contextlib import suppress
 from types import FrameType
 
@@ -30,21 +29,17 @@ from worker.app import App, open_app
 from worker.broker import DOWN, connect
 from worker.maintenance import Retention
 from worker.ordering import calling_threads
-from worker.relay.tally import Tally
-
-#: A drain that takes longer makes room for the other actors, and sends a wake-up for itself.
-RUN_SECONDS = 5.0
+from worker.relay.dispatcher import Dispatcher
 
 #: Maintenance ends before its next wake-up, which continues. So a backlog of one kind uses one thread at the most, and
 #: a worker with a single thread still delivers, expires and prunes in turns.
 EXPIRE_SECONDS, PRUNE_SECONDS = 2.0, 4.0
 
-#: A drain that has been busy for longer wakes other threads to help, once.
-ALONE_SECONDS = 0.1
-
-#: Four drains at work, which Redis counts twice each: one more would take the processor from them and from PostgreSQL.
-#: Where slow destinations are the limit, each wake-up of the API and of the scheduler still adds one.
+#: Enough wake-ups for all processes.
 MANY = 8
+
+#: Calls that have begun get this time to end when the process stops.
+GRACE_SECONDS = 6.0
 
 #: A worker that started before its database tries again to open it after this time.
 OPEN_AGAIN_SECONDS = 1.0
@@ -56,6 +51,7 @@ class Running(Middleware):
     """Opens the app when the worker process starts, and closes it when the process has stopped."""
 
     app: App
+    dispatcher: Dispatcher
 
     @property
     def actor_options(self) -> set[str]:
@@ -64,12 +60,14 @@ class Running(Middleware):
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         self.app = _open(threads=worker.worker_threads, ended=_end_once())
+        self.dispatcher = Dispatcher(self.app.relay, threads=worker.worker_threads, busy=_wake_another)
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self.app.relay.stopping.set()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         try:
+            self.dispatcher.close(GRACE_SECONDS)
             self.app.close()
         finally:
             # The lanes of calls that have not ended are released; the calls must not delay the exit.
@@ -120,22 +118,12 @@ broker, waiting = connect(settings.broker(), [running])
 
 @dramatiq.actor(broker=broker, actor_name=PROCESS_OUTBOX, queue_name=DRAINING, throws=OperationalError)
 def process_outbox() -> None:
-    """Drain the outbox until nothing is due or others should have a turn. A long drain wakes more threads to help."""
-    begun, is_alone = time.monotonic(), True
-
-    def ask_for_help(_: Tally) -> None:
-        nonlocal is_alone
-        if is_alone and time.monotonic() - begun > ALONE_SECONDS:
-            is_alone = False
-            _wake_another()
-
-    running.app.relay.run(until=begun + RUN_SECONDS, progress=ask_for_help)
-    if time.monotonic() >= begun + RUN_SECONDS:
-        process_outbox.send()
+    """Have the outbox drained by the threads of its destinations, until nothing is due."""
+    running.dispatcher.dispatch()
 
 
 def _wake_another() -> None:
-    """Send a wake-up, unless many threads are at work. If the broker is down, the scheduler sends one later."""
+    """Let another process help, unless enough wake-ups wait. If the broker is down, the scheduler sends one later."""
     with suppress(*DOWN):
         if waiting(DRAINING) < MANY:
             process_outbox.send()

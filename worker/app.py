@@ -13,12 +13,11 @@ from domain.runtime import database, logs, tracing
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 from worker.destinations import Destination, open_sink, open_step
-from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.telemetry import metrics
 
-#: Each draining thread uses one connection at a time, and the renewal of leases another.
+#: The connections of a process beside those of its threads: one of them is for the renewal of leases.
 SPARE_CONNECTIONS = 2
 
 
@@ -58,7 +57,6 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         routes=served,
         destinations=_open(routes, served, settings, db, stopping),
         leases=Leases(db),
-        limits=ConcurrencyLimits(served, threads),
         stopping=stopping,
     )
     return App(settings=settings, db=db, routes=routes, relay=relay)

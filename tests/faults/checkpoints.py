@@ -28,7 +28,7 @@ from worker import maintenance
 from worker.app import App
 from worker.maintenance import Retention
 from worker.relay.lane_run import LaneBatch, LaneRun
-from worker.relay.relay import Relay
+from worker.relay.relay import Claimed, Relay
 from worker.sinks.log import Log
 from worker.sinks.webhook import Webhook
 from worker.steps.confirmation import ConfirmationStep
@@ -111,10 +111,14 @@ def before_claim_commits(pause: Pause) -> None:
 
 def after_claim(pause: Pause) -> None:
     """Its claim is committed, and nothing is sent."""
-    Claimed = tuple[LaneRun, LaneBatch] | None  # noqa: N806
 
-    def claim(inner: Callable[[Relay, float], Claimed], relay: Relay, limit: float) -> Claimed:
-        claimed = inner(relay, limit)
+    def claim(
+        inner: Callable[[Relay, Sequence[str], float], Claimed | None],
+        relay: Relay,
+        names: Sequence[str],
+        limit: float,
+    ) -> Claimed | None:
+        claimed = inner(relay, names, limit)
         if claimed:
             pause.at_rows(claimed[1].rows)
         return claimed

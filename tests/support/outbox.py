@@ -20,7 +20,6 @@ from domain.outbox.table import outbox as table
 from tests.support.builders import Db, an_event, recorded, routes_of, with_routes
 from worker.destinations import Destination
 from worker.ordering.ordered_calls import OrderedCalls
-from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 
@@ -173,7 +172,6 @@ def relaying(db: Db, shop: Destination, **fields: Any) -> Iterator[Relay]:
             routes={SHOP: routes_of(sessions).sinks[0]},
             destinations={SHOP: shop},
             leases=leases,
-            limits=ConcurrencyLimits([SHOP], 1),
         )
     finally:
         leases.close()

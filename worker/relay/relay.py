@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 
@@ -13,10 +13,12 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain import outbox
 from domain.outbox import CommitHorizon, ProbeTaken, Route
 from worker.destinations import Destination
-from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.lane_run import LaneBatch, LaneRun
 from worker.relay.leases import Leases
 from worker.relay.tally import Tally
+
+#: A lane that was claimed, and its first batch.
+Claimed = tuple[LaneRun, LaneBatch]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +29,6 @@ class Relay:
     routes: Mapping[str, Route]
     destinations: Mapping[str, Destination]
     leases: Leases
-    limits: ConcurrencyLimits
     stopping: threading.Event = field(default_factory=threading.Event)
     commit_horizon: CommitHorizon = field(default_factory=CommitHorizon)
 
@@ -41,24 +42,36 @@ class Relay:
         """Deliver due rows until there are none, `limit` rows were tried, or the monotonic clock says `until`."""
         total = Tally()
         while total.tried < limit and time.monotonic() < until and not self.stopping.is_set():
-            claimed = self._claim(limit - total.tried)
+            claimed = self.claim(self.destinations, limit - total.tried)
             if claimed is None:
                 break
-            total += self._drain(*claimed, limit=limit - total.tried)
+            total += self.drain(*claimed, limit=limit - total.tried)
             progress(total)
         return total
 
-    def _claim(self, limit: float) -> tuple[LaneRun, LaneBatch] | None:
-        """Claim a lane and fetch its first batch, in one transaction. Return None if there is no lane to claim."""
-        try:
-            with self.db.begin() as session:
-                lane = outbox.claim(session, self.limits.with_room(), _holder(), self.commit_horizon)
-                if lane is None:
-                    return None
-                run = self._run_over(lane.destination)
-                return run, run.first_batch(session, lane, limit)
-        except ProbeTaken:
-            return None
+    def claim(self, names: Iterable[str], limit: float = float("inf")) -> Claimed | None:
+        """Claim a lane of these destinations that has due rows. Return None if none is free, or the process stops."""
+        left = [*names]
+        while left and not self.stopping.is_set():
+            try:
+                return self._claim(left, limit)
+            except ProbeTaken as taken:
+                left.remove(taken.destination)
+        return None
+
+    def drain(self, run: LaneRun, batch: LaneBatch, *, limit: float = float("inf")) -> Tally:
+        """Drain a lane that was claimed, for about a second."""
+        with self.leases.renewing(batch.lane):
+            return run.drain(batch, limit)
+
+    def _claim(self, names: Sequence[str], limit: float) -> Claimed | None:
+        """Claim a lane and fetch its first batch, in one transaction. Raises ProbeTaken."""
+        with self.db.begin() as session:
+            lane = outbox.claim(session, names, _holder(), self.commit_horizon)
+            if lane is None:
+                return None
+            run = self._run_over(lane.destination)
+            return run, run.first_batch(session, lane, limit)
 
     def _run_over(self, destination: str) -> LaneRun:
         return LaneRun(
@@ -67,14 +80,6 @@ class Relay:
             destination=self.destinations[destination],
             stopping=self.stopping,
         )
-
-    def _drain(self, run: LaneRun, batch: LaneBatch, *, limit: float) -> Tally:
-        with self.limits.thread(batch.lane.destination) as has_room:
-            if not has_room:
-                run.release(batch.lane)
-                return Tally()
-            with self.leases.renewing(batch.lane):
-                return run.drain(batch, limit)
 
 
 def _holder() -> str:

@@ -1,6 +1,7 @@
 """Claiming a lane: one short transaction that leases a free lane with due rows."""
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement, String, Text, any_, bindparam, cast, func, or_, select, update
@@ -22,8 +23,11 @@ from domain.outbox.table import (
 from domain.runtime.database import CLOCK
 
 
+@dataclass(eq=False)
 class ProbeTaken(Exception):
     """Raised when another worker has just leased the probe of the destination: roll the claim back."""
+
+    destination: str
 
 
 def claim(session: Session, names: Collection[str], holder: str, commit_horizon: CommitHorizon) -> LeasedLane | None:
@@ -132,4 +136,4 @@ def _lease_probe(session: Session, destination: str) -> None:
         .values(open_until=func.clock_timestamp() + PROBE_LEASE)
     )
     if session.execute(leased.returning(destinations.c.name)).one_or_none() is None:
-        raise ProbeTaken
+        raise ProbeTaken(destination)

@@ -22,7 +22,6 @@ from tests.conftest import empty
 from tests.support.builders import Db, an_event, routes_of
 from tests.support.hypothesis_settings import MODEL
 from tests.support.outbox import SHOP, FakeDestination, an_aggregate, rows, time_passes, with_shop
-from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.relay.tally import Tally
@@ -85,7 +84,6 @@ class Draining(RuleBasedStateMachine):
             routes={SHOP: route},
             destinations={SHOP: shop},
             leases=leases,
-            limits=ConcurrencyLimits([SHOP], 1),
         )
 
     def record(self, wanted: list[int]) -> None:

@@ -40,7 +40,6 @@ from tests.support.builders import (
 from tests.support.http_server import Server, a_server, saying, trickling
 from tests.support.operations import ENTRY
 from tests.support.outbox import destination, time_passes
-from worker.relay.concurrency_limits import ConcurrencyLimits
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.relay.tally import Tally
@@ -69,7 +68,6 @@ def relay(db: Db, service: Server) -> Iterator[Relay]:
         routes={CONFIRMATION: route},
         destinations={CONFIRMATION: step},
         leases=leases,
-        limits=ConcurrencyLimits([CONFIRMATION], 1),
     )
     leases.close()
     step.close()

@@ -1,0 +1,132 @@
+"""The dispatcher: a destination that answers slowly takes no thread from the others."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from sqlalchemy.exc import OperationalError
+
+from domain.outbox import Delivered, Outcome, Row
+from domain.outbox.routes import Route, Routes
+from tests.support.builders import Db, an_event, recorded, with_routes
+from tests.support.outbox import FakeDestination, an_aggregate, rows
+from tests.support.waiting import wait_until
+from worker.relay.dispatcher import Dispatcher
+from worker.relay.leases import Leases
+from worker.relay.relay import Relay
+
+
+class Hanging(FakeDestination):
+    """A destination that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self._may_answer = threading.Event()
+        super().__init__(self._wait, concurrency=100)
+
+    def _wait(self, _: Row) -> Outcome:
+        assert self._may_answer.wait(60)
+        return Delivered()
+
+    def answer_all(self) -> None:
+        self._may_answer.set()
+
+
+@contextmanager
+def dispatching(
+    db: Db, shops: dict[str, FakeDestination], *, threads: int = 2, busy: Callable[[], None] = lambda: None
+) -> Iterator[tuple[Db, Dispatcher]]:
+    """A dispatcher to destinations that want every event, and the database in which these are recorded."""
+    routes = {name: Route(name=name, url="null:") for name in shops}
+    sessions = with_routes(db, Routes(list(routes.values())))
+    leases = Leases(sessions)
+    relay = Relay(db=sessions, routes=routes, destinations=shops, leases=leases)
+    dispatcher = Dispatcher(relay, threads=threads, busy=busy)
+    try:
+        yield sessions, dispatcher
+    finally:
+        relay.stopping.set()
+        dispatcher.close(60)
+        leases.close()
+        for shop in shops.values():
+            shop.close()
+
+
+def recorded_in(db: Db, *lanes: int) -> None:
+    recorded(db, *(an_event(an_aggregate(lane)) for lane in lanes))
+
+
+def test_however_many_destinations_hang_another_one_is_served(db: Db) -> None:
+    hanging, healthy = [Hanging() for _ in range(5)], FakeDestination()
+    shops: dict[str, FakeDestination] = {f"hanging-{number}": shop for number, shop in enumerate(hanging)}
+    with dispatching(db, shops | {"healthy": healthy}) as (sessions, dispatcher):
+        for sent in range(1, 6):
+            recorded_in(sessions, *range(4))
+            dispatcher.dispatch()
+            wait_until("the healthy one has all events", lambda sent=sent: len(healthy.called) == 4 * sent)  # type: ignore[misc]
+        assert [len(shop.called) for shop in hanging] == [2] * 5
+        for shop in hanging:
+            shop.answer_all()
+        wait_until("all have all events", lambda: all(len(shop.called) == 20 for shop in hanging))
+
+
+def test_lanes_that_become_due_while_all_threads_are_busy_are_drained_without_another_wake_up(db: Db) -> None:
+    shop = Hanging()
+    with dispatching(db, {"shop": shop}, threads=1) as (sessions, dispatcher):
+        recorded_in(sessions, 0)
+        dispatcher.dispatch()
+        wait_until("the thread is busy", lambda: shop.called)
+        recorded_in(sessions, 1, 2, 3)
+        dispatcher.dispatch()
+        shop.answer_all()
+        wait_until("all were delivered", lambda: len(shop.called) == 4)
+
+
+def test_a_thread_that_meets_an_error_ends_and_the_next_wake_up_continues(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, broken = FakeDestination(), threading.Event()
+    drain = Relay.drain
+
+    def break_once(relay: Relay, *claimed: object, **options: object) -> object:
+        if not broken.is_set():
+            broken.set()
+            run, batch = claimed
+            run.release(batch.lane)  # type: ignore[attr-defined]
+            raise OperationalError("", {}, Exception("the connection is lost"))
+        return drain(relay, *claimed, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Relay, "drain", break_once)
+    with dispatching(db, {"shop": shop}, threads=1) as (sessions, dispatcher):
+        recorded_in(sessions, 0)
+        dispatcher.dispatch()
+        wait_until("it broke, and the thread is free", lambda: broken.is_set() and dispatcher._free["shop"] == 1)
+        assert not shop.called
+        dispatcher.dispatch()
+        wait_until("the event was delivered", lambda: all(row.processed_at for row in rows(sessions)))
+
+
+def test_a_thread_that_is_busy_for_long_calls_others_once(db: Db, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.relay.dispatcher.BUSY_SECONDS", 0)
+    called: list[int] = []
+    shop = FakeDestination()
+    with dispatching(db, {"shop": shop}, threads=1, busy=lambda: called.append(1)) as (sessions, dispatcher):
+        recorded_in(sessions, 0, 1, 2)
+        dispatcher.dispatch()
+        wait_until("all were delivered", lambda: len(shop.called) == 3)
+
+    assert called == [1]
+
+
+def test_closing_waits_for_calls_that_have_begun_and_for_no_longer_than_it_may(db: Db) -> None:
+    shop = Hanging()
+    with dispatching(db, {"shop": shop}) as (sessions, dispatcher):
+        recorded_in(sessions, 0)
+        dispatcher.dispatch()
+        wait_until("the call has begun", lambda: shop.called)
+        dispatcher._relay.stopping.set()
+        dispatcher.close(0.1)
+        assert not any(row.processed_at for row in rows(sessions))
+        shop.answer_all()
+        dispatcher.close(60)
+        assert all(row.processed_at for row in rows(sessions))

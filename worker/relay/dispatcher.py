@@ -1,0 +1,97 @@
+"""The dispatcher: each destination has threads of its own, so a slow one takes none from the others."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+
+from worker.ordering import calling_threads
+from worker.relay.relay import Claimed, Relay
+
+#: A thread that has been busy for longer calls `busy`, once.
+BUSY_SECONDS = 0.1
+
+log = structlog.get_logger()
+
+
+class Dispatcher:
+    """Claims lanes, and has each drained by a thread of its destination. Safe for threads.
+
+    A destination has at most so many `threads`, and drains as many lanes at a time. They are started when they are
+    needed. What all of them share, the connections to PostgreSQL, each of them uses for a few milliseconds at a time.
+    """
+
+    def __init__(self, relay: Relay, *, threads: int, busy: Callable[[], None] = lambda: None) -> None:
+        """`busy` is called by a thread that does not end soon: others may help."""
+        self._relay = relay
+        self._busy = busy
+        self._pools = {name: calling_threads.pool(threads) for name in relay.destinations}
+        self._threads = threads
+        self._changed = threading.Condition()
+        self._free = dict.fromkeys(self._pools, threads)
+        #: The destinations that had no free thread when lanes were last claimed: some may have become due since then.
+        self._missed: set[str] = set()
+
+    def dispatch(self) -> None:
+        """Have every lane drained that has due rows, as far as there are threads. It does not wait for that."""
+        while claimed := self._relay.claim(self._with_room()):
+            self._start(claimed)
+
+    def close(self, seconds: float) -> None:
+        """Wait for the threads to end, for so long at the most. The relay is stopping."""
+        with self._changed:
+            self._changed.wait_for(lambda: all(free == self._threads for free in self._free.values()), seconds)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _with_room(self) -> Sequence[str]:
+        with self._changed:
+            self._missed.update(name for name, free in self._free.items() if not free)
+            return [name for name, free in self._free.items() if free]
+
+    def _start(self, claimed: Claimed) -> None:
+        run, batch = claimed
+        name = batch.lane.destination
+        with self._changed:
+            has_room = self._free[name] > 0
+            self._free[name] -= has_room
+            if not has_room:
+                self._missed.add(name)
+        if has_room:
+            self._pools[name].submit(self._run, name, claimed)
+        else:
+            run.release(batch.lane)  # Another thread has dispatched to the destination meanwhile.
+
+    def _run(self, name: str, claimed: Claimed | None) -> None:
+        """Drain lane after lane, until none has due rows."""
+        begun, has_called = time.monotonic(), False
+        while claimed or not self._end(name):
+            claimed = self._drain(name, claimed)
+            if claimed and not has_called and time.monotonic() - begun > BUSY_SECONDS:
+                has_called = True
+                self._busy()
+
+    def _drain(self, name: str, claimed: Claimed | None) -> Claimed | None:
+        """Drain a lane, and claim the next one. After an error there is none: the next wake-up tries again."""
+        try:
+            if claimed:
+                self._relay.drain(*claimed)
+            return self._relay.claim([name])
+        except SQLAlchemyError as error:
+            log.warning("relay.interrupted", destination=name, error=type(error).__name__)
+        # Nobody waits for this thread, so nobody else would say it.
+        except Exception:
+            log.exception("relay.failed", destination=name)
+        return None
+
+    def _end(self, name: str) -> bool:
+        """Give the thread back. Return False if it is still needed: nobody had one when a lane may have become due."""
+        with self._changed:
+            if name in self._missed:
+                self._missed.remove(name)
+                return False
+            self._free[name] += 1
+            self._changed.notify_all()
+            return True
