@@ -49,7 +49,13 @@ def work(processes: int, threads: int) -> int:
     exit_codes={DONE: "stopped by SIGTERM"},
 )
 @click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
-@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Threads of each destination in each process.")
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="Threads of each destination in each process.",
+)
 def main(processes: int, threads: int) -> int:
     """Deliver the outbox, expire holds and prune, whenever a wake-up comes, until SIGTERM."""
     return work(processes, threads)
