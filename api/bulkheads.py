@@ -70,7 +70,7 @@ ITEM_LOCK_MILLISECONDS = 5
 BULKHEADS: Mapping[str, Limits] = {
     "reads": Limits(threads=2),
     # These may compute for long, for each page of 1,000 rows.
-    "lists": Limits(threads=3, processors=0.3),
+    "lists": Limits(threads=3, processors=0.2),
     # These compute for some milliseconds each, and for more if much is taken of many calendars.
     "availability": Limits(threads=2, processors=0.3),
     # Pages of the feed, and streams that have fallen behind its tail.
@@ -151,7 +151,7 @@ class Bulkhead:
         self._engine.dispose()
 
     async def _get_thread(self, client: str) -> None:
-        if self._may_have_thread(client):
+        if self._may_have_thread(client, time.monotonic()):
             self._give_thread(client)
             return
         turn = self._wait(client)
@@ -165,10 +165,10 @@ class Bulkhead:
             self._give_up(turn)
             raise
 
-    def _may_have_thread(self, client: Hashable) -> bool:
+    def _may_have_thread(self, client: Hashable, now: float) -> bool:
         if self._limits.processors is not None and self._running[client] and self._free == 1:
             return False  # The last one is for others.
-        return self._free > 0 and not self._rests.seconds_of(client)
+        return self._free > 0 and not self._rests.seconds_of(client, now)
 
     def _give_thread(self, client: Hashable) -> None:
         self._free -= 1
@@ -202,18 +202,19 @@ class Bulkhead:
 
     def _hand_out(self) -> None:
         """Give the threads that are free to those whose turn it is, now and when somebody has rested."""
-        while (client := self._next_client()) is not None:
+        now = time.monotonic()  # Read once: whoever still rests by it is waited for, and the others have been served.
+        while (client := self._next_client(now)) is not None:
             turn = self._waiting.pop_of(client)
             if not turn.comes.done():
                 self._give_thread(client)
                 turn.comes.set_result(None)
         if self._rested:
             self._rested.cancel()
-        rests = [rest for client in self._waiting.participants if (rest := self._rests.seconds_of(client))]
+        rests = [rest for client in self._waiting.participants if (rest := self._rests.seconds_of(client, now))]
         self._rested = asyncio.get_running_loop().call_later(min(rests), self._hand_out) if rests else None
 
-    def _next_client(self) -> Hashable | None:
-        return next(filter(self._may_have_thread, self._waiting.participants), None)
+    def _next_client(self, now: float) -> Hashable | None:
+        return next((one for one in self._waiting.participants if self._may_have_thread(one, now)), None)
 
     def _refuse(self) -> Busy:
         """Count a request that is refused, and return what it is answered with."""

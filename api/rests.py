@@ -19,9 +19,9 @@ class Rests:
         self._processors = processors
         self._until: dict[Hashable, float] = {}
 
-    def seconds_of(self, client: Hashable) -> float:
-        """Return for how long a client still rests."""
-        return max(0.0, self._until.get(client, 0.0) - ALLOWANCE_SECONDS - time.monotonic())
+    def seconds_of(self, client: Hashable, now: float) -> float:
+        """Return for how long a client still rests, by the monotonic clock."""
+        return max(0.0, self._until.get(client, 0.0) - ALLOWANCE_SECONDS - now)
 
     def charge(self, client: Hashable, computed_seconds: float) -> None:
         """Let a client rest for what it has computed."""
