@@ -14,6 +14,7 @@ from benchmarks.history import history
 from benchmarks.measure import Measure
 from benchmarks.outbox.draining import draining
 from benchmarks.outbox.failing import failing
+from benchmarks.outbox.hanging import hanging
 from benchmarks.outbox.latency import latency
 from benchmarks.outbox.recovering import recovering
 from benchmarks.outbox.scaling import idling, scaling
@@ -46,6 +47,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "waiting": waiting,
     "snapshot": snapshot,
     "failing": failing,
+    "hanging": hanging,
     "scaling": scaling,
     "idling": idling,
     "recovering": recovering,
