@@ -107,7 +107,6 @@ class Bulkhead:
         )
         self.db: sessionmaker[Session] = database.sessions(self._engine)
         self._threads = ThreadPoolExecutor(limits.threads, thread_name_prefix=kind)
-        self._free = limits.threads
         self._running: Occurrences[Hashable] = Occurrences()
         self._rests = Rests(limits.processors)
         self._waiting: FairQueue[_Turn] = FairQueue()
@@ -152,7 +151,7 @@ class Bulkhead:
 
     async def _get_thread(self, client: str) -> None:
         if self._may_have_thread(client, time.monotonic()):
-            self._give_thread(client)
+            self._running[client] += 1
             return
         turn = self._wait(client)
         try:
@@ -166,16 +165,12 @@ class Bulkhead:
             raise
 
     def _may_have_thread(self, client: Hashable, now: float) -> bool:
-        if self._limits.processors is not None and self._running[client] and self._free == 1:
+        free = self._limits.threads - self._running.total()
+        if self._limits.processors is not None and self._running[client] and free == 1:
             return False  # The last one is for others.
-        return self._free > 0 and not self._rests.seconds_of(client, now)
-
-    def _give_thread(self, client: Hashable) -> None:
-        self._free -= 1
-        self._running[client] += 1
+        return free > 0 and not self._rests.seconds_of(client, now)
 
     def _give_back(self, client: str) -> None:
-        self._free += 1
         self._running[client] -= 1
         if not self._running[client]:
             del self._running[client]
@@ -206,7 +201,7 @@ class Bulkhead:
         while (client := self._next_client(now)) is not None:
             turn = self._waiting.pop_of(client)
             if not turn.comes.done():
-                self._give_thread(client)
+                self._running[client] += 1
                 turn.comes.set_result(None)
         if self._rested:
             self._rested.cancel()

@@ -1,11 +1,18 @@
 """A queue in which participants take turns."""
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Collection, Hashable, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from itertools import chain
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+P = TypeVar("P", bound=Hashable)
+
+
+def who_makes_room(counts: Mapping[P, int], newcomer: P) -> P | None:
+    """Return the participant that has the most, if that is more than the newcomer would have. Some must have any."""
+    largest = max(counts, key=counts.__getitem__)
+    return largest if counts[largest] > counts.get(newcomer, 0) + 1 else None
 
 
 class FairQueue(Generic[T]):
@@ -60,11 +67,11 @@ class FairQueue(Generic[T]):
         """Take out the last item of the participant that has the most, if that has more than this one would have."""
         if self._size == len(self._queues):
             return None  # Each has one. To search them all for that would cost more than all else of a refusal.
-        most = max(self._queues.values(), key=len)
-        if len(most) <= len(self._queues.get(participant, ())) + 1:
+        largest = who_makes_room({one: len(queue) for one, queue in self._queues.items()}, participant)
+        if largest is None:
             return None
         self._size -= 1
-        return most.pop()
+        return self._queues[largest].pop()
 
     def take_out(self, is_unwanted: Callable[[T], bool]) -> list[T]:
         """Take out every item of which this holds."""

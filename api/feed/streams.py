@@ -14,8 +14,10 @@ from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
 from api.bulkheads import ClientBulkhead
+from api.fair_queue import who_makes_room
 from api.feed.reader import Reader
 from api.feed.tail import StreamedEvent, Tail
+from api.http.limits import PART_BYTES, SEND_SECONDS
 from domain.access import Principal
 from domain.feed import Filter, Page
 from domain.runtime.errors import Busy, Refusal
@@ -27,14 +29,8 @@ MOST_STREAMS = 200
 #: A stream without events is written to this often, so that proxies do not take it for dead.
 HEARTBEAT_SECONDS = 15.0
 
-#: A reader that does not take the next part of its stream within this time is disconnected. It may come back.
-SEND_SECONDS = 20.0
-
 #: The end of a stream is sent within this time, or not at all: the process may be stopping.
 END_SECONDS = 1.0
-
-#: A stream is sent in parts of about this size.
-PART_BYTES = 65_536
 
 #: After how long a reader connects again, in milliseconds: not all of them at the same moment.
 RETRY_MILLISECONDS = (1_000, 3_000)
@@ -106,9 +102,8 @@ class Streams:
 
     def _make_room_for(self, principal: Principal) -> None:
         """End the oldest stream of the client that has the most. Raises Busy if this one has about as many."""
-        by_client = Occurrences(stream.principal for stream in self._streams)
-        largest, most = by_client.most_common(1)[0]
-        if most <= by_client[principal] + 1:
+        largest = who_makes_room(Occurrences(stream.principal for stream in self._streams), principal)
+        if largest is None:
             raise Busy
         self.end(next(stream for stream in self._streams if stream.principal == largest))
 

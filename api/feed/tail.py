@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.bulkheads import Bulkhead
 from api.feed.schemas import EventView
-from api.http.problems import wait_seconds
+from api.waits import wait_seconds
 from domain import feed
 from domain.feed import FeedEvent, Filter
 from domain.runtime.database import trouble

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import grpc
 
+from api.fair_queue import who_makes_room
 from api.grpc.time_limits import TimeLimit
 
 
@@ -61,9 +62,7 @@ class Group:
 
     def _end_one_for(self, client: str) -> grpc.ServicerContext | None:
         """Give back the place of a call that makes room for one of this client. Return the call."""
-        largest, most = self._taken.most_common(1)[0]
-        if not self._makes_room or most <= self._taken[client] + 1:
-            return None
+        largest = who_makes_room(self._taken, client) if self._makes_room else None
         oldest = next((context for context, of in self._begun.items() if of == largest), None)
         if oldest:
             self._give_back(oldest)

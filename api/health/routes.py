@@ -14,8 +14,8 @@ from api.bulkheads import ClientBulkhead
 from api.doorbell import Doorbell
 from api.group_commit import GroupCommit
 from api.health.schemas import Liveness, Readiness
-from api.http.problems import wait_seconds
 from api.http.responses import probing
+from api.waits import wait_seconds
 from domain.runtime.errors import DatabaseUnavailable
 from domain.runtime.metrics import CONTENT_TYPE_LATEST, render
 

@@ -1,4 +1,4 @@
-"""What a request may cost before a handler runs: each limit keeps a client from taking what others need."""
+"""What a request and its answer may cost: each limit keeps a client from taking what others need."""
 
 #: The largest body. A reservation with the longest note and the largest metadata takes 25,000 bytes, and twice as
 #: many if most characters are written as escapes. The most expensive body of this size keeps the event loop busy
@@ -20,3 +20,7 @@ SHOWN_CHARACTERS = 255
 
 #: The longest query string. Every list can be asked for with less.
 MAX_QUERY_BYTES = 4_096
+
+#: What is large, or has no end, is sent in parts of about this size. A client that does not take the next part within
+#: that time, in seconds, is disconnected.
+PART_BYTES, SEND_SECONDS = 65_536, 20.0

@@ -10,6 +10,7 @@ from uuid import UUID
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     DateTime,
     Integer,
     Interval,
@@ -18,25 +19,23 @@ from sqlalchemy import (
     Uuid,
     any_,
     bindparam,
-    case,
     cast,
     delete,
     func,
     insert,
-    not_,
     null,
     select,
     true,
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.calendars.capacity import Occupied
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
-from domain.calendars.table import item_range, occupancies, time_range
+from domain.calendars.table import occupancies, overlapping
 from domain.items import Item, items
 from domain.runtime.database import CLOCK, arrays, lists, records
 from domain.runtime.encoding import encode
@@ -124,20 +123,15 @@ def _merged(periods: Iterable[Period]) -> Sequence[tuple[datetime, datetime, int
 _TIME = DateTime(timezone=True)
 _asked = records("asked", item_id=BigInteger, sku=String, start=_TIME, end=_TIME, place=Integer, most=Integer)
 _COLUMNS = "reservation_id", "position", "units", "blocked_from", "blocked_until"
-_is_lapsed = func.coalesce(occupancies.c.held_until <= CLOCK, False).label("is_lapsed")
+is_lapsed = func.coalesce(occupancies.c.held_until <= CLOCK, False).label("is_lapsed")
 
 
 def _occupied(is_asked_for: ColumnElement[bool]) -> Select[Any]:
-    """Read what is taken of each item that is asked for, by the two indexes by time."""
+    """Read what is taken of each item that is asked for."""
     before, after = (func.make_interval(0, 0, 0, 0, 0, 0, seconds) for seconds in _BUFFERS)
     period = func.tstzrange(_asked.c.start - before, _asked.c.end + after)
-    overlaps = (
-        item_range(occupancies.c.item_id).op("&&")(item_range(items.c.id)),
-        time_range(occupancies).op("&&")(period),
-    )
-    one = select(*occupancies.c[_COLUMNS], _is_lapsed).where(*overlaps).correlate(_asked, items)
-    in_each = one.where(occupancies.c.is_exclusive), one.where(not_(occupancies.c.is_exclusive))
-    found = union_all(*in_each).limit(_asked.c.most).lateral("found")
+    columns = *occupancies.c[_COLUMNS], is_lapsed
+    found = overlapping(columns, items.c.id, period, of=(_asked, items)).limit(_asked.c.most).lateral("found")
     return select(items.c.id, _asked.c.place, *found.c).select_from(
         _asked.join(items, is_asked_for).join(found, true())
     )
@@ -145,28 +139,6 @@ def _occupied(is_asked_for: ColumnElement[bool]) -> Select[Any]:
 
 _BUFFERS = items.c.buffer_before_seconds, items.c.buffer_after_seconds
 _OCCUPIED = union_all(_occupied(_asked.c.item_id == items.c.id), _occupied(_asked.c.sku == items.c.sku))
-
-
-class InUse(NamedTuple):
-    """The most units that are in use at one moment of a time: with lapsed holds, and without them."""
-
-    with_lapsed: int
-    without: int
-
-
-def most_in_use_query(times: Sequence[tuple[int, Period]], *, but: UUID | None = None) -> Query:
-    """Return the query for how much of calendars, by their ids, is in use at most within each of these times.
-
-    What the reservation `but` has counts as free. PostgreSQL adds up what would take long to read.
-    """
-    columns = zip(*((place, item_id, time.start, time.end) for place, (item_id, time) in enumerate(times)), strict=True)
-    asked = lists(_times, **dict(zip(("place", "item_id", "start", "end"), map(list, columns), strict=True)))
-    return Query(_MOST_IN_USE, asked | {"but": but})
-
-
-def read_most_in_use(rows: Iterable[Any]) -> Sequence[InUse]:
-    """Return what is in use, from the rows of the query, for each of its times."""
-    return [InUse(*row[1:]) for row in sorted(rows)]
 
 
 def from_now_on(session: Session, item_id: int) -> Sequence[Occupied]:
@@ -193,44 +165,10 @@ _item_id = bindparam("item_id", type_=BigInteger)
 _SHOWN = "blocked_from", "blocked_until", "units", "held_until"
 
 
-def _of_item(time: ColumnElement[Any]) -> Any:
-    """Read what overlaps this time of one calendar, by the two indexes by time."""
-    overlaps = (
-        item_range(occupancies.c.item_id).op("&&")(item_range(_item_id)),
-        time_range(occupancies).op("&&")(time),
-    )
-    each = select(*occupancies.c["reservation_id", *_SHOWN]).where(*overlaps)
-    return union_all(each.where(occupancies.c.is_exclusive), each.where(not_(occupancies.c.is_exclusive)))
+def _of_item(time: ColumnElement[Any]) -> CompoundSelect[Any]:
+    return overlapping(occupancies.c["reservation_id", *_SHOWN], _item_id, time)
 
 
-_times = arrays("times", place=Integer, item_id=BigInteger, start=_TIME, end=_TIME)
-
-
-def _most_in_use() -> Select[Any]:
-    """Add up the units from change to change. Those of one moment are one change: what ends there is in use no more."""
-    overlaps = (
-        item_range(occupancies.c.item_id).op("&&")(item_range(_times.c.item_id)),
-        time_range(occupancies).op("&&")(func.tstzrange(_times.c.start, _times.c.end)),
-        occupancies.c.reservation_id.is_distinct_from(bindparam("but", type_=Uuid)),
-    )
-    kept = case((_is_lapsed, 0), else_=occupancies.c.units)
-    columns = *occupancies.c["blocked_from", "blocked_until", "units"], kept.label("kept")
-    one = select(*columns).where(*overlaps).correlate(_times)
-    taken = union_all(one.where(occupancies.c.is_exclusive), one.where(not_(occupancies.c.is_exclusive))).lateral()
-    moments = array([func.greatest(taken.c.blocked_from, _times.c.start), taken.c.blocked_until])
-    units = (array([taken.c[name], -taken.c[name]]) for name in ("units", "kept"))
-    changes = func.unnest(moments, *units).table_valued("moment", "units", "kept").render_derived()
-    totals = [
-        func.sum(func.sum(changes.c[name])).over(order_by=changes.c.moment).label(name) for name in ("units", "kept")
-    ]
-    used = select(*totals).select_from(taken.join(changes, true())).group_by(changes.c.moment).correlate(_times)
-    each = used.lateral()
-    greatest = [func.coalesce(func.max(each.c[name]), 0).label(name) for name in ("units", "kept")]
-    most = select(*greatest).select_from(each).correlate(_times).lateral("most")
-    return select(_times.c.place, *most.c).select_from(_times.join(most, true()))
-
-
-_MOST_IN_USE = _most_in_use()
 _FROM_NOW_ON = _of_item(func.tstzrange(CLOCK, null()))
 _LINES = (
     select(func.count())

@@ -1,11 +1,15 @@
 """The table of occupancies: which time of a calendar belongs to which reservation."""
 
+from collections.abc import Iterable
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
     CheckConstraint,
     Column,
     ColumnElement,
+    CompoundSelect,
     DateTime,
     ForeignKey,
     FromClause,
@@ -16,7 +20,10 @@ from sqlalchemy import (
     Uuid,
     func,
     literal_column,
+    not_,
+    select,
     text,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import ExcludeConstraint
 
@@ -72,3 +79,22 @@ Index(
     postgresql_using="gist",
     postgresql_where=text("NOT is_exclusive"),
 )
+
+
+def overlapping(
+    columns: Iterable[ColumnElement[Any]],
+    item_id: ColumnElement[int],
+    time: ColumnElement[Any],
+    *conditions: ColumnElement[bool],
+    of: Iterable[FromClause] = (),
+) -> CompoundSelect[Any]:
+    """Return the statement for occupancies of a calendar that overlap a time, by both indexes.
+
+    As a subquery, it may use what it is joined to: `of`.
+    """
+    overlaps = (
+        item_range(occupancies.c.item_id).op("&&")(item_range(item_id)),
+        time_range(occupancies).op("&&")(time),
+    )
+    one = select(*columns).where(*overlaps, *conditions).correlate(*of)
+    return union_all(one.where(occupancies.c.is_exclusive), one.where(not_(occupancies.c.is_exclusive)))

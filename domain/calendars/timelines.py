@@ -18,17 +18,15 @@ from sqlalchemy import (
     bindparam,
     func,
     literal,
-    not_,
     select,
     true,
-    union_all,
 )
 from sqlalchemy.dialects.postgresql import BYTEA, aggregate_order_by
 from sqlalchemy.orm import Session
 
 from domain.calendars.capacity import Occupied, Timeline
 from domain.calendars.periods import Period
-from domain.calendars.table import item_range, occupancies, time_range
+from domain.calendars.table import occupancies, overlapping
 from domain.runtime.database import CLOCK, arrays, lists
 
 #: The start and the end in microseconds since 2000, which is how PostgreSQL sends a timestamp, and the units.
@@ -67,21 +65,13 @@ _TIME = DateTime(timezone=True)
 _asked = arrays("asked", item_id=BigInteger, start=_TIME, end=_TIME)
 
 
-def _in_index(is_in_index: ColumnElement[bool]) -> Select[Any]:
-    overlaps = (
-        item_range(occupancies.c.item_id).op("&&")(item_range(_asked.c.item_id)),
-        time_range(occupancies).op("&&")(func.tstzrange(_asked.c.start, _asked.c.end)),
-    )
+def _occupied() -> Select[Any]:
+    """Read what is occupied. What has the same time is added up: a restaurant has many reservations and few times."""
     is_kept = func.coalesce(occupancies.c.held_until > CLOCK, true())
     is_other = occupancies.c.reservation_id.is_distinct_from(bindparam("but", type_=Uuid))
     columns = occupancies.c["blocked_from", "blocked_until", "units"]
-    return select(*columns).where(*overlaps, is_in_index, is_kept, is_other).correlate(_asked)
-
-
-def _occupied() -> Select[Any]:
-    """Read what is occupied. What has the same time is added up: a restaurant has many reservations and few times."""
-    found = union_all(_in_index(occupancies.c.is_exclusive), _in_index(not_(occupancies.c.is_exclusive)))
-    used = found.lateral("used")
+    time = func.tstzrange(_asked.c.start, _asked.c.end)
+    used = overlapping(columns, _asked.c.item_id, time, is_kept, is_other, of=[_asked]).lateral("used")
     key = _asked.c.item_id, used.c.blocked_from, used.c.blocked_until
     units = func.sum(used.c.units).label("units")
     return select(*key, units).select_from(_asked.join(used, true())).group_by(*key)

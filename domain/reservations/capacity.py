@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from domain.calendars.capacity import Occupied, Timeline
-from domain.calendars.occupancies import InUse, Occupancy
+from domain.calendars.most_in_use import InUse
+from domain.calendars.occupancies import Occupancy
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
 from domain.calendars.settings import refuse_outside

@@ -8,7 +8,8 @@ from typing import Protocol
 
 from domain import idempotency
 from domain.access import ANONYMOUS
-from domain.calendars.occupancies import InUse, Occupancies
+from domain.calendars.most_in_use import InUse
+from domain.calendars.occupancies import Occupancies
 from domain.calendars.periods import Period
 from domain.idempotency import Answered, Key, StoredAnswer
 from domain.items import Item

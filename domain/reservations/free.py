@@ -1,18 +1,18 @@
 """What is free: the items of a set of requests, locked, and the time of its calendars that is taken."""
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from sqlalchemy.orm import Session
 
 from domain import items
-from domain.calendars.occupancies import InUse, most_in_use_query, occupied_query, read_most_in_use, read_occupied
+from domain.calendars.most_in_use import InUse, most_in_use
+from domain.calendars.occupancies import occupied_query, read_occupied
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
 from domain.items import Locked
 from domain.reservations.decisions import Free, MostInUse, Reserve, Stock
-from domain.runtime.pipeline import Query, execute
+from domain.runtime.pipeline import Query
 
 
 def lock(
@@ -31,8 +31,8 @@ def lock(
     locked = items.lock_free(session, named_by(requests), (*then, query))
     stock = _stock_of(locked)
     occupied, busy = read_occupied(locked.then[-1], limits)
-    times = islice(_times_of(requests, stock, busy), busy_periods)
-    return Free(stock, occupied, _most_in_use(session, busy, [*times]) if busy else {}), locked
+    times = [*islice(_times_of(requests, stock, busy), busy_periods)]
+    return Free(stock, occupied, _most_in_use(session, busy, times)), locked
 
 
 def _times_of(requests: Iterable[Reserve], stock: Stock, busy: Collection[int]) -> Iterator[tuple[int, Period]]:
@@ -45,11 +45,9 @@ def _times_of(requests: Iterable[Reserve], stock: Stock, busy: Collection[int]) 
 
 
 def _most_in_use(session: Session, busy: Collection[int], times: Sequence[tuple[int, Period]]) -> MostInUse:
-    found: defaultdict[int, dict[Period, InUse]] = defaultdict(dict, {item_id: {} for item_id in busy})
-    if times:
-        (rows,) = execute(session, [most_in_use_query(times)])
-        for (item_id, time), in_use in zip(times, read_most_in_use(rows), strict=True):
-            found[item_id][time] = in_use
+    found: dict[int, dict[Period, InUse]] = {item_id: {} for item_id in busy}
+    for (item_id, time), in_use in zip(times, most_in_use(session, times), strict=True):
+        found[item_id][time] = in_use
     return found
 
 

@@ -74,10 +74,9 @@ class Window:
 
     def __post_init__(self) -> None:
         """Move the bounds to where there can be reservations: a datetime can't hold what is computed from others."""
-        if self.ends_after is not None:
-            object.__setattr__(self, "ends_after", min(max(self.ends_after, EARLIEST), LATEST))
-        if self.starts_before is not None:
-            object.__setattr__(self, "starts_before", min(max(self.starts_before, EARLIEST), LATEST))
+        for name in ("ends_after", "starts_before"):
+            if (bound := getattr(self, name)) is not None:
+                object.__setattr__(self, name, min(max(bound, EARLIEST), LATEST))
 
 
 @dataclass(frozen=True, slots=True)

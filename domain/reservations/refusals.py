@@ -5,7 +5,8 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from domain import items
-from domain.calendars.occupancies import most_in_use_query, occupied_query, read_most_in_use, read_occupied
+from domain.calendars.most_in_use import most_in_use
+from domain.calendars.occupancies import occupied_query, read_occupied
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
 from domain.items import Item
@@ -40,8 +41,8 @@ def _book_of_time(session: Session, item: Item, period: Period) -> Book:
     if not busy:
         return book_of(item, found)
     time = blocked(item, period)
-    (rows,) = execute(session, [most_in_use_query([(item.id, time)])])
-    return book_of(item, found, {time: read_most_in_use(rows)[0]})
+    (in_use,) = most_in_use(session, [(item.id, time)])
+    return book_of(item, found, {time: in_use})
 
 
 def refusal_of_change(session: Session, reservation_id: UUID, wanted: Reschedule, routes: Routes) -> Refusal | None:

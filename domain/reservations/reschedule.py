@@ -6,13 +6,8 @@ from dataclasses import replace
 from sqlalchemy.orm import Session
 
 from domain import items
-from domain.calendars.occupancies import (
-    Occupancies,
-    most_in_use_query,
-    occupied_query,
-    read_most_in_use,
-    read_occupied,
-)
+from domain.calendars.most_in_use import most_in_use
+from domain.calendars.occupancies import Occupancies, occupied_query, read_occupied
 from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
 from domain.items import Item
@@ -131,8 +126,7 @@ def _occupied_by_others(
 def _added_up(session: Session, one: Reservation, of: Sequence[Item], period: Period) -> Sequence[Book]:
     """Return what is free of busy calendars, by what others have in use at most."""
     times = [(item.id, blocked(item, period)) for item in of]
-    (rows,) = execute(session, [most_in_use_query(times, but=one.id)])
-    each = zip(of, times, read_most_in_use(rows), strict=True)
+    each = zip(of, times, most_in_use(session, times, but=one.id), strict=True)
     return [book_of(item, (), {time: in_use}) for item, (_, time), in_use in each]
 
 

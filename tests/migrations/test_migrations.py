@@ -54,7 +54,7 @@ def test_every_migration_can_be_taken_back_alone(migrated: str) -> None:
     assert (erase(migrated, "-1").stdout, tables(migrated)) == (erased, {"alembic_version"})
 
 
-def test_an_earlier_revision_can_be_gone_back_to_by_itsname_of(migrated: str) -> None:
+def test_an_earlier_revision_can_be_gone_back_to_by_its_name(migrated: str) -> None:
     back = migrate(migrated, REVISIONS[-1])
     again = migrate(migrated, REVISIONS[-1])
     forth = migrate(migrated, "+1")
@@ -95,7 +95,7 @@ def test_without_the_name_of_the_database_nothing_is_deleted(migrated: str, argu
 
 
 @pytest.mark.parametrize("revision", ["head", SCHEMA_VERSION])
-def test_a_migration_that_does_not_go_back_does_not_take_thename_of(migrated: str, revision: str) -> None:
+def test_a_migration_that_does_not_go_back_does_not_take_the_name(migrated: str, revision: str) -> None:
     run = migrate(migrated, revision, "--erase", name_of(migrated))
 
     assert (run.returncode, run.stdout) == (2, "")

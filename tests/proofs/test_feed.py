@@ -92,7 +92,9 @@ def by_pages(url: str, last_sku: str, random: Random) -> list[dict[str, Any]]:
             limit = random.randint(1, 50)
             page = client.get("/events", params={"after": after, "limit": limit}).raise_for_status().json()
             events, after = events + page["events"], page["next_after"]
-    return events
+    # The last page may have further events of the last reservation, which streams are not read for.
+    skus = [one["payload"]["sku"] for one in events]
+    return events[: skus.index(last_sku) + 1]
 
 
 def by_stream(url: str, last_sku: str, random: Random) -> list[dict[str, Any]]:

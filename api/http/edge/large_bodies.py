@@ -8,12 +8,8 @@ from collections.abc import Awaitable
 
 from api.http.asgi import Application, Message, Receive, Scope, Send
 from api.http.edge.time_limits import TimeLimits
+from api.http.limits import PART_BYTES, SEND_SECONDS
 from domain.runtime.metrics import Counter
-
-PART_BYTES = 65_536
-
-#: A client that does not take the next part within this time is disconnected.
-SEND_SECONDS = 20.0
 
 #: What all responses together may keep of large bodies. For each further one, the client is disconnected that has not
 #: taken a part for the longest time.

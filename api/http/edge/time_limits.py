@@ -32,9 +32,8 @@ class TimeLimits:
 
     def end_oldest(self) -> None:
         """End the block that began first, if there is one."""
-        for oldest in self._running:
-            oldest.expire()
-            break
+        if self._running:
+            next(iter(self._running)).expire()
 
     def discard(self, limit: "TimeLimit") -> None:
         self._running.pop(limit, None)

@@ -8,7 +8,6 @@ from api.http.problems.rendering import (
 )
 from api.http.problems.table import ALL, BUG, EARLY, FACTS, OF_ERRORS
 from api.http.problems.types import PAGES, ProblemType
-from api.waits import wait_seconds
 
 __all__ = [
     "ALL",
@@ -22,5 +21,4 @@ __all__ = [
     "body_of",
     "body_of_early",
     "of_any",
-    "wait_seconds",
 ]

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from api.feed.streams import SEND_SECONDS
+from api.http.limits import SEND_SECONDS
 from domain.runtime.settings import Settings
 from tests.support.api_process import Served, serving
 from tests.support.builders import Db

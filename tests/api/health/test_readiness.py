@@ -1,13 +1,13 @@
 """Readiness: the API serves while the schema serves its release, and says otherwise what to do."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import httpx
 import pytest
 from sqlalchemy import text
 
 from domain.runtime.schema import SCHEMA_VERSION, read_schema
+from tests.support.broken_tables import missing
 from tests.support.builders import Db
 
 pytestmark = pytest.mark.slow
@@ -27,23 +27,6 @@ def stored_as(db: Db, version: str, serves_from: str) -> None:
     change = text("UPDATE alembic_version SET version_num = :version, serves_from = :serves_from")
     with db.begin() as session:
         session.execute(change, {"version": version, "serves_from": serves_from})
-
-
-@contextmanager
-def lacking(db: Db, table: str, column: str | None = None) -> Iterator[None]:
-    """Let the schema lack a table or a column, which has another name meanwhile."""
-    away, back = (
-        (f"ALTER TABLE {table} RENAME TO gone", f"ALTER TABLE gone RENAME TO {table}")
-        if column is None
-        else (f"ALTER TABLE {table} RENAME {column} TO gone", f"ALTER TABLE {table} RENAME gone TO {column}")
-    )
-    with db.begin() as session:
-        session.execute(text(away))
-    try:
-        yield
-    finally:
-        with db.begin() as session:
-            session.execute(text(back))
 
 
 def readiness(api: httpx.Client) -> tuple[int, str]:
@@ -74,7 +57,7 @@ def test_the_api_is_not_ready_on_a_schema_that_serves_newer_releases_only(api: h
 def test_the_api_is_not_ready_while_a_table_or_a_column_is_missing_whatever_the_version_says(
     api: httpx.Client, db: Db
 ) -> None:
-    with lacking(db, "feed_events"), lacking(db, "items", "venue"):
+    with missing(db, "feed_events"), missing(db, "items", "venue"):
         response = api.get("/health/ready")
 
     assert response.status_code == 503

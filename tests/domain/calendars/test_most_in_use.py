@@ -7,12 +7,11 @@ from typing import Any
 from sqlalchemy import insert, text
 
 from domain.calendars.capacity import Occupied, Timeline
-from domain.calendars.occupancies import InUse, most_in_use_query, read_most_in_use
+from domain.calendars.most_in_use import InUse, most_in_use
 from domain.calendars.periods import Period
 from domain.calendars.table import occupancies
 from domain.runtime.database import now
 from domain.runtime.identity import new_id
-from domain.runtime.pipeline import execute
 from tests.support.builders import FRIDAY, Db
 
 HOUR = timedelta(hours=1)
@@ -47,12 +46,12 @@ def test_postgresql_adds_up_what_is_in_use_at_most_as_a_timeline_does(db: Db) ->
         session.execute(text("SET LOCAL session_replication_role = replica"))
         session.execute(insert(occupancies), rows)
         but = rows[0]["reservation_id"]
-        (found,) = execute(session, [most_in_use_query(asked, but=but)])
+        found = most_in_use(session, asked, but=but)
 
     others = [row for row in rows if row["reservation_id"] != but]
     lasting = [row for row in others if row["held_until"] is None or row["held_until"] > moment]
     expected = [InUse(*(in_use(some, item_id, time) for some in (others, lasting))) for item_id, time in asked]
-    assert read_most_in_use(found) == expected
+    assert found == expected
     assert len({*expected}) > 20
 
 

@@ -1,12 +1,11 @@
 """bin/replay: delivered events are sent again, with who and why, and no answered step is."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import pytest
-from sqlalchemy import text
 
 from domain.reservations.events import RESERVATION_CONFIRM
+from tests.support.broken_tables import altered
 from tests.support.builders import Db, a_hold, an_item
 from tests.support.commands import on_one_line, run_command
 from tests.support.operations import audited, mark_delivered
@@ -23,17 +22,13 @@ def shop(db: Db) -> Db:
     return with_shop(db)
 
 
-@contextmanager
-def unable_to_replay(db: Db, row_id: int) -> Iterator[None]:
+def unable_to_replay(db: Db, row_id: int) -> AbstractContextManager[None]:
     """Let the database refuse to replay one row."""
-    refused = f"ALTER TABLE outbox ADD CONSTRAINT ck_outbox_test CHECK (id <> {row_id} OR replayed_at IS NULL)"
-    with db.begin() as session:
-        session.execute(text(refused))
-    try:
-        yield
-    finally:
-        with db.begin() as session:
-            session.execute(text("ALTER TABLE outbox DROP CONSTRAINT ck_outbox_test"))
+    return altered(
+        db,
+        f"ALTER TABLE outbox ADD CONSTRAINT ck_outbox_test CHECK (id <> {row_id} OR replayed_at IS NULL)",
+        back="ALTER TABLE outbox DROP CONSTRAINT ck_outbox_test",
+    )
 
 
 def test_delivered_events_are_pending_again_and_the_audit_has_who_and_why(shop: Db) -> None:

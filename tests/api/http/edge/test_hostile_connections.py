@@ -237,7 +237,8 @@ def test_large_answers_that_nobody_reads_take_a_limited_part_of_the_memory(hardy
             others.wait_for(1, 201)
         wait_until("some are cut off", lambda: cut_offs(hardy) > cut_off)
         grown = memory(hardy) - before
-        assert hardy.client.get(path).num_bytes_downloaded == size
+        # On a slow machine, the requests of the others are still being answered: it is asked to come again.
+        wait_until("another gets its answer", lambda: hardy.client.get(path).num_bytes_downloaded == size)
     print(f"{grown / 1e6:.0f} MB, {50 * size / 1e6:.0f} MB unread")
 
     assert {answer.status for answer in others.answers} == {201}
