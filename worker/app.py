@@ -13,6 +13,8 @@ from domain.runtime import database, logs, tracing
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 from worker.destinations import Destination, open_sink, open_step
+from worker.ordering.pace import Pace
+from worker.relay.health import Health
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.telemetry import metrics
@@ -52,11 +54,13 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         outbox.register(session, served)
     metrics.begin(served)
     stopping = Event()
+    health = {name: Health(Pace(stopping)) for name in served}
     relay = Relay(
         db=db,
         routes=served,
-        destinations=_open(routes, served, settings, db, stopping),
+        destinations=_open(routes, served, settings, db, {name: one.pace for name, one in health.items()}),
         leases=Leases(db),
+        health=health,
         stopping=stopping,
     )
     return App(settings=settings, db=db, routes=routes, relay=relay)
@@ -70,10 +74,18 @@ def _served(routes: Routes, only: str | None) -> Mapping[str, Route]:
 
 
 def _open(
-    routes: Routes, served: Mapping[str, Route], settings: Settings, db: sessionmaker[Session], stopping: Event
+    routes: Routes,
+    served: Mapping[str, Route],
+    settings: Settings,
+    db: sessionmaker[Session],
+    paces: Mapping[str, Pace],
 ) -> Mapping[str, Destination]:
-    sinks = {route.name: open_sink(route, settings, stopping) for route in routes.sinks if route.name in served}
+    sinks = {
+        route.name: open_sink(route, settings, paces[route.name]) for route in routes.sinks if route.name in served
+    }
     steps = {
-        route.name: open_step(route, settings, db, routes, stopping) for route in routes.steps if route.name in served
+        route.name: open_step(route, settings, db, routes, paces[route.name])
+        for route in routes.steps
+        if route.name in served
     }
     return sinks | steps

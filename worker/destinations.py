@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
-from threading import Event
 from typing import Any, Protocol, cast, runtime_checkable
 from urllib.parse import urlsplit
 
@@ -14,6 +13,7 @@ from domain.fulfilment import CONFIRMATION
 from domain.outbox import Outcome, Route, Routes, Row, Settlement
 from domain.runtime.settings import Settings
 from worker import formats
+from worker.ordering.pace import Pace
 from worker.route_options import extra_for, wrong_route
 
 
@@ -21,13 +21,14 @@ class Destination(Protocol):
     """Takes rows and returns what became of each.
 
     `deliver` gets rows in order of id and returns as many outcomes, in the same order. It sends the rows of one
-    aggregate in order, and returns NotSent for the rows of an aggregate behind one that has to be tried again.
+    aggregate in order, and returns NotSent for the rows of an aggregate behind one that was not taken.
     Whatever a row contains and whatever a server does, it raises nothing.
 
     A process has one instance for each route, whose `deliver` several threads call at once. No call may wait
-    for an answer of a server for much longer than `timeout_of(route)`; a step has a setting of its own. When the event
-    `stopping` is set, which every destination is given, no further part of a batch is sent to a server: its rows are
-    NotSent. Only a message that a broker has refused together with others may still be sent again alone.
+    for an answer of a server for much longer than `timeout_of(route)`; a step has a setting of its own. Every
+    destination is given the pace at which it may be called. When the process stops, no further part of a batch is
+    sent to a server: its rows are NotSent. Only a message that a broker has refused together with others may still be
+    sent again alone.
     """
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]: ...
@@ -69,7 +70,7 @@ WEBHOOK = Kind("worker.sinks.webhook", "Webhook")
 AMQP = Kind("worker.sinks.amqp.sink", "Amqp", extra="rabbitmq")
 REDIS = Kind("worker.sinks.redis", "RedisStream")
 
-#: All kinds of sinks, by the scheme of the URL. Each class is called with the route, the settings and `stopping`.
+#: All kinds of sinks, by the scheme of the URL. Each class is called with the route, the settings and the pace.
 SINKS: Mapping[str, Kind] = {
     "log": Kind("worker.sinks.log", "Log"),
     "null": Kind("worker.sinks.null", "Null"),
@@ -91,8 +92,8 @@ STEPS: Mapping[str, Kind] = {
 }
 
 
-def open_sink(route: Route, settings: Settings, stopping: Event) -> Destination:
-    """Return the sink that the URL of a route leads to. It begins nothing more when `stopping` is set.
+def open_sink(route: Route, settings: Settings, pace: Pace) -> Destination:
+    """Return the sink that the URL of a route leads to.
 
     Raises ConfigurationError if there is no such sink or format, if a package that it needs is missing, or if the
     sink can't use the route.
@@ -104,14 +105,14 @@ def open_sink(route: Route, settings: Settings, stopping: Event) -> Destination:
     kind = SINKS[scheme]
     with extra_for(route, f"{scheme}://", kind.extra) if kind.extra else nullcontext():
         sink = kind.load()
-    return cast(Destination, sink(route, settings, stopping))
+    return cast(Destination, sink(route, settings, pace))
 
 
-def open_step(route: Route, settings: Settings, db: sessionmaker[Session], routes: Routes, stopping: Event) -> Step:
-    """Return the step of a route. It begins nothing more when `stopping` is set.
+def open_step(route: Route, settings: Settings, db: sessionmaker[Session], routes: Routes, pace: Pace) -> Step:
+    """Return the step of a route.
 
     `routes` are the destinations of the events that its answers cause. Raises ConfigurationError if the step can't
     use its URL.
     """
     step = STEPS[route.name].load()
-    return cast(Step, step(route, settings, db, routes, stopping))
+    return cast(Step, step(route, settings, db, routes, pace))

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import structlog
 
-from domain.outbox import Failed, Outcome, Row, Unreachable
+from domain.outbox import Cause, Failed, Outcome, Row, Unreachable
 from domain.runtime.database import trouble
 from domain.runtime.schema import lacks_schema
 
@@ -36,12 +36,12 @@ def isolate_row(act: Callable[[Row], Result], row: Row) -> Result | Failed:
 
 
 def isolate_send(send: Callable[[Sequence[Row]], Sequence[Outcome]], rows: Sequence[Row]) -> Sequence[Outcome]:
-    """Send rows together. If that raises, nobody can say which row is the cause, if any: it counts as an outage."""
+    """Send rows together. If that raises, nobody can say yet which row is the cause, if any."""
     try:
         return send(rows)
     except Exception as error:
         log.exception("batch.broke", rows=len(rows))
-        return [Unreachable(_message(error))] * len(rows)
+        return [Unreachable(_message(error), cause=Cause.ERROR)] * len(rows)
 
 
 def isolate_call(call: Future[Result]) -> Result | Broken:

@@ -40,19 +40,22 @@ def answer(
     confirmed: Collection[UUID],
     declined: Collection[UUID],
     given_up: Collection[UUID],
+    unasked: Collection[UUID] = (),
     headers: Mapping[UUID, Mapping[str, str]] = MappingProxyType({}),
     routes: Routes,
 ) -> None:
     """Confirm the holds that are still PENDING, reject those that were declined, and cancel those given up.
 
-    `given_up` are holds for which there was no answer after the last attempt. If the service may have confirmed a
+    `given_up` are holds for which there was no answer after the last attempt. For those `unasked` the service was not
+    asked this time, but may have been before; that confirms nothing. If the service may have confirmed a
     reservation that is not held any more, it is asked to release it. A reservation that was confirmed meanwhile, by
     a repeat of the answer or by hand, stays confirmed. `headers` tie the events of each reservation to the request
     that the service was asked for.
     """
-    locked = lock(session, [*confirmed, *declined, *given_up])
+    locked = lock(session, [*confirmed, *declined, *given_up, *unasked])
     pending = [one for one in locked if one.status is Status.PENDING]
-    changes = [_change(one, declined, given_up, headers.get(one.id, {})) for one in pending]
+    answered = [one for one in pending if one.id not in unasked]
+    changes = [_change(one, declined, given_up, headers.get(one.id, {})) for one in answered]
     answers = transition(session, changes, routes)
     kept = {one.id for one in answers if isinstance(one, Reservation) and one.status is Status.CONFIRMED}
     kept |= {one.id for one in locked if one not in pending and one.status not in RELEASING}

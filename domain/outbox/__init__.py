@@ -3,11 +3,13 @@
 from domain.outbox.delivery.claim import ProbeTaken, claim
 from domain.outbox.delivery.commit_horizon import CommitHorizon
 from domain.outbox.delivery.fetch import fetch, make_due_rows_ready
+from domain.outbox.delivery.history import REFUSED_IN_A_ROW, History, is_taken
 from domain.outbox.delivery.lanes import LeasedLane, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
     DELIVERED,
     NOT_SENT,
+    Cause,
     Declined,
     Delivered,
     Delivery,
@@ -16,9 +18,9 @@ from domain.outbox.delivery.outcomes import (
     Obsolete,
     Outcome,
     Rejected,
-    RetryPolicy,
     Unreachable,
 )
+from domain.outbox.delivery.row_updates import RetryPolicy
 from domain.outbox.delivery.settle import Settlement, settle
 from domain.outbox.prune import prune_delivered, prune_discarded
 from domain.outbox.record import Event, has_recorded, record, record_query
@@ -28,12 +30,15 @@ from domain.outbox.table import Row
 __all__ = [
     "DELIVERED",
     "NOT_SENT",
+    "REFUSED_IN_A_ROW",
+    "Cause",
     "CommitHorizon",
     "Declined",
     "Delivered",
     "Delivery",
     "Event",
     "Failed",
+    "History",
     "LeasedLane",
     "NotSent",
     "Obsolete",
@@ -49,6 +54,7 @@ __all__ = [
     "claim",
     "fetch",
     "has_recorded",
+    "is_taken",
     "make_due_rows_ready",
     "prune_delivered",
     "prune_discarded",

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from domain.outbox.delivery.outcomes import RetryPolicy
+from domain.outbox.delivery.row_updates import RetryPolicy
 from domain.runtime.settings import require_readable_port
 
 #: How a URL begins, by RFC 3986. Which schemes there are is for the workers to say.

@@ -13,6 +13,7 @@ from tests.conformance.harness import Harness, aggregate_id, event_id
 from tests.support.builders import Db, an_event, recorded, some_settings
 from tests.support.outbox import SHOP, an_aggregate, relaying, rows, states, time_passes
 from worker.destinations import open_sink
+from worker.ordering.pace import Pace
 from worker.relay.relay import Relay
 
 #: How often time passes until everything must have been delivered.
@@ -95,6 +96,6 @@ def an_environment(db: Db, harness: Harness, *, aggregates: Sequence[UUID] = (),
     """A relay to the server of this harness. `route` are options of its route."""
     options = {"timeout_seconds": harness.timeout_seconds} | route
     assert harness.url.startswith(f"{harness.scheme}:")
-    sink = open_sink(Route(name=SHOP, url=harness.url, **options), some_settings(), Event())
+    sink = open_sink(Route(name=SHOP, url=harness.url, **options), some_settings(), Pace(Event()))
     with relaying(db, sink, **route) as relay:
         yield Environment(harness, relay, aggregates) if aggregates else Environment(harness, relay)

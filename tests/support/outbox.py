@@ -1,6 +1,6 @@
 """The outbox in tests: aggregates by lane, rows, time that passes, and a destination without a server."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Event
@@ -12,7 +12,7 @@ from sqlalchemy import select, update
 
 from domain import outbox
 from domain.fulfilment import STEP_TYPES
-from domain.outbox import CommitHorizon, Delivered, Failed, LeasedLane, Outcome, RetryPolicy, Row, Unreachable
+from domain.outbox import CommitHorizon, Delivered, Failed, History, LeasedLane, Outcome, RetryPolicy, Row, Unreachable
 from domain.outbox.delivery.outcomes import Delivery
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
@@ -20,6 +20,8 @@ from domain.outbox.table import outbox as table
 from tests.support.builders import Db, an_event, recorded, routes_of, with_routes
 from worker.destinations import Destination
 from worker.ordering.ordered_calls import OrderedCalls
+from worker.ordering.pace import Pace
+from worker.relay.health import Health
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 
@@ -95,7 +97,12 @@ def fetched(db: Db, lane: LeasedLane, *, after: int = 0, limit: int = 100) -> Se
 
 
 def settled(
-    db: Db, lane: LeasedLane, deliveries: Sequence[Delivery], *, max_attempts: int = 12
+    db: Db,
+    lane: LeasedLane,
+    deliveries: Sequence[Delivery],
+    *,
+    max_attempts: int = 12,
+    history: History | None = None,
 ) -> outbox.Settlement | None:
     with db.begin() as session:
         return outbox.settle(
@@ -103,6 +110,7 @@ def settled(
             lane,
             deliveries,
             retry_policy=a_retry_policy(max_attempts),
+            history=history or History(),
         )
 
 
@@ -139,6 +147,11 @@ NOT_NOW = Failed("not now", retry_after=timedelta(minutes=1))
 DOWN = Unreachable("down", retry_after=timedelta(minutes=1))
 
 
+def some_health(names: Iterable[str]) -> Mapping[str, Health]:
+    """The health of destinations of which nothing is known yet."""
+    return {name: Health(Pace(Event())) for name in names}
+
+
 class FakeDestination:
     """A destination without a server: it delivers each row, unless `answer` or `failures` gives another outcome."""
 
@@ -148,7 +161,7 @@ class FakeDestination:
         self.failures: dict[int, Outcome] = {}
         #: Every row that it was called with, in order, whatever the outcome.
         self.called: list[int] = []
-        self._calls = OrderedCalls(concurrency, Event())
+        self._calls = OrderedCalls(concurrency, Pace(Event()))
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return self._calls.deliver(rows, self._call)
@@ -172,6 +185,7 @@ def relaying(db: Db, shop: Destination, **fields: Any) -> Iterator[Relay]:
             routes={SHOP: routes_of(sessions).sinks[0]},
             destinations={SHOP: shop},
             leases=leases,
+            health=some_health([SHOP]),
         )
     finally:
         leases.close()

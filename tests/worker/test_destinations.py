@@ -11,11 +11,12 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 from tests.support.builders import Db, some_settings
 from worker.destinations import SINKS, STEPS, Destination, Kind, Step, open_sink, open_step
+from worker.ordering.pace import Pace
 
 
 def opened(url: str, **fields: object) -> Destination:
     route = Route.model_validate({"name": "partner", "url": url} | fields)
-    sink = open_sink(route, some_settings(), Event())
+    sink = open_sink(route, some_settings(), Pace(Event()))
     sink.close()
     return sink
 
@@ -46,7 +47,7 @@ def test_the_confirmation_url_leads_to_the_step(settings: Settings, db: Db) -> N
     routes = load_routes(settings)
     (route,) = routes.steps
 
-    step = open_step(route, settings, db, routes, Event())
+    step = open_step(route, settings, db, routes, Pace(Event()))
     step.close()
 
     assert type(step).__name__ == "ConfirmationStep"

@@ -11,13 +11,20 @@ from http import HTTPStatus
 import httpcore
 import httpx
 
-from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
+from domain.outbox import Cause, Delivered, Outcome, Rejected, Unreachable
 from domain.runtime.settings import Network
 from worker.http.deadlines import Backend, Deadline
 from worker.http.unread import end_connection_with_unread_bytes
 
-#: Client errors after which the same request may succeed: request timeout, too early.
-RETRYABLE = frozenset({408, 425})
+#: What responses mean that do not reject what was sent, by their status. Those of 520 to 530 are Cloudflare's.
+CAUSES = {
+    **dict.fromkeys(range(300, 400), Cause.DENIED),
+    **dict.fromkeys((401, 402, 403, 404, 405, 407, 421, 426), Cause.DENIED),
+    # The same request may succeed later: request timeout, too early.
+    **dict.fromkeys((408, 425), Cause.ERROR),
+    **dict.fromkeys((429, 503), Cause.LOAD),
+    **dict.fromkeys((502, 504, *range(521, 528), 530), Cause.OUTAGE),
+}
 
 #: The bytes of a response that are read. The connection to a server that sends more is closed.
 MAX_RESPONSE_BYTES = 65_536
@@ -63,11 +70,8 @@ def outcome_of(response: Response) -> Outcome:
     """Return what a response means for the row that was sent."""
     if 200 <= response.status < 300:
         return Delivered()
-    if response.status == 429 or response.status >= 500:
-        return Unreachable(response.summary(), response.retry_after, throttled=response.status == 429)
-    if response.status in RETRYABLE or response.status < 400:
-        return Failed(response.summary(), response.retry_after)
-    return Rejected(response.summary())
+    cause = CAUSES.get(response.status, Cause.ERROR if response.status >= 500 else None)
+    return Unreachable(response.summary(), response.retry_after, cause) if cause else Rejected(response.summary())
 
 
 class Http:
@@ -84,12 +88,10 @@ class Http:
         timeout_seconds: float,
         connections: int,
         allowed: Sequence[Network] | None = None,
-        interpret: Callable[[Response], Outcome] = outcome_of,
     ) -> None:
         self._url, self._headers = _target(url)
         self._timeout_seconds = timeout_seconds
         self._deadline = Deadline()
-        self._interpret = interpret
         backend = Backend(self._deadline, allowed)
         self._pool = httpcore.ConnectionPool(
             max_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS, network_backend=backend
@@ -99,14 +101,14 @@ class Http:
             max_connections=connections, max_keepalive_connections=0, network_backend=backend
         )
 
-    def post(self, body: str, headers: Mapping[str, str]) -> Outcome:
+    def post(
+        self, body: str, headers: Mapping[str, str], interpret: Callable[[Response], Outcome] = outcome_of
+    ) -> Outcome:
         """Send a body, as JSON unless the headers say otherwise. Redirects are not followed. Raises nothing."""
         self._deadline.start(self._timeout_seconds)
         try:
-            return self._interpret(self._exchange(body.encode(), {**self._headers, **headers}))
+            return interpret(self._exchange(body.encode(), {**self._headers, **headers}))
         except (*CONNECTION_ERRORS, UnicodeError) as error:
-            # Seen from here, the server is down for every row. If one row alone is the cause, the circuit breaker
-            # finds that out (see domain.outbox.delivery.outcomes).
             return Unreachable(f"{type(error).__name__}: {error}")
 
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> Response:

@@ -6,36 +6,38 @@ So a row is sent only after the broker has answered for the row before it.
 
 import time
 from collections.abc import Callable, Sequence
-from threading import Event
+from itertools import islice
 from typing import TypeVar
 
-from domain.outbox import NOT_SENT, Failed, Outcome, Rejected, Row, Unreachable
+from domain.outbox import NOT_SENT, Failed, Outcome, Rejected, Row
 from worker.isolate import isolate_row, isolate_send
-from worker.ordering.rules import BATCH_SECONDS, allows_next, by_aggregate
+from worker.ordering.pace import Pace
+from worker.ordering.rules import BATCH_SECONDS, Streak, allows_next, by_aggregate
 
 Entry = TypeVar("Entry")
 
 
 def deliver_in_batches(
-    rows: Sequence[Row], send: Callable[[Sequence[Row]], Sequence[Outcome]], stopping: Event
+    rows: Sequence[Row], send: Callable[[Sequence[Row]], Sequence[Outcome]], pace: Pace
 ) -> Sequence[Outcome]:
     """Send all rows and return their outcomes, in the order of `rows`.
 
     `send` gets at most one row of each aggregate and returns an outcome for each. Rows of an aggregate behind one
-    that has to be tried again are NotSent. So is every row not sent yet when the destination turns out to be
-    unreachable, when the time of the batch is over, or when `stopping` is set.
+    that was not taken are NotSent. So is every row not sent yet when the destination turns out to be down, when the
+    time of the batch is over, or when the process stops.
     """
     outcomes: dict[int, Outcome] = {}
     queues = by_aggregate(rows)
     deadline = time.monotonic() + BATCH_SECONDS
-    while queues and not stopping.is_set() and time.monotonic() < deadline:
-        heads = [queue.popleft() for queue in queues.values()]
+    streak = Streak(pace)
+    while queues and not streak.is_down and (admitted := pace.admit(len(queues), deadline)):
+        heads = [queue.popleft() for queue in islice(queues.values(), admitted)]
         answers = isolate_send(send, heads)
+        pace.answered(heads, answers)
+        streak.add(answers)
         outcomes.update((row.id, answer) for row, answer in zip(heads, answers, strict=True))
-        if any(isinstance(answer, Unreachable) for answer in answers):
-            break
-        may_continue = {row.aggregate_id for row in heads if allows_next(outcomes[row.id])}
-        queues = {aggregate: queue for aggregate, queue in queues.items() if queue and aggregate in may_continue}
+        stopped = {row.aggregate_id for row in heads if not allows_next(outcomes[row.id])}
+        queues = {aggregate: queue for aggregate, queue in queues.items() if queue and aggregate not in stopped}
     return [outcomes.get(row.id, NOT_SENT) for row in rows]
 
 

@@ -12,6 +12,8 @@ from domain import outbox
 from domain.outbox import NOT_SENT, Delivered, Delivery, LeasedLane, Outcome, Route, Row, Settlement
 from worker.destinations import Destination
 from worker.isolate import Broken, isolate_effects
+from worker.ordering.rules import BATCH_SECONDS
+from worker.relay.health import Health
 from worker.relay.settler import Settler
 from worker.relay.tally import Tally, report
 from worker.telemetry import tracing
@@ -42,6 +44,7 @@ class LaneRun:
     db: sessionmaker[Session]
     route: Route
     destination: Destination
+    health: Health
     stopping: threading.Event
 
     def first_batch(self, session: Session, lane: LeasedLane, limit: float) -> LaneBatch:
@@ -102,24 +105,28 @@ class LaneRun:
 
     @property
     def _settler(self) -> Settler:
-        return Settler(db=self.db, destination=self.destination, retry_policy=self.route.retry_policy)
+        return Settler(
+            db=self.db,
+            destination=self.destination,
+            retry_policy=self.route.retry_policy,
+            history=self.health.history,
+        )
 
     def _following(
         self, session: Session, lane: LeasedLane, settlement: Settlement, limit: float, deadline: float
     ) -> LaneBatch:
-        if settlement.is_down:
+        if settlement.down:
             # The breaker is open now, so there is no probe to hand on.
             outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
             return LaneBatch(lane=lane)
-        # After a row that was taken for the cause of an outage, the next row goes alone: it shows whether that was
-        # right. That lane leases no probe, as the breaker may meanwhile be open for what another lane was answered.
-        probing = settlement.is_in_doubt or (lane.probing and not settlement.is_up)
-        lane = replace(lane, probing=probing, has_probe_lease=lane.has_probe_lease and not settlement.is_up)
+        if lane.probing and settlement.is_up:
+            self.health.let_up(settlement.at)
+            lane = replace(lane, probing=False, has_probe_lease=False)
         return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, deadline=deadline)
 
     def _fetch(self, session: Session, lane: LeasedLane, *, after: int, limit: float, deadline: float) -> LaneBatch:
         """Fetch the next batch, or release the lane if there is none or its time is over."""
-        size = 1 if lane.probing else int(min(self.route.batch_size, limit))
+        size = 1 if lane.probing else int(min(self.route.batch_size, limit, self.health.pace.most(BATCH_SECONDS)))
         rows = self._read(session, lane, after, size, deadline)
         if not rows and lane.has_due_rows:
             # A probe first tries rows that have not met the outage. A row that has met it may be its cause, and

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain import outbox
 from domain.outbox import CommitHorizon, ProbeTaken, Route
 from worker.destinations import Destination
+from worker.relay.health import Health
 from worker.relay.lane_run import LaneBatch, LaneRun
 from worker.relay.leases import Leases
 from worker.relay.tally import Tally
@@ -29,6 +30,8 @@ class Relay:
     routes: Mapping[str, Route]
     destinations: Mapping[str, Destination]
     leases: Leases
+    #: By the name of the destination.
+    health: Mapping[str, Health]
     stopping: threading.Event = field(default_factory=threading.Event)
     commit_horizon: CommitHorizon = field(default_factory=CommitHorizon)
 
@@ -70,6 +73,7 @@ class Relay:
             lane = outbox.claim(session, names, _holder(), self.commit_horizon)
             if lane is None:
                 return None
+            self.health[lane.destination].let_up(lane.recovered_at)
             run = self._run_over(lane.destination)
             return run, run.first_batch(session, lane, limit)
 
@@ -78,6 +82,7 @@ class Relay:
             db=self.db,
             route=self.routes[destination],
             destination=self.destinations[destination],
+            health=self.health[destination],
             stopping=self.stopping,
         )
 

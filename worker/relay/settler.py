@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import Delivery, Failed, LeasedLane, RetryPolicy, Settlement
+from domain.outbox import Delivery, Failed, History, LeasedLane, RetryPolicy, Settlement
 from worker.destinations import Destination, WithEffects
 from worker.isolate import Broken, isolate_effects
 from worker.relay.tally import Tally, report
@@ -24,12 +24,15 @@ class Settler:
     db: sessionmaker[Session]
     destination: Destination
     retry_policy: RetryPolicy
+    history: History
 
     def settle(
         self, session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], *, is_last: bool = False
     ) -> Settlement | None:
         """Settle a batch in the caller's transaction. Return None if the lane is not ours any more."""
-        settlement = outbox.settle(session, lane, deliveries, retry_policy=self.retry_policy, is_last=is_last)
+        settlement = outbox.settle(
+            session, lane, deliveries, retry_policy=self.retry_policy, history=self.history, is_last=is_last
+        )
         if settlement and isinstance(self.destination, WithEffects):
             self.destination.apply(session, settlement)
         return settlement
@@ -63,5 +66,5 @@ class Settler:
             return settled
         log.error("outbox.uncompensated", destination=lane.destination, row=failed[0].id)
         with self.db.begin() as session:
-            settlement = outbox.settle(session, lane, [failed], retry_policy=self.retry_policy)
+            settlement = outbox.settle(session, lane, [failed], retry_policy=self.retry_policy, history=self.history)
         return report(lane, [failed], settlement)

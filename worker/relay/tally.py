@@ -42,8 +42,8 @@ def report(lane: LeasedLane, deliveries: Sequence[Delivery], settlement: Settlem
     if settlement is None:
         log.warning("outbox.fenced", **facts, rows=len(deliveries))
         return Tally(tried=len(deliveries), fenced=len(deliveries))
-    if settlement.is_down:
-        log.warning("destination.down", **facts, waiting=settlement.waiting)
+    if settlement.down:
+        log.warning("destination.down", **facts, waiting=settlement.waiting, reason=settlement.down)
     for update in settlement.dead:
         log.error("outbox.dead", **facts, row=update.row.id, type=update.row.type)
     return Tally(

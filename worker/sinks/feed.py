@@ -4,18 +4,18 @@ It calls nobody: the events are appended in the transaction that settles their r
 """
 
 from collections.abc import Sequence
-from threading import Event
 
 from sqlalchemy.orm import Session
 
 from domain import feed
 from domain.outbox import DELIVERED, Outcome, Route, Row, Settlement
 from domain.runtime.settings import Settings
+from worker.ordering.pace import Pace
 from worker.route_options import wrong_route
 
 
 class Feed:
-    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+    def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         if route.url != f"{feed.SCHEME}:":
             raise wrong_route(route, f"its URL is {feed.SCHEME}: with nothing behind it")
         if route.format != Route.model_fields["format"].default:

@@ -4,12 +4,12 @@ import os
 import stat
 import threading
 from collections.abc import Sequence
-from threading import Event
 
 from domain.outbox import DELIVERED, NOT_SENT, Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import encode
+from worker.ordering.pace import Pace
 from worker.route_options import wrong_route
 
 #: The file descriptor of standard output. `sys.stdout` can't be used: in a worker it belongs to Dramatiq's logging.
@@ -23,7 +23,7 @@ class Log:
     When the file has been moved away, as log rotation does, a new one is opened at the same path.
     """
 
-    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+    def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         self._path = route.url.removeprefix("log:")
         self._format = format_of(route)
         self._lock = threading.Lock()

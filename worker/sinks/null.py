@@ -1,14 +1,14 @@
 """`null:` accepts every event and discards it. It is for benchmarks."""
 
 from collections.abc import Sequence
-from threading import Event
 
 from domain.outbox import DELIVERED, Outcome, Route, Row
 from domain.runtime.settings import Settings
+from worker.ordering.pace import Pace
 
 
 class Null:
-    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+    def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         pass
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:

@@ -6,7 +6,6 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from threading import Event
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -25,10 +24,11 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from domain.outbox import DELIVERED, NOT_SENT, Failed, Outcome, Route, Row, Unreachable
+from domain.outbox import DELIVERED, NOT_SENT, Cause, Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
+from worker.ordering.pace import Pace
 from worker.ordering.rules import BATCH_SECONDS
 from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
 
@@ -63,16 +63,16 @@ Fields = Mapping[str, str]
 class RedisStream:
     """Adds one entry for each event; its fields are the message. Only the row retries: redis-py never does."""
 
-    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+    def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         timeout_seconds = timeout_of(route, settings)
         target = Target.of(route)
         self._stream, self._maxlen = target.stream, target.maxlen
         self._redis = target.open(route, timeout_seconds)
         self._format = format_of(route)
-        self._stopping = stopping
+        self._pace = pace
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return deliver_in_batches(rows, self._send, self._stopping)
+        return deliver_in_batches(rows, self._send, self._pace)
 
     def close(self) -> None:
         self._redis.close()
@@ -85,7 +85,7 @@ class RedisStream:
             added = self._add([fields for _, fields in piece])
             outcomes.update((row.id, outcome) for (row, _), outcome in zip(piece, added, strict=True))
             if (
-                self._stopping.is_set()
+                self._pace.stopping.is_set()
                 or time.monotonic() > deadline
                 or any(isinstance(outcome, Unreachable) for outcome in added)
             ):
@@ -124,7 +124,7 @@ class RedisStream:
             return Unreachable(f"{self._stream!r} is no stream: another kind of value has that name. {message}")
         if isinstance(reply, OUTAGES) or message.startswith(OUTAGE_CODES):
             return Unreachable(f"{type(reply).__name__}: {message}")
-        return Failed(message)
+        return Unreachable(message, cause=Cause.ERROR)
 
 
 @dataclass(frozen=True, kw_only=True)

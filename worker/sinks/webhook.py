@@ -3,15 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from threading import Event
 
 from standardwebhooks import Webhook as Signer
 
-from domain.outbox import Outcome, Route, Row, Unreachable
+from domain.outbox import Cause, Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import Message, format_of
 from worker.http.client import Http, Response, outcome_of
 from worker.ordering.ordered_calls import OrderedCalls
+from worker.ordering.pace import Pace
 from worker.route_options import timeout_of, wrong_route
 
 SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
@@ -20,7 +20,7 @@ SECRET = re.compile(r"(whsec_)?[A-Za-z0-9+/]+={0,2}")
 class Webhook:
     """2xx is success. Redirects are not followed. `webhook-id` is the event's id, at every attempt."""
 
-    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+    def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         timeout_seconds = timeout_of(route, settings)
         try:
             self._http = Http(
@@ -28,11 +28,10 @@ class Webhook:
                 timeout_seconds=timeout_seconds,
                 connections=route.concurrency,
                 allowed=settings.webhook_private_networks,
-                interpret=_outcome_of,
             )
         except ValueError as error:
             raise wrong_route(route, f"its URL can't be used: {error}") from error
-        self._calls = OrderedCalls(route.concurrency, stopping)
+        self._calls = OrderedCalls(route.concurrency, pace)
         self._format = format_of(route)
         self._signers = [_signer(route, secret) for secret in route.secret]
 
@@ -41,7 +40,7 @@ class Webhook:
 
     def _post(self, row: Row) -> Outcome:
         message = self._format(row)
-        return self._http.post(message.body, self._headers(row, message))
+        return self._http.post(message.body, self._headers(row, message), _outcome_of)
 
     def _headers(self, row: Row, message: Message) -> Mapping[str, str]:
         moment, event_id = row.fetched_at, str(row.event_id)
@@ -59,7 +58,7 @@ class Webhook:
 
 def _outcome_of(response: Response) -> Outcome:
     """Return what a response means. 410 means that the consumer wants no more events. Source: Standard Webhooks."""
-    return Unreachable(response.summary(), gone=True) if response.status == 410 else outcome_of(response)
+    return Unreachable(response.summary(), cause=Cause.GONE) if response.status == 410 else outcome_of(response)
 
 
 def _signer(route: Route, secret: str) -> Signer:

@@ -2,13 +2,12 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
 
-from domain.outbox.delivery.outcomes import Unreachable, excerpt
+from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER, Outcome, error_of, excerpt, retry_after_of
 from domain.outbox.table import destinations
 from domain.runtime.backoff import delay
 
@@ -19,42 +18,28 @@ FIRST_OPEN = timedelta(seconds=1)
 #: any length. Only a `Retry-After` may ask for more.
 LONGEST_OPEN = timedelta(seconds=15)
 
-#: A longer `Retry-After` than this is taken for this.
-LONGEST_RETRY_AFTER = timedelta(hours=1)
+
+def lock(session: Session, destination: str) -> int:
+    """Lock the breaker of a destination until the transaction ends. Return how often in a row it was found down."""
+    statement = select(destinations.c.failures).where(destinations.c.name == destination).with_for_update()
+    failures: int = session.execute(statement).scalar_one()
+    return failures
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Breaker:
-    """`failures` counts consecutive failures, probes included; `recovered_at` is the time of the last recovery."""
-
-    failures: int
-    recovered_at: datetime | None
-
-
-def lock(session: Session, destination: str) -> Breaker:
-    """Lock the breaker of a destination until the transaction ends."""
-    columns = destinations.c.failures, destinations.c.recovered_at
-    statement = select(*columns).where(destinations.c.name == destination).with_for_update()
-    return Breaker(**session.execute(statement).one()._mapping)
-
-
-def trip(
-    session: Session, destination: str, breaker: Breaker, seen: Sequence[Unreachable], *, probing: bool
-) -> timedelta:
+def trip(session: Session, destination: str, failures: int, seen: Sequence[Outcome], *, probing: bool) -> timedelta:
     """Open the breaker, or after a failed probe open it again for longer. Return for how long.
 
-    Lanes that meet the same outage at the same time count as one failure.
+    `failures` is what `lock` returned. Lanes that meet the same outage at the same time count as one failure.
     """
-    failures = breaker.failures + 1 if probing else max(breaker.failures, 1)
+    failures = failures + 1 if probing else max(failures, 1)
     # Half of full jitter: probes spread out, and none comes at once.
     backoff = delay(failures, first=FIRST_OPEN, cap=LONGEST_OPEN, jitter=random.uniform(0.5, 1))
-    asked = max((outcome.retry_after for outcome in seen if outcome.retry_after), default=backoff)
-    open_for = max(backoff, min(asked, LONGEST_RETRY_AFTER))
+    open_for = max(backoff, min(max(map(retry_after_of, seen)), LONGEST_RETRY_AFTER))
     # A later time that another lane was asked for is kept: only a probe knows better.
     until = func.now() + open_for if probing else func.greatest(destinations.c.open_until, func.now() + open_for)
     opened = update(destinations).where(destinations.c.name == destination)
-    since = func.coalesce(destinations.c.opened_at, func.now())
-    session.execute(opened.values(failures=failures, open_until=until, opened_at=since, reason=excerpt(seen[0].error)))
+    since, reason = func.coalesce(destinations.c.opened_at, func.now()), excerpt(error_of(seen[0]))
+    session.execute(opened.values(failures=failures, open_until=until, opened_at=since, reason=reason))
     return open_for
 
 

@@ -51,6 +51,7 @@ def claim(session: Session, names: Collection[str], holder: str, commit_horizon:
         low_watermark=claimed.low_watermark,
         commit_horizon=commit_horizon.at(view),
         has_probe_lease=claimed.probing,
+        recovered_at=claimed.recovered_at,
     )
     if lane.probing:
         _lease_probe(session, lane.destination)
@@ -85,6 +86,7 @@ _free = (
         lanes.c.destination,
         lanes.c.lane,
         (destinations.c.failures > 0).label("probing"),
+        destinations.c.recovered_at,
         _has_due.label("has_due_rows"),
     )
     .join(destinations, destinations.c.name == _destination)
@@ -114,6 +116,7 @@ _CLAIM = (
         lanes.c.epoch,
         lanes.c.holder,
         _free.c.probing,
+        _free.c.recovered_at,
         _free.c.has_due_rows,
         func.coalesce(select(func.max(outbox.c.id)).scalar_subquery(), 0).label("newest"),
         lanes.c.low_watermark,

@@ -31,7 +31,7 @@ class LeasedLane:
     `fetch`), and begins after `low_watermark`. When it has settled more, the watermark may rise to `commit_horizon` at
     most (see `low_watermark`). With `has_due_rows`, some waiting rows were due at the claim. With `probing`, rows go
     one by one. With `has_probe_lease`, this worker has leased the probe of the destination (see PROBE_LEASE), so the
-    breaker stays open for others meanwhile.
+    breaker stays open for others meanwhile. `recovered_at` is when the destination was last found up again.
     """
 
     destination: str
@@ -44,6 +44,7 @@ class LeasedLane:
     low_watermark: int
     commit_horizon: int
     has_probe_lease: bool
+    recovered_at: datetime | None
 
 
 def register(session: Session, names: Collection[str]) -> None:

@@ -1,15 +1,16 @@
-"""The outcomes of a delivery, and what each means for its row. Pure."""
+"""The outcomes of a delivery. Pure."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
-from uuid import UUID
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
 
 from domain.outbox.table import Row
-from domain.runtime.backoff import delay
 
 #: The part of an error message that is stored, in characters: enough to recognise it.
 ERROR_LENGTH = 1_000
+
+#: A longer `Retry-After` than this is taken for this, as long as no attempt is spent.
+LONGEST_RETRY_AFTER = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class Obsolete:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The event can never be delivered: it is a dead letter at once."""
+    """The destination will never take this event: it is a dead letter at once, unless everybody is answered so."""
 
     error: str
 
@@ -44,18 +45,28 @@ class Failed:
     retry_after: timedelta | None = None
 
 
+class Cause(Enum):
+    """Why a destination did not take a row. Whose fault that is, its neighbours show (see `blame`)."""
+
+    #: Nothing answered, or a gateway said that nothing answers behind it.
+    OUTAGE = "outage"
+    #: It gets more calls than it can take.
+    LOAD = "load"
+    #: It broke while it handled the row.
+    ERROR = "error"
+    #: It lets nobody in who calls it like this, or is not there: a wrong password, a wrong address.
+    DENIED = "denied"
+    #: It wants nothing more.
+    GONE = "gone"
+
+
 @dataclass(frozen=True, slots=True)
 class Unreachable:
-    """The destination is down, throttles or is misconfigured. The row waits; it spends an attempt only if the row is
-    itself the cause (see `is_its_own_fault`).
-    """
+    """The destination did not take the row, and may take it later. It spends an attempt only if the row is at fault."""
 
     error: str
     retry_after: timedelta | None = None
-    #: The destination said that it gets too many calls. However often it says so, no row is the cause.
-    throttled: bool = False
-    #: The destination said that it wants nothing more. It is paused until an operator resumes it.
-    gone: bool = False
+    cause: Cause = Cause.OUTAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,111 +86,19 @@ NOT_SENT = NotSent()
 Delivery = tuple[Row, Outcome]
 
 
+def error_of(outcome: Outcome) -> str:
+    """Return what went wrong, or nothing."""
+    return getattr(outcome, "error", "")
+
+
+def retry_after_of(outcome: Outcome) -> timedelta:
+    """Return how long the server asked to be left alone."""
+    return getattr(outcome, "retry_after", None) or timedelta(0)
+
+
 def excerpt(error: str) -> str:
     """Return the part of an error message that is stored.
 
     A server may answer anything, but PostgreSQL's text can hold neither NUL nor half a character.
     """
     return error.replace("\0", "")[:ERROR_LENGTH].encode(errors="replace").decode()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RowUpdate:
-    """How a row that was not delivered is updated. One of `wait`, `until` and `dead` is set.
-
-    With `unreachable` the row found its destination down, with `own_fault` it is itself the cause.
-    """
-
-    row: Row
-    attempts: int
-    wait: timedelta | None = None
-    until: datetime | None = None
-    error: str | None = None
-    dead: bool = False
-    unreachable: bool = False
-    own_fault: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often a delivery is tried, and how long each retry waits."""
-
-    max_attempts: int
-    #: The first retry comes at most this long after a failure.
-    first: timedelta
-    #: No retry waits longer, unless the server's Retry-After asks for more (a day at most).
-    longest: timedelta
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Circumstances:
-    """What decides, besides the outcomes, how rows that were not delivered are updated.
-
-    `open_for` is how long the circuit breaker stays open, `at_fault` has the ids of the rows that are themselves the
-    cause of what they met (see `rows_at_fault`), and `roll` returns a random number from 0 up to 1.
-    """
-
-    retry_policy: RetryPolicy
-    open_for: timedelta
-    at_fault: Collection[int]
-    roll: Callable[[], float]
-
-
-def row_updates(deliveries: Sequence[Delivery], circumstances: Circumstances) -> Sequence[RowUpdate]:
-    """Return how to update the rows that were not delivered. `deliveries` are in order of id.
-
-    A row that waits makes all later rows of its aggregate wait with it.
-    """
-    waiting: dict[UUID, RowUpdate] = {}
-    found = []
-    for row, outcome in deliveries:
-        row_update = _row_update(row, outcome, waiting.get(row.aggregate_id), circumstances)
-        if row_update is None:
-            continue
-        found.append(row_update)
-        if not row_update.dead:
-            waiting[row.aggregate_id] = row_update
-    return found
-
-
-def _row_update(row: Row, outcome: Outcome, ahead: RowUpdate | None, circumstances: Circumstances) -> RowUpdate | None:
-    if row.waits_until is not None:
-        return RowUpdate(row=row, attempts=row.attempts, until=row.waits_until)
-    match outcome:
-        case Delivered() | Declined() | Obsolete():
-            return None
-        case NotSent():
-            return ahead and RowUpdate(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
-        case Unreachable(error=error) if row.id not in circumstances.at_fault:
-            return RowUpdate(row=row, attempts=row.attempts, wait=circumstances.open_for, error=error, unreachable=True)
-        case _:
-            return _spend_attempt(row, outcome, circumstances)
-
-
-def rows_at_fault(deliveries: Sequence[Delivery], recovered_at: datetime | None) -> Collection[int]:
-    """Return the ids of the rows that find their destination down once more and are themselves the cause."""
-    return {row.id for row, outcome in deliveries if is_its_own_fault(row, outcome, recovered_at)}
-
-
-def is_its_own_fault(row: Row, outcome: Outcome, recovered_at: datetime | None) -> bool:
-    """Return whether a row that finds its destination down once more is itself the cause.
-
-    It is the cause if the destination has worked for other rows since this one last found it down. Without this
-    rule, one event that a consumer always answers with 500 would open the breaker of a healthy destination for ever.
-    """
-    if not isinstance(outcome, Unreachable) or outcome.throttled:
-        return False
-    if outcome.gone or row.unreachable_at is None or recovered_at is None:
-        return False
-    return recovered_at > row.unreachable_at
-
-
-def _spend_attempt(row: Row, outcome: Rejected | Failed | Unreachable, circumstances: Circumstances) -> RowUpdate:
-    policy = circumstances.retry_policy
-    attempts = row.attempts + 1
-    down = isinstance(outcome, Unreachable)
-    row_update = RowUpdate(row=row, attempts=attempts, error=outcome.error, unreachable=down, own_fault=down)
-    if isinstance(outcome, Rejected) or attempts >= policy.max_attempts:
-        return replace(row_update, dead=True)
-    wait = delay(attempts, first=policy.first, cap=policy.longest, jitter=circumstances.roll())
-    return replace(row_update, wait=max(wait, outcome.retry_after or wait))

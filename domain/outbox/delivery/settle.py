@@ -25,21 +25,23 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.outbox.delivery import breaker, outcomes
-from domain.outbox.delivery.breaker import Breaker
+from domain.outbox.delivery import breaker
+from domain.outbox.delivery.blame import Neighbours, Verdict, verdict
+from domain.outbox.delivery.history import History, is_taken
 from domain.outbox.delivery.lanes import LeasedLane, fence, release
 from domain.outbox.delivery.outcomes import (
-    Circumstances,
     Declined,
     Delivered,
     Delivery,
+    Failed,
     Obsolete,
+    Outcome,
     Rejected,
-    RetryPolicy,
-    RowUpdate,
     Unreachable,
+    error_of,
     excerpt,
 )
+from domain.outbox.delivery.row_updates import Circumstances, RetryPolicy, RowUpdate, row_updates
 from domain.outbox.table import outbox, pending
 from domain.runtime.database import arrays, lists
 
@@ -51,10 +53,9 @@ class Settlement:
     `processed` rows were delivered, or their step was answered or had nothing left to ask. Operators see all of them
     as delivered.
 
-    `is_up` and `is_down` say what the batch has shown about the destination; both may be false. With `is_in_doubt`,
-    a row that found it down was taken for the cause, and the next row may show otherwise. `read_on_after` is the id
-    after which this run may fetch: not past a row that was not sent and is still ready, or a later row of its
-    aggregate would overtake it. `at` is the database's time.
+    `is_up` says that the batch has shown that the destination is up; `down` is the reason if it was found down. Both
+    may be missing. `read_on_after` is the id after which this run may fetch: not past a row that was not sent and is
+    still ready, or a later row of its aggregate would overtake it. `at` is the database's time.
     """
 
     at: datetime
@@ -63,8 +64,7 @@ class Settlement:
     waiting: int
     read_on_after: int
     is_up: bool
-    is_down: bool
-    is_in_doubt: bool
+    down: str | None
 
 
 def settle(
@@ -73,11 +73,13 @@ def settle(
     deliveries: Sequence[Delivery],
     *,
     retry_policy: RetryPolicy,
+    history: History,
     is_last: bool = False,
 ) -> Settlement | None:
     """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more.
 
-    With `is_last` the lane is released in the same statement that fences it.
+    `history` is what the destination has lately answered this process; the batch is added to it. With `is_last` the
+    lane is released in the same statement that fences it.
     """
     processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Declined | Obsolete)]
     settled_up_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0
@@ -86,21 +88,42 @@ def settle(
         return None
     if processed:
         session.execute(_MARK_PROCESSED, {"ids": [row.id for row, _ in processed]})
-    is_up = any(isinstance(outcome, Delivered | Declined | Rejected) for _, outcome in deliveries)
+    history.add(at, deliveries)
+    is_all = len(processed) == len(deliveries)
+    failures = 0 if is_all else breaker.lock(session, lane.destination)
+    verdicts = _verdicts(deliveries, history, is_open=failures > 0)
+    # A row that was rejected for what it is has been read, so the destination is up.
+    is_up = any(is_taken(outcome) for _, outcome in deliveries) or Verdict.DEAD in verdicts.values()
     if lane.probing and is_up:
         breaker.close(session, lane.destination)
-    is_all = len(processed) == len(deliveries)
-    row_updates = [] if is_all else _update_undelivered(session, lane, deliveries, retry_policy)
+    down = [outcome for row, outcome in deliveries if verdicts.get(row.id) is Verdict.DOWN]
+    open_for = _open_breaker(session, lane, failures, down, is_gone=history.is_gone)
+    circumstances = Circumstances(retry_policy, verdicts, at, open_for, random.random)
+    updates = [] if is_all else row_updates(deliveries, circumstances)
+    if updates:
+        session.execute(_UPDATE_ROWS, _new_values_of(updates, at))
     return Settlement(
         at=at,
         processed=processed,
-        dead=[one for one in row_updates if one.dead],
-        waiting=sum(not one.dead for one in row_updates),
-        read_on_after=_read_on_after(deliveries, processed, row_updates),
+        dead=[one for one in updates if one.dead],
+        waiting=sum(not one.dead for one in updates),
+        read_on_after=_read_on_after(deliveries, processed, updates),
         is_up=is_up,
-        is_down=any(one.unreachable and not one.own_fault for one in row_updates),
-        is_in_doubt=any(one.own_fault for one in row_updates),
+        down=error_of(down[0]) if down else None,
     )
+
+
+def _verdicts(deliveries: Sequence[Delivery], history: History, *, is_open: bool) -> Mapping[int, Verdict]:
+    """Return whose fault it is that rows were not taken, by their ids. The history has the batch."""
+    verdicts = {}
+    for row, outcome in deliveries:
+        if isinstance(outcome, Failed | Rejected | Unreachable):
+            neighbours = history.neighbours_of(row)
+            # Another process may have found the destination down after all that this one has seen.
+            if is_open and neighbours is not Neighbours.ALL_REFUSED:
+                neighbours = Neighbours.NEVER_TAKEN
+            verdicts[row.id] = verdict(outcome, neighbours)
+    return verdicts
 
 
 def _read_on_after(
@@ -119,36 +142,19 @@ _MARK_PROCESSED = (
 )
 
 
-def _update_undelivered(
-    session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], retry_policy: RetryPolicy
-) -> Sequence[RowUpdate]:
-    """Update the rows that were not delivered, and open the breaker if the destination is down."""
-    state = breaker.lock(session, lane.destination)
-    at_fault = outcomes.rows_at_fault(deliveries, state.recovered_at)
-    outages = [outcome for row, outcome in deliveries if isinstance(outcome, Unreachable) and row.id not in at_fault]
-    circumstances = Circumstances(
-        retry_policy=retry_policy,
-        open_for=_open_breaker(session, lane, state, outages),
-        at_fault=at_fault,
-        roll=random.random,
-    )
-    row_updates = outcomes.row_updates(deliveries, circumstances)
-    if row_updates:
-        session.execute(_UPDATE_ROWS, _new_values_of(row_updates))
-    return row_updates
-
-
-def _open_breaker(session: Session, lane: LeasedLane, state: Breaker, outages: Sequence[Unreachable]) -> timedelta:
+def _open_breaker(
+    session: Session, lane: LeasedLane, failures: int, down: Sequence[Outcome], *, is_gone: bool
+) -> timedelta:
     """Open the breaker after an outage, or pause a destination that is gone. Return how long the breaker is open."""
-    gone = next((outage for outage in outages if outage.gone), None)
-    if gone:
-        breaker.pause(session, lane.destination, reason=gone.error)
-    elif outages:
-        return breaker.trip(session, lane.destination, state, outages, probing=lane.probing)
+    if not down:
+        return timedelta(0)
+    if not is_gone:
+        return breaker.trip(session, lane.destination, failures, down, probing=lane.probing)
+    breaker.pause(session, lane.destination, reason=error_of(down[0]))
     return timedelta(0)
 
 
-def _new_values_of(row_updates: Sequence[RowUpdate]) -> Mapping[str, Sequence[Any]]:
+def _new_values_of(row_updates: Sequence[RowUpdate], at: datetime) -> Mapping[str, Sequence[Any]]:
     return lists(
         _new_values,
         id=[one.row.id for one in row_updates],
@@ -157,7 +163,7 @@ def _new_values_of(row_updates: Sequence[RowUpdate]) -> Mapping[str, Sequence[An
         until=[one.until for one in row_updates],
         error=[one.error and excerpt(one.error) for one in row_updates],
         dead=[one.dead for one in row_updates],
-        unreachable=[one.unreachable for one in row_updates],
+        refused_at=[at if one.refused else None for one in row_updates],
     )
 
 
@@ -169,7 +175,7 @@ _new_values = arrays(
     until=DateTime(timezone=True),
     error=Text,
     dead=Boolean,
-    unreachable=Boolean,
+    refused_at=DateTime(timezone=True),
 )
 _second: ColumnElement[timedelta] = literal_column("interval '1 second'")
 _UPDATE_ROWS = (
@@ -180,6 +186,6 @@ _UPDATE_ROWS = (
         available_at=func.coalesce(_new_values.c.until, func.now() + _new_values.c.wait * _second),
         last_error=func.coalesce(_new_values.c.error, outbox.c.last_error),
         dead_at=case((_new_values.c.dead, func.now())),
-        unreachable_at=case((_new_values.c.unreachable, func.now()), else_=outbox.c.unreachable_at),
+        unreachable_at=func.coalesce(_new_values.c.refused_at, outbox.c.unreachable_at),
     )
 )

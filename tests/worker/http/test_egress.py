@@ -14,6 +14,7 @@ from tests.support.http_server import Server, a_server, saying
 from tests.worker.sinks.test_webhook import a_row
 from worker.http import egress
 from worker.http.egress import may_be_called
+from worker.ordering.pace import Pace
 from worker.sinks.webhook import Webhook
 
 
@@ -70,7 +71,7 @@ def server() -> Iterator[Server]:
 
 def posted(url: str, *, allowed: str = "") -> Outcome:
     settings = some_settings(webhook_private_networks=allowed, delivery_timeout_seconds=2)
-    webhook = Webhook(Route(name="partner", url=url), settings, Event())
+    webhook = Webhook(Route(name="partner", url=url), settings, Pace(Event()))
     (outcome,) = webhook.deliver([a_row()])
     webhook.close()
     return outcome

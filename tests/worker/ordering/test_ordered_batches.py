@@ -14,6 +14,7 @@ from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Row, Un
 from tests.worker.ordering.test_ordered_calls import A, B, C, some_rows
 from worker.ordering import ordered_batches
 from worker.ordering.ordered_batches import deliver_in_batches, encode
+from worker.ordering.pace import Pace
 
 FAILED, REJECTED, DOWN = Failed("not now"), Rejected("never"), Unreachable("down")
 
@@ -39,14 +40,14 @@ class Broker:
 def test_a_call_has_the_next_row_of_each_aggregate() -> None:
     broker = Broker()
 
-    outcomes = deliver_in_batches(some_rows(A, A, B, A, C), broker, Event())
+    outcomes = deliver_in_batches(some_rows(A, A, B, A, C), broker, Pace(Event()))
 
     assert broker.calls == [[1, 3, 5], [2], [4]]
     assert outcomes == [Delivered()] * 5
 
 
 def test_outcomes_come_in_the_order_of_the_rows() -> None:
-    outcomes = deliver_in_batches(some_rows(A, A, B), Broker(row2=Rejected("2"), row3=Rejected("3")), Event())
+    outcomes = deliver_in_batches(some_rows(A, A, B), Broker(row2=Rejected("2"), row3=Rejected("3")), Pace(Event()))
 
     assert outcomes == [Delivered(), Rejected("2"), Rejected("3")]
 
@@ -54,7 +55,7 @@ def test_outcomes_come_in_the_order_of_the_rows() -> None:
 def test_with_nothing_to_send_there_is_no_call() -> None:
     broker = Broker()
 
-    assert deliver_in_batches([], broker, Event()) == []
+    assert deliver_in_batches([], broker, Pace(Event())) == []
     assert broker.calls == []
 
 
@@ -62,20 +63,20 @@ def test_with_nothing_to_send_there_is_no_call() -> None:
 def test_rows_behind_one_that_was_not_delivered_are_not_sent_and_other_aggregates_continue(answer: Outcome) -> None:
     broker = Broker(row1=answer)
 
-    outcomes = deliver_in_batches(some_rows(A, B, A, B), broker, Event())
+    outcomes = deliver_in_batches(some_rows(A, B, A, B), broker, Pace(Event()))
 
     assert outcomes == [answer, Delivered(), NotSent(), Delivered()]
     assert broker.calls == [[1, 2], [4]]
 
 
 def test_after_a_dead_letter_its_aggregate_continues() -> None:
-    assert deliver_in_batches(some_rows(A, A), Broker(row1=REJECTED), Event()) == [REJECTED, Delivered()]
+    assert deliver_in_batches(some_rows(A, A), Broker(row1=REJECTED), Pace(Event())) == [REJECTED, Delivered()]
 
 
 def test_nothing_more_is_sent_to_a_broker_that_is_down() -> None:
     broker = Broker(row2=DOWN)
 
-    outcomes = deliver_in_batches(some_rows(A, B, A, B), broker, Event())
+    outcomes = deliver_in_batches(some_rows(A, B, A, B), broker, Pace(Event()))
 
     assert outcomes == [Delivered(), DOWN, NotSent(), NotSent()]
     assert broker.calls == [[1, 2]]
@@ -88,7 +89,7 @@ def test_no_call_begins_when_the_process_stops() -> None:
         stopping.set()
         return [Delivered()] * len(rows)
 
-    assert deliver_in_batches(some_rows(A, A), stop, stopping) == [Delivered(), NotSent()]
+    assert deliver_in_batches(some_rows(A, A), stop, Pace(stopping)) == [Delivered(), NotSent()]
 
 
 def test_no_call_begins_when_the_time_of_the_batch_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -98,7 +99,7 @@ def test_no_call_begins_when_the_time_of_the_batch_is_over(monkeypatch: pytest.M
         time.sleep(0.02)
         return [Delivered()] * len(rows)
 
-    assert deliver_in_batches(some_rows(A, A), slowly, Event()) == [Delivered(), NotSent()]
+    assert deliver_in_batches(some_rows(A, A), slowly, Pace(Event())) == [Delivered(), NotSent()]
 
 
 def test_an_unforeseen_error_of_the_client_library_counts_as_an_outage() -> None:
@@ -106,7 +107,7 @@ def test_an_unforeseen_error_of_the_client_library_counts_as_an_outage() -> None
         raise RuntimeError("unforeseen")
 
     down = Unreachable("RuntimeError: unforeseen")
-    assert deliver_in_batches(some_rows(A, A, B), breaks, Event()) == [down, NotSent(), down]
+    assert deliver_in_batches(some_rows(A, A, B), breaks, Pace(Event())) == [down, NotSent(), down]
 
 
 @given(
@@ -119,7 +120,7 @@ def test_whatever_is_answered_no_row_is_sent_past_one_that_was_not_delivered(
     rows = some_rows(*aggregates)
     broker = Broker(**{f"row{number}": answer for number, answer in enumerate(answers, start=1)})
 
-    outcomes = deliver_in_batches(rows, broker, Event())
+    outcomes = deliver_in_batches(rows, broker, Pace(Event()))
 
     assert all(len(set(one)) == len(one) for one in broker.calls)
     sent = [row_id for one in broker.calls for row_id in one]

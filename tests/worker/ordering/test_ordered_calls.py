@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from domain.outbox import Declined, Delivered, Failed, NotSent, Obsolete, Outcome, Rejected, Row, Unreachable
 from worker.ordering import ordered_calls
 from worker.ordering.ordered_calls import OrderedCalls
+from worker.ordering.pace import Pace
 
 A, B, C = uuid4(), uuid4(), uuid4()
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -46,14 +47,14 @@ class Called:
 
 @pytest.fixture
 def one_by_one() -> Iterator[OrderedCalls]:
-    calls = OrderedCalls(1, Event())
+    calls = OrderedCalls(1, Pace(Event()))
     yield calls
     calls.close()
 
 
 @pytest.fixture
 def at_once() -> Iterator[OrderedCalls]:
-    calls = OrderedCalls(3, Event())
+    calls = OrderedCalls(3, Pace(Event()))
     yield calls
     calls.close()
 
@@ -145,7 +146,7 @@ def test_a_call_that_raises_fails_its_row_alone(one_by_one: OrderedCalls) -> Non
 
 def test_no_call_begins_after_the_signal_to_stop() -> None:
     stopping = Event()
-    calls = OrderedCalls(1, stopping)
+    calls = OrderedCalls(1, Pace(stopping))
 
     def answer(_: Row) -> Outcome:
         stopping.set()
@@ -205,7 +206,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
 @given(st.lists(st.tuples(st.sampled_from([A, B, C]), OUTCOMES), max_size=20))
 def test_nothing_is_sent_behind_a_row_of_its_aggregate_that_was_not_delivered(plan: list[tuple[UUID, Outcome]]) -> None:
     rows = some_rows(*(aggregate for aggregate, _ in plan))
-    calls = OrderedCalls(2, Event())
+    calls = OrderedCalls(2, Pace(Event()))
 
     outcomes = calls.deliver(rows, lambda row: plan[row.id - 1][1])
     calls.close()

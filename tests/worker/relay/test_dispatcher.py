@@ -10,7 +10,7 @@ from sqlalchemy.exc import OperationalError
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.routes import Route, Routes
 from tests.support.builders import Db, an_event, recorded, with_routes
-from tests.support.outbox import FakeDestination, an_aggregate, rows
+from tests.support.outbox import FakeDestination, an_aggregate, rows, some_health
 from tests.support.waiting import wait_until
 from worker.relay.dispatcher import Dispatcher
 from worker.relay.leases import Leases
@@ -40,7 +40,7 @@ def dispatching(
     routes = {name: Route(name=name, url="null:") for name in shops}
     sessions = with_routes(db, Routes(list(routes.values())))
     leases = Leases(sessions)
-    relay = Relay(db=sessions, routes=routes, destinations=shops, leases=leases)
+    relay = Relay(db=sessions, routes=routes, destinations=shops, leases=leases, health=some_health(shops))
     dispatcher = Dispatcher(relay, threads=threads, busy=busy)
     try:
         yield sessions, dispatcher

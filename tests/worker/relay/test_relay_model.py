@@ -84,6 +84,7 @@ class Draining(RuleBasedStateMachine):
             routes={SHOP: route},
             destinations={SHOP: shop},
             leases=leases,
+            health=some_health([SHOP]),
         )
 
     def record(self, wanted: list[int]) -> None:

@@ -15,6 +15,7 @@ from domain.outbox import Outcome, Route, Row
 from tests.conformance.sqs import ACCOUNT, REGION
 from tests.support.builders import some_settings
 from tests.support.http_server import Server, a_server, saying
+from worker.ordering.pace import Pace
 from worker.sinks.sqs.sink import Sqs
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -36,7 +37,7 @@ def some_rows(count: int, payload: str = "{}") -> Sequence[Row]:
 
 def a_sink(url: str = QUEUE, *, stopping: Event | None = None, **fields: Any) -> Sqs:
     options = {"timeout_seconds": TIMEOUT_SECONDS} | fields
-    return Sqs(Route(name="queue", url=url, **options), some_settings(), stopping or Event())
+    return Sqs(Route(name="queue", url=url, **options), some_settings(), Pace(stopping or Event()))
 
 
 def outcomes_of(rows: Sequence[Row], url: str = QUEUE, **fields: Any) -> Sequence[Outcome]:

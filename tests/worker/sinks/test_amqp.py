@@ -17,6 +17,7 @@ from tests.support.builders import some_settings
 from tests.support.ports import free_port
 from tests.support.rabbitmq import MAX_MESSAGE_BYTES, RabbitMQ, rabbitmq
 from tests.support.waiting import wait_until
+from worker.ordering.pace import Pace
 from worker.sinks.amqp.sink import Amqp
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq")]
@@ -48,7 +49,7 @@ def open_amqp() -> Iterator[Open]:
     with ExitStack() as stack:
 
         def opened(url: str, **route: object) -> Amqp:
-            sink = Amqp(Route.model_validate({"name": "bookings", "url": url} | route), some_settings(), Event())
+            sink = Amqp(Route.model_validate({"name": "bookings", "url": url} | route), some_settings(), Pace(Event()))
             stack.callback(sink.close)
             return sink
 

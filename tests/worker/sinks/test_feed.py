@@ -20,12 +20,13 @@ from tests.support.feed import feed_rows, positions
 from tests.support.operations import ENTRY
 from tests.support.outbox import SHOP, an_aggregate, claimed, recorded_for, rows, states, time_passes
 from worker.destinations import WithEffects, open_sink
+from worker.ordering.pace import Pace
 from worker.relay.tally import Tally
 from worker.sinks.feed import Feed
 
 
 def a_feed(url: str = "feed:", **route: str) -> Feed:
-    sink = open_sink(Route.model_validate({"name": SHOP, "url": url} | route), some_settings(), Event())
+    sink = open_sink(Route.model_validate({"name": SHOP, "url": url} | route), some_settings(), Pace(Event()))
     assert isinstance(sink, Feed) and isinstance(sink, WithEffects)
     return sink
 

@@ -19,6 +19,7 @@ from tests.support.builders import some_settings
 from tests.support.kafka import MockCluster
 from tests.support.ports import free_port
 from tests.support.waiting import wait_until
+from worker.ordering.pace import Pace
 from worker.sinks.kafka.producer import TopicProducer
 from worker.sinks.kafka.sink import Kafka
 
@@ -61,7 +62,7 @@ def open_kafka() -> Iterator[Open]:
     with ExitStack() as stack:
 
         def opened(url: str, **route: object) -> Kafka:
-            sink = Kafka(Route.model_validate({"name": "bookings", "url": url} | route), some_settings(), Event())
+            sink = Kafka(Route.model_validate({"name": "bookings", "url": url} | route), some_settings(), Pace(Event()))
             stack.callback(sink.close)
             return sink
 

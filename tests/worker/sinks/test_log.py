@@ -33,7 +33,7 @@ def some_rows(count: int, payload: str = '{"note": "Zoë\\n"}') -> Sequence[Row]
 
 
 def a_log(path: object) -> Log:
-    return Log(Route(name="log", url=f"log:{path}"), some_settings(), Event())
+    return Log(Route(name="log", url=f"log:{path}"), some_settings(), Pace(Event()))
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_lines_that_are_in_the_file_already_are_kept(path: Path) -> None:
 
 
 def test_without_a_path_it_writes_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    log = Log(Route(name="log", url="log:"), some_settings(), Event())
+    log = Log(Route(name="log", url="log:"), some_settings(), Pace(Event()))
 
     log.deliver(some_rows(2))
     log.close()
@@ -82,7 +82,7 @@ def test_without_a_path_it_writes_to_standard_output(capfd: pytest.CaptureFixtur
 
 
 def test_a_row_that_can_not_be_written_fails_and_only_its_aggregate_waits(path: Path) -> None:
-    log = Log(Route(name="log", url=f"log:{path}", format="slot"), some_settings(), Event())
+    log = Log(Route(name="log", url=f"log:{path}", format="slot"), some_settings(), Pace(Event()))
     good, poisonous, after = some_rows(3, "{}")
     poisonous = poisonous._replace(payload='{"start": "someday"}')
     after = after._replace(aggregate_id=poisonous.aggregate_id)
@@ -147,6 +147,7 @@ def test_when_the_disk_has_room_again_the_lines_are_written(path: Path) -> None:
 ON_A_SMALL_DISK = """
 import resource, signal, sys
 from tests.worker.sinks.test_log import a_log, some_rows
+from worker.ordering.pace import Pace
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log, rows = a_log(sys.argv[1]), some_rows(3)

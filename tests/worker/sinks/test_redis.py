@@ -19,6 +19,7 @@ from tests.conformance.redis_proxy import RedisProxy
 from tests.support.builders import some_settings
 from worker import formats
 from worker.formats import Message
+from worker.ordering.pace import Pace
 from worker.sinks.redis import PIPELINE, RedisStream
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -39,7 +40,7 @@ def some_rows(count: int) -> Sequence[Row]:
 
 def a_sink(url: str, *, stopping: Event | None = None, **fields: Any) -> RedisStream:
     options = {"timeout_seconds": TIMEOUT_SECONDS} | fields
-    return RedisStream(Route(name="stream", url=url, **options), some_settings(), stopping or Event())
+    return RedisStream(Route(name="stream", url=url, **options), some_settings(), Pace(stopping or Event()))
 
 
 def outcomes_of(rows: Sequence[Row], url: str, **fields: Any) -> Sequence[Outcome]:

@@ -21,6 +21,7 @@ from tests.conftest import OpenRelay
 from tests.support.builders import some_settings
 from tests.support.http_server import Server, a_server, saying
 from tests.support.outbox import an_aggregate, destination, recorded_for, rows, states, time_passes
+from worker.ordering.pace import Pace
 from worker.sinks.webhook import Webhook
 
 SECRET = "whsec_aG9sZGZhc3QgdGVzdHMsIGtub3duIHRvIGV2ZXJ5b25l"
@@ -46,7 +47,7 @@ def post(server: Server) -> Iterator[Callable[..., Outcome]]:
 
 def a_webhook(url: str, **fields: Any) -> Webhook:
     settings = some_settings(delivery_timeout_seconds=TIMEOUT_SECONDS)
-    return Webhook(Route(name="partner", url=url, **fields), settings, Event())
+    return Webhook(Route(name="partner", url=url, **fields), settings, Pace(Event()))
 
 
 def a_row(row_id: int = 1, *, event_type: str = "booking.created", payload: str = '{"note": "Zoë\\n"}') -> Row:

@@ -40,6 +40,7 @@ from tests.support.builders import (
 from tests.support.http_server import Server, a_server, saying, trickling
 from tests.support.operations import ENTRY
 from tests.support.outbox import destination, time_passes
+from worker.ordering.pace import Pace
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.relay.tally import Tally
@@ -75,7 +76,7 @@ def relay(db: Db, service: Server) -> Iterator[Relay]:
 
 def a_step(route: Route, db: Db) -> ConfirmationStep:
     settings = some_settings(confirmation_timeout_seconds=TIMEOUT_SECONDS)
-    return ConfirmationStep(route, settings, db, routes_of(db), Event())
+    return ConfirmationStep(route, settings, db, routes_of(db), Pace(Event()))
 
 
 def current(relay: Relay, hold: Reservation) -> Reservation:

@@ -28,7 +28,7 @@ from pika.exceptions import (
 from pika.frame import Method
 from pika.spec import Basic
 
-from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
+from domain.outbox import DELIVERED, Cause, Outcome, Rejected, Unreachable
 from worker.ordering.pending_outcomes import PendingOutcomes
 
 #: The bytes that are written to the socket at once. pika writes each frame by itself, and a message is three frames;
@@ -41,6 +41,9 @@ CLOSING_SECONDS = 1.0
 #: The reply code with which RabbitMQ closes a channel on which it was sent a message that is too large. Source: AMQP
 #: 0-9-1, reply codes.
 PRECONDITION_FAILED = 406
+
+#: RabbitMQ refuses what does not fit into a queue, and what it can't keep.
+NACK = Unreachable("RabbitMQ did not take it (basic.nack)", cause=Cause.LOAD)
 
 #: What pika raises for a message that AMQP has no way of writing.
 UNWRITABLE = (ShortStringTooLong, UnsupportedAMQPFieldException, UnicodeError)
@@ -180,9 +183,9 @@ class Connection:
             pending, position, message_id = self._unconfirmed.pop(tag)
             returned = self._returned.pop(message_id, None) if self._returned else None
             if returned:
-                pending.resolve(position, Rejected(returned))
+                pending.resolve(position, Unreachable(returned, cause=Cause.DENIED))
             else:
-                pending.resolve(position, DELIVERED if is_taken else Failed("RabbitMQ did not take it (basic.nack)"))
+                pending.resolve(position, DELIVERED if is_taken else NACK)
 
     def _confirmed(self, confirm: Basic.Ack | Basic.Nack) -> Iterator[int]:
         """Return the tags of the messages that a confirm is for. The unconfirmed ones are in order."""

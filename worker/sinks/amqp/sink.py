@@ -4,7 +4,7 @@ import re
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from threading import Event, Lock
+from threading import Lock
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from pika import BasicProperties, ConnectionParameters, DeliveryMode, PlainCredentials, SSLOptions
@@ -13,6 +13,7 @@ from domain.outbox import Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
+from worker.ordering.pace import Pace
 from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
 from worker.sinks.amqp.connection import Connection, Publication
 
@@ -27,10 +28,10 @@ class Amqp:
     It declares no exchange, queue or binding: these are the operator's.
     """
 
-    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+    def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         self._timeout_seconds = timeout_of(route, settings)
         self._format = format_of(route)
-        self._stopping = stopping
+        self._pace = pace
         options = _options(route)
         self._exchange = options["exchange"]
         self._parameters = _parameters(route, options, self._timeout_seconds)
@@ -38,7 +39,7 @@ class Amqp:
         self._connection: Connection | None = None
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return deliver_in_batches(rows, self._send, self._stopping)
+        return deliver_in_batches(rows, self._send, self._pace)
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         entries, outcomes = encode(rows, self._publication)

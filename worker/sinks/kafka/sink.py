@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from threading import Event, Lock
+from threading import Lock
 from urllib.parse import unquote, urlsplit
 
 from confluent_kafka import KafkaException, Producer
@@ -12,6 +12,7 @@ from domain.outbox import Outcome, Rejected, Route, Row
 from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
+from worker.ordering.pace import Pace
 from worker.route_options import options_of, quoted, timeout_of, wrong_route
 from worker.sinks.kafka.producer import Record, TopicProducer
 
@@ -44,10 +45,10 @@ class Kafka:
     The options of the URL are librdkafka's properties, and librdkafka checks them.
     """
 
-    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+    def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         self._timeout_seconds = timeout_of(route, settings)
         self._format = format_of(route)
-        self._stopping = stopping
+        self._pace = pace
         self._topic = _topic(route)
         self._properties = {
             **RECONNECT,
@@ -65,7 +66,7 @@ class Kafka:
             raise wrong_route(route, error.args[0].str()) from error
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return deliver_in_batches(rows, self._send, self._stopping)
+        return deliver_in_batches(rows, self._send, self._pace)
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         entries, outcomes = encode(rows, self._record)

@@ -6,7 +6,7 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from domain.outbox import DELIVERED, Failed, Outcome, Rejected, Unreachable
+from domain.outbox import DELIVERED, Cause, Outcome, Rejected, Unreachable
 from worker.sinks.sqs.messages import Chunk
 
 #: The codes of errors by which SQS says that it gets too many calls, without what is before their last dot.
@@ -67,17 +67,17 @@ def _outcome_of_failed(entry: Mapping[str, Any]) -> Outcome:
     code = str(entry.get("Code", "")).rpartition(".")[2]
     message = f"{entry.get('Code')}: {entry.get('Message')}"
     if code in THROTTLED:
-        return Unreachable(message, throttled=True)
+        return Unreachable(message, cause=Cause.LOAD)
     if FAULTS_OF_AN_OPERATOR.search(str(entry.get("Code"))):
         return Unreachable(message)
-    return Rejected(message) if entry.get("SenderFault") else Failed(message)
+    return Rejected(message) if entry.get("SenderFault") else Unreachable(message, cause=Cause.ERROR)
 
 
 def outcome_of_error(error: ClientError) -> Outcome:
     """Return what it means for each message that SQS did not take a whole call."""
     code = _code(error.response)
-    if code in THROTTLED or _status(error.response) == 429:
-        return Unreachable(str(error), throttled=True)
+    if code in THROTTLED or _status(error.response) in {429, 503}:
+        return Unreachable(str(error), cause=Cause.LOAD)
     return Rejected(str(error)) if code in FAULTS_OF_A_MESSAGE else Unreachable(str(error))
 
 

@@ -20,6 +20,7 @@ from worker.formats import format_of
 from worker.isolate import Broken, isolate_call
 from worker.ordering import calling_threads
 from worker.ordering.ordered_batches import deliver_in_batches, encode
+from worker.ordering.pace import Pace
 from worker.ordering.rules import BATCH_SECONDS
 from worker.route_options import timeout_of, wrong_route
 from worker.sinks.sqs.messages import Chunk, Entry, chunks, entry_of
@@ -45,9 +46,9 @@ class Sqs:
     Only the row retries: boto3 never does.
     """
 
-    def __init__(self, route: Route, settings: Settings, stopping: Event) -> None:
+    def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         self._format = format_of(route)
-        self._stopping = stopping
+        self._pace = pace
         timeout_seconds = timeout_of(route, settings)
         self._client, self._transport = _client(route, timeout_seconds)
         self._queue_url = "https://" + route.url.removeprefix("sqs://")
@@ -55,7 +56,7 @@ class Sqs:
         self._threads = calling_threads.pool(route.concurrency)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
-        return deliver_in_batches(rows, self._send, self._stopping)
+        return deliver_in_batches(rows, self._send, self._pace)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -74,7 +75,7 @@ class Sqs:
 
     def _call(self, chunk: Chunk, down: Event, deadline: float) -> Mapping[int, Outcome]:
         """Send a chunk, unless another call has found the queue down, or the time of the batch is over."""
-        if down.is_set() or self._stopping.is_set() or time.monotonic() > deadline:
+        if down.is_set() or self._pace.stopping.is_set() or time.monotonic() > deadline:
             return same_for_all(chunk, NOT_SENT)
         try:
             response = self._client.send_message_batch(QueueUrl=self._queue_url, Entries=_numbered(chunk))

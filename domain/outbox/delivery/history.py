@@ -1,0 +1,104 @@
+"""The history of a destination: what it has lately answered, as one process has seen it. Pure."""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from threading import Lock
+from uuid import UUID
+
+from domain.outbox.delivery.blame import Neighbours
+from domain.outbox.delivery.outcomes import Cause, Declined, Delivered, Delivery, Outcome, Rejected, Unreachable
+from domain.outbox.table import Row
+
+#: When as many rows in a row were refused, of two aggregates at the least, none of them is at fault. One row in three
+#: that breaks its consumer is taken for an outage once in 200 times.
+REFUSED_IN_A_ROW = 5
+
+#: A destination that was down has recovered when it has taken as many rows.
+RECOVERED_AFTER = 16
+
+#: Many were refused if they are more than one for so many that were taken.
+TAKEN_FOR_EACH_REFUSED = 10
+
+#: The batches that are remembered.
+BATCHES = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    at: datetime
+    taken: int
+    refused: frozenset[UUID]
+
+
+class History:
+    """What the rows of a destination were answered. Safe for threads.
+
+    It is kept in memory: a process that has just started knows nothing, and so blames no row.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._batches: deque[_Batch] = deque(maxlen=BATCHES)
+        self._has_taken = False
+        #: Of the answers since a row was last taken: how many there were, to which aggregates, and why.
+        self._refused, self._refused_to, self._causes = 0, set[UUID](), set[Cause | None]()
+        #: How many rows must still be taken before the destination has recovered.
+        self._to_take = 0
+
+    def add(self, at: datetime, deliveries: Sequence[Delivery]) -> None:
+        """Remember a batch, which was settled at this time of the database."""
+        taken = sum(is_taken(outcome) for _, outcome in deliveries)
+        refused = [(row, outcome) for row, outcome in deliveries if isinstance(outcome, Unreachable | Rejected)]
+        with self._lock:
+            if taken:
+                self._has_taken = True
+                self._to_take -= min(taken, self._to_take)
+                self._refused, self._refused_to, self._causes = 0, set(), set()
+                last_taken = max(row.id for row, outcome in deliveries if is_taken(outcome))
+                self._count([(row, outcome) for row, outcome in refused if row.id > last_taken])
+            else:
+                self._count(refused)
+            if taken or refused:
+                self._batches.append(_Batch(at, taken, frozenset(row.aggregate_id for row, _ in refused)))
+
+    def _count(self, refused: Sequence[Delivery]) -> None:
+        self._refused += len(refused)
+        self._refused_to |= {row.aggregate_id for row, _ in refused}
+        self._causes |= {outcome.cause if isinstance(outcome, Unreachable) else None for _, outcome in refused}
+
+    def let_up(self) -> None:
+        """The destination was down, and is up again: nobody is at fault before it has recovered."""
+        with self._lock:
+            self._to_take = RECOVERED_AFTER
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether several aggregates in a row were told that the destination wants nothing more."""
+        with self._lock:
+            return self._causes == {Cause.GONE} and len(self._refused_to) > 1
+
+    def neighbours_of(self, row: Row) -> Neighbours:
+        """Return what the neighbours of a row were answered. The row's own batch has been added before."""
+        with self._lock:
+            if self._refused >= REFUSED_IN_A_ROW and len(self._refused_to) > 1:
+                return Neighbours.ALL_REFUSED
+            if not self._has_taken:
+                return Neighbours.NEVER_TAKEN
+            if self._to_take:
+                return Neighbours.LET_UP
+            return self._since(row.unreachable_at, row.aggregate_id)
+
+    def _since(self, refused_at: datetime | None, aggregate: UUID) -> Neighbours:
+        since = [batch for batch in self._batches if refused_at and batch.at > refused_at]
+        taken = sum(batch.taken for batch in since)
+        refused = len(frozenset[UUID]().union(*(batch.refused for batch in since)) - {aggregate})
+        if not taken:
+            return Neighbours.UNKNOWN
+        return Neighbours.MANY_REFUSED if refused * TAKEN_FOR_EACH_REFUSED > taken else Neighbours.TAKEN
+
+
+def is_taken(outcome: Outcome) -> bool:
+    """Return whether a destination took a row, or answered the question of a step."""
+    return isinstance(outcome, Delivered | Declined)
