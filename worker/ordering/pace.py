@@ -17,7 +17,7 @@ LET_UP_TO = 16
 CALLS_FOR_EACH_TAKEN = 2.0
 
 #: So many calls begin in a second even if hardly any row is taken.
-LEAST_RATE = 0.5
+LEAST_RATE = 1.0
 
 #: The rows that were taken in the last seconds tell how many the destination can take.
 MEASURED_SECONDS = 5.0

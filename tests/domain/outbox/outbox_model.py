@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from domain.outbox import Delivered, NotSent, Outcome, Rejected, Row, Unreachable
+from domain.outbox import REFUSED_IN_A_ROW, Delivered, Failed, NotSent, Outcome, Rejected, Row, Unreachable
+from domain.outbox.delivery.history import TAKEN_FOR_EACH_REFUSED
 from domain.outbox.table import lane_of
 from tests.support.outbox import an_aggregate
 
@@ -17,28 +18,32 @@ MAX_ATTEMPTS = 2
 class ModelRow:
     """What a row must look like.
 
-    `place` is that of its aggregate in AGGREGATES. With `is_due` the row waits and its time has come. `down_at` is
-    the step in which the row last found its destination down.
+    `place` is that of its aggregate in AGGREGATES. With `is_due` the row waits and its time has come. `refused_at` is
+    the number of the last answer by which it was refused.
     """
 
     place: int
     state: str = "ready"
     attempts: int = 0
     is_due: bool = False
-    down_at: int | None = None
+    refused_at: int | None = None
 
 
 @dataclass
 class Model:
-    """What must be stored: the rows by id, the holder of each lane, and the state of the breaker."""
+    """What must be stored: the rows by id, the holder of each lane, and the state of the breaker.
+
+    `answers` are all batches that were settled: which places were taken, and which were refused.
+    """
 
     rows: dict[int, ModelRow] = field(default_factory=dict)
     holders: dict[int, str | None] = field(default_factory=lambda: dict.fromkeys(LANES))
     leased: set[int] = field(default_factory=set)
     failures: int = 0
     is_open: bool = False
-    recovered_at: int | None = None
-    step: int = 0
+    answers: list[tuple[list[int], list[int]]] = field(default_factory=list)
+    #: The places that were refused since one was last taken.
+    streak: list[int] = field(default_factory=list)
 
     def in_lane(self, lane: int, *states: str) -> list[int]:
         """Return the ids of the rows of a lane that are in one of these states, in order."""
@@ -59,31 +64,69 @@ class Model:
         return next((row for row in before if row.place == place and row.state == "waiting"), None)
 
     def settle(self, batch: Sequence["Sent"], *, probing: bool) -> None:
-        is_up = any(isinstance(sent.outcome, Delivered | Rejected) for sent in batch)
-        if probing and is_up:
-            self.failures, self.is_open, self.recovered_at = 0, False, self.step
-        is_down = [self._settle(sent, batch[:number]) for number, sent in enumerate(batch)]
-        if any(is_down):
+        self.answers.append(([], []))
+        for sent in batch:
+            self._remember(sent)
+        is_open = self.failures > 0
+        results = [self._settle(sent, batch[:number], is_open=is_open) for number, sent in enumerate(batch)]
+        if probing and {"processed", "rejected"} & set(results):
+            self.failures, self.is_open = 0, False
+        if "down" in results:
             self.failures = self.failures + 1 if probing else max(self.failures, 1)
             self.is_open = True
 
-    def _settle(self, sent: "Sent", before: Sequence["Sent"]) -> bool:
-        """Apply one outcome. Return whether it shows that the destination is down."""
+    def _remember(self, sent: "Sent") -> None:
+        taken, refused = self.answers[-1]
+        place = self.rows[sent.row.id].place
+        if isinstance(sent.outcome, Delivered):
+            taken.append(place)
+            self.streak.clear()
+        elif isinstance(sent.outcome, Rejected | Unreachable):
+            refused.append(place)
+            self.streak.append(place)
+
+    def _settle(self, sent: "Sent", before: Sequence["Sent"], *, is_open: bool) -> str:
+        """Apply one outcome, and return what it shows."""
         row = self.rows[sent.row.id]
-        match sent.outcome:
-            case Delivered():
+        shows = self._shows(row, sent.outcome, is_open=is_open)
+        match shows:
+            case "processed":
                 row.state = "processed"
-            case NotSent():
+            case "nothing":
                 self._keep_behind(row, sent, before)
-            case Unreachable() if not self._is_own_fault(row):
-                row.state, row.is_due, row.down_at = "waiting", False, self.step
-                return True
-            case outcome:
+            case "down" | "doubt":
+                row.state, row.is_due = "waiting", False
+            case "fault" | "rejected":
                 row.attempts += 1
-                is_dead = isinstance(outcome, Rejected) or row.attempts == MAX_ATTEMPTS
+                is_dead = shows == "rejected" or row.attempts == MAX_ATTEMPTS
                 row.state, row.is_due = "dead" if is_dead else "waiting", False
-                row.down_at = self.step if isinstance(outcome, Unreachable) else row.down_at
-        return False
+        if isinstance(sent.outcome, Unreachable | Rejected):
+            row.refused_at = len(self.answers)
+        return shows
+
+    def _shows(self, row: ModelRow, outcome: Outcome | None, *, is_open: bool) -> str:
+        match outcome:
+            case Delivered():
+                return "processed"
+            case NotSent():
+                return "nothing"
+            case Failed():
+                return "fault"
+            case _ if len(self.streak) >= REFUSED_IN_A_ROW and len(set(self.streak)) > 1:
+                return "down"
+            case Rejected():
+                return "rejected"
+            case _ if is_open or not any(taken for taken, _ in self.answers):
+                return "down"
+            case _:
+                return "fault" if self._is_at_fault(row) else "doubt"
+
+    def _is_at_fault(self, row: ModelRow) -> bool:
+        """Return whether others were taken since the row was refused, and hardly any was refused."""
+        since = self.answers[row.refused_at :] if row.refused_at is not None else []
+        others = {place for _, refused in since for place in refused} - {row.place}
+        taken = sum(len(taken) for taken, _ in since)
+        return taken > 0 and len(others) * TAKEN_FOR_EACH_REFUSED <= taken
 
     def _keep_behind(self, row: ModelRow, sent: "Sent", before: Sequence["Sent"]) -> None:
         """Make a row that was not sent wait with the waiting row before it. Behind a dead row it stays ready."""
@@ -93,9 +136,6 @@ class Model:
             row.state, row.is_due = "waiting", sent.head_is_due
         elif ahead:
             row.state, row.is_due = "waiting", ahead[-1].is_due
-
-    def _is_own_fault(self, row: ModelRow) -> bool:
-        return row.down_at is not None and self.recovered_at is not None and self.recovered_at > row.down_at
 
 
 @dataclass

@@ -19,7 +19,7 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.outbox import Delivered, Delivery, Failed, LeasedLane, NotSent, Outcome, Rejected, Unreachable
+from domain.outbox import Delivered, Delivery, LeasedLane, NotSent, Outcome, Rejected
 from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from tests.conftest import empty
@@ -73,6 +73,7 @@ class Outbox(RuleBasedStateMachine):
         self.db = with_shop(self.db, max_attempts=MAX_ATTEMPTS)
         self.model = Model()
         self.commit_horizon = outbox.CommitHorizon()
+        self.history = outbox.History()
         self.runs: list[Run] = []
         #: The rows that the destination received, in order.
         self.received: list[int] = []
@@ -161,7 +162,7 @@ class Outbox(RuleBasedStateMachine):
             place = self.model.rows[sent.row.id].place
             may_be_sent = sent.head_is_due is None and place not in stopped
             sent.outcome = self._receive(sent.row.id, answer()) if may_be_sent else NotSent()
-            if isinstance(sent.outcome, Failed | Unreachable | NotSent):
+            if not isinstance(sent.outcome, Delivered):
                 stopped.add(place)
 
     def _receive(self, row_id: int, answer: Outcome) -> Outcome:
@@ -183,11 +184,13 @@ class Outbox(RuleBasedStateMachine):
         deliveries: list[Delivery] = [(one.row, one.outcome) for one in run.batch if one.outcome]
         before = [] if self._has_lease(run) else rows(self.db)
         with self.db.begin() as session:
-            settlement = outbox.settle(session, run.lane, deliveries, retry_policy=RETRY_POLICY, is_last=is_last)
+            settlement = outbox.settle(
+                session, run.lane, deliveries, retry_policy=RETRY_POLICY, history=self.history, is_last=is_last
+            )
             assert (settlement is not None) == self._has_lease(run)
             if settlement is not None:
                 self._apply(run, settlement, is_last=is_last)
-                if not is_last and not settlement.is_down:
+                if not is_last and not settlement.down:
                     self._fetch(session, run, limit)
             self._stop_the_clock(session)
         if settlement is None:
@@ -195,8 +198,8 @@ class Outbox(RuleBasedStateMachine):
             assert rows(self.db) == before, "A run that has lost its lease has written something."
         elif is_last:
             self.runs.remove(run)
-        elif settlement.is_down or not run.batch:
-            self._release(run, probing=run.lane.probing and not settlement.is_down)
+        elif settlement.down or not run.batch:
+            self._release(run, probing=run.lane.probing and not settlement.down)
 
     def _apply(self, run: Run, settlement: outbox.Settlement, *, is_last: bool) -> None:
         """Apply a settlement to the model, and count the rows that it has settled as delivered."""
@@ -274,7 +277,6 @@ class Outbox(RuleBasedStateMachine):
 
     def _check_what_is_stored(self) -> None:
         """No row is lost, settled twice or overtaken."""
-        self.model.step += 1
         stored = {one.id: one for one in rows(self.db)}
         model = {row_id: (one.state, one.attempts) for row_id, one in self.model.rows.items()}
         found = zip(stored.values(), states(self.db), strict=True)
@@ -292,6 +294,7 @@ class Outbox(RuleBasedStateMachine):
             return
         dice = Random(0)
         self.commit_late(dice)
+        self.rejected.clear()
         while any(one.state in ("ready", "waiting") for one in self.model.rows.values()):
             self.time_passes(dice)
             while self.model.leased:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from domain import outbox, reservations
-from domain.outbox import DELIVERED, CommitHorizon, Failed, LeasedLane, Outcome
+from domain.outbox import DELIVERED, CommitHorizon, Failed, History, LeasedLane, Outcome
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.operations import status
 from domain.outbox.operations.explain import explain
@@ -42,6 +42,7 @@ LANE = LeasedLane(
     low_watermark=0,
     commit_horizon=0,
     has_probe_lease=False,
+    recovered_at=None,
 )
 
 #: The pages that are read to find one row: from the root of an index of this size down to the row itself.
@@ -201,7 +202,7 @@ def test_settled_rows_are_found_by_their_ids(crowded: Db, outcome: Outcome) -> N
         lane = outbox.claim(session, [SHOP], "me", CommitHorizon())
         assert lane
         deliveries = [(row, outcome) for row in outbox.fetch(session, lane, after=0, limit=READY)]
-        return outbox.settle(session, lane, deliveries, retry_policy=a_retry_policy())
+        return outbox.settle(session, lane, deliveries, retry_policy=a_retry_policy(), history=History())
 
     plan = executed(crowded, settle, which=-1)
 

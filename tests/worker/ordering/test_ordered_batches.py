@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Row, Unreachable
+from domain.outbox import Cause, Delivered, Failed, NotSent, Outcome, Rejected, Row, Unreachable
 from tests.worker.ordering.test_ordered_calls import A, B, C, some_rows
 from worker.ordering import ordered_batches
 from worker.ordering.ordered_batches import deliver_in_batches, encode
@@ -59,7 +59,7 @@ def test_with_nothing_to_send_there_is_no_call() -> None:
     assert broker.calls == []
 
 
-@pytest.mark.parametrize("answer", [FAILED, NotSent()])
+@pytest.mark.parametrize("answer", [FAILED, REJECTED, NotSent()])
 def test_rows_behind_one_that_was_not_delivered_are_not_sent_and_other_aggregates_continue(answer: Outcome) -> None:
     broker = Broker(row1=answer)
 
@@ -69,16 +69,12 @@ def test_rows_behind_one_that_was_not_delivered_are_not_sent_and_other_aggregate
     assert broker.calls == [[1, 2], [4]]
 
 
-def test_after_a_dead_letter_its_aggregate_continues() -> None:
-    assert deliver_in_batches(some_rows(A, A), Broker(row1=REJECTED), Pace(Event())) == [REJECTED, Delivered()]
-
-
 def test_nothing_more_is_sent_to_a_broker_that_is_down() -> None:
-    broker = Broker(row2=DOWN)
+    broker = Broker(row1=NotSent(), row2=DOWN)
 
-    outcomes = deliver_in_batches(some_rows(A, B, A, B), broker, Pace(Event()))
+    outcomes = deliver_in_batches(some_rows(A, B, C, A, B, C)[:2], broker, Pace(Event()))
 
-    assert outcomes == [Delivered(), DOWN, NotSent(), NotSent()]
+    assert outcomes == [NotSent(), DOWN]
     assert broker.calls == [[1, 2]]
 
 
@@ -102,11 +98,11 @@ def test_no_call_begins_when_the_time_of_the_batch_is_over(monkeypatch: pytest.M
     assert deliver_in_batches(some_rows(A, A), slowly, Pace(Event())) == [Delivered(), NotSent()]
 
 
-def test_an_unforeseen_error_of_the_client_library_counts_as_an_outage() -> None:
+def test_an_unforeseen_error_of_the_client_library_refuses_all_that_was_sent_together() -> None:
     def breaks(_: Sequence[Row]) -> Sequence[Outcome]:
         raise RuntimeError("unforeseen")
 
-    down = Unreachable("RuntimeError: unforeseen")
+    down = Unreachable("RuntimeError: unforeseen", cause=Cause.ERROR)
     assert deliver_in_batches(some_rows(A, A, B), breaks, Pace(Event())) == [down, NotSent(), down]
 
 

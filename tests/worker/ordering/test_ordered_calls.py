@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outbox import Declined, Delivered, Failed, NotSent, Obsolete, Outcome, Rejected, Row, Unreachable
+from domain.outbox import (
+    REFUSED_IN_A_ROW,
+    Declined,
+    Delivered,
+    Failed,
+    NotSent,
+    Obsolete,
+    Outcome,
+    Rejected,
+    Row,
+    Unreachable,
+)
 from worker.ordering import ordered_calls
 from worker.ordering.ordered_calls import OrderedCalls
 from worker.ordering.pace import Pace
@@ -24,6 +35,9 @@ NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch has enough time, on a machine however busy."""
     monkeypatch.setattr(ordered_calls, "BATCH_SECONDS", 60.0)
+
+
+DOWN = Unreachable("down")
 
 
 def some_rows(*aggregates: UUID) -> Sequence[Row]:
@@ -105,14 +119,16 @@ def test_no_aggregate_is_sent_twice_at_once(at_once: OrderedCalls) -> None:
     assert at_once.deliver(some_rows(A, A), answer) == [Delivered()] * 2
 
 
-@pytest.mark.parametrize("outcome", [Delivered(), Declined("no"), Obsolete(), Rejected("never")])
-def test_after_a_delivered_or_dead_row_its_aggregate_continues(one_by_one: OrderedCalls, outcome: Outcome) -> None:
+@pytest.mark.parametrize("outcome", [Delivered(), Declined("no"), Obsolete()])
+def test_after_a_row_that_was_delivered_or_answered_its_aggregate_continues(
+    one_by_one: OrderedCalls, outcome: Outcome
+) -> None:
     called = Called(row1=outcome)
 
     assert one_by_one.deliver(some_rows(A, A), called) == [outcome, Delivered()]
 
 
-@pytest.mark.parametrize("outcome", [Failed("oops"), NotSent()])
+@pytest.mark.parametrize("outcome", [Failed("oops"), Rejected("never"), NotSent()])
 def test_a_row_that_was_not_delivered_stops_its_aggregate_and_no_other(
     one_by_one: OrderedCalls, outcome: Outcome
 ) -> None:
@@ -124,13 +140,28 @@ def test_a_row_that_was_not_delivered_stops_its_aggregate_and_no_other(
     assert called.ids == [1, 3]
 
 
-def test_when_the_destination_goes_down_no_call_begins(one_by_one: OrderedCalls) -> None:
-    called = Called(row2=Unreachable("down"))
+def test_when_a_destination_that_never_took_a_row_is_down_no_call_begins(one_by_one: OrderedCalls) -> None:
+    called = Called(row1=DOWN)
 
-    outcomes = one_by_one.deliver(some_rows(A, B, C, A), called)
+    assert one_by_one.deliver(some_rows(A, B, C), called) == [DOWN, NotSent(), NotSent()]
+    assert called.ids == [1]
 
-    assert outcomes == [Delivered(), Unreachable("down"), NotSent(), Delivered()]
-    assert called.ids == [1, 4, 2]
+
+@pytest.mark.parametrize("refused", [DOWN, Rejected("400")])
+def test_a_destination_that_took_rows_is_down_when_some_in_a_row_were_refused(
+    one_by_one: OrderedCalls, refused: Outcome
+) -> None:
+    called = Called(**{f"row{number}": refused for number in range(2, 20)})
+
+    one_by_one.deliver(some_rows(*(uuid4() for _ in range(20))), called)
+
+    assert called.ids == [*range(1, 2 + REFUSED_IN_A_ROW)]
+
+
+def test_one_row_that_is_refused_among_others_stops_no_other_aggregate(one_by_one: OrderedCalls) -> None:
+    called = Called(row2=DOWN)
+
+    assert one_by_one.deliver(some_rows(A, B, C, B), called) == [Delivered(), DOWN, Delivered(), NotSent()]
 
 
 def test_a_call_that_raises_fails_its_row_alone(one_by_one: OrderedCalls) -> None:

@@ -84,7 +84,9 @@ def test_after_a_dead_letter_its_aggregate_continues(relay_to: OpenRelay) -> Non
     first, second = recorded_for(relay.db, aggregate, aggregate)
     shop.failures[first] = Rejected("too large")
 
-    assert relay.run() == Tally(tried=2, processed=1, dead=1)
+    tally = relay.run()
+
+    assert (tally.processed, tally.dead) == (1, 1)
 
     assert shop.called == [first, second]
     assert states(relay.db) == ["dead", "processed"]

@@ -21,7 +21,7 @@ from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
 from tests.conftest import empty
 from tests.support.builders import Db, an_event, routes_of
 from tests.support.hypothesis_settings import MODEL
-from tests.support.outbox import SHOP, FakeDestination, an_aggregate, rows, time_passes, with_shop
+from tests.support.outbox import SHOP, FakeDestination, an_aggregate, rows, some_health, time_passes, with_shop
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.relay.tally import Tally

@@ -20,6 +20,7 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import ROOT
 from tests.support.builders import some_settings
 from worker.formats.envelope import wrap
+from worker.ordering.pace import Pace
 from worker.sinks.log import Log
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

@@ -39,7 +39,7 @@ from tests.support.builders import (
 )
 from tests.support.http_server import Server, a_server, saying, trickling
 from tests.support.operations import ENTRY
-from tests.support.outbox import destination, time_passes
+from tests.support.outbox import destination, some_health, time_passes
 from worker.ordering.pace import Pace
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
@@ -69,6 +69,7 @@ def relay(db: Db, service: Server) -> Iterator[Relay]:
         routes={CONFIRMATION: route},
         destinations={CONFIRMATION: step},
         leases=leases,
+        health=some_health([CONFIRMATION]),
     )
     leases.close()
     step.close()

@@ -1,14 +1,26 @@
 """The circuit breaker: an outage costs a probe now and then, and its end is noticed soon."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from domain import outbox
-from domain.outbox import Declined, Delivered, Failed, LeasedLane, NotSent, Outcome, Rejected, Settlement, Unreachable
+from domain.outbox import (
+    Cause,
+    Declined,
+    Delivered,
+    Failed,
+    History,
+    LeasedLane,
+    NotSent,
+    Outcome,
+    Rejected,
+    Settlement,
+    Unreachable,
+)
 from domain.outbox.delivery import breaker
-from domain.outbox.delivery.breaker import FIRST_OPEN, LONGEST_OPEN, LONGEST_RETRY_AFTER
+from domain.outbox.delivery.breaker import FIRST_OPEN, LONGEST_OPEN
 from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE
+from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER
 from tests.domain.outbox.conftest import clock, set_shop
 from tests.support.builders import Db
 from tests.support.outbox import (
@@ -28,6 +40,8 @@ from tests.support.outbox import (
 )
 
 DOWN = Unreachable("503 Service Unavailable")
+
+BEFORE = datetime(2000, 1, 1, tzinfo=UTC)
 
 #: The clock advances between two statements, by less than this.
 SLACK = timedelta(seconds=2)
@@ -144,7 +158,7 @@ def test_a_probe_that_succeeds_closes_the_breaker_for_everyone(shop: Db) -> None
     settlement = answered(shop, a_lane(shop), Delivered())
 
     state = destination(shop)
-    assert (settlement.is_up, settlement.is_down) == (True, False)
+    assert (settlement.is_up, settlement.down) == (True, None)
     assert (state.failures, state.open_until, state.reason) == (0, None, None)
     assert state.recovered_at is not None
     assert not a_lane(shop).probing
@@ -169,7 +183,7 @@ def test_after_a_probe_that_shows_nothing_another_worker_may_probe_when_the_lane
     lane = a_lane(shop)
 
     settlement = answered(shop, lane, outcome)
-    assert (settlement.is_up, settlement.is_down) == (False, False)
+    assert (settlement.is_up, settlement.down) == (False, None)
     assert claimed(shop) is None, "the first worker has still leased the probe"
     released(shop, lane)
 
@@ -200,24 +214,41 @@ def test_a_worker_that_lost_its_lane_does_not_end_the_probe_of_another_worker(sh
     assert claimed(shop) is None
 
 
-def test_one_event_that_is_answered_500_does_not_keep_the_breaker_of_a_healthy_destination_open(shop: Db) -> None:
-    bad, _ = recorded_for(shop, an_aggregate(1), an_aggregate(2))
-    first, second = sorted([a_lane(shop), a_lane(shop)], key=lambda lane: lane.number)
-    answered(shop, first, DOWN)
-    released(shop, second)
-    released(shop, first)
-    time_passes(shop)
-    probe = a_lane(shop)
-    assert probe.number == second.number, "the lane that has rested longest"
-    answered(shop, probe, Delivered())
+def test_one_event_that_is_answered_500_among_others_does_not_open_the_breaker(shop: Db) -> None:
+    recorded_for(shop, *(an_aggregate(1) for _ in range(3)))
+    lane, history = a_lane(shop), History()
+    outcomes = Delivered(), Unreachable("500", cause=Cause.ERROR), Delivered()
 
-    lane = a_lane(shop)
-    with shop.begin() as session:
-        outbox.make_due_rows_ready(session, lane)
-    settlement = answered(shop, lane, DOWN)
+    settlement = settled(shop, lane, list(zip(fetched(shop, lane), outcomes, strict=True)), history=history)
 
-    assert not settlement.is_down
-    assert (destination(shop).failures, row(shop, bad).attempts) == (0, 1)
+    assert settlement and settlement.down is None
+    assert (destination(shop).failures, row(shop, 2).attempts, states(shop, 2)) == (0, 0, ["waiting"])
+
+
+def test_while_the_breaker_is_open_nobody_is_at_fault_whatever_this_process_has_seen(shop: Db) -> None:
+    """Another process has found the destination down, and has not closed the breaker yet."""
+    recorded_for(shop, an_aggregate(1), an_aggregate(1), an_aggregate(2))
+    one, other, history = a_lane(shop), a_lane(shop), History()
+    (bad,) = fetched(shop, other)
+    settled(shop, one, [(row, Delivered()) for row in fetched(shop, one)], history=history)
+    an_outage(shop)
+
+    settlement = settled(shop, other, [(bad._replace(unreachable_at=BEFORE), DOWN)], history=history)
+
+    assert settlement and settlement.down
+    assert row(shop, bad.id).attempts == 0
+
+
+def test_a_destination_that_tells_several_events_that_it_is_gone_is_paused(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(1), an_aggregate(1))
+    lane, history, gone = a_lane(shop), History(), Unreachable("410 Gone", cause=Cause.GONE)
+    first, *others = fetched(shop, lane)
+
+    settled(shop, lane, [(first, gone)], history=history)
+    assert not destination(shop).paused
+    settled(shop, lane, [(one, gone) for one in others], history=history)
+
+    assert (destination(shop).paused, destination(shop).reason) == (True, "410 Gone")
 
 
 def test_a_reason_is_stored_without_nul_and_up_to_a_limit(shop: Db) -> None:

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text, update
 
 from domain import outbox
-from domain.outbox import CommitHorizon, Delivered, Failed, ProbeTaken, Rejected
+from domain.outbox import CommitHorizon, Delivered, Failed, History, ProbeTaken, Rejected
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.table import LANES, waiting
 from domain.outbox.table import outbox as table
@@ -184,7 +184,7 @@ def test_a_claim_does_not_wait_for_a_lane_that_is_being_settled(shop: Db) -> Non
     batch = fetched(shop, lane)
 
     with shop.begin() as settling:
-        outbox.settle(settling, lane, [(batch[0], Delivered())], retry_policy=a_retry_policy())
+        outbox.settle(settling, lane, [(batch[0], Delivered())], retry_policy=a_retry_policy(), history=History())
         other = claimed(shop)
 
     assert other is not None and other.number != lane.number

@@ -1,27 +1,18 @@
 """Outages: they spend no attempt, kill no event and change no order, however often they come."""
 
 import time
-from datetime import timedelta
 
-from sqlalchemy import func, update
-
-from domain.outbox import Delivered, LeasedLane, Outcome, Row, Unreachable
-from domain.outbox.table import destinations
-from domain.outbox.table import outbox as table
+from domain.outbox import Delivered, Outcome, Row, Unreachable
+from domain.outbox.delivery.history import RECOVERED_AFTER
 from tests.conftest import OpenRelay
-from tests.support.builders import Db
 from tests.support.outbox import (
     DOWN,
     FakeDestination,
-    a_lane,
     an_aggregate,
     destination,
-    fetched,
     recorded_for,
-    released,
     row,
     rows,
-    settled,
     states,
     time_passes,
 )
@@ -115,62 +106,22 @@ def test_a_row_that_was_not_sent_because_of_another_one_is_not_overtaken(relay_t
     assert [one for one in server.called if one in (first, second)] == [first, second]
 
 
-def test_after_a_row_was_taken_for_the_cause_the_next_one_shows_whether_that_was_right(relay_to: OpenRelay) -> None:
+def test_after_an_outage_no_row_is_at_fault_before_the_destination_has_recovered(relay_to: OpenRelay) -> None:
     server = FakeDestination()
     relay = relay_to(server)
     (bad,) = recorded_for(relay.db, an_aggregate(0))
     server.failures[bad] = DOWN
     relay.run()
-    recorded_for(relay.db, an_aggregate(1))
-    time_passes(relay.db)
-    relay.run(limit=1)
-    others = recorded_for(relay.db, *(an_aggregate(0) for _ in range(5)))
-    time_passes(relay.db)
-    recovered = destination(relay.db).recovered_at
-    server.called.clear()
+    for _ in range(3):
+        recorded_for(relay.db, *(an_aggregate(1) for _ in range(RECOVERED_AFTER // 4)))
+        time_passes(relay.db)
+        relay.run()
+        assert row(relay.db, bad).attempts == 0
 
+    recorded_for(relay.db, *(an_aggregate(1) for _ in range(RECOVERED_AFTER)))
+    relay.run()
+    time_passes(relay.db)
     relay.run()
 
-    assert server.called == [bad, *others]
     assert row(relay.db, bad).attempts == 1
-    assert destination(relay.db).recovered_at > recovered
-
-
-def test_a_worker_that_takes_its_row_for_the_cause_keeps_the_breaker_open_for_as_long_as_another_lane_was_asked(
-    relay_to: OpenRelay,
-) -> None:
-    server = FakeDestination()
-    relay = relay_to(server)
-    bad, other = recorded_for(relay.db, an_aggregate(0), an_aggregate(1))
-    _has_recovered_since(relay.db, bad)
-    elsewhere = _lane_of(relay.db, other)
-
-    def answer(row: Row) -> Outcome:
-        assert row.id == bad
-        asked = Unreachable("maintenance", retry_after=timedelta(hours=1))
-        settled(relay.db, elsewhere, [(one, asked) for one in fetched(relay.db, elsewhere)])
-        return Unreachable("500")
-
-    server.answer = answer
-    relay.run()
-
-    stored = destination(relay.db)
-    assert stored.open_until - stored.opened_at > timedelta(minutes=59)
-
-
-def _has_recovered_since(db: Db, row_id: int) -> None:
-    """Let the shop have recovered an hour ago, after this row found it down."""
-    with db.begin() as session:
-        found_down = func.now() - timedelta(hours=2)
-        session.execute(update(table).where(table.c.id == row_id).values(unreachable_at=found_down))
-        session.execute(update(destinations).values(recovered_at=func.now() - timedelta(hours=1)))
-
-
-def _lane_of(db: Db, row_id: int) -> LeasedLane:
-    """Claim the lane of a row, and no other."""
-    first = a_lane(db)
-    if any(one.id == row_id for one in fetched(db, first)):
-        return first
-    lane = a_lane(db)
-    released(db, first)
-    return lane
+    assert destination(relay.db).failures == 0

@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.outbox import Declined, Delivered, Delivery, Failed, NotSent, Obsolete, Outcome, Rejected, Row, Unreachable
-from domain.outbox.delivery.outcomes import (
+from domain.outbox.delivery.blame import Verdict
+from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER
+from domain.outbox.delivery.row_updates import (
+    FIRST_DOUBT,
+    LONGEST_DOUBT,
     Circumstances,
     RetryPolicy,
     RowUpdate,
-    is_its_own_fault,
     row_updates,
-    rows_at_fault,
 )
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -39,15 +41,20 @@ def a_row(
 
 
 def updates_of(
-    *deliveries: Delivery, max_attempts: int = 12, recovered_at: datetime | None = None, roll: float = 1.0
+    *deliveries: Delivery, max_attempts: int = 12, verdict: Verdict | None = None, roll: float = 1.0
 ) -> Sequence[RowUpdate]:
+    """Return the updates, with one verdict for all rows, or with that which each has if nothing else is known."""
     circumstances = Circumstances(
-        retry_policy=RetryPolicy(max_attempts=max_attempts, first=FIRST_RETRY, longest=LONGEST_RETRY),
+        RetryPolicy(max_attempts=max_attempts, first=FIRST_RETRY, longest=LONGEST_RETRY),
+        verdicts={row.id: verdict or VERDICTS.get(type(outcome), Verdict.DOWN) for row, outcome in deliveries},
+        at=NOON,
         open_for=OPEN_FOR,
-        at_fault=rows_at_fault(deliveries, recovered_at),
         roll=lambda: roll,
     )
     return row_updates(deliveries, circumstances)
+
+
+VERDICTS = {Failed: Verdict.AT_FAULT, Rejected: Verdict.DEAD}
 
 
 @pytest.mark.parametrize("outcome", [Delivered(), Declined("no"), Obsolete()])
@@ -72,7 +79,9 @@ def test_after_its_last_attempt_a_row_is_dead() -> None:
 def test_a_rejected_row_is_dead_at_once() -> None:
     row = a_row()
 
-    assert updates_of((row, Rejected("too large"))) == [RowUpdate(row=row, attempts=1, error="too large", dead=True)]
+    assert updates_of((row, Rejected("too large"))) == [
+        RowUpdate(row=row, attempts=1, error="too large", dead=True, refused=True)
+    ]
 
 
 def test_in_an_outage_a_row_spends_no_attempt_and_waits_for_as_long_as_the_breaker_is_open() -> None:
@@ -80,7 +89,7 @@ def test_in_an_outage_a_row_spends_no_attempt_and_waits_for_as_long_as_the_break
 
     (update,) = updates_of((row, Unreachable("down")), max_attempts=1)
 
-    assert update == RowUpdate(row=row, attempts=5, error="down", wait=OPEN_FOR, unreachable=True)
+    assert update == RowUpdate(row=row, attempts=5, error="down", wait=OPEN_FOR, refused=True)
 
 
 def test_rows_behind_one_that_failed_wait_with_it() -> None:
@@ -153,45 +162,50 @@ def test_no_retry_waits_longer_than_the_longest_one(attempts: int, roll: float) 
     assert update.wait is not None and timedelta(0) <= update.wait <= LONGEST_RETRY
 
 
-BEFORE, AFTER = NOON - timedelta(minutes=1), NOON + timedelta(minutes=1)
-
-
 @pytest.mark.parametrize(
-    ("unreachable_at", "recovered_at", "own"),
+    ("last", "bounds"),
     [
-        (None, None, False),  # nobody has found the destination down before
-        (None, NOON, False),  # this row has not found it down before
-        (NOON, None, False),  # it has not recovered since
-        (NOON, BEFORE, False),
-        (NOON, AFTER, True),  # it has worked for others since
+        (None, (FIRST_DOUBT / 2, FIRST_DOUBT)),
+        (timedelta(seconds=3), (timedelta(seconds=3), timedelta(seconds=6))),
+        (timedelta(days=3), (LONGEST_DOUBT / 2, LONGEST_DOUBT)),
     ],
 )
-def test_a_row_is_itself_the_cause_if_its_destination_has_recovered_since_the_row_found_it_down(
-    unreachable_at: datetime | None, recovered_at: datetime | None, own: bool
+@pytest.mark.parametrize("roll", [0.0, 1.0])
+def test_a_row_in_doubt_spends_no_attempt_and_waits_longer_each_time(
+    last: timedelta | None, bounds: tuple[timedelta, timedelta], roll: float
 ) -> None:
-    row = a_row(unreachable_at=unreachable_at)
+    row = a_row(attempts=4, unreachable_at=NOON - last if last else None)
 
-    assert is_its_own_fault(row, Unreachable("500"), recovered_at) is own
-    (update,) = updates_of((row, Unreachable("500")), recovered_at=recovered_at)
-    assert update.attempts == (1 if own else 0)
+    (update,) = updates_of((row, Unreachable("500")), verdict=Verdict.IN_DOUBT, roll=roll)
 
-
-def test_no_row_is_the_cause_of_throttling() -> None:
-    row = a_row(unreachable_at=BEFORE)
-
-    assert not is_its_own_fault(row, Unreachable("429", throttled=True), NOON)
+    assert update == RowUpdate(row=row, attempts=4, error="500", refused=True, wait=bounds[int(roll)])
 
 
-def test_only_an_outage_can_be_the_fault_of_a_row() -> None:
-    assert not is_its_own_fault(a_row(unreachable_at=BEFORE), Failed("oops"), NOON)
+def test_a_row_in_doubt_waits_as_long_as_its_destination_asks_within_reason() -> None:
+    def wait(asked: timedelta) -> timedelta | None:
+        (update,) = updates_of((a_row(), Unreachable("429", retry_after=asked)), verdict=Verdict.IN_DOUBT)
+        return update.wait
+
+    assert wait(timedelta(minutes=3)) == timedelta(minutes=3)
+    assert wait(timedelta(days=3)) == LONGEST_RETRY_AFTER
 
 
-def test_a_row_that_is_itself_the_cause_dies_after_its_last_attempt() -> None:
-    row = a_row(attempts=1, unreachable_at=BEFORE)
+def test_a_row_at_fault_spends_an_attempt_and_dies_after_its_last_one() -> None:
+    row = a_row(attempts=1)
 
-    (update,) = updates_of((row, Unreachable("500")), max_attempts=2, recovered_at=NOON)
+    (waits,) = updates_of((row, Unreachable("500")), verdict=Verdict.AT_FAULT)
+    (dies,) = updates_of((row, Unreachable("500")), verdict=Verdict.AT_FAULT, max_attempts=2)
 
-    assert update.dead
+    assert (waits.attempts, waits.wait, waits.refused) == (2, 2 * FIRST_RETRY, True)
+    assert (dies.attempts, dies.dead) == (2, True)
+
+
+def test_a_rejected_row_waits_when_everybody_is_answered_so() -> None:
+    row = a_row()
+
+    assert updates_of((row, Rejected("400")), verdict=Verdict.DOWN) == [
+        RowUpdate(row=row, attempts=0, error="400", refused=True, wait=OPEN_FOR)
+    ]
 
 
 OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
@@ -199,21 +213,23 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
 )
 
 
-@given(st.lists(st.tuples(st.sampled_from([A, B]), st.booleans()), max_size=12), st.data())
+@given(st.lists(st.sampled_from([A, B]), max_size=12), st.data())
 def test_a_row_that_waits_never_has_a_ready_row_of_its_aggregate_behind_it(
-    shape: list[tuple[UUID, bool]], data: st.DataObject
+    aggregates: list[UUID], data: st.DataObject
 ) -> None:
-    """Whatever the outcomes are, as long as the rows of an aggregate behind an undelivered one are NotSent."""
+    """Whatever the outcomes and the verdicts are, as long as the rows of an aggregate behind one that was not taken
+    are NotSent.
+    """
     deliveries: list[Delivery] = []
     stopped: set[UUID] = set()
-    for number, (aggregate, fresh) in enumerate(shape):
-        row = a_row(number, aggregate, attempts=0 if fresh else 1, unreachable_at=None if fresh else BEFORE)
+    for number, aggregate in enumerate(aggregates):
         outcome = NotSent() if aggregate in stopped else data.draw(OUTCOMES)
-        if isinstance(outcome, Failed | Unreachable | NotSent):
+        if not isinstance(outcome, Delivered | Declined):
             stopped.add(aggregate)
-        deliveries.append((row, outcome))
+        deliveries.append((a_row(number, aggregate, attempts=data.draw(st.integers(0, 1))), outcome))
 
-    updates = {update.row.id: update for update in updates_of(*deliveries, max_attempts=2, recovered_at=NOON)}
+    verdict = data.draw(st.sampled_from(Verdict))
+    updates = {update.row.id: update for update in updates_of(*deliveries, max_attempts=2, verdict=verdict)}
 
     for row, _ in deliveries:
         later = [other for other, _ in deliveries if other.aggregate_id == row.aggregate_id and other.id > row.id]

@@ -1,0 +1,128 @@
+"""What the neighbours of a row were answered, by the history of a destination. Pure: there is no database here."""
+
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from uuid import UUID, uuid4
+
+import pytest
+
+from domain.outbox import (
+    REFUSED_IN_A_ROW,
+    Cause,
+    Declined,
+    Delivered,
+    Failed,
+    NotSent,
+    Obsolete,
+    Outcome,
+    Rejected,
+    Row,
+    Unreachable,
+)
+from domain.outbox.delivery.blame import Neighbours
+from domain.outbox.delivery.history import RECOVERED_AFTER, TAKEN_FOR_EACH_REFUSED, History
+
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+DOWN = Unreachable("down")
+TAKEN = Delivered()
+
+ids = count(1)
+
+
+def a_row(aggregate: UUID | None = None, *, refused_at: datetime | None = None) -> Row:
+    return Row(next(ids), uuid4(), aggregate or uuid4(), "booking.created", "{}", "{}", 0, NOON, refused_at, None, NOON)
+
+
+def seconds(number: float) -> datetime:
+    return NOON + timedelta(seconds=number)
+
+
+def a_history(*batches: list[Outcome]) -> History:
+    """The history of these batches, one a second from noon on, each row of an aggregate of its own."""
+    history = History()
+    for number, outcomes in enumerate(batches):
+        history.add(seconds(number), [(a_row(), outcome) for outcome in outcomes])
+    return history
+
+
+def test_of_a_destination_that_never_took_a_row_nobody_knows_more() -> None:
+    assert a_history().neighbours_of(a_row()) is Neighbours.NEVER_TAKEN
+    assert a_history([DOWN]).neighbours_of(a_row()) is Neighbours.NEVER_TAKEN
+
+
+@pytest.mark.parametrize("outcome", [Failed("it can't be written"), NotSent(), Obsolete()])
+def test_what_was_not_answered_shows_nothing(outcome: Outcome) -> None:
+    assert a_history([outcome] * 20).neighbours_of(a_row()) is Neighbours.NEVER_TAKEN
+
+
+@pytest.mark.parametrize("refused", [DOWN, Rejected("400")])
+def test_when_some_in_a_row_were_refused_all_are(refused: Outcome) -> None:
+    few, enough = [refused] * (REFUSED_IN_A_ROW - 1), [refused] * REFUSED_IN_A_ROW
+
+    assert a_history([TAKEN], few).neighbours_of(a_row()) is not Neighbours.ALL_REFUSED
+    assert a_history([TAKEN], enough).neighbours_of(a_row()) is Neighbours.ALL_REFUSED
+    assert a_history([TAKEN, *enough]).neighbours_of(a_row()) is Neighbours.ALL_REFUSED
+    assert a_history([*enough, TAKEN]).neighbours_of(a_row()) is not Neighbours.ALL_REFUSED
+    assert a_history(enough, [Declined("no")]).neighbours_of(a_row()) is not Neighbours.ALL_REFUSED
+
+
+def test_one_aggregate_that_is_refused_again_and_again_is_not_all() -> None:
+    history, aggregate = a_history([TAKEN]), uuid4()
+
+    for number in range(20):
+        history.add(seconds(number), [(a_row(aggregate), DOWN)])
+
+    assert history.neighbours_of(a_row(aggregate)) is Neighbours.UNKNOWN
+
+
+def test_a_row_that_was_never_refused_is_in_doubt() -> None:
+    assert a_history([TAKEN] * 100).neighbours_of(a_row()) is Neighbours.UNKNOWN
+
+
+def test_what_was_taken_in_the_batch_in_which_a_row_was_refused_shows_nothing() -> None:
+    refused = a_row(refused_at=NOON)
+
+    assert a_history([TAKEN, TAKEN]).neighbours_of(refused) is Neighbours.UNKNOWN
+    assert a_history([TAKEN], [TAKEN]).neighbours_of(refused) is Neighbours.TAKEN
+
+
+def test_many_are_refused_if_they_are_more_than_a_tenth() -> None:
+    def neighbours(refused: int) -> Neighbours:
+        since: list[Outcome] = [TAKEN] * (3 * TAKEN_FOR_EACH_REFUSED)
+        return a_history([TAKEN], [DOWN] * refused + since).neighbours_of(a_row(refused_at=NOON))
+
+    assert neighbours(3) is Neighbours.TAKEN
+    assert neighbours(4) is Neighbours.MANY_REFUSED
+
+
+def test_a_row_is_not_its_own_neighbour() -> None:
+    aggregate = uuid4()
+    history = a_history([TAKEN], [TAKEN])
+    history.add(seconds(1), [(a_row(aggregate), DOWN)])
+
+    assert history.neighbours_of(a_row(aggregate, refused_at=NOON)) is Neighbours.TAKEN
+    assert history.neighbours_of(a_row(refused_at=NOON)) is Neighbours.MANY_REFUSED
+
+
+def test_a_destination_that_was_down_is_let_up_before_anybody_is_at_fault() -> None:
+    history = a_history([TAKEN])
+    history.let_up()
+    refused = a_row(refused_at=NOON)
+
+    history.add(seconds(1), [(a_row(), TAKEN)] * (RECOVERED_AFTER - 1))
+    assert history.neighbours_of(refused) is Neighbours.LET_UP
+
+    history.add(seconds(2), [(a_row(), TAKEN)])
+    assert history.neighbours_of(refused) is Neighbours.TAKEN
+
+
+def test_a_destination_is_gone_when_several_aggregates_in_a_row_are_told_so() -> None:
+    gone, once = Unreachable("410", cause=Cause.GONE), a_row()
+
+    assert a_history([TAKEN], [gone, gone]).is_gone
+    assert not a_history([gone, gone], [TAKEN]).is_gone
+    assert not a_history([gone, gone, DOWN]).is_gone
+    alone = a_history()
+    for _ in range(9):
+        alone.add(NOON, [(once, gone)])
+    assert not alone.is_gone
