@@ -23,7 +23,7 @@ BASIC_PUBLISH = struct.pack(">HH", 60, 40)
 #: The beginnings of routing keys that lead to no queue, and to a queue that is always full.
 TO_NOWHERE, TO_THE_FULL = b"nowhere", b"filled."
 
-KEYS = {Trouble.REFUSES: TO_NOWHERE, Trouble.FAILS: TO_THE_FULL}
+KEYS = {Trouble.DENIES: TO_NOWHERE, Trouble.FAILS: TO_THE_FULL}
 
 
 class AmqpHarness(ProxiedHarness):
@@ -31,9 +31,9 @@ class AmqpHarness(ProxiedHarness):
 
     scheme = "amqp"
     impossible: ClassVar[Mapping[Trouble, str]] = {
+        Trouble.REFUSES: "RabbitMQ refuses a message only for its size: see tests/worker/sinks/test_amqp.py",
         Trouble.THROTTLES: "RabbitMQ blocks connections, not single messages: see tests/worker/sinks/test_amqp.py",
     }
-    returned_is_dead = True
 
     def __init__(self) -> None:
         self._server = rabbitmq()

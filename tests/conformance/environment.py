@@ -36,6 +36,10 @@ class Environment:
         recorded(self.db, *events)
         return [str(row.event_id) for row in rows(self.db)[-len(events) :]]
 
+    def record_elsewhere(self) -> None:
+        """Record an event of an aggregate that has no other."""
+        recorded(self.db, an_event(an_aggregate()))
+
     def connect(self) -> None:
         """Deliver an event of each aggregate, so that connections are open when the trouble begins."""
         self.record(each=1)

@@ -17,6 +17,8 @@ class Trouble(Enum):
     REFUSES = "refuses"
     #: It does not take one message, this time.
     FAILS = "fails"
+    #: It lets one message not in, as it would let in none if an operator had made a mistake.
+    DENIES = "denies"
     #: It takes what it is sent and does not answer.
     TIMES_OUT = "times out after accepting"
     #: It takes what it is sent and ends the connection.
@@ -25,7 +27,7 @@ class Trouble(Enum):
     GARBLES = "garbles"
     #: It takes what it is sent and sends half of its answer.
     CUTS_SHORT = "cuts its answer short"
-    #: It returns what it is sent, because it can't be routed to anybody.
+    #: It returns what it is sent, because an operator has made a mistake: it can't be routed to anybody.
     RETURNS = "returns"
     #: It says that it gets too many messages.
     THROTTLES = "throttles"
@@ -34,7 +36,7 @@ class Trouble(Enum):
 
 
 #: The troubles of one message alone.
-OF_ONE_MESSAGE = frozenset({Trouble.REFUSES, Trouble.FAILS})
+OF_ONE_MESSAGE = frozenset({Trouble.REFUSES, Trouble.FAILS, Trouble.DENIES})
 
 #: The troubles after which the sender can't know what has arrived.
 AMBIGUOUS = (Trouble.TIMES_OUT, Trouble.HANGS_UP, Trouble.GARBLES, Trouble.CUTS_SHORT)
@@ -92,9 +94,6 @@ class Harness(ABC):
     #: The troubles that can't happen, each with its reason. The suite leaves them out.
     impossible: ClassVar[Mapping[Trouble, str]] = {}
 
-    #: Whether a returned message is dead at once. If not, an operator has made a mistake, and all messages wait.
-    returned_is_dead: ClassVar[bool] = False
-
     #: Whether the server itself drops a message that arrives again under the same event id.
     drops_repeats: ClassVar[bool] = False
 
@@ -120,7 +119,7 @@ class Harness(ABC):
 
     @abstractmethod
     def cause(self, trouble: Trouble, position: int = 1) -> None:
-        """Cause trouble. REFUSES and FAILS are given to the message at this position from now, each time it is sent."""
+        """Cause trouble. Those of one message are given to that at this position from now, each time it is sent."""
 
     @abstractmethod
     def recover(self) -> None:

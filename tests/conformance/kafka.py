@@ -32,6 +32,7 @@ class KafkaHarness(ProxiedHarness):
 
     scheme = "kafka"
     impossible: ClassVar[Mapping[Trouble, str]] = {
+        Trouble.DENIES: "a broker lets a producer in, and then all of its messages",
         Trouble.FAILS: "librdkafka itself tries again until a message times out",
         Trouble.THROTTLES: "librdkafka itself waits as long as a broker asks it to",
     }

@@ -22,6 +22,7 @@ class LogHarness(Harness):
     impossible: ClassVar = {
         Trouble.REFUSES: TAKES_ALL,
         Trouble.FAILS: TAKES_ALL,
+        Trouble.DENIES: TAKES_ALL,
         Trouble.RETURNS: TAKES_ALL,
         Trouble.THROTTLES: TAKES_ALL,
         Trouble.TIMES_OUT: NO_ANSWER,

@@ -17,7 +17,10 @@ STREAM = "bookings"
 
 class RedisHarness(ProxiedHarness):
     scheme = "redis"
-    impossible: ClassVar = {Trouble.REFUSES: "Redis says of no entry that it will never take it"}
+    impossible: ClassVar = {
+        Trouble.REFUSES: "Redis says of no entry that it will never take it",
+        Trouble.DENIES: "Redis lets a connection in, and then all of its entries",
+    }
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory()

@@ -36,6 +36,9 @@ class SqsHarness(ProxiedHarness):
     """boto3 finds the server by environment variables of its own."""
 
     scheme = "sqs"
+    impossible: ClassVar[Mapping[Trouble, str]] = {
+        Trouble.DENIES: "SQS lets a call in, and then all of its messages",
+    }
     queue: ClassVar = "bookings-{}"
     attributes: ClassVar[Mapping[str, str]] = {}
 

@@ -8,12 +8,18 @@ from tests.conformance.harness import ProxiedHarness, Trouble
 from tests.conformance.proxy import Proxy
 from tests.support.http_server import a_server, saying
 
-STATUSES = {Trouble.REFUSES: 422, Trouble.FAILS: 408, Trouble.RETURNS: 404, Trouble.THROTTLES: 429, None: 200}
+STATUSES = {
+    Trouble.REFUSES: 422,
+    Trouble.FAILS: 500,
+    Trouble.DENIES: 404,
+    Trouble.RETURNS: 401,
+    Trouble.THROTTLES: 429,
+    None: 200,
+}
 
 
 class WebhookHarness(ProxiedHarness):
     scheme = "http"
-    returned_is_dead = True
 
     def __init__(self) -> None:
         self._stack = ExitStack()
