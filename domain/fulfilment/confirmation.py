@@ -13,7 +13,7 @@ from domain.outbox import Routes
 from domain.reservations import events
 from domain.reservations.lifecycle import RELEASING, Status
 from domain.reservations.table import Reservation, reservations, status_by_now
-from domain.reservations.transition import Change, lock, transition
+from domain.reservations.transition import NOT_CONFIRMED, Change, lock, transition
 
 #: Who is noted as having confirmed or declined.
 SERVICE = "confirmation-service"
@@ -46,16 +46,15 @@ def answer(
 ) -> None:
     """Confirm the holds that are still PENDING, reject those that were declined, and cancel those given up.
 
-    `given_up` are holds for which there was no answer after the last attempt. For those `unasked` the service was not
-    asked this time, but may have been before; that confirms nothing. If the service may have confirmed a
+    `given_up` are holds for which there was no answer after the last attempt. Those `unasked` were overdue before the
+    service was asked this time, and expire. If the service may have confirmed a
     reservation that is not held any more, it is asked to release it. A reservation that was confirmed meanwhile, by
     a repeat of the answer or by hand, stays confirmed. `headers` tie the events of each reservation to the request
     that the service was asked for.
     """
     locked = lock(session, [*confirmed, *declined, *given_up, *unasked])
     pending = [one for one in locked if one.status is Status.PENDING]
-    answered = [one for one in pending if one.id not in unasked]
-    changes = [_change(one, declined, given_up, headers.get(one.id, {})) for one in answered]
+    changes = [_change(one, declined, given_up, unasked, headers.get(one.id, {})) for one in pending]
     answers = transition(session, changes, routes)
     kept = {one.id for one in answers if isinstance(one, Reservation) and one.status is Status.CONFIRMED}
     kept |= {one.id for one in locked if one not in pending and one.status not in RELEASING}
@@ -64,8 +63,14 @@ def answer(
 
 
 def _change(
-    one: Reservation, declined: Collection[UUID], given_up: Collection[UUID], headers: Mapping[str, str]
+    one: Reservation,
+    declined: Collection[UUID],
+    given_up: Collection[UUID],
+    unasked: Collection[UUID],
+    headers: Mapping[str, str],
 ) -> Change:
+    if one.id in unasked:
+        return Change(of=one, to=Status.EXPIRED, reason=NOT_CONFIRMED, headers=headers)
     if one.id in declined:
         return Change(of=one, to=Status.REJECTED, reason=DECLINED, changed_by=SERVICE, headers=headers)
     if one.id in given_up:

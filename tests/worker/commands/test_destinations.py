@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select, text, update
 
-from domain.outbox import Unreachable
+from domain.outbox import Cause, Unreachable
 from domain.outbox.operations.destinations import Condition
 from domain.outbox.operations.status import MAX_COUNTED, CountedStatus, read_statuses
 from domain.outbox.table import outbox
@@ -26,9 +26,11 @@ from tests.support.outbox import (
     row,
     rows,
     states,
+    time_passes,
     with_shop,
 )
 from tests.support.refusals import everything
+from worker.relay.relay import Relay
 from worker.relay.tally import Tally
 
 pytestmark = pytest.mark.slow
@@ -184,23 +186,32 @@ def test_a_paused_destination_gets_nothing_until_it_is_resumed(relay_to: OpenRel
     assert found.paused_at == audited(relay.db)[0].happened_at
 
 
+GONE = Unreachable("410 Gone", cause=Cause.GONE)
+
+
 def test_a_destination_that_paused_itself_is_listed_with_its_answer(relay_to: OpenRelay, tmp_path: Path) -> None:
-    relay = relay_to(FakeDestination(lambda _: Unreachable("410 Gone", gone=True)))
-    recorded_for(relay.db, an_aggregate())
-    relay.run()
+    relay = relay_to(FakeDestination(lambda _: GONE))
+    _tell_two_events(relay)
 
     assert (status(relay.db).condition, status(relay.db).paused_at) == (Condition.PAUSED, None)
     assert "paused: 410 Gone" in listed(tmp_path)
 
 
 def test_a_destination_that_paused_itself_was_not_paused_by_an_earlier_operator(relay_to: OpenRelay) -> None:
-    relay = relay_to(FakeDestination(lambda _: Unreachable("410 Gone", gone=True)))
+    relay = relay_to(FakeDestination(lambda _: GONE))
     run_command("destinations", "pause", SHOP, WHY)
     run_command("destinations", "resume", SHOP, WHY)
-    recorded_for(relay.db, an_aggregate())
-    relay.run()
+    _tell_two_events(relay)
 
     assert (status(relay.db).condition, status(relay.db).paused_at) == (Condition.PAUSED, None)
+
+
+def _tell_two_events(relay: Relay) -> None:
+    """Let the shop say of two events, one after another, that it is gone."""
+    recorded_for(relay.db, an_aggregate(), an_aggregate())
+    for _ in range(2):
+        relay.run()
+        time_passes(relay.db)
 
 
 def test_a_probe_is_made_at_once_and_if_it_succeeds_everything_is_delivered(relay_to: OpenRelay) -> None:

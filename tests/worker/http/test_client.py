@@ -3,14 +3,14 @@
 import gzip
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
 
 import pytest
 
-from domain.outbox import Delivered, Failed, Outcome, Rejected, Unreachable
+from domain.outbox import Cause, Delivered, Outcome, Rejected, Unreachable
 from tests.support.http_server import Server, saying, sending, trickling
 from worker.http.client import Http
 
@@ -47,19 +47,19 @@ def test_2xx_means_delivered(server: Server, post: Post, status: int) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (300, Failed),
-        (301, Failed),
-        (302, Failed),
-        (307, Failed),
+        (300, Unreachable),
+        (301, Unreachable),
+        (302, Unreachable),
+        (307, Unreachable),
         (400, Rejected),
-        (401, Rejected),
-        (404, Rejected),
-        (408, Failed),
+        (401, Unreachable),
+        (404, Unreachable),
+        (408, Unreachable),
         (409, Rejected),
         (410, Rejected),
         (413, Rejected),
         (422, Rejected),
-        (425, Failed),
+        (425, Unreachable),
         (429, Unreachable),
         (500, Unreachable),
         (502, Unreachable),
@@ -67,8 +67,8 @@ def test_2xx_means_delivered(server: Server, post: Post, status: int) -> None:
         (599, Unreachable),
     ],
 )
-def test_each_other_status_means_rejected_failed_or_unreachable(
-    server: Server, post: Post, status: int, kind: type[Rejected | Failed | Unreachable]
+def test_each_other_status_means_rejected_or_unreachable(
+    server: Server, post: Post, status: int, kind: type[Rejected | Unreachable]
 ) -> None:
     server.answer = saying(status, b"the reason", Location=server.url)
 
@@ -127,13 +127,24 @@ def test_a_server_may_ask_for_a_wait_by_a_date(
     assert low <= outcome.retry_after <= high
 
 
-@pytest.mark.parametrize(("status", "throttled"), [(429, True), (500, False), (503, False)])
-def test_only_429_is_counted_as_throttling(server: Server, post: Post, status: int, throttled: bool) -> None:
-    server.answer = saying(status)
+@pytest.mark.parametrize(
+    ("statuses", "cause"),
+    [
+        ((429, 503), Cause.LOAD),
+        ((502, 504, 521, 527, 530), Cause.OUTAGE),
+        ((500, 501, 505, 507, 511, 408, 425), Cause.ERROR),
+        ((301, 302, 304, 307, 401, 403, 404, 405, 407), Cause.DENIED),
+    ],
+)
+def test_a_status_says_why_something_was_not_taken(
+    server: Server, post: Post, statuses: Sequence[int], cause: Cause
+) -> None:
+    for status in statuses:
+        server.answer = saying(status)
 
-    outcome = post()
+        outcome = post()
 
-    assert isinstance(outcome, Unreachable) and outcome.throttled is throttled
+        assert isinstance(outcome, Unreachable) and outcome.cause is cause, status
 
 
 def test_a_refused_connection_is_an_outage() -> None:

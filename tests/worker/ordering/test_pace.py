@@ -96,7 +96,7 @@ class Receiver:
         self.taken, self.shed = 0, 0
         for tick in range(seconds * 1_000):
             now = start + tick / 1_000
-            self.tokens = min(self.tokens + self.capacity / 1_000, max(1.0, self.capacity))
+            self.tokens = min(self.tokens + self.capacity / 1_000, max(2.0, self.capacity))
             if rate.admit(1, now):
                 self._answer(rate, now)
 
@@ -110,7 +110,7 @@ class Receiver:
             rate.count(0, [uuid4()], now)
 
 
-@pytest.mark.parametrize("capacity", [0.5, 4, 6, 50, 400])
+@pytest.mark.parametrize("capacity", [0.5, 1, 4, 6, 50, 400])
 def test_a_receiver_that_sheds_load_gets_what_it_can_take_and_not_much_more(capacity: float) -> None:
     rate, receiver = Rate(), Receiver(capacity=capacity)
 

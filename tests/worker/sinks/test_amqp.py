@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Route, Row, Unreachable
+from domain.outbox import Cause, Delivered, NotSent, Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.errors import ConfigurationError
 from tests.conformance.proxy import Answers, Proxy
 from tests.support.builders import some_settings
@@ -97,17 +97,18 @@ def test_messages_of_an_aggregate_arrive_in_order_while_several_threads_deliver(
     assert len(taken) == 200
 
 
-def test_a_message_that_no_queue_is_bound_for_is_rejected(server: RabbitMQ, open_amqp: Open) -> None:
+def test_a_message_that_no_queue_is_bound_for_is_not_taken(server: RabbitMQ, open_amqp: Open) -> None:
     name = server.an_exchange("booking.created")
     amqp = open_amqp(f"{server.url}?exchange={name}")
 
     outcomes = amqp.deliver([a_row(), a_row("booking.lost"), a_row(), a_row("booking.lost"), a_row()])
 
-    assert [type(outcome) for outcome in outcomes] == [Delivered, Rejected, Delivered, Rejected, Delivered]
+    assert [type(outcome) for outcome in outcomes] == [Delivered, Unreachable, Delivered, Unreachable, Delivered]
+    assert isinstance(outcomes[1], Unreachable) and outcomes[1].cause is Cause.DENIED
     assert "312 NO_ROUTE" in str(outcomes[1]) and "booking.lost" in str(outcomes[1])
 
 
-def test_a_message_that_a_full_queue_refuses_has_failed(server: RabbitMQ, open_amqp: Open) -> None:
+def test_a_full_queue_takes_too_little(server: RabbitMQ, open_amqp: Open) -> None:
     name = server.an_exchange(max_length=2, overflow="reject-publish")
     amqp = open_amqp(f"{server.url}?exchange={name}")
     aggregate = uuid4()
@@ -115,7 +116,7 @@ def test_a_message_that_a_full_queue_refuses_has_failed(server: RabbitMQ, open_a
     outcomes = amqp.deliver([a_row(), a_row(), a_row(aggregate=aggregate), a_row(aggregate=aggregate)])
 
     assert outcomes[:2] == [Delivered()] * 2
-    assert isinstance(outcomes[2], Failed)
+    assert isinstance(outcomes[2], Unreachable) and outcomes[2].cause is Cause.LOAD
     assert outcomes[3] == NotSent()
 
 

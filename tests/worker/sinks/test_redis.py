@@ -13,7 +13,7 @@ import pytest
 from redis import Redis
 
 from deploy.embedded import RedisServer
-from domain.outbox import Delivered, Failed, NotSent, Outcome, Route, Row, Unreachable
+from domain.outbox import Cause, Delivered, Failed, NotSent, Outcome, Route, Row, Unreachable
 from domain.runtime.errors import ConfigurationError
 from tests.conformance.redis_proxy import RedisProxy
 from tests.support.builders import some_settings
@@ -200,7 +200,7 @@ def test_an_error_of_one_entry_fails_this_entry_alone(proxy: RedisProxy, client:
     rows = some_rows(3)
     proxy.answer = saying(b"$3\r\n1-1\r\n", b"-ERR not this one\r\n", b"$3\r\n1-2\r\n")
 
-    assert sink.deliver(rows) == [Delivered(), Failed("not this one"), Delivered()]
+    assert sink.deliver(rows) == [Delivered(), Unreachable("not this one", cause=Cause.ERROR), Delivered()]
     assert sink.deliver(rows) == [Delivered()] * 3
     sink.close()
 

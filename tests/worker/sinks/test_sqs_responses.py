@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from domain.outbox import Delivered, Failed, NotSent, Outcome, Rejected, Unreachable
+from domain.outbox import Cause, Delivered, NotSent, Outcome, Rejected, Unreachable
 from tests.conformance.sqs import ACCOUNT, REGION, SqsHarness
 from tests.support.http_server import Server, saying, sending, trickling
 from tests.worker.sinks.sqs import a_row, a_sink, an_endpoint, calls, outcomes_of, some_rows, taking_all
@@ -39,7 +39,7 @@ def failing(**entry: Any) -> Callable[[BaseHTTPRequestHandler], None]:
     [
         ({"Code": "InvalidMessageContents", "SenderFault": True}, Rejected),
         ({"Code": "InvalidParameterValue", "SenderFault": True}, Rejected),
-        ({"Code": "InternalError", "SenderFault": False}, Failed),
+        ({"Code": "InternalError", "SenderFault": False}, Unreachable),
         ({"Code": "RequestThrottled", "SenderFault": True}, Unreachable),
         ({"Code": "KMS.ThrottlingException", "SenderFault": True}, Unreachable),
         ({"Code": "KmsThrottled", "SenderFault": True}, Unreachable),
@@ -48,7 +48,7 @@ def failing(**entry: Any) -> Callable[[BaseHTTPRequestHandler], None]:
         ({"Code": "AccessDenied", "SenderFault": True}, Unreachable),
         ({"Code": "AWS.SimpleQueueService.NonExistentQueue", "SenderFault": True}, Unreachable),
         ({"Code": "ServiceUnavailable", "SenderFault": False}, Unreachable),
-        ({"SenderFault": False}, Failed),
+        ({"SenderFault": False}, Unreachable),
     ],
 )
 def test_the_outcome_of_a_message_that_was_not_taken_depends_on_whose_fault_it_was(
@@ -59,7 +59,7 @@ def test_the_outcome_of_a_message_that_was_not_taken_depends_on_whose_fault_it_w
     (found,) = outcomes_of([a_row()])
 
     assert isinstance(found, outcome) and "sorry" in str(found)
-    assert getattr(found, "throttled", False) == ("hrottl" in str(entry.get("Code")))
+    assert (getattr(found, "cause", None) is Cause.LOAD) == ("hrottl" in str(entry.get("Code")))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_the_outcome_of_a_message_that_was_not_taken_depends_on_whose_fault_it_w
         (403, "com.amazon.coral.service#SignatureDoesNotMatch", False),
         (429, "", True),
         (500, "com.amazonaws.sqs#InternalError", False),
-        (503, "", False),
+        (503, "", True),
         (302, "", False),
         (404, "", False),
     ],
@@ -88,7 +88,7 @@ def test_a_call_that_was_not_taken_is_an_outage_and_boto3_does_not_retry(
     outcomes = outcomes_of([a_row(1), a_row(2)])
 
     for outcome in outcomes:
-        assert isinstance(outcome, Unreachable) and outcome.throttled == throttled
+        assert isinstance(outcome, Unreachable) and (outcome.cause is Cause.LOAD) == throttled
     assert len(server.requests) == 1
 
 
@@ -134,7 +134,7 @@ def test_a_message_that_the_response_does_not_mention_is_not_delivered(server: S
 def test_a_message_that_was_both_taken_and_failed_has_failed(server: Server) -> None:
     server.answer = saying(200, b'{"Successful": [{"Id": "0"}], "Failed": [{"Id": "0", "SenderFault": false}]}')
 
-    assert [type(outcome) for outcome in outcomes_of([a_row()])] == [Failed]
+    assert [type(outcome) for outcome in outcomes_of([a_row()])] == [Unreachable]
 
 
 def test_nothing_more_is_sent_to_a_queue_that_is_down(server: Server) -> None:

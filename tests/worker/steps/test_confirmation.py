@@ -12,6 +12,7 @@ from sqlalchemy import func, select, update
 from domain import outbox, reservations
 from domain.fulfilment import CONFIRMATION, STEP_TYPES
 from domain.outbox import CommitHorizon, Route, Routes
+from domain.outbox.delivery.history import RECOVERED_AFTER
 from domain.outbox.operations import dead_letters, replay
 from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.table import destinations
@@ -39,7 +40,7 @@ from tests.support.builders import (
 )
 from tests.support.http_server import Server, a_server, saying, trickling
 from tests.support.operations import ENTRY
-from tests.support.outbox import destination, some_health, time_passes
+from tests.support.outbox import destination, some_health, states, time_passes
 from worker.ordering.pace import Pace
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
@@ -190,10 +191,7 @@ def test_after_the_last_attempt_the_hold_is_cancelled_and_the_service_is_asked_t
 ) -> None:
     item = an_item(relay.db, quantity=5)
     hold = a_hold(relay.db, item, quantity=2)
-    service.answer = saying(408, b"too slow")
-    for _ in range(MAX_ATTEMPTS):
-        relay.run(limit=1)
-        time_passes(relay.db)
+    refused_alone(relay, service, hold)
 
     after = current(relay, hold)
     assert after.status is Status.CANCELLED
@@ -202,6 +200,36 @@ def test_after_the_last_attempt_the_hold_is_cancelled_and_the_service_is_asked_t
     service.answer = saying(200)
     relay.run()
     assert asked(service)[-1] == ("reservation_release", str(hold.id))
+
+
+def refused_alone(relay: Relay, service: Server, hold: Reservation) -> None:
+    """Let the service fail for this hold and for no other, until it is given up."""
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        saying(500 if str(hold.id).encode() in service.requests[-1].body else 200)(handler)
+
+    service.answer = answer
+    others = an_item(relay.db, quantity=1_000)
+    # The hold is in doubt first, until the destination has recovered; then its attempts are spent.
+    for _ in range(MAX_ATTEMPTS + 2):
+        for _ in range(RECOVERED_AFTER):
+            a_hold(relay.db, others)
+        relay.run()
+        time_passes(relay.db)
+
+
+def test_no_outage_of_any_shape_cancels_a_hold(relay: Relay, service: Server) -> None:
+    holds = [a_hold(relay.db, an_item(relay.db)) for _ in range(3)]
+    for status in (401, 403, 404, 429, 500, 502, 503, 504):
+        service.answer = saying(status)
+        for _ in range(MAX_ATTEMPTS + 1):
+            relay.run()
+            time_passes(relay.db)
+
+    assert {current(relay, hold).status for hold in holds} == {Status.PENDING}
+    service.answer = saying(200)
+    relay.run()
+    assert {current(relay, hold).status for hold in holds} == {Status.CONFIRMED}
 
 
 def test_the_service_is_not_asked_to_confirm_an_expired_hold_but_to_release_it(relay: Relay, service: Server) -> None:
@@ -265,9 +293,20 @@ def test_a_hold_that_was_cancelled_during_the_call_is_released_once(relay: Relay
     assert asked(service) == [("reservation_confirm", str(hold.id)), ("reservation_release", str(hold.id))]
 
 
+@pytest.mark.parametrize("status", [404, 410])
+def test_a_service_that_does_not_know_a_hold_has_released_it(relay: Relay, service: Server, status: int) -> None:
+    an_overdue_hold(relay.db, an_item(relay.db))
+    service.answer = saying(status)
+
+    relay.run()
+    relay.run()
+
+    assert states(relay.db) == ["processed"] * 2
+
+
 def test_a_refused_release_is_a_dead_letter_and_changes_no_reservation(relay: Relay, service: Server) -> None:
     hold = an_overdue_hold(relay.db, an_item(relay.db))
-    service.answer = saying(404)
+    service.answer = saying(422)
 
     relay.run()
     relay.run()
@@ -340,10 +379,7 @@ def test_a_worker_that_lost_its_lease_confirms_nothing(relay: Relay, service: Se
 def given_up(relay: Relay, service: Server) -> Reservation:
     """A hold without an answer: its row is a dead letter, it is cancelled, and the service was asked to release it."""
     hold = a_hold(relay.db, an_item(relay.db))
-    service.answer = saying(408)
-    for _ in range(MAX_ATTEMPTS):
-        relay.run(limit=1)
-        time_passes(relay.db)
+    refused_alone(relay, service, hold)
     service.answer = saying(200)
     relay.run()
     service.requests.clear()
