@@ -81,6 +81,13 @@ _has_due = (
 # one version to the next, across many pages.
 _destination = lanes.c.destination.concat("")
 _may_be_called = or_(destinations.c.open_until.is_(None), destinations.c.open_until <= func.clock_timestamp())
+# As an array, so that it is there before the rows of any lane are looked for.
+_callable = func.array(
+    select(destinations.c.name)
+    .where(destinations.c.name == any_(cast(bindparam("names"), ARRAY(String))))
+    .where(~destinations.c.paused, _may_be_called)
+    .scalar_subquery()
+)
 _free = (
     select(
         lanes.c.destination,
@@ -90,9 +97,8 @@ _free = (
         _has_due.label("has_due_rows"),
     )
     .join(destinations, destinations.c.name == _destination)
-    .where(_destination == any_(cast(bindparam("names"), ARRAY(String))))
+    .where(_destination == any_(_callable))
     .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))
-    .where(~destinations.c.paused, _may_be_called)
     .where(or_(_has_ready, _has_due))
     .order_by(lanes.c.leased_until.nulls_first())
     .limit(1)
