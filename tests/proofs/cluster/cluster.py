@@ -228,12 +228,13 @@ def a_cluster(
     max_attempts: int = 12,
     first_retry_seconds: float = 1,
     feed: bool = False,
+    routes: str = "",
     **environment: str,
 ) -> Iterator[Cluster]:
     """Open a cluster on a new database, with partners that start at once. All its processes end with the block.
 
     The numbers are options of the destination `partner`: the webhook receiver of the partners, or `receiver`. With
-    `feed`, there is a feed as well.
+    `feed`, there is a feed as well; `routes` are further destinations.
     """
     # The path of a Unix socket has at most 107 characters, and pytest's own folders may be deeper.
     home = Path(tempfile.mkdtemp(prefix="proof-"))
@@ -251,6 +252,7 @@ def a_cluster(
             first_retry_seconds=first_retry_seconds,
         )
         + (FEED if feed else "")
+        + routes
     )
     cluster = Cluster(home, settings, redis, partners, receiver or partners, *_migrated(settings))
     try:
