@@ -8,6 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpcore
@@ -39,6 +40,9 @@ class Deadline(threading.local):
 class Backend(httpcore.SyncBackend):
     """Opens connections that keep to the deadline of the thread that uses them.
 
+    It tries the addresses of a host one after the other. Each gets an equal part of the time that is left, so that an
+    address which swallows packets leaves some to the next one. The last address gets all of it.
+
     With `allowed`, it connects only to public addresses and into those networks; with None, to any address.
     """
 
@@ -55,17 +59,15 @@ class Backend(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         self._deadline.opened = True
-        hosts = [host] if self._allowed is None else egress.resolve(host, port, self._allowed)
-        for attempt, address in enumerate(hosts, start=1):
-            try:
-                stream = super().connect_tcp(
-                    address, port, self._deadline.remaining_seconds(), local_address, socket_options
-                )
-                return _Stream(stream, self._deadline)
-            except httpcore.ConnectError:
-                if attempt == len(hosts):
-                    raise
-        raise AssertionError("there is always a host")
+        *others, last = egress.resolve(host, port, self._allowed)
+        for left, address in enumerate(others):
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                part = self._deadline.remaining_seconds() / (len(others) + 1 - left)
+                return self._connected(address, port, part, local_address, socket_options)
+        return self._connected(last, port, self._deadline.remaining_seconds(), local_address, socket_options)
+
+    def _connected(self, address: str, port: int, timeout: float, *options: Any) -> httpcore.NetworkStream:
+        return _Stream(super().connect_tcp(address, port, timeout, *options), self._deadline)
 
 
 class _Stream(httpcore.NetworkStream):

@@ -39,8 +39,8 @@ ISATAP_MASK, ISATAP = 0xFDFF_FFFF, 0x0000_5EFE
 SETTING = "WEBHOOK_PRIVATE_NETWORKS"
 
 
-def resolve(host: str, port: int, allowed: Sequence[Network]) -> Sequence[str]:
-    """Return the addresses of a host that may be called, as the resolver orders them.
+def resolve(host: str, port: int, allowed: Sequence[Network] | None) -> Sequence[str]:
+    """Return the addresses of a host that may be called, as the resolver orders them. With None, all may be.
 
     Raises httpcore.ConnectError if there are none. The caller connects to one of these addresses and not to the
     name: the name might lead to a private address when it is resolved again.
@@ -50,7 +50,7 @@ def resolve(host: str, port: int, allowed: Sequence[Network]) -> Sequence[str]:
     except (OSError, UnicodeError) as error:
         raise httpcore.ConnectError(f"{host} can't be resolved: {error}") from error
     addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))
-    callable_ones = [address for address in addresses if may_be_called(address, allowed)]
+    callable_ones = [address for address in addresses if allowed is None or may_be_called(address, allowed)]
     if not callable_ones:
         raise httpcore.ConnectError(f"{host} has the private address {addresses[0]}, and {SETTING} does not allow it")
     return callable_ones
