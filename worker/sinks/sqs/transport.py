@@ -13,8 +13,8 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import HTTPClientError
 from botocore.utils import get_environ_proxies
 
-from worker.http.client import CONNECTION_ERRORS, KEEPALIVE_SECONDS
-from worker.http.deadlines import Backend, Deadline
+from worker.http.connections import CONNECTION_ERRORS, Connections
+from worker.http.deadlines import Deadline
 from worker.http.unread import end_connection_with_unread_bytes
 
 #: The bytes of a response that are read. A response about ten messages has less than a tenth of this.
@@ -39,25 +39,20 @@ class Transport:
         context = httpcore.default_ssl_context()
         if ca_bundle:
             context.load_verify_locations(ca_bundle)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            proxy=_proxy(client.meta.endpoint_url),
-            max_connections=connections,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=Backend(self._deadline, allowed=None),
+        self._connections = Connections(
+            self._deadline, connections=connections, context=context, proxy=_proxy(client.meta.endpoint_url)
         )
         client.meta.events.register("before-send", self._send)
 
     def close(self) -> None:
-        self._pool.close()
+        self._connections.close()
 
     def _send(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         """Send a request. boto3 takes what this event handler returns for the response. Raises ConnectionBroke."""
         self._deadline.start(self._timeout_seconds)
         try:
-            with self._pool.stream(
-                request.method, request.url, headers=dict(request.headers), content=request.body
-            ) as response:
+            headers = dict(request.headers)
+            with self._connections.stream(request.method, request.url, headers, request.body) as response:
                 body = _read(response)
                 end_connection_with_unread_bytes(response)
         except httpcore.TimeoutException as error:
