@@ -1,7 +1,7 @@
 """Keep-alive connections to one server. The end of one that was kept open is no outage of the server."""
 
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import httpcore
@@ -23,7 +23,7 @@ CONNECTION_ERRORS = (
 #: What httpcore raises when a connection that was kept open breaks before the head of a response was read.
 BROKEN = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
 
-Headers = Mapping[str, str] | Sequence[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes | str, bytes | str]]
 
 
 class Connections:

@@ -5,36 +5,26 @@ that resolving a name takes is not bounded here: the system's resolv.conf says h
 """
 
 import ssl
-import threading
-import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
 import httpcore
 
+import worker.deadline
 from domain.runtime.settings import Network
 from worker.http import egress
 
 
-class Deadline(threading.local):
-    """The moment until which the exchange of this thread may take, by the monotonic clock."""
-
-    at = float("inf")
-
-    #: Whether the exchange opened a connection. If it did not, it uses one that an earlier exchange left open.
-    opened = False
-
-    def start(self, timeout_seconds: float) -> None:
-        self.at = time.monotonic() + timeout_seconds
-        self.opened = False
+class Deadline(worker.deadline.Deadline):
+    """A deadline that raises an error of httpcore."""
 
     def remaining_seconds(self) -> float:
         """Return the seconds until the deadline. Raises httpcore.ReadTimeout if it has passed."""
-        remaining = self.at - time.monotonic()
-        if remaining <= 0:
-            raise httpcore.ReadTimeout("the answer did not end in time")
-        return remaining
+        try:
+            return super().remaining_seconds()
+        except TimeoutError as error:
+            raise httpcore.ReadTimeout(str(error)) from None
 
 
 class Backend(httpcore.SyncBackend):

@@ -51,8 +51,8 @@ class Transport:
         """Send a request. boto3 takes what this event handler returns for the response. Raises ConnectionBroke."""
         self._deadline.start(self._timeout_seconds)
         try:
-            headers = dict(request.headers)
-            with self._connections.stream(request.method, request.url, headers, request.body) as response:
+            sent = list(request.headers.items())
+            with self._connections.stream(request.method, request.url, sent, request.body) as response:
                 body = _read(response)
                 end_connection_with_unread_bytes(response)
         except httpcore.TimeoutException as error:
