@@ -13,7 +13,7 @@ from domain.outbox import Outcome, Rejected, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
-from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
+from worker.route_options import options_of, require_port, timeout_of, wrong_route
 from worker.sinks.amqp.connection import Connection, Publication
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
@@ -110,7 +110,7 @@ def _options(route: Route) -> Mapping[str, str]:
     options = options_of(route)
     for name in options:
         if name not in OPTIONS:
-            raise wrong_route(route, f"{quoted(name)} is no option of it; the options are {', '.join(OPTIONS)}")
+            raise wrong_route(route, f"{name!r} is no option of it; the options are {', '.join(OPTIONS)}")
     if not options.get("exchange"):
         raise wrong_route(
             route, "it needs the exchange to publish to: amqp://user:password@host/vhost?exchange=bookings"
@@ -141,9 +141,7 @@ def _parameters(route: Route, options: Mapping[str, str], timeout_seconds: float
 def _virtual_host(route: Route, parts: SplitResult) -> str:
     name = parts.path.removeprefix("/")
     if "/" in name:
-        raise wrong_route(
-            route, f"a slash in the name of a virtual host is written %2F: {quoted(name.replace('/', '%2F'))}"
-        )
+        raise wrong_route(route, f"a slash in the name of a virtual host is written %2F: {name.replace('/', '%2F')!r}")
     return unquote(name) or "/"
 
 

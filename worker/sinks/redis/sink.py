@@ -33,7 +33,7 @@ from worker.deadline import Deadline
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.ordering.rules import BATCH_SECONDS
-from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
+from worker.route_options import options_of, require_port, timeout_of, wrong_route
 from worker.sinks.redis.connections import BOUNDED
 
 #: The entries that are sent before the first answer is read. Sending more at once is no faster, and all of them are
@@ -175,10 +175,10 @@ class Target:
             raise wrong_route(route, f"ssl_ca_certs can be used with rediss:// only{hint}")
         database = options.get("db", "") if is_socket else parts.path.strip("/")
         if database and not database.isdecimal():
-            raise wrong_route(route, f"{quoted(database)} is no number of a database{hint}")
+            raise wrong_route(route, f"{database!r} is no number of a database{hint}")
         maxlen = options.get("maxlen")
         if maxlen is not None and not (maxlen.isdecimal() and int(maxlen) > 0):
-            raise wrong_route(route, f"maxlen is {quoted(maxlen)}{hint}")
+            raise wrong_route(route, f"maxlen is {maxlen!r}{hint}")
         return cls(
             url=route.url.partition("?")[0],
             stream=options["stream"],
@@ -207,7 +207,7 @@ class Target:
 def _options(route: Route, known: Mapping[str, str], hint: str) -> Mapping[str, str]:
     options = options_of(route, hint)
     if unknown := options.keys() - known.keys():
-        raise wrong_route(route, f"unknown option {quoted(min(unknown))}{hint}")
+        raise wrong_route(route, f"unknown option {min(unknown)!r}{hint}")
     if not options.get("stream"):
         raise wrong_route(route, f"it names no stream{hint}")
     return options

@@ -12,13 +12,18 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import HTTPClientError
 from botocore.utils import get_environ_proxies
+from urllib3.exceptions import LocationParseError
 
+from domain.runtime.urls import ESCAPES
 from worker.http.connections import CONNECTION_ERRORS, Connections
 from worker.http.deadlines import Deadline
 from worker.http.unread import end_connection_with_unread_bytes
 
 #: The bytes of a response that are read. A response about ten messages has less than a tenth of this.
 MAX_RESPONSE_BYTES = 262_144
+
+#: The error of urllib3 would quote the URL, which may hold a password.
+UNREADABLE_PROXY = f"the proxy of HTTPS_PROXY, or of HTTP_PROXY, can't be read: {ESCAPES}"
 
 
 class ConnectionBroke(HTTPClientError):  # type: ignore[misc]
@@ -77,7 +82,10 @@ def _proxy(url: str) -> httpcore.Proxy | None:
     found = get_environ_proxies(url).get(url.partition(":")[0])
     if not found:
         return None
-    parsed = urllib3.util.parse_url(found if "://" in found else f"http://{found}")
+    try:
+        parsed = urllib3.util.parse_url(found if "://" in found else f"http://{found}")
+    except LocationParseError:
+        raise ValueError(UNREADABLE_PROXY) from None
     credentials = parsed.auth.split(":", 1) if parsed.auth else None
     auth = (credentials[0], credentials[-1]) if credentials else None
     return httpcore.Proxy(parsed._replace(auth=None).url, auth)
