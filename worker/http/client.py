@@ -139,7 +139,8 @@ def _retry_after(response: httpcore.Response) -> timedelta | None:
     written = raw.decode("latin-1").strip()
     try:
         if written.isascii() and written.isdigit():
-            wait = timedelta(seconds=int(written))
+            # As a float, a number of any length can be compared. Only then is it a time.
+            wait = timedelta(seconds=min(float(written), LONGEST_WAIT.total_seconds()))
         else:
             wait = parsedate_to_datetime(written) - datetime.now(UTC)
     except (TypeError, ValueError, OverflowError):
