@@ -60,6 +60,8 @@ class Connection:
         self.fault: Unreachable | None = None
         #: RabbitMQ ended it because of one message, without saying which.
         self.is_refused = False
+        #: RabbitMQ or the network ended it, and none of our own calls.
+        self.is_lost = False
         self._parameters = parameters
         self._exchange = exchange
         self._lock = threading.Lock()
@@ -74,6 +76,11 @@ class Connection:
         self._pika: _PikaConnection
         self._thread = threading.Thread(target=self._run, name="amqp", daemon=True)
         self._thread.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, or was."""
+        return self._channel is not None
 
     def publish(self, messages: Sequence[Publication], timeout_seconds: float) -> Sequence[Outcome]:
         """Publish messages, as soon as the connection is open, and return what became of each."""
@@ -189,6 +196,8 @@ class Connection:
 
     def _on_channel_closed(self, _: Channel, reason: Exception) -> None:
         self.is_refused = isinstance(reason, ChannelClosed) and reason.reply_code == PRECONDITION_FAILED
+        # The end of a connection ends its channel first.
+        self.is_lost = self.fault is None and not isinstance(reason, ChannelClosed)
         self._end(Unreachable(self._describe(reason)), self._close)
 
     def _on_closed(self, _: object, reason: BaseException) -> None:

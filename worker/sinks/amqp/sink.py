@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from threading import Event, Lock
@@ -47,14 +48,26 @@ class Amqp:
         return [outcomes[row.id] for row in rows]
 
     def _publish(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
-        connection = self._shared_connection()
-        outcomes = list(connection.publish(messages, self._timeout_seconds))
+        connection, outcomes = self._publish_together(messages)
         suspects = _suspects(connection, outcomes)
         # The message that RabbitMQ refused may be another thread's.
         retried = self._publish_apart([messages[position] for position in suspects]) if suspects else ()
         for position, outcome in zip(suspects, retried, strict=True):
             outcomes[position] = outcome
         return outcomes
+
+    def _publish_together(self, messages: Sequence[Publication]) -> tuple[Connection, list[Outcome]]:
+        """Publish messages on the shared connection, and once more on a new one if it is lost before a confirm."""
+        deadline = time.monotonic() + self._timeout_seconds
+        connection = self._shared_connection()
+        was_open = connection.is_open
+        outcomes = list(connection.publish(messages, self._timeout_seconds))
+        if was_open and connection.is_lost and all(outcome is connection.fault for outcome in outcomes):
+            # A proxy or RabbitMQ may close a connection at any moment, so this says nothing about RabbitMQ. Messages
+            # that it did get are repeated, with the same ids. None is overtaken: each is the first of its aggregate.
+            connection = self._shared_connection()
+            outcomes = list(connection.publish(messages, deadline - time.monotonic()))
+        return connection, outcomes
 
     def _publish_apart(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
         """Publish messages of which RabbitMQ refuses some, half by half, until each refused one is found."""
