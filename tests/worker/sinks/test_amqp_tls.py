@@ -16,7 +16,7 @@ from worker.sinks.amqp.sink import Amqp
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("rabbitmq")]
 
-#: What Erlang's `ssl` is told, so that a client needs a certificate.
+#: Options of Erlang's `ssl` with which a client needs a certificate.
 WANTS_CERTIFICATE = ("{verify, verify_peer}", "{fail_if_no_peer_cert, true}")
 
 
