@@ -24,7 +24,8 @@ def split(url: str) -> SplitResult:
         parts = urlsplit(url)
     except ValueError:
         raise ValueError(UNREADABLE_HOST) from None
-    if url.startswith(f"{parts.scheme}://") and "@" in f"{parts.path}{parts.query}{parts.fragment}":
+    has_host = url.partition(":")[2].startswith("//")
+    if has_host and "@" in f"{parts.path}{parts.query}{parts.fragment}":
         raise ValueError(AT_BEHIND_HOST)
     return parts
 

@@ -50,9 +50,9 @@ class Backend(httpcore.SyncBackend):
     ) -> httpcore.NetworkStream:
         self._deadline.opened = True
         *others, last = egress.resolve(host, port, self._allowed)
-        for left, address in enumerate(others):
+        for tried, address in enumerate(others):
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                part = self._deadline.remaining_seconds() / (len(others) + 1 - left)
+                part = self._deadline.remaining_seconds() / (len(others) + 1 - tried)
                 return self._connected(address, port, part, local_address, socket_options)
         return self._connected(last, port, self._deadline.remaining_seconds(), local_address, socket_options)
 

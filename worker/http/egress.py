@@ -23,9 +23,7 @@ GLOBAL_UNICAST = IPv6Network("2000::/3")
 #: Networks that Python, or some release of it, takes for public ones, and that no server of the internet is in.
 NOT_PUBLIC = (
     IPv4Network("168.63.129.16/32"),  # Azure answers machines in its cloud here: "What is IP address 168.63.129.16?"
-    IPv4Network(
-        "192.0.0.0/24"
-    ),  # protocol assignments, RFC 6890 §2.2.2; 192.0.0.192 gives credentials in Oracle's cloud
+    IPv4Network("192.0.0.0/24"),  # protocol assignments, RFC 6890 §2.2.2; 192.0.0.192 is Oracle's cloud itself
     IPv4Network("192.88.99.0/24"),  # relays of 6to4, deprecated: RFC 7526
     IPv6Network("2001::/23"),  # protocol assignments, RFC 2928; Teredo tunnels (RFC 4380) among them
     IPv6Network("3fff::/20"),  # documentation: RFC 9637

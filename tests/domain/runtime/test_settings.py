@@ -160,6 +160,7 @@ def test_settings_do_not_change() -> None:
         ("DATABASE_URL", "postgresql://ann:se\u2100cret@db.example/holdfast"),
         ("REDIS_URL", "redis://ann:8?cret=se@redis.example/0"),
         ("REDIS_URL", "redis:///se/cret@redis.example/0"),
+        ("REDIS_URL", "REDIS://ann:8?cret=se@redis.example/0"),
         ("BROKER_URL", "amqp://ann:8?cret=se@rabbitmq.example/"),
     ],
 )

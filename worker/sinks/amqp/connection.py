@@ -104,7 +104,7 @@ class Connection:
         # A blocked connection is kept, as it may be unblocked. RabbitMQ takes the messages that it was sent before
         # all later ones, so they may be repeated but can't be overtaken.
         blocked = self._blocked
-        outage = Unreachable(blocked or f"no answer within {timeout_seconds:g} s")
+        outage = Unreachable(blocked or f"no answer within {timeout_seconds:.3g} s")
         if not blocked:
             self._end(outage, self._abort)
         pending.resolve_missing(outage)
