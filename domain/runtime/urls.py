@@ -13,7 +13,7 @@ UNREADABLE_HOST = f"its host can't be read; {ESCAPES}"
 UNREADABLE_PORT = f"its port can't be read. It must be a number from 0 to 65535; {ESCAPES}"
 
 #: The end of a password that was not encoded looks like this.
-AT_BEHIND_HOST = f"there is an @ behind its host. If it belongs to the password, {ESCAPES}; if not, write it as %40"
+AT_BEHIND_HOST = f"there is an @ behind its host; {ESCAPES}, and in every other part @ as %40 as well"
 
 TWO_AT = f"there are two @ before its host; {ESCAPES}"
 
