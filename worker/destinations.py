@@ -68,7 +68,7 @@ class Kind:
 
 WEBHOOK = Kind("worker.sinks.webhook", "Webhook")
 AMQP = Kind("worker.sinks.amqp.sink", "Amqp", extra="rabbitmq")
-REDIS = Kind("worker.sinks.redis", "RedisStream")
+REDIS = Kind("worker.sinks.redis.sink", "RedisStream")
 
 #: All kinds of sinks, by the scheme of the URL. Each class is called with the route, the settings and the pace.
 SINKS: Mapping[str, Kind] = {

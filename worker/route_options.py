@@ -1,12 +1,17 @@
 """What every sink reads from its route in the same way, and the errors that say what is wrong with a route."""
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from urllib.parse import parse_qsl, urlsplit
 
 from domain.outbox import Route
+from domain.runtime import urls
 from domain.runtime.errors import ConfigurationError
-from domain.runtime.settings import Settings, require_readable_port
+from domain.runtime.settings import Settings
+
+#: The names of options whose values are secret, or hold a secret.
+HOLDS_PASSWORD = re.compile(r"password|secret|\.pem$|oauthbearer\.config", re.IGNORECASE)
 
 
 def timeout_of(route: Route, settings: Settings) -> float:
@@ -15,11 +20,11 @@ def timeout_of(route: Route, settings: Settings) -> float:
 
 
 def options_of(route: Route, hint: str = "") -> Mapping[str, str]:
-    """Return the options in the query of the URL, by name. A plus means a plus and not a space: passwords have them.
+    """Return the options in the query of the URL, by name.
 
     Raises ConfigurationError, with the hint behind the reason, if an option is given twice.
     """
-    pairs = parse_qsl(urlsplit(route.url).query.replace("+", "%2B"), keep_blank_values=True)
+    pairs = _pairs(route.url)
     options = dict(pairs)
     if len(options) < len(pairs):
         raise wrong_route(route, f"an option is given twice{hint}")
@@ -29,22 +34,33 @@ def options_of(route: Route, hint: str = "") -> Mapping[str, str]:
 def require_port(route: Route, hint: str = "") -> None:
     """Raise ConfigurationError, with the hint behind the reason, if the port of the URL can't be read."""
     try:
-        require_readable_port(route.url)
+        urls.require_readable_port(route.url)
     except ValueError as error:
         raise wrong_route(route, f"{error}{hint}") from None
 
 
-def quoted(text: str) -> str:
-    """Return a part of a URL, from behind the host, as a message may quote it.
-
-    If it has an @, it is not shown: it may be the end of a password that should have been percent-encoded.
-    """
-    return "'***'" if "@" in text else repr(text)
-
-
 def wrong_route(route: Route, reason: str) -> ConfigurationError:
-    """Return the error that names a route and says what is wrong with it. A full stop is added to the reason."""
+    """Return the error that names a route and says what is wrong with it. A full stop is added to the reason.
+
+    What the URL has behind the name of an option that holds a password is not shown: if the password has an &, it ends
+    there for every parser.
+    """
+    for hidden in _behind_a_password(route.url):
+        reason = re.sub(rf"(?<!\w){re.escape(hidden)}(?!\w)", "***", reason)
     return ConfigurationError(f"HOLDFAST_ROUTES: destination {route.name!r}: {reason}.")
+
+
+def _behind_a_password(url: str) -> Sequence[str]:
+    """Return the texts that may be parts of a password in the options of a URL, the longest one first."""
+    pairs = _pairs(url)
+    first = next((number for number, (name, _) in enumerate(pairs) if HOLDS_PASSWORD.search(name)), len(pairs))
+    texts = [text for pair in pairs[first:] for text in pair]
+    return sorted(filter(None, texts[1:]), key=len, reverse=True)
+
+
+def _pairs(url: str) -> Sequence[tuple[str, str]]:
+    """Return the names and values of the options of a URL, in order. A plus means a plus: passwords have them."""
+    return parse_qsl(urlsplit(url).query.replace("+", "%2B"), keep_blank_values=True)
 
 
 @contextmanager

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from fnmatch import fnmatchcase
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from domain.outbox.delivery.row_updates import RetryPolicy
-from domain.runtime.settings import require_readable_port
+from domain.runtime import urls
 
 #: How a URL begins, by RFC 3986. Which schemes there are is for the workers to say.
 SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:")
@@ -45,9 +44,9 @@ class Route(BaseModel):
     def _has_the_shape_of_a_url(cls, url: str) -> str:
         if not SCHEME.match(url):
             raise ValueError("it must begin with a scheme, such as https:// or log:")
-        parts = urlsplit(url)
+        parts = urls.split(url)
         if parts.scheme in {"http", "https"}:
-            require_readable_port(url)
+            urls.require_readable_port(url)
             if not parts.hostname:
                 raise ValueError("it must name a host")
         return url

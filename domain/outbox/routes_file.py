@@ -15,6 +15,12 @@ from domain.outbox.routes import Route
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import complaint
 
+#: The keys that may refer to environment variables.
+EXPANDED = ("url", "secret")
+
+#: A reference to an environment variable.
+VARIABLE = re.compile(r"\$(?:\w+|\{\w+\})", re.ASCII)
+
 
 def load(path: Path) -> list[Route]:
     """Return the destinations of a routes file. Raises ConfigurationError, which names the line that is wrong."""
@@ -51,14 +57,15 @@ class _File:
     def _route(self, number: int, entry: Mapping[str, object]) -> Route:
         try:
             return Route.model_validate({key: _expanded(key, value) for key, value in entry.items()})
+        except _NotSet as error:
+            line = self._line(error.key, destination=number)
+            self._refuse(line, f"{error.key}: {error.variable} is not set. Set it, or write %24 if a $ is meant")
         except ValidationError as error:
             fault = error.errors()[0]
             place = ".".join(map(str, fault["loc"]))
-            # For a missing key the input is the whole table, and an unknown key may hold a secret.
-            can_be_quoted = fault["type"] not in {"missing", "extra_forbidden"} and fault["loc"][0] != "secret"
-            # A URL is quoted as the file has it: a variable in it may hold a password.
-            written = entry.get("url") if fault["loc"][0] == "url" else fault["input"]
-            quoted = f" (it says {written!r})" if can_be_quoted else ""
+            # For a missing key the input is the whole table, and an unknown key may hold a secret, as a URL may.
+            can_be_quoted = fault["type"] not in {"missing", "extra_forbidden"} and fault["loc"][0] not in EXPANDED
+            quoted = f" (it says {fault['input']!r})" if can_be_quoted else ""
             line = self._line(str(fault["loc"][0]), destination=number)
             message = complaint(fault)
             if fault["type"] == "extra_forbidden":
@@ -73,7 +80,8 @@ class _File:
                 self._refuse(line, f"two destinations are called {route.name!r}; each needs a name of its own")
 
     def _refuse(self, line: int, reason: str) -> NoReturn:
-        raise ConfigurationError(f"HOLDFAST_ROUTES: {self.path}, line {line}: {reason}.")
+        # The cause has the values.
+        raise ConfigurationError(f"HOLDFAST_ROUTES: {self.path}, line {line}: {reason}.") from None
 
     def _line(self, key: str, *, destination: int | None = None) -> int:
         """Return the line of a key; if the key is missing, the line at which its destination begins."""
@@ -86,18 +94,26 @@ class _File:
         return next((number for number, line in inside if written.match(line)), first)
 
 
+class _NotSet(Exception):
+    """Raised for a variable that is not set."""
+
+    def __init__(self, key: str, reference: str) -> None:
+        self.key = key
+        #: What is not in braces may be a part of a password.
+        self.variable = f"the variable {reference}" if "{" in reference else "a variable in it"
+
+
 def _expanded(key: str, value: object) -> object:
     """Put environment variables into `url` and `secret`, so that the file need not contain secrets."""
-    if key not in {"url", "secret"}:
+    if key not in EXPANDED:
         return value
     if isinstance(value, list):
         return [_expanded(key, one) for one in value]
-    return _expand(value) if isinstance(value, str) else value
+    return VARIABLE.sub(lambda found: _value_of(key, found[0]), value) if isinstance(value, str) else value
 
 
-def _expand(text: str) -> str:
-    expanded = os.path.expandvars(text)
-    missing = re.search(r"\$\{?(\w+)", expanded)
-    if missing:
-        raise ConfigurationError(f"{missing[1]}: the routes file uses this variable, and it is not set.")
-    return expanded
+def _value_of(key: str, reference: str) -> str:
+    try:
+        return os.environ[reference.strip("${}")]
+    except KeyError:
+        raise _NotSet(key, reference) from None

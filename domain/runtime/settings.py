@@ -4,15 +4,18 @@ import os
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qs
 
+import psycopg
 from dotenv import load_dotenv
+from psycopg.conninfo import make_conninfo
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
+from domain.runtime import urls
 from domain.runtime.errors import ConfigurationError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -68,32 +71,39 @@ class Settings(BaseSettings):
     @field_validator("database_url")
     @classmethod
     def _is_postgresql(cls, url: str) -> str:
-        if _scheme(url).split("+")[0] not in {"postgresql", "postgres"}:
+        parts = _split(url)
+        if parts.scheme.split("+")[0] not in {"postgresql", "postgres"}:
             raise ValueError("must begin with postgresql://")
+        if parts.netloc.count("@") > 1:
+            raise ValueError(urls.TWO_AT)
         try:
-            make_url(url)
-        except ArgumentError as error:
-            raise ValueError("can't be read; it is postgresql://user:password@host:port/database") from error
+            _require_known_options(make_url(url))
+        except ArgumentError:
+            raise ValueError("can't be read; it is postgresql://user:password@host:port/database") from None
         return url
 
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, url: str) -> str:
-        if _scheme(url) not in {"redis", "rediss", "unix"}:
+        if _split(url).scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        _require_password_before_host(url)
         return url
 
     @field_validator("broker_url")
     @classmethod
     def _is_a_broker(cls, url: str | None) -> str | None:
-        if url and _scheme(url) not in {"redis", "rediss", "unix", "amqp", "amqps"}:
+        if not url:
+            return None
+        if _split(url).scheme not in {"redis", "rediss", "unix", "amqp", "amqps"}:
             raise ValueError("must begin with redis://, rediss://, unix:// or amqp://")
-        return url or None
+        _require_password_before_host(url)
+        return url
 
     @field_validator("confirmation_url")
     @classmethod
     def _is_http(cls, url: str | None) -> str | None:
-        if url and (_scheme(url) not in {"http", "https"} or not urlsplit(url).hostname):
+        if url and (_split(url).scheme not in {"http", "https"} or not _split(url).hostname):
             raise ValueError("must begin with http:// or https:// and a host")
         return url or None
 
@@ -143,22 +153,21 @@ def complaint(fault: ErrorDetails, *, missing: str = "it is required") -> str:
     return said.replace("Input should be", "it must be", 1)
 
 
-def _scheme(url: str) -> str:
-    """Return the scheme of a URL whose port can be read. Raises ValueError."""
-    require_readable_port(url)
-    return urlsplit(url).scheme
+def _split(url: str) -> SplitResult:
+    """Return the parts of a URL whose port can be read. Raises ValueError."""
+    urls.require_readable_port(url)
+    return urls.split(url)
 
 
-def require_readable_port(url: str) -> None:
-    """Raise ValueError if the port of a URL can't be read, without quoting the URL: it may hold a password."""
+def _require_known_options(url: URL) -> None:
+    """Raise ValueError for an option that PostgreSQL does not have: it may be the end of a password with an &."""
     try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise ValueError(UNREADABLE_PORT) from None
+        make_conninfo(**dict.fromkeys(url.query, ""))
+    except psycopg.Error:
+        raise ValueError("PostgreSQL has no option of one of these names; in a password write & as %26") from None
 
 
-#: A slash or a question mark in a password ends the host, and the rest is then taken for a port.
-UNREADABLE_PORT = (
-    "its port can't be read. It must be a number from 0 to 65535; in a user or a password write / as %2F, ? as %3F,"
-    " # as %23 and @ as %40"
-)
+def _require_password_before_host(url: str) -> None:
+    """Raise ValueError if the password is an option: an & would end it, and begin the name of another option."""
+    if "password" in parse_qs(_split(url).query):
+        raise ValueError("its password can't be an option; write it before the host: redis://user:password@host")

@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from contextlib import suppress
 from enum import Enum, auto
 
@@ -14,7 +15,11 @@ class Answers(Enum):
     HANG_UP = auto()
     NONSENSE = auto()
     HALF = auto()
+    DRIPS = auto()
 
+
+#: The time between two bytes of an answer that drips.
+DRIP_SECONDS = 0.2
 
 NONSENSE = b"\x00\xff nonsense \xfe\r\n\r\n" * 8
 
@@ -112,6 +117,10 @@ class Proxy:
                 client.sendall(NONSENSE)
             case Answers.HALF:
                 client.sendall(answered[: len(answered) // 2])
+            case Answers.DRIPS:
+                for byte in answered:
+                    client.sendall(bytes([byte]))
+                    time.sleep(DRIP_SECONDS)
         return self.answers not in {Answers.HANG_UP, Answers.HALF}
 
 

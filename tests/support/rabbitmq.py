@@ -19,6 +19,7 @@ import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPError
 
+from tests.support.certificates import Files
 from tests.support.ports import free_port
 from tests.support.requirements import required
 
@@ -147,6 +148,17 @@ class RabbitMQ:
             capture_output=True,
             timeout=START_SECONDS,
         )
+
+    def listen_with_tls(self, own: Files, authority: Path, *options: str) -> int:
+        """Listen for TLS with a certificate, until the node is stopped. Return the port.
+
+        `authority` signs the certificates of clients, if the options, terms of Erlang's `ssl`, ask for one.
+        """
+        port = free_port()
+        files = f'{{cacertfile, "{authority}"}}, {{certfile, "{own.certificate}"}}, {{keyfile, "{own.key}"}}'
+        listener, terms = f'{{"127.0.0.1", {port}}}', ", ".join((files, *options))
+        self.control("eval", f"rabbit_networking:start_ssl_listener({listener}, [{terms}], 1).")
+        return port
 
     @contextmanager
     def alarmed(self) -> Iterator[None]:

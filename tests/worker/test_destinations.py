@@ -1,12 +1,13 @@
 """Which sink or step a route leads to, and routes that lead to none."""
 
 import sys
+from pathlib import Path
 from threading import Event
 
 import pytest
 
 from domain.fulfilment import load_routes
-from domain.outbox import Route
+from domain.outbox import Route, routes_file
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 from tests.support.builders import Db, some_settings
@@ -96,17 +97,39 @@ def test_a_format_that_does_not_exist_is_refused_whatever_the_sink(scheme: str) 
         "kafka://user:s3cret@partner.example/bookings",
         "kafka://partner.example/user:s3cret@partner.example/bookings",
         "sqs://user:s3cret@part_ner.example/1/bookings",
+        "sqs://user:1/s3cret@partner.example/1/bookings",
+        "log://user:s3cret@partner.example/var/log/bookings",
+        # An & ends them.
+        "kafka://partner.example/bookings?sasl.password=x&s3cret",
+        "kafka://partner.example/bookings?sasl.password=x&s3cret=1",
+        "kafka://partner.example/bookings?sasl.password=x&linger.ms=s3cret",
+        "kafka://partner.example/bookings?sasl.password=x&my_s3cret=1",
+        "redis://partner.example/0?stream=bookings&password=x&a_s3cret=1",
+        "amqp://partner.example/?exchange=bookings&password=x&s3cret=1",
     ],
 )
-def test_an_error_never_quotes_a_password(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_an_error_never_quotes_a_password(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: str) -> None:
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    file = tmp_path / "routes.toml"
+    file.write_text(f'[[destination]]\nname = "partner"\nurl = "{url}"')
 
     with pytest.raises(ConfigurationError) as error:
-        opened(url)
+        (route,) = routes_file.load(file)
+        open_sink(route, some_settings(), Pace(Event()))
 
-    assert "'partner'" in str(error.value)
-    assert "s3cret" not in str(error.value)
+    message = str(error.value)
+    assert message.startswith("HOLDFAST_ROUTES: ") and ("'partner'" in message or "line 3: url: " in message)
+    assert "s3cret" not in message
     assert "s3cret" not in str(error.value.__cause__)
+
+
+def test_a_proxy_that_can_not_be_read_is_not_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:s3cret/s3cret@proxy.example:3128")
+
+    with pytest.raises(ConfigurationError, match="HTTPS_PROXY") as error:
+        opened("sqs://sqs.eu-west-1.amazonaws.com/123456789012/bookings")
+
+    assert "s3cret" not in str(error.value) and "s3cret" not in str(error.value.__cause__)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import httpx
 
 from domain.outbox import Cause, Delivered, Outcome, Rejected, Unreachable
 from domain.runtime.settings import Network
-from worker.http.deadlines import Backend, Deadline
+from worker.http.connections import CONNECTION_ERRORS, Connections
+from worker.http.deadlines import Deadline
 from worker.http.unread import end_connection_with_unread_bytes
 
 #: What responses mean that do not reject what was sent, by their status. Those of 520 to 530 are Cloudflare's.
@@ -34,20 +35,6 @@ LONGEST_WAIT = timedelta(days=1)
 
 #: The part of a response's body that an error message quotes, in characters.
 EXCERPT_LENGTH = 300
-
-#: A connection that was unused for longer is not used again, as the server may have closed it.
-KEEPALIVE_SECONDS = 5.0
-
-#: What httpcore raises when a connection breaks. Its errors have no common base class.
-CONNECTION_ERRORS = (
-    httpcore.TimeoutException,
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.UnsupportedProtocol,
-)
-
-#: What httpcore raises when a connection that was kept open breaks before the head of a response was read.
-BROKEN = (httpcore.ReadError, httpcore.WriteError, httpcore.RemoteProtocolError)
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -92,14 +79,7 @@ class Http:
         self._url, self._headers = _target(url)
         self._timeout_seconds = timeout_seconds
         self._deadline = Deadline()
-        backend = Backend(self._deadline, allowed)
-        self._pool = httpcore.ConnectionPool(
-            max_connections=connections, keepalive_expiry=KEEPALIVE_SECONDS, network_backend=backend
-        )
-        #: Each connection of this pool is used once.
-        self._fresh = httpcore.ConnectionPool(
-            max_connections=connections, max_keepalive_connections=0, network_backend=backend
-        )
+        self._connections = Connections(self._deadline, connections=connections, allowed=allowed)
 
     def post(
         self, body: str, headers: Mapping[str, str], interpret: Callable[[Response], Outcome] = outcome_of
@@ -114,26 +94,11 @@ class Http:
     def _exchange(self, body: bytes, headers: Mapping[str, str]) -> Response:
         length = {"Content-Length": str(len(body))}
         sent = [(name.encode("ascii"), value.encode("ascii")) for name, value in {**headers, **length}.items()]
-        response = self._send(httpcore.Request(b"POST", self._url, headers=sent, content=body))
-        try:
+        with self._connections.stream(b"POST", self._url, sent, body) as response:
             return Response(response.status, _read(response), _retry_after(response))
-        finally:
-            response.close()
-
-    def _send(self, request: httpcore.Request) -> httpcore.Response:
-        """Send a request. If it went out on a kept connection that broke, send it once more on a new one."""
-        try:
-            return self._pool.handle_request(request)
-        except BROKEN:
-            # A server may close a connection at any moment after a response, so this says nothing about the server.
-            # If it did get the request, it gets it twice, with the same ids: deliveries are at least once.
-            if self._deadline.opened:
-                raise
-            return self._fresh.handle_request(request)
 
     def close(self) -> None:
-        self._pool.close()
-        self._fresh.close()
+        self._connections.close()
 
 
 def _target(url: str) -> tuple[httpcore.URL, Mapping[str, str]]:
@@ -176,7 +141,8 @@ def _retry_after(response: httpcore.Response) -> timedelta | None:
     written = raw.decode("latin-1").strip()
     try:
         if written.isascii() and written.isdigit():
-            wait = timedelta(seconds=int(written))
+            # As a float, a number of any length can be compared. Only then is it a time.
+            wait = timedelta(seconds=min(float(written), LONGEST_WAIT.total_seconds()))
         else:
             wait = parsedate_to_datetime(written) - datetime.now(UTC)
     except (TypeError, ValueError, OverflowError):

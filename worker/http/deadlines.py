@@ -5,39 +5,33 @@ that resolving a name takes is not bounded here: the system's resolv.conf says h
 """
 
 import ssl
-import threading
-import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import httpcore
 
+import worker.deadline
 from domain.runtime.settings import Network
 from worker.http import egress
 
 
-class Deadline(threading.local):
-    """The moment until which the exchange of this thread may take, by the monotonic clock."""
-
-    at = float("inf")
-
-    #: Whether the exchange opened a connection. If it did not, it uses one that an earlier exchange left open.
-    opened = False
-
-    def start(self, timeout_seconds: float) -> None:
-        self.at = time.monotonic() + timeout_seconds
-        self.opened = False
+class Deadline(worker.deadline.Deadline):
+    """A deadline that raises an error of httpcore."""
 
     def remaining_seconds(self) -> float:
         """Return the seconds until the deadline. Raises httpcore.ReadTimeout if it has passed."""
-        remaining = self.at - time.monotonic()
-        if remaining <= 0:
-            raise httpcore.ReadTimeout("the answer did not end in time")
-        return remaining
+        try:
+            return super().remaining_seconds()
+        except TimeoutError as error:
+            raise httpcore.ReadTimeout(str(error)) from None
 
 
 class Backend(httpcore.SyncBackend):
     """Opens connections that keep to the deadline of the thread that uses them.
+
+    It tries the addresses of a host one after the other. Each gets an equal part of the time that is left, so that an
+    address which swallows packets leaves some to the next one. The last address gets all of it.
 
     With `allowed`, it connects only to public addresses and into those networks; with None, to any address.
     """
@@ -55,17 +49,15 @@ class Backend(httpcore.SyncBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
         self._deadline.opened = True
-        hosts = [host] if self._allowed is None else egress.resolve(host, port, self._allowed)
-        for attempt, address in enumerate(hosts, start=1):
-            try:
-                stream = super().connect_tcp(
-                    address, port, self._deadline.remaining_seconds(), local_address, socket_options
-                )
-                return _Stream(stream, self._deadline)
-            except httpcore.ConnectError:
-                if attempt == len(hosts):
-                    raise
-        raise AssertionError("there is always a host")
+        *others, last = egress.resolve(host, port, self._allowed)
+        for tried, address in enumerate(others):
+            with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
+                part = self._deadline.remaining_seconds() / (len(others) + 1 - tried)
+                return self._connected(address, port, part, local_address, socket_options)
+        return self._connected(last, port, self._deadline.remaining_seconds(), local_address, socket_options)
+
+    def _connected(self, address: str, port: int, timeout: float, *options: Any) -> httpcore.NetworkStream:
+        return _Stream(super().connect_tcp(address, port, timeout, *options), self._deadline)
 
 
 class _Stream(httpcore.NetworkStream):

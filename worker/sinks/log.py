@@ -25,6 +25,8 @@ class Log:
 
     def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
         self._path = route.url.removeprefix("log:")
+        if self._path.startswith("//"):
+            raise wrong_route(route, "its URL has no host. Write log:/path/to/file, or log: for the standard output")
         self._format = format_of(route)
         self._lock = threading.Lock()
         self._is_torn = False

@@ -85,7 +85,9 @@ def test_variables_are_expanded_where_secrets_may_be(load: Load, monkeypatch: py
 def test_a_variable_that_is_not_set_is_named(mistake: Mistake, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOT_SET", raising=False)
 
-    assert "NOT_SET" in mistake('[[destination]]\nname = "a"\nurl = "https://${NOT_SET}/"')
+    message = mistake('[[destination]]\nname = "a"\nurl = "https://${NOT_SET}/"')
+
+    assert "line 3: url: the variable ${NOT_SET} is not set" in message
 
 
 @pytest.mark.parametrize("url", ["log:", "kafka://a.example/events", "made-up+1.0:anything"])
@@ -168,18 +170,48 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 def test_a_url_without_a_scheme_is_refused(mistake: Mistake, url: str) -> None:
     message = mistake(f"[[destination]]\nname = 'partner'\nurl = '{url}'")
 
-    assert "line 3" in message and url in message
-    assert "it must begin with a scheme" in message and "https://" in message
+    assert "line 3: url: it must begin with a scheme" in message and "https://" in message
 
 
 @pytest.mark.parametrize(
-    "url", ["//u:${PASSWORD}@host/", "https://u:${PASSWORD}@host:99999/", "https://u:${PASSWORD}@/"]
+    "url",
+    [
+        "//u:{}@host/",
+        "https://u:{}@host:99999/",
+        "https://u:{}@/",
+        "https://u:{}/x@host/",
+        "https://u:8/{}@host/",
+        "https://u:8?{}@host/",
+        "https://u:8#{}@host/",
+        "redis://u:8?{}=x@host/0?stream=a",
+        "https://u:[{}]x@host/",
+        "https://u:{}\u2100x@host/",
+    ],
 )
-def test_a_url_that_can_not_be_read_is_quoted_without_its_password(
-    mistake: Mistake, monkeypatch: pytest.MonkeyPatch, url: str
+@pytest.mark.parametrize("written", ["s3cret", "${PASSWORD}"])
+def test_a_url_that_can_not_be_read_is_not_quoted(
+    mistake: Mistake, monkeypatch: pytest.MonkeyPatch, url: str, written: str
 ) -> None:
     monkeypatch.setenv("PASSWORD", "s3cret")
 
+    message = mistake(f'[[destination]]\nname = "partner"\nurl = "{url.format(written)}"')
+
+    assert "line 3: url: " in message and "s3cret" not in message
+
+
+@pytest.mark.parametrize("url", ["https://u:x$s3cret@host/", "kafka://host/topic?sasl.password=x$s3cret"])
+def test_a_dollar_in_a_password_is_not_taken_for_the_name_of_a_variable(mistake: Mistake, url: str) -> None:
     message = mistake(f'[[destination]]\nname = "partner"\nurl = "{url}"')
 
-    assert "line 3: url: " in message and url in message and "s3cret" not in message
+    assert "line 3: url: a variable in it is not set. Set it, or write %24 if a $ is meant" in message
+    assert "s3cret" not in message
+
+
+def test_a_dollar_in_what_a_variable_contains_is_no_further_variable(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PASSWORD", "pa$HOME")
+
+    (one,) = load('[[destination]]\nname = "a"\nurl = "https://u:${PASSWORD}@host/$"')
+
+    assert one.url == "https://u:pa$HOME@host/$"

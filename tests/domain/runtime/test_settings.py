@@ -151,6 +151,17 @@ def test_settings_do_not_change() -> None:
         ("REDIS_URL", "redis://ann:se/cret@redis.example/0"),
         ("BROKER_URL", "amqp://ann:se?cret@rabbitmq.example/"),
         ("CONFIRMATION_URL", "https://ann:se/cret@confirm.example/"),
+        ("CONFIRMATION_URL", "https://ann:8/se/cret@confirm.example/"),
+        ("CONFIRMATION_URL", "https://se/cret@confirm.example/"),
+        ("DATABASE_URL", "postgresql://ann:se@cret@db.example/holdfast"),
+        ("DATABASE_URL", "postgresql://ann:8/se/cret@db.example/holdfast"),
+        ("DATABASE_URL", "postgresql://ann:[se]cret@db.example/holdfast"),
+        # Python's parser takes this character for a/c.
+        ("DATABASE_URL", "postgresql://ann:se\u2100cret@db.example/holdfast"),
+        ("REDIS_URL", "redis://ann:8?cret=se@redis.example/0"),
+        ("REDIS_URL", "redis:///se/cret@redis.example/0"),
+        ("REDIS_URL", "REDIS://ann:8?cret=se@redis.example/0"),
+        ("BROKER_URL", "amqp://ann:8?cret=se@rabbitmq.example/"),
     ],
 )
 def test_a_password_that_was_not_encoded_is_not_quoted(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
@@ -161,6 +172,42 @@ def test_a_password_that_was_not_encoded_is_not_quoted(monkeypatch: pytest.Monke
 
     assert f"{name}: " in str(error.value) and "%2F" in str(error.value)
     assert "'se'" not in str(error.value) and "cret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "url", "hint"),
+    [
+        ("DATABASE_URL", "postgresql://db.example/holdfast?user=ann&password=se&cret=1", "write & as %26"),
+        ("REDIS_URL", "redis://redis.example/0?password=se&cret=1", "write it before the host"),
+        ("BROKER_URL", "redis://redis.example/0?password=se&cret=1", "write it before the host"),
+    ],
+)
+def test_an_ampersand_in_a_password_does_not_make_an_option_of_its_rest(
+    monkeypatch: pytest.MonkeyPatch, name: str, url: str, hint: str
+) -> None:
+    monkeypatch.setenv(name, url)
+
+    error = refused()
+
+    assert named(error) == [name] and hint in str(error) and "cret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("DATABASE_URL", "postgresql://ann:s%40%2F%3F%23%26%25@db.example:5433/holdfast?sslmode=require"),
+        ("DATABASE_URL", "postgresql:///holdfast?host=/run/postgresql"),
+        ("REDIS_URL", "redis://ann:s%40%2F%3F%23%26%25@redis.example/0"),
+        ("REDIS_URL", "redis://:s@ret@redis.example/0"),
+        ("REDIS_URL", "unix:///run/redis.sock?db=1"),
+        ("BROKER_URL", "amqp://ann:s%40%2F%3F%23%26%25@rabbitmq.example/%2F?heartbeat=60"),
+        ("CONFIRMATION_URL", "https://ann:s%40%2F%3F%23%26%25@confirm.example/%40ann?to=ann%40confirm.example"),
+    ],
+)
+def test_a_url_of_which_each_part_is_certain_is_accepted(monkeypatch: pytest.MonkeyPatch, name: str, url: str) -> None:
+    monkeypatch.setenv(name, url)
+
+    assert url in Settings.load().model_dump().values()
 
 
 #: Loads the settings in a process of its own: which file it reads is decided when the module is imported.

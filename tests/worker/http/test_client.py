@@ -82,9 +82,19 @@ def test_each_other_status_means_rejected_or_unreachable(
 @pytest.mark.parametrize("status", [429, 503])
 @pytest.mark.parametrize(
     ("retry_after", "seconds"),
-    [("7", 7), (" 120 ", 120), ("0", 0), ("999999999", 86_400)],
+    [
+        ("7", 7),
+        (" 120 ", 120),
+        ("0", 0),
+        ("999999999", 86_400),
+        ("9" * 20, 86_400),
+        pytest.param("9" * 5_000, 86_400, id="of 5,000 digits"),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400),
+        ("Fri, 31 Dec 9999 23:59:59 -2359", 86_400),
+        ("Sat, 01 Jan 0001 00:00:00 +2359", 0),
+    ],
 )
-def test_a_server_may_ask_for_a_wait_in_seconds(
+def test_a_server_may_ask_for_a_wait_of_a_day_at_most(
     server: Server, post: Post, status: int, retry_after: str, seconds: int
 ) -> None:
     server.answer = saying(status, Retry_After=retry_after)
@@ -96,7 +106,22 @@ def test_a_server_may_ask_for_a_wait_in_seconds(
 
 
 @pytest.mark.parametrize(
-    "retry_after", ["soon", "-5", "1.5", "", "Mon, 99 Foo 2030 00:00:00 GMT", "²", "Mon, 01 Jan", "9" * 5_000]
+    "retry_after",
+    [
+        "soon",
+        "-5",
+        "1.5",
+        "1e30",
+        "inf",
+        "1_000",
+        "",
+        "Mon, 99 Foo 2030 00:00:00 GMT",
+        "²",
+        "Mon, 01 Jan",
+        "Fri, 31 Dec 99999 23:59:59 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -9999",
+        "Mon, 01 Jan 2030 00:00:00 +99999999999999999999",
+    ],
 )
 def test_a_retry_after_that_can_not_be_read_is_ignored(server: Server, post: Post, retry_after: str) -> None:
     server.answer = saying(503, Retry_After=retry_after)

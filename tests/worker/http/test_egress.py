@@ -18,7 +18,20 @@ from worker.ordering.pace import Pace
 from worker.sinks.webhook import Webhook
 
 
-@pytest.mark.parametrize("address", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:93.184.215.14"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "93.184.215.14",
+        "2606:2800:21f:cb07:6820:80da:af6b:8b2c",
+        "::ffff:93.184.215.14",
+        "64:ff9b::5db8:d70e",
+        "2002:5db8:d70e::1",
+        "2606:2800::5efe:93.184.215.14",
+        "192.0.1.1",
+        "2001:200::1",
+        "3ffe::1",
+    ],
+)
 def test_a_public_address_may_be_called(address: str) -> None:
     assert may_be_called(address, [])
 
@@ -49,6 +62,30 @@ def test_a_public_address_may_be_called(address: str) -> None:
         "fec0::1",
         "::7f00:1",
         "::a01:203",
+        "168.63.129.16",
+        "192.0.0.192",
+        "192.0.0.9",
+        "192.88.99.1",
+        "198.18.0.1",
+        "240.0.0.1",
+        "::ffff:168.63.129.16",
+        "::ffff:0:127.0.0.1",
+        "::ffff:0:10.0.0.1",
+        "2606:2800::5efe:10.0.0.1",
+        "2606:2800::200:5efe:192.168.0.1",
+        "2002:5db8:d70e::5efe:127.0.0.1",
+        "fd00::5efe:93.184.215.14",
+        "2002:a83f:8110::",
+        "2001::1",
+        "2001:0:5db8:d70e::1",
+        "2001:20::1",
+        "2001:db8::1",
+        "3fff::1",
+        "3fff:fff::1",
+        "5f00::1",
+        "100::1",
+        "100:0:0:1::1",
+        "4000::1",
     ],
 )
 def test_a_private_address_may_not_be_called(address: str) -> None:
@@ -61,6 +98,14 @@ def test_a_private_network_may_be_called_if_it_is_allowed_and_no_other() -> None
     assert may_be_called("10.1.255.1", allowed) and may_be_called("::1", allowed)
     assert may_be_called("::ffff:10.1.0.1", allowed)
     assert not may_be_called("10.2.0.1", allowed)
+
+
+def test_a_tunnel_needs_both_of_its_ends_to_be_allowed() -> None:
+    inside, outside = ip_network("10.0.0.0/8"), ip_network("fd00::/8")
+
+    assert may_be_called("fd00::5efe:10.0.0.1", [inside, outside])
+    assert not may_be_called("fd00::5efe:10.0.0.1", [inside])
+    assert not may_be_called("fd00::5efe:10.0.0.1", [outside])
 
 
 @pytest.fixture

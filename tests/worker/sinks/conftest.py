@@ -3,7 +3,7 @@
 import pytest
 
 MODULES = (
-    "worker.sinks.redis",
+    "worker.sinks.redis.sink",
     "worker.sinks.sqs.sink",
     "worker.ordering.ordered_batches",
     "worker.ordering.ordered_calls",

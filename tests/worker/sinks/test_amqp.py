@@ -1,6 +1,7 @@
 """`amqp://`: what a message contains, and what each answer of RabbitMQ means for a row."""
 
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -242,6 +243,66 @@ def test_the_connection_to_a_server_that_does_not_answer_is_closed(server: Rabbi
     assert outcome == Unreachable("no answer within 2 s")
     wait_until("the thread of the connection has ended", lambda: not connection.is_alive())
     proxy.close()
+
+
+class Breaking(Proxy):
+    """Ends a connection in place of each of the next answers, as many as `breaks` says."""
+
+    breaks = 0
+
+    def _passes_on(self, answered: bytes, client: socket.socket) -> bool:
+        if not self.breaks:
+            return super()._passes_on(answered, client)
+        self.breaks -= 1
+        return False
+
+
+@pytest.fixture
+def breaking(server: RabbitMQ) -> Iterator[Breaking]:
+    proxy = Breaking(("127.0.0.1", server.port))
+    yield proxy
+    proxy.close()
+
+
+def test_messages_are_published_once_more_if_a_kept_connection_breaks(
+    server: RabbitMQ, open_amqp: Open, breaking: Breaking
+) -> None:
+    name = server.an_exchange()
+    amqp = open_amqp(f"amqp://guest:guest@127.0.0.1:{breaking.port}?exchange={name}")
+    aggregate = uuid4()
+    first, *rows = [a_row(aggregate=aggregate) for _ in range(3)]
+    assert amqp.deliver([first]) == [Delivered()]
+    breaking.breaks = 1
+
+    assert amqp.deliver(rows) == [Delivered()] * 2
+
+    second, third = (str(row.event_id) for row in rows)
+    taken = [message.properties.message_id for message in server.take_all(name)]
+    # RabbitMQ took the second one before the connection broke, and again afterwards.
+    assert taken == [str(first.event_id), second, second, third]
+
+
+def test_messages_that_break_a_new_connection_too_are_an_outage(
+    server: RabbitMQ, open_amqp: Open, breaking: Breaking
+) -> None:
+    amqp = open_amqp(f"amqp://guest:guest@127.0.0.1:{breaking.port}?exchange={server.an_exchange()}")
+    assert amqp.deliver([a_row()]) == [Delivered()]
+    breaking.breaks = 2
+
+    (outcome,) = amqp.deliver([a_row()])
+
+    assert isinstance(outcome, Unreachable)
+    assert breaking.breaks == 0
+
+
+def test_a_new_connection_that_breaks_is_not_tried_again(server: RabbitMQ, open_amqp: Open, breaking: Breaking) -> None:
+    amqp = open_amqp(f"amqp://guest:guest@127.0.0.1:{breaking.port}?exchange={server.an_exchange()}")
+    breaking.breaks = 2
+
+    (outcome,) = amqp.deliver([a_row()])
+
+    assert isinstance(outcome, Unreachable)
+    assert breaking.breaks == 1
 
 
 def test_after_an_outage_a_new_connection_is_opened(server: RabbitMQ, open_amqp: Open) -> None:

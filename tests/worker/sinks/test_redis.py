@@ -1,7 +1,9 @@
 """`redis://`: the fields of an entry, the options of the URL, and what each answer of Redis means for a row."""
 
 import json
+import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,12 +17,13 @@ from redis import Redis
 from deploy.embedded import RedisServer
 from domain.outbox import Cause, Delivered, Failed, NotSent, Outcome, Route, Row, Unreachable
 from domain.runtime.errors import ConfigurationError
+from tests.conformance.proxy import Answers, Proxy
 from tests.conformance.redis_proxy import RedisProxy
 from tests.support.builders import some_settings
 from worker import formats
 from worker.formats import Message
 from worker.ordering.pace import Pace
-from worker.sinks.redis import PIPELINE, RedisStream
+from worker.sinks.redis.sink import PIPELINE, RedisStream
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -215,6 +218,98 @@ def test_an_unread_reply_is_not_taken_for_the_reply_to_the_next_entry(proxy: Red
 
     sink.close()
     assert isinstance(outcome, Unreachable)
+
+
+@pytest.mark.timed
+@pytest.mark.parametrize("connects", [True, False], ids=["while it connects", "to entries"])
+def test_a_redis_whose_answers_drip_has_one_time_out_for_all_of_them(server: RedisServer, connects: bool) -> None:
+    """Each byte comes before the time-out, and so does each answer, but not all answers."""
+    proxy = Proxy(server.url.removeprefix("unix://"))
+    sink = a_sink(f"redis://127.0.0.1:{proxy.port}/{int(connects)}?stream=bookings", timeout_seconds=1)
+    if not connects:
+        assert sink.deliver([a_row()]) == [Delivered()]
+    proxy.answers = Answers.DRIPS
+    began = time.monotonic()
+
+    (outcome, *_) = sink.deliver(some_rows(3))
+
+    took = time.monotonic() - began
+    sink.close()
+    proxy.close()
+    assert outcome == Unreachable("Redis did not answer within 1 s")
+    assert 0.9 < took < 2
+
+
+@pytest.mark.timed
+def test_a_redis_that_reads_nothing_has_one_time_out_for_all_entries(server: RedisServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0?stream=bookings"
+        began = time.monotonic()
+
+        outcomes = outcomes_of(some_rows(3), url, timeout_seconds=1)
+
+        assert outcomes == [Unreachable("Redis did not answer within 1 s")] * 3
+        assert time.monotonic() - began < 2
+
+
+def hanging_up(*answers: bytes) -> Callable[[Sequence[bytes]], bytes | None]:
+    """Answer the first entries with these answers, close the connection at the next one, and then let Redis answer."""
+    remaining = [*answers, None]
+
+    def answer(command: Sequence[bytes]) -> bytes | None:
+        if command[0] != b"XADD" or not remaining:
+            return None
+        said = remaining.pop(0)
+        if said is None:
+            raise ConnectionResetError
+        return said
+
+    return answer
+
+
+def test_entries_are_added_on_a_new_connection_if_a_kept_one_breaks(proxy: RedisProxy, client: Redis) -> None:
+    sink = a_sink(url_of(proxy))
+    first, second, third = some_rows(3)
+    assert sink.deliver([first]) == [Delivered()]
+    proxy.answer = hanging_up()
+
+    assert sink.deliver([second, third]) == [Delivered()] * 2
+
+    sink.close()
+    assert [entry["event_id"] for entry in entries(client)] == [str(row.event_id) for row in (first, second, third)]
+
+
+def test_entries_are_not_added_again_if_a_kept_connection_breaks_after_an_answer(
+    proxy: RedisProxy, client: Redis
+) -> None:
+    sink = a_sink(url_of(proxy))
+    assert sink.deliver([a_row()]) == [Delivered()]
+    proxy.answer = hanging_up(b"$3\r\n1-1\r\n")
+
+    outcomes = sink.deliver(some_rows(2))
+
+    sink.close()
+    assert [type(outcome) for outcome in outcomes] == [Unreachable] * 2
+    assert len(entries(client)) == 1
+
+
+def test_entries_that_break_on_a_new_connection_too_are_an_outage(proxy: RedisProxy, client: Redis) -> None:
+    sink = a_sink(url_of(proxy))
+    assert sink.deliver([a_row()]) == [Delivered()]
+    broken: list[bytes] = []
+
+    def hang_up(command: Sequence[bytes]) -> None:
+        if command[0] == b"XADD":
+            broken.append(command[0])
+            raise ConnectionResetError
+
+    proxy.answer = hang_up
+
+    (outcome,) = sink.deliver([a_row()])
+
+    sink.close()
+    assert isinstance(outcome, Unreachable)
+    assert len(broken) == 2
 
 
 def test_redis_py_does_not_retry(proxy: RedisProxy) -> None:

@@ -172,6 +172,35 @@ def test_a_second_response_to_one_call_does_not_answer_the_next(server: Server) 
     assert isinstance(outcome, Rejected)
 
 
+def test_a_call_is_sent_once_more_if_a_kept_connection_breaks(server: Server) -> None:
+    answered = set()
+
+    def answer(handler: BaseHTTPRequestHandler) -> None:
+        is_first = handler.client_address not in answered
+        answered.add(handler.client_address)
+        (taking_all if is_first else sending(b""))(handler)
+
+    server.answer = answer
+    sink = a_sink(concurrency=1)
+    rows = some_rows(2)
+
+    outcomes = [sink.deliver([row]) for row in rows]
+
+    sink.close()
+    assert outcomes == [[Delivered()], [Delivered()]]
+    first, second, repeated = calls(server)
+    assert first != second == repeated
+
+
+def test_a_call_that_breaks_on_a_new_connection_is_an_outage(server: Server) -> None:
+    server.answer = sending(b"")
+
+    (outcome,) = outcomes_of([a_row()])
+
+    assert isinstance(outcome, Unreachable)
+    assert len(server.requests) == 1
+
+
 def test_a_response_that_is_too_large_is_not_read_to_its_end(server: Server) -> None:
     server.answer = saying(200, b" " * 300_000)
 

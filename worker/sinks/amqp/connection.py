@@ -13,23 +13,14 @@ from itertools import takewhile
 
 from pika import BasicProperties, ConnectionParameters, SelectConnection
 from pika.adapters.select_connection import IOLoop
-from pika.adapters.utils.connection_workflow import AMQPConnectionWorkflowFailed, AMQPConnectorPhaseErrorBase
 from pika.channel import Channel
-from pika.exceptions import (
-    AMQPError,
-    ChannelClosed,
-    ConnectionClosed,
-    ProbableAccessDeniedError,
-    ProbableAuthenticationError,
-    ShortStringTooLong,
-    StreamLostError,
-    UnsupportedAMQPFieldException,
-)
+from pika.exceptions import ChannelClosed, ShortStringTooLong, StreamLostError, UnsupportedAMQPFieldException
 from pika.frame import Method
 from pika.spec import Basic
 
 from domain.outbox import DELIVERED, Cause, Outcome, Rejected, Unreachable
 from worker.ordering.pending_outcomes import PendingOutcomes
+from worker.sinks.amqp.errors import describe
 
 #: The bytes that are written to the socket at once. pika writes each frame by itself, and a message is three frames;
 #: written together they cost a third less CPU.
@@ -72,6 +63,8 @@ class Connection:
         self.fault: Unreachable | None = None
         #: RabbitMQ ended it because of one message, without saying which.
         self.is_refused = False
+        #: RabbitMQ or the network ended it, and none of our own calls.
+        self.is_lost = False
         self._parameters = parameters
         self._exchange = exchange
         self._lock = threading.Lock()
@@ -86,6 +79,11 @@ class Connection:
         self._pika: _PikaConnection
         self._thread = threading.Thread(target=self._run, name="amqp", daemon=True)
         self._thread.start()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, or was."""
+        return self._channel is not None
 
     def publish(self, messages: Sequence[Publication], timeout_seconds: float) -> Sequence[Outcome]:
         """Publish messages, as soon as the connection is open, and return what became of each."""
@@ -109,7 +107,7 @@ class Connection:
         # A blocked connection is kept, as it may be unblocked. RabbitMQ takes the messages that it was sent before
         # all later ones, so they may be repeated but can't be overtaken.
         blocked = self._blocked
-        outage = Unreachable(blocked or f"no answer within {timeout_seconds:g} s")
+        outage = Unreachable(blocked or f"no answer within {timeout_seconds:.3g} s")
         if not blocked:
             self._end(outage, self._abort)
         pending.resolve_missing(outage)
@@ -201,11 +199,16 @@ class Connection:
 
     def _on_channel_closed(self, _: Channel, reason: Exception) -> None:
         self.is_refused = isinstance(reason, ChannelClosed) and reason.reply_code == PRECONDITION_FAILED
-        self._end(Unreachable(_message(reason)), self._close)
+        # The end of a connection ends its channel first.
+        self.is_lost = self.fault is None and not isinstance(reason, ChannelClosed)
+        self._end(Unreachable(self._describe(reason)), self._close)
 
     def _on_closed(self, _: object, reason: BaseException) -> None:
-        self._end(Unreachable(_message(reason)))
+        self._end(Unreachable(self._describe(reason)))
         self._loop.stop()
+
+    def _describe(self, error: BaseException) -> str:
+        return describe(error, is_tls=self._parameters.ssl_options is not None)
 
     def _close(self) -> None:
         """Close the connection in due form, and hang up if RabbitMQ takes too long to agree."""
@@ -260,21 +263,3 @@ class _PikaConnection(SelectConnection):  # type: ignore[misc]  # pika has no ty
         if self._buffer:
             super()._adapter_emit_data(bytes(self._buffer))
             self._buffer.clear()
-
-
-def _message(error: object) -> str:
-    """Return the part of pika's error that an operator needs. pika wraps errors in errors."""
-    match error:
-        case AMQPConnectionWorkflowFailed(exceptions=[*_, inner]) | AMQPConnectorPhaseErrorBase(exception=inner):
-            return _message(inner)
-        case ProbableAuthenticationError():
-            return "RabbitMQ refuses the user or the password"
-        case ProbableAccessDeniedError():
-            return f"RabbitMQ refuses this user the virtual host: {error}"
-        case ConnectionClosed() | ChannelClosed():
-            return f"{error.reply_code} {error.reply_text}"
-        case AMQPError(args=[BaseException() as inner]):
-            return _message(inner)
-        case OSError(strerror=str() as reason):
-            return f"can't connect: {reason}"
-    return f"{type(error).__name__}: {error}"

@@ -2,6 +2,7 @@
 
 import re
 import ssl
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from threading import Lock
@@ -14,7 +15,7 @@ from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.ordering.pace import Pace
-from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
+from worker.route_options import options_of, require_port, timeout_of, wrong_route
 from worker.sinks.amqp.connection import Connection, Publication
 
 OPTIONS = ("exchange", "cacertfile", "certfile", "keyfile")
@@ -48,14 +49,26 @@ class Amqp:
         return [outcomes[row.id] for row in rows]
 
     def _publish(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
-        connection = self._shared_connection()
-        outcomes = list(connection.publish(messages, self._timeout_seconds))
+        connection, outcomes = self._publish_together(messages)
         suspects = _suspects(connection, outcomes)
         # The message that RabbitMQ refused may be another thread's.
         retried = self._publish_apart([messages[position] for position in suspects]) if suspects else ()
         for position, outcome in zip(suspects, retried, strict=True):
             outcomes[position] = outcome
         return outcomes
+
+    def _publish_together(self, messages: Sequence[Publication]) -> tuple[Connection, list[Outcome]]:
+        """Publish messages on the shared connection, and once more on a new one if it is lost before a confirm."""
+        deadline = time.monotonic() + self._timeout_seconds
+        connection = self._shared_connection()
+        was_open = connection.is_open
+        outcomes = list(connection.publish(messages, self._timeout_seconds))
+        if was_open and connection.is_lost and all(outcome is connection.fault for outcome in outcomes):
+            # A proxy or RabbitMQ may close a connection at any moment, so this says nothing about RabbitMQ. Messages
+            # that it did get are repeated, with the same ids. None is overtaken: each is the first of its aggregate.
+            connection = self._shared_connection()
+            outcomes = list(connection.publish(messages, deadline - time.monotonic()))
+        return connection, outcomes
 
     def _publish_apart(self, messages: Sequence[Publication]) -> Sequence[Outcome]:
         """Publish messages of which RabbitMQ refuses some, half by half, until each refused one is found."""
@@ -111,7 +124,7 @@ def _options(route: Route) -> Mapping[str, str]:
     options = options_of(route)
     for name in options:
         if name not in OPTIONS:
-            raise wrong_route(route, f"{quoted(name)} is no option of it; the options are {', '.join(OPTIONS)}")
+            raise wrong_route(route, f"{name!r} is no option of it; the options are {', '.join(OPTIONS)}")
     if not options.get("exchange"):
         raise wrong_route(
             route, "it needs the exchange to publish to: amqp://user:password@host/vhost?exchange=bookings"
@@ -142,9 +155,7 @@ def _parameters(route: Route, options: Mapping[str, str], timeout_seconds: float
 def _virtual_host(route: Route, parts: SplitResult) -> str:
     name = parts.path.removeprefix("/")
     if "/" in name:
-        raise wrong_route(
-            route, f"a slash in the name of a virtual host is written %2F: {quoted(name.replace('/', '%2F'))}"
-        )
+        raise wrong_route(route, f"a slash in the name of a virtual host is written %2F: {name.replace('/', '%2F')!r}")
     return unquote(name) or "/"
 
 

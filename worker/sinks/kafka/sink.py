@@ -13,7 +13,7 @@ from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.ordering.pace import Pace
-from worker.route_options import options_of, quoted, timeout_of, wrong_route
+from worker.route_options import options_of, timeout_of, wrong_route
 from worker.sinks.kafka.producer import Record, TopicProducer
 
 #: Properties that a URL can't set, because the guarantees of delivery depend on their values.
@@ -63,7 +63,7 @@ class Kafka:
         try:
             Producer({**self._properties, "log_level": 0}).close()
         except KafkaException as error:
-            raise wrong_route(route, error.args[0].str()) from error
+            raise wrong_route(route, f"{error.args[0].str()}. In a value write & as %26") from None
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return deliver_in_batches(rows, self._send, self._pace)
@@ -140,5 +140,5 @@ def _options(route: Route) -> Mapping[str, str]:
             )
         # No property of librdkafka has an underscore. The options that have one are confluent_kafka's own, for Python.
         if "_" in name or name in {"logger", "default.topic.config"}:
-            raise wrong_route(route, f"{quoted(name)} is no option of it; the options are librdkafka's properties")
+            raise wrong_route(route, f"{name!r} is no option of it; the options are librdkafka's properties")
     return options

@@ -12,13 +12,18 @@ import urllib3
 from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.exceptions import HTTPClientError
 from botocore.utils import get_environ_proxies
+from urllib3.exceptions import LocationParseError
 
-from worker.http.client import CONNECTION_ERRORS, KEEPALIVE_SECONDS
-from worker.http.deadlines import Backend, Deadline
+from domain.runtime.urls import ESCAPES
+from worker.http.connections import CONNECTION_ERRORS, Connections
+from worker.http.deadlines import Deadline
 from worker.http.unread import end_connection_with_unread_bytes
 
 #: The bytes of a response that are read. A response about ten messages has less than a tenth of this.
 MAX_RESPONSE_BYTES = 262_144
+
+#: The error of urllib3 would quote the URL, which may hold a password.
+UNREADABLE_PROXY = f"the proxy of HTTPS_PROXY, or of HTTP_PROXY, can't be read: {ESCAPES}"
 
 
 class ConnectionBroke(HTTPClientError):  # type: ignore[misc]
@@ -39,25 +44,20 @@ class Transport:
         context = httpcore.default_ssl_context()
         if ca_bundle:
             context.load_verify_locations(ca_bundle)
-        self._pool = httpcore.ConnectionPool(
-            ssl_context=context,
-            proxy=_proxy(client.meta.endpoint_url),
-            max_connections=connections,
-            keepalive_expiry=KEEPALIVE_SECONDS,
-            network_backend=Backend(self._deadline, allowed=None),
+        self._connections = Connections(
+            self._deadline, connections=connections, context=context, proxy=_proxy(client.meta.endpoint_url)
         )
         client.meta.events.register("before-send", self._send)
 
     def close(self) -> None:
-        self._pool.close()
+        self._connections.close()
 
     def _send(self, request: AWSPreparedRequest, **_: Any) -> AWSResponse:
         """Send a request. boto3 takes what this event handler returns for the response. Raises ConnectionBroke."""
         self._deadline.start(self._timeout_seconds)
         try:
-            with self._pool.stream(
-                request.method, request.url, headers=dict(request.headers), content=request.body
-            ) as response:
+            sent = list(request.headers.items())
+            with self._connections.stream(request.method, request.url, sent, request.body) as response:
                 body = _read(response)
                 end_connection_with_unread_bytes(response)
         except httpcore.TimeoutException as error:
@@ -82,7 +82,10 @@ def _proxy(url: str) -> httpcore.Proxy | None:
     found = get_environ_proxies(url).get(url.partition(":")[0])
     if not found:
         return None
-    parsed = urllib3.util.parse_url(found if "://" in found else f"http://{found}")
+    try:
+        parsed = urllib3.util.parse_url(found if "://" in found else f"http://{found}")
+    except LocationParseError:
+        raise ValueError(UNREADABLE_PROXY) from None
     credentials = parsed.auth.split(":", 1) if parsed.auth else None
     auth = (credentials[0], credentials[-1]) if credentials else None
     return httpcore.Proxy(parsed._replace(auth=None).url, auth)

@@ -22,15 +22,19 @@ from redis.exceptions import (
     ResponseError,
     TryAgainError,
 )
+from redis.exceptions import ConnectionError as ConnectionBroke
+from redis.exceptions import TimeoutError as TimedOut
 from redis.retry import Retry
 
 from domain.outbox import DELIVERED, NOT_SENT, Cause, Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
+from worker.deadline import Deadline
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.ordering.pace import Pace
 from worker.ordering.rules import BATCH_SECONDS
-from worker.route_options import options_of, quoted, require_port, timeout_of, wrong_route
+from worker.route_options import options_of, require_port, timeout_of, wrong_route
+from worker.sinks.redis.connections import BOUNDED
 
 #: The entries that are sent before the first answer is read. Sending more at once is no faster, and all of them are
 #: sent again if the connection breaks.
@@ -64,10 +68,11 @@ class RedisStream:
     """Adds one entry for each event; its fields are the message. Only the row retries: redis-py never does."""
 
     def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
-        timeout_seconds = timeout_of(route, settings)
+        self._timeout_seconds = timeout_of(route, settings)
+        self._deadline = Deadline()
         target = Target.of(route)
         self._stream, self._maxlen = target.stream, target.maxlen
-        self._redis = target.open(route, timeout_seconds)
+        self._redis = target.open(route, self._deadline)
         self._format = format_of(route)
         self._pace = pace
 
@@ -105,14 +110,35 @@ class RedisStream:
 
     def _add(self, entries: Sequence[Fields]) -> Sequence[Outcome]:
         """Add entries in one pipeline. If the connection breaks, nobody knows which of them Redis has added."""
+        self._deadline.start(self._timeout_seconds)
         try:
-            with self._redis.pipeline(transaction=False) as pipeline:
-                for fields in entries:
-                    pipeline.xadd(self._stream, fields, maxlen=self._maxlen, approximate=True)  # type: ignore[arg-type]
-                return [self._outcome(reply) for reply in pipeline.execute(raise_on_error=False)]
+            return self._replies(entries)
         # redis-py raises ValueError for a reply that is not in Redis's protocol.
         except (RedisError, OSError, ValueError) as error:
-            return [Unreachable(f"{type(error).__name__}: {error}")] * len(entries)
+            return [Unreachable(self._reason(error))] * len(entries)
+
+    def _replies(self, entries: Sequence[Fields]) -> Sequence[Outcome]:
+        """Add entries. If a connection that was kept open breaks before a byte came, add them on a new one."""
+        try:
+            return self._execute(entries)
+        except ConnectionBroke:
+            if self._deadline.opened or self._deadline.answered:
+                raise
+            # Redis may close a connection that is idle at any moment, so this says nothing about it. Others that are
+            # idle may be closed as well. Entries that Redis did get are added twice, with the same ids.
+            self._redis.connection_pool.disconnect(inuse_connections=False)
+            return self._execute(entries)
+
+    def _execute(self, entries: Sequence[Fields]) -> Sequence[Outcome]:
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for fields in entries:
+                pipeline.xadd(self._stream, fields, maxlen=self._maxlen, approximate=True)  # type: ignore[arg-type]
+            return [self._outcome(reply) for reply in pipeline.execute(raise_on_error=False)]
+
+    def _reason(self, error: Exception) -> str:
+        if isinstance(error, TimedOut | TimeoutError):
+            return f"Redis did not answer within {self._timeout_seconds:g} s"
+        return f"{type(error).__name__}: {error}"
 
     def _outcome(self, reply: object) -> Outcome:
         if isinstance(reply, bytes) and b"-" in reply:
@@ -149,10 +175,10 @@ class Target:
             raise wrong_route(route, f"ssl_ca_certs can be used with rediss:// only{hint}")
         database = options.get("db", "") if is_socket else parts.path.strip("/")
         if database and not database.isdecimal():
-            raise wrong_route(route, f"{quoted(database)} is no number of a database{hint}")
+            raise wrong_route(route, f"{database!r} is no number of a database{hint}")
         maxlen = options.get("maxlen")
         if maxlen is not None and not (maxlen.isdecimal() and int(maxlen) > 0):
-            raise wrong_route(route, f"maxlen is {quoted(maxlen)}{hint}")
+            raise wrong_route(route, f"maxlen is {maxlen!r}{hint}")
         return cls(
             url=route.url.partition("?")[0],
             stream=options["stream"],
@@ -161,13 +187,13 @@ class Target:
             | {name: value for name, value in options.items() if name.startswith("ssl_")},
         )
 
-    def open(self, route: Route, timeout_seconds: float) -> Redis:
+    def open(self, route: Route, deadline: Deadline) -> Redis:
         """Return a client that connects when it is first used. Raises ConfigurationError."""
         try:
             pool = ConnectionPool.from_url(
                 self.url,
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=timeout_seconds,
+                connection_class=BOUNDED[urlsplit(self.url).scheme],
+                deadline=deadline,
                 retry=Retry(NoBackoff(), 0),
                 # With the older protocol, redis-py uses a connection only if no unread reply is left on it.
                 protocol=2,
@@ -181,7 +207,7 @@ class Target:
 def _options(route: Route, known: Mapping[str, str], hint: str) -> Mapping[str, str]:
     options = options_of(route, hint)
     if unknown := options.keys() - known.keys():
-        raise wrong_route(route, f"unknown option {quoted(min(unknown))}{hint}")
+        raise wrong_route(route, f"unknown option {min(unknown)!r}{hint}")
     if not options.get("stream"):
         raise wrong_route(route, f"it names no stream{hint}")
     return options
