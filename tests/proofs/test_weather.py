@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from uuid import uuid4
 
 import pytest
@@ -20,19 +21,19 @@ from tests.support.builders import an_event
 from tests.support.waiting import wait_until
 
 #: Events a second, each of which goes to all partners.
-RATE = 20
+RATE = 10
 
 AGGREGATES = 200
 
-FAIR_SECONDS, BAD_SECONDS = 8, 30
+FAIR_SECONDS, BAD_SECONDS = 15, 30
 
 #: When the weather is fair again, the next probe comes within the longest pause of a breaker, and then everything is
 #: delivered. This machine may be busy.
 DELIVERED_WITHIN_SECONDS = LONGEST_OPEN.total_seconds() + 15
 
-#: The healthy partner gets an event within this time, nearly always: 99 of 100, in seconds. Before each destination
-#: had threads of its own, it was 28.8 s.
-NEARLY_ALWAYS_WITHIN = 1.0
+#: In bad weather the healthy partner gets 99 events of 100 within this many times as many seconds as in fair weather.
+#: `bin/bench hanging` has the budget: here, the partners take processor time from the workers.
+TIMES_AS_LATE, OR_SECONDS = 3.0, 1.0
 
 ROUTE = """
 [[destination]]
@@ -77,40 +78,48 @@ def test_in_bad_weather_nobody_suffers_for_a_neighbour_and_nothing_dies_of_it(op
         cluster.scheduler()
         wait_until("the workers are ready", lambda: set(partners) <= set(cluster.destinations()))
 
-        with recording(cluster, seed):
-            time.sleep(BAD_SECONDS)  # the length of the weather, and no condition
-        shed = partners["sheds"].count()
-        late = p99(cluster, "healthy")
-        for partner in partners.values():
-            partner.is_fair.set()
+        set_fair(partners)
+        with recording(cluster):
+            wait_until("everybody is called", lambda: all(partner.calls for partner in partners.values()))
+            alone = late(cluster, "healthy", seconds=FAIR_SECONDS)
+            set_fair(partners, is_fair=False)
+            beside = late(cluster, "healthy", seconds=BAD_SECONDS)
+            shed = partners["sheds"].count()
+        set_fair(partners)
         fair = time.monotonic()
-        wait_until("everything is delivered", lambda: pending(cluster) == {}, within=60)
+        wait_until("everything is delivered", lambda: not pending(cluster), within=60)
         took = time.monotonic() - fair
 
-        print(f"healthy: 99 of 100 within {late:.2f} s; delivered {took:.1f} s after; dead: {dead(cluster)}")
+        print(f"healthy: 99 of 100 within {alone:.2f} s in fair and {beside:.2f} s in bad weather")
+        print(f"all is delivered {took:.1f} s after it; dead: {dead(cluster)}")
         print({name: dict(partner.count()) for name, partner in partners.items()})
-        assert late < NEARLY_ALWAYS_WITHIN
+        assert beside <= max(TIMES_AS_LATE * alone, OR_SECONDS)
         assert set(dead(cluster)) <= MAY_BURY
         assert shed[503] <= 3 * shed[204]
-        assert shed[204] >= 0.8 * weather.CAPACITY * BAD_SECONDS
+        assert shed[204] >= 0.8 * min(RATE, weather.CAPACITY) * BAD_SECONDS
         assert took < DELIVERED_WITHIN_SECONDS
         for partner in partners.values():
             assert_in_order(cluster, partner)
         check_invariants(cluster)
 
 
+def set_fair(partners: Mapping[str, Partner], *, is_fair: bool = True) -> None:
+    for partner in partners.values():
+        partner.is_fair.set() if is_fair else partner.is_fair.clear()
+
+
 @contextmanager
-def recording(cluster: Cluster, seed: int) -> Iterator[None]:
+def recording(cluster: Cluster) -> Iterator[None]:
     """Record events at a steady rate while the block runs."""
     aggregates, stopped = [uuid4() for _ in range(AGGREGATES)], threading.Event()
 
     def run() -> None:
-        turn = 0
-        while not stopped.wait(1 / RATE):
+        for aggregate in cycle(aggregates):
+            if stopped.wait(1 / RATE):
+                return
             with cluster.db.begin() as session:
-                record(session, [an_event(aggregates[turn % AGGREGATES])], cluster.routes)
+                record(session, [an_event(aggregate)], cluster.routes)
             cluster.wake()
-            turn += 1
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -121,15 +130,17 @@ def recording(cluster: Cluster, seed: int) -> Iterator[None]:
         thread.join()
 
 
-def p99(cluster: Cluster, name: str) -> float:
-    """Return within how many seconds 99 of 100 events were delivered, those that still wait included."""
+def late(cluster: Cluster, name: str, *, seconds: float) -> float:
+    """Let so many seconds pass. Return within how many 99 of 100 of their events were delivered, or still wait."""
+    begin = cluster.now()
+    time.sleep(seconds)  # the length of the weather
     statement = text("""
         SELECT percentile_cont(0.99) WITHIN GROUP (
             ORDER BY extract(epoch FROM coalesce(processed_at, clock_timestamp()) - created_at)
-        ) FROM outbox WHERE destination = :name
+        ) FROM outbox WHERE destination = :name AND created_at > :begin
     """)
     with cluster.db.begin() as session:
-        return float(session.execute(statement, {"name": name}).scalar_one())
+        return float(session.execute(statement, {"name": name, "begin": begin}).scalar_one())
 
 
 def pending(cluster: Cluster) -> Mapping[str, int]:
