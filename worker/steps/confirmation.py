@@ -1,7 +1,6 @@
 """The confirmation service: it confirms holds, and releases those that it may have confirmed in vain."""
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from threading import Event
 from uuid import UUID
 
@@ -58,16 +57,10 @@ class ConfirmationStep:
             confirmed=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Delivered | Obsolete)],
             declined=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Declined)],
             given_up=[row.aggregate_id for row in dead],
-            headers={row.aggregate_id: _cause(row) for row in (*(row for row, _ in asked), *dead)},
+            headers={row.aggregate_id: confirmation.cause(row.headers) for row in (*(row for row, _ in asked), *dead)},
             routes=self._routes,
         )
 
     def close(self) -> None:
         self._calls.close()
         self._http.close()
-
-
-def _cause(row: Row) -> Mapping[str, str]:
-    """Return the headers that tie a row to the request that caused it, for the events that follow from its answer."""
-    recorded: Mapping[str, str] = json.loads(row.headers)
-    return {name: value for name, value in recorded.items() if name != "replayed"}
