@@ -2,7 +2,7 @@
 
 from domain.outbox.delivery.claim import ProbeTaken, claim
 from domain.outbox.delivery.commit_horizon import CommitHorizon
-from domain.outbox.delivery.fetch import fetch, make_due_rows_ready
+from domain.outbox.delivery.fetch import fetch, make_due_rows_ready, make_impossible_waits_due
 from domain.outbox.delivery.lanes import LeasedLane, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
@@ -50,6 +50,7 @@ __all__ = [
     "fetch",
     "has_recorded",
     "make_due_rows_ready",
+    "make_impossible_waits_due",
     "prune_delivered",
     "prune_discarded",
     "record",

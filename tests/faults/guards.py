@@ -119,7 +119,7 @@ MUTANTS = (
         guard="fence",
         title="a lane can be claimed while it is leased",
         path=CLAIM,
-        text="    .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))\n",
+        text="    .where(_is_free)\n",
         without="",
         noticed_by=f"{DELIVERY}/test_fence.py::test_releasing_a_lane_that_was_lost_has_no_effect",
     ),
