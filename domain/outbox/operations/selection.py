@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func
 from sqlalchemy.orm import Session
 
-from domain.outbox.table import outbox, pending
+from domain.outbox.table import of_aggregate, outbox, pending
 from domain.runtime import database
 from domain.runtime.errors import Invalid
 
@@ -127,7 +127,7 @@ class Selection:
         asked = {
             outbox.c.id: self.row_id,
             outbox.c.event_id: self.event_id,
-            outbox.c.aggregate_id: self.reservation_id,
             outbox.c.destination: self.destination,
         }
-        return [column == value for column, value in asked.items() if value is not None]
+        identities = [column == value for column, value in asked.items() if value is not None]
+        return identities if self.reservation_id is None else [*identities, of_aggregate(self.reservation_id)]
