@@ -69,7 +69,10 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
 def _served(routes: Routes, only: str | None) -> Mapping[str, Route]:
     served = {route.name: route for route in routes.destinations if only in (None, route.name)}
     if not served:
-        raise ConfigurationError(f"There is no destination {only!r}; the destinations are {', '.join(routes.names)}.")
+        raise ConfigurationError(
+            f"The routes have no destination {only!r}; they have {', '.join(routes.names)}. Check its name, or add it"
+            " to the file that HOLDFAST_ROUTES names."
+        )
     return served
 
 

@@ -144,8 +144,12 @@ class _Turns:
 
 
 def reset_low_watermarks(db: sessionmaker[Session]) -> None:
-    """Reset the low watermarks that keep rows from being delivered."""
+    """Repair what keeps rows from being delivered: wrong low watermarks, and waits that are longer than any can be."""
     with db.begin() as session:
         wrong = outbox.reset_wrong_low_watermarks(session)
     if wrong:
         log.warning("outbox.low_watermarks_reset", lanes=wrong)
+    with db.begin() as session:
+        due = outbox.make_impossible_waits_due(session)
+    if due:
+        log.warning("outbox.impossible_waits_ended", rows=due)

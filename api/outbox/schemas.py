@@ -65,7 +65,10 @@ class ActionRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BulkRequest(ActionRequest, forbid_unknown_fields=True, kw_only=True):
-    """Rows to change, at most `limit` of them with one request, and why. A dry run only counts them."""
+    """Rows to change, at most `limit` of them (or all of one reservation) with one request, and why.
+
+    A dry run only counts them.
+    """
 
     selection: Selected
     dry_run: bool = False

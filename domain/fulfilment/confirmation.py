@@ -1,5 +1,6 @@
 """What the confirmation service's answers do to reservations."""
 
+import json
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from uuid import UUID
@@ -22,6 +23,12 @@ SERVICE = "confirmation-service"
 #: service answered is not part of them: it may contain anything.
 DECLINED = "confirmation-declined"
 GIVEN_UP = "confirmation-unavailable"
+
+
+def cause(headers: str) -> Mapping[str, str]:
+    """Return the headers that tie a row to the request that caused it, for the events that follow from its answer."""
+    recorded: Mapping[str, str] = json.loads(headers)
+    return {name: value for name, value in recorded.items() if name != "replayed"}
 
 
 def still_held(session: Session, ids: Collection[UUID]) -> Collection[UUID]:

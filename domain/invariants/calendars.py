@@ -148,12 +148,15 @@ INVARIANTS = (
         _above_capacity(),
         "Cancel or move reservations of that time, or give the calendar more capacity by PATCH /items/SKU."
         " GET /reservations?sku=SKU&ends_after=TIME&starts_before=TIME lists them.",
+        misses="What was taken in the past, and reservations whose time is not occupied: another check finds these.",
     ),
     Invariant(
         "every reservation that takes time of calendars occupies it, for each line, with its buffers and no more",
         _not_occupied(),
         "Write the time of these reservations anew, with the statement of docs/operating.md, “Time that does not agree"
         " with its reservation”.",
+        misses="On a calendar that was changed since the reservation was made, buffers that are wrong by less than a"
+        " day.",
     ),
     Invariant(
         "no time is occupied without a line of a reservation that takes it",
@@ -163,6 +166,7 @@ INVARIANTS = (
         " id = reservation_id AND starts_at IS NOT NULL AND status NOT IN ('CANCELLED', 'EXPIRED', 'REJECTED')"
         " AND (position = 1 OR EXISTS (SELECT FROM reservation_lines AS line"
         " WHERE line.reservation_id = taken.reservation_id AND line.position = taken.position)))",
+        misses="Time that is occupied for a line, but is not the time of that line: another check finds it.",
     ),
     Invariant(
         "occupied time lapses with its hold, and if there is no hold, never",
@@ -170,17 +174,20 @@ INVARIANTS = (
         "A process of an earlier release leaves it so. When none runs any more, correct it by this:"
         " UPDATE calendar_occupancies SET held_until = CASE status WHEN 'PENDING' THEN expires_at END"
         " FROM reservations WHERE id = reservation_id",
+        misses="A hold that has a wrong end itself.",
     ),
     Invariant(
         "what is taken of a calendar of capacity 1 from now on is exclusive",
         _not_exclusive(),
         "Only the lock of the calendar keeps this time from being taken twice. Set the capacity once more, and the"
         ' constraint guards it as well: PATCH /items/SKU with {"capacity": 1}.',
+        misses="Calendars of a greater capacity, whose time no constraint guards.",
     ),
     Invariant(
         "the constraint that guards exclusive time is there",
         _without_constraint(),
         "Only the locks of calendars keep time from being taken twice. If PostgreSQL answers that times overlap, cancel"
         f" one of the two reservations first. Put the constraint back by this: {_ADD_CONSTRAINT}",
+        misses="A constraint of the same name that guards something else.",
     ),
 )

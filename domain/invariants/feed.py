@@ -20,5 +20,6 @@ INVARIANTS = (
         _gaps(),
         "Only Holdfast may delete events of the feed, from the oldest on. Whoever reads on at a gap is answered"
         " position-gone.",
+        misses="An event that was never appended, and events that are missing at the beginning or at the end.",
     ),
 )

@@ -1,10 +1,10 @@
 """An invariant: what must hold at any moment, in any database, as one query that finds what violates it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
-from sqlalchemy import ColumnElement, Select, func
+from sqlalchemy import ColumnElement, CompoundSelect, Select, func
 from sqlalchemy.orm import Session
 
 #: The first few violations are named; the others are counted.
@@ -13,11 +13,15 @@ NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """`violations` selects a text for each violation. `advice` says what to do about them."""
+    """`violations` selects a text for each violation. `advice` says what to do about them.
+
+    `misses` says what is wrong as well and would not be found: a check that finds nothing shows no more than it checks.
+    """
 
     title: str
-    violations: Select[str]
+    violations: Select[str] | CompoundSelect[str]
     advice: str = ""
+    misses: str = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +32,13 @@ class Finding:
     violations: int
     named: Sequence[str]
     advice: str = ""
+    misses: str = ""
 
 
 def check(session: Session, invariant: Invariant) -> Finding:
     """Look for violations. It is one query, so it sees one moment, whatever else is going on."""
     found = session.execute(invariant.violations).scalars().all()
-    return Finding(invariant.title, len(found), found[:NAMED], invariant.advice)
+    return Finding(invariant.title, len(found), found[:NAMED], invariant.advice, invariant.misses)
 
 
 def minutes(number: int) -> ColumnElement[timedelta]:

@@ -53,14 +53,17 @@ INVARIANTS = (
     Invariant(
         "every reservation's history ends with its status and has one entry for each version",
         _history_and_status_differ(),
+        misses="An entry that says something else than what happened, if the number of entries and the last one agree.",
     ),
     Invariant(
         "every reservation has as many lines as `line_count` says, each for its period or until it expires",
         _lines_differ(),
+        misses="A line with a wrong item or quantity: for stock, the sum of its item shows it.",
     ),
     Invariant(
         f"no hold is overdue by more than {EXPIRED_WITHIN_MINUTES} minutes",
         _overdue(),
         "Is a worker running? bin/expire-reservations expires them now.",
+        misses="Holds that were overdue for long and have been expired since, and those that lapsed lately.",
     ),
 )

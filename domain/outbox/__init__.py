@@ -2,7 +2,7 @@
 
 from domain.outbox.delivery.claim import ProbeTaken, claim
 from domain.outbox.delivery.commit_horizon import CommitHorizon
-from domain.outbox.delivery.fetch import fetch, make_due_rows_ready
+from domain.outbox.delivery.fetch import fetch, make_due_rows_ready, make_impossible_waits_due
 from domain.outbox.delivery.history import REFUSED_IN_A_ROW, History, is_taken
 from domain.outbox.delivery.lanes import LeasedLane, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
@@ -56,6 +56,7 @@ __all__ = [
     "has_recorded",
     "is_taken",
     "make_due_rows_ready",
+    "make_impossible_waits_due",
     "prune_delivered",
     "prune_discarded",
     "record",

@@ -23,8 +23,11 @@ from sqlalchemy import (
     Uuid,
     and_,
     func,
+    or_,
+    select,
     text,
     tuple_,
+    union_all,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -66,6 +69,7 @@ outbox = Table(
 pending = and_(outbox.c.processed_at.is_(None), outbox.c.dead_at.is_(None))
 ready = and_(pending, outbox.c.available_at.is_(None))
 waiting = and_(pending, outbox.c.available_at.is_not(None))
+ended = or_(outbox.c.processed_at.is_not(None), outbox.c.dead_at.is_not(None))
 
 # Rows that wait for their retry are in no index that ready rows are read from, so that
 # a hundred thousand waiting rows cost the ready ones nothing.
@@ -81,6 +85,16 @@ Index("ix_outbox_dead", *BY_DESTINATION, postgresql_where=outbox.c.dead_at.is_no
 # Rows that may be pruned, the oldest first: pruning never walks over young rows or dead letters.
 Index("ix_outbox_processed_at", outbox.c.processed_at, postgresql_where=outbox.c.processed_at.is_not(None))
 Index("ix_outbox_discarded_at", outbox.c.discarded_at, postgresql_where=outbox.c.discarded_at.is_not(None))
+
+# Rows of one reservation, for operators. Whoever records a row does not write to this index (decision 0162).
+Index("ix_outbox_ended_aggregate", outbox.c.aggregate_id, postgresql_where=ended)
+
+
+def of_aggregate(aggregate_id: UUID) -> ColumnElement[bool]:
+    """Return that a row is one of an aggregate. Rows in each state are found by an index of that state."""
+    states = ended, and_(ready, outbox.c.lane == lane_of(aggregate_id)), waiting
+    rows = (select(outbox.c.id).where(state, outbox.c.aggregate_id == aggregate_id).correlate(None) for state in states)
+    return outbox.c.id.in_(union_all(*rows))
 
 
 def within(

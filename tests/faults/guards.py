@@ -7,7 +7,7 @@ from tests.faults.mutant import Mutant
 
 DELIVERY, RELAY = "tests/domain/outbox/delivery", "tests/worker/relay"
 
-FEED = "tests/domain/feed"
+FEED, OPERATIONS = "tests/domain/feed", "tests/domain/outbox/operations"
 
 MODELS = ("tests/domain/outbox/test_outbox_model.py", f"{RELAY}/test_relay_model.py")
 
@@ -19,6 +19,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         f"{DELIVERY}/test_claim.py",
         f"{DELIVERY}/test_lanes.py",
         f"{RELAY}/test_leases.py",
+        f"{OPERATIONS}/test_burial.py",
         *MODELS,
     ),
     "order": (
@@ -31,6 +32,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         f"{RELAY}/test_relay.py",
         f"{DELIVERY}/test_low_watermark.py",
         f"{DELIVERY}/test_commit_horizon.py",
+        f"{OPERATIONS}/test_replay.py",
         *MODELS,
     ),
     "skip-locked": (f"{DELIVERY}/test_claim.py", f"{DELIVERY}/test_lanes.py", f"{RELAY}/test_leases.py"),
@@ -119,9 +121,27 @@ MUTANTS = (
         guard="fence",
         title="a lane can be claimed while it is leased",
         path=CLAIM,
-        text="    .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))\n",
+        text="    .where(_is_free)\n",
         without="",
         noticed_by=f"{DELIVERY}/test_fence.py::test_releasing_a_lane_that_was_lost_has_no_effect",
+    ),
+    Mutant(
+        guard="fence",
+        title="an event is buried and its worker keeps the lane",
+        path="domain/outbox/operations/burial.py",
+        text="        _revoke(session, {(row.destination, row.lane) for row in buried})\n",
+        without="",
+        noticed_by=f"{OPERATIONS}/test_burial.py::"
+        "test_an_answer_that_was_not_settled_yet_is_dropped_and_the_lane_is_free",
+    ),
+    Mutant(
+        guard="order",
+        title="a batch of a replay has a part of a reservation",
+        path="domain/outbox/operations/bulk_change.py",
+        text="where(*matching, is_theirs)",
+        without="where(*matching, is_theirs).limit(limit)",
+        noticed_by=f"{OPERATIONS}/test_replay.py::"
+        "test_no_new_event_passes_between_the_replayed_ones_of_its_reservation[2]",
     ),
     Mutant(
         guard="order",

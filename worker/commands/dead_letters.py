@@ -1,4 +1,4 @@
-"""`bin/dead-letters`: look at the rows that are not tried any more, replay them, or discard them."""
+"""`bin/dead-letters`: look at the rows that are not tried any more, replay, discard or bury them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from domain.outbox.operations import replay as replays
 from domain.outbox.operations.dead_letters import Letter
 from domain.outbox.operations.selection import Among, Selection
 from worker.commands import command_line, options, paced_changes
+from worker.commands.bury import bury
 from worker.commands.command_line import DONE, Group
 from worker.commands.output import instant, print_json, print_wrapped, printable, progress, rows
 from worker.commands.paced_changes import BulkOperation, Terms
@@ -45,10 +46,10 @@ LETTER_MEMBERS = (
     ],
 )
 def dead_letters() -> None:
-    """Look at dead letters, replay them, or discard them.
+    """Look at dead letters, replay them, discard them, or bury pending events.
 
-    A dead letter is a row of the outbox that is not tried any more: its destination rejected it, or it failed too
-    often. Later events of its reservation are delivered all the same.
+    A dead letter is a row of the outbox that is not tried any more: its destination rejected it, it failed too often,
+    or an operator has buried it. Later events of its reservation are delivered all the same.
     """
 
 
@@ -217,6 +218,9 @@ DISCARDING = BulkOperation(
     participle="discarded",
     outlook="They can't be replayed any more, and are pruned like delivered rows, after OUTBOX_RETENTION_DAYS.",
 )
+
+
+dead_letters.add_command(bury)
 
 
 if __name__ == "__main__":

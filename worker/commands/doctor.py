@@ -8,26 +8,27 @@ from domain import invariants
 from domain.invariants import Finding
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
-from worker.commands.output import print_json, printable, progress, rows
+from worker.commands.output import print_json, print_wrapped, printable, progress, rows
 from worker.commands.runner import opened
 
 MEMBERS = (
-    "ok, and findings, a list of title (the invariant), violations (their number), named (the first of them) and"
-    " advice (what to do, or empty)."
+    "ok, and findings, a list of title (the invariant), violations (their number), named (the first of them),"
+    " advice (what to do, or empty) and misses (what the check would not find)."
 )
 
 
 @click.command(
     "bin/doctor",
     cls=Command,
-    examples=["bin/doctor", "bin/doctor --json"],
+    examples=["bin/doctor", "bin/doctor --explain", "bin/doctor --json"],
     exit_codes={
         0: "every invariant holds",
         1: "an invariant is violated, or the database could not be checked",
     },
 )
+@click.option("--explain", is_flag=True, help="Print what each check would not find, below its line.")
 @options.as_json(MEMBERS)
-def doctor(as_json: bool) -> int:
+def doctor(explain: bool, as_json: bool) -> int:
     """Check that nothing is oversold, lost or stuck.
 
     It only reads, and can run at any time. It prints a line for each invariant: ok, or FAIL with the violations.
@@ -41,6 +42,8 @@ def doctor(as_json: bool) -> int:
     else:
         for finding in findings:
             click.echo(_describe(finding))
+            if explain and finding.misses:
+                print_wrapped(f"Not found: {finding.misses}", " " * 6)
     return DONE if is_ok else TROUBLE
 
 
@@ -50,6 +53,7 @@ def _members(finding: Finding) -> Mapping[str, object]:
         "violations": finding.violations,
         "named": list(finding.named),
         "advice": finding.advice,
+        "misses": finding.misses,
     }
 
 

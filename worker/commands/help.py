@@ -22,7 +22,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "doctor": "Check that nothing is oversold, lost or stuck.",
         "destinations": "Show the status of each destination, or pause, resume or probe one.",
         "why": "Explain why an event, a reservation or a change does not happen.",
-        "dead-letters": "Look at dead letters, replay them, or discard them.",
+        "dead-letters": "Look at dead letters, replay them, discard them, or bury pending events.",
         "replay": "Send delivered events again.",
     },
     "From cron, without workers": {

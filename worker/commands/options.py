@@ -48,15 +48,20 @@ def filters(moment: str) -> Decorator:
     """
     return _all(
         _filter("--id", "row_id", metavar="ROW", type=click.IntRange(*ROW_IDS), help="The row with this number."),
-        _filter("--event", "event_id", metavar="ID", type=click.UUID, help="The event with this id."),
-        _filter("--reservation", "reservation_id", metavar="ID", type=click.UUID, help="Events of this reservation."),
+        _by_event,
+        _by_reservation,
         _filter("--type", "type", metavar="TYPE", help="Events of this type; * matches any characters."),
-        _filter("--destination", "destination", metavar="NAME", help="Rows for this destination."),
+        _by_destination,
         _filter(
             "--since", "since", metavar="TIME", type=instant, help=f"{moment} at or after this RFC 3339 timestamp."
         ),
         _filter("--before", "before", metavar="TIME", type=instant, help=f"{moment} before this RFC 3339 timestamp."),
     )
+
+
+def identities() -> Decorator:
+    """Add the filters by which single events are named."""
+    return _all(_by_event, _by_reservation, _by_destination)
 
 
 def error_filters() -> Decorator:
@@ -94,8 +99,7 @@ def audited() -> Decorator:
 def paced(rate: int | None) -> Decorator:
     """Add the dry run and the rate of a change of many rows."""
     return _all(
-        # Eager, because --why is not required in a dry run.
-        click.option("--dry-run", is_flag=True, is_eager=True, help="Count the rows and change nothing."),
+        dry_run("Count the rows and change nothing."),
         click.option(
             "--rate",
             metavar="N",
@@ -104,6 +108,11 @@ def paced(rate: int | None) -> Decorator:
             help=f"Maximum rows per second (default {rate or 'unlimited'}).",
         ),
     )
+
+
+def dry_run(meaning: str) -> Decorator:
+    """Add the dry run. It is read before --why, which is not required in a dry run."""
+    return click.option("--dry-run", is_flag=True, is_eager=True, help=meaning)
 
 
 def limit(noun: str) -> Decorator:
@@ -131,9 +140,16 @@ def _filter(*names: str, **attributes: Any) -> Decorator:
     return click.option(*names, panel=FILTERS, **attributes)
 
 
+_by_event = _filter("--event", "event_id", metavar="ID", type=click.UUID, help="The event with this id.")
+_by_reservation = _filter(
+    "--reservation", "reservation_id", metavar="ID", type=click.UUID, help="Events of this reservation."
+)
+_by_destination = _filter("--destination", "destination", metavar="NAME", help="Rows for this destination.")
+
+
 def _require_why(ctx: click.Context, _: click.Parameter, why: str | None) -> str | None:
     if why is None and not ctx.params.get("dry_run"):
-        hint = " --dry-run only counts." if "dry_run" in ctx.params else ""
+        hint = " --dry-run needs none, as it changes nothing." if "dry_run" in ctx.params else ""
         raise click.UsageError(f"--why is required: say why you make this change; the audit keeps it.{hint}", ctx)
     return why
 

@@ -1,19 +1,24 @@
 """`bin/process-outbox`: deliver what is due, once. It needs PostgreSQL only, and may run beside workers."""
 
+from collections.abc import Mapping, Sequence
+
 import rich_click as click
 
+from domain.outbox.operations import destinations
+from domain.outbox.operations.destinations import DestinationStatus
 from domain.runtime.settings import Settings
 from worker.app import open_app
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
-from worker.commands.output import print_json, progress
+from worker.commands.output import instant, print_json, print_wrapped, printable, progress
 from worker.commands.runner import reporting, stoppable
 from worker.relay.tally import Tally
 
 MEMBERS = (
-    "delivered (or answered, by a step), waiting (rows that wait for another attempt), dead and fenced (rows that are"
-    " sent again, because their lease was lost). A destination log: writes its events to standard output as"
-    " well; the object is the last line."
+    "delivered (or answered, by a step), waiting (rows that wait for another attempt), dead, fenced (rows that are"
+    " sent again, because their lease was lost) and held_back (destinations that are paused or down and have pending"
+    " rows), a list of destination, condition, since, reason and next_probe_at. A destination log: writes its events to"
+    " standard output as well; the object is the last line."
 )
 
 
@@ -36,22 +41,32 @@ def process_outbox(destination: str | None, limit: int | None, as_json: bool) ->
     due.
     """
     with reporting("No event is lost: the next run delivers what this one did not."):
-        tally = _deliver(destination, limit)
+        tally, held_back = _deliver(destination, limit)
     if as_json:
-        print_json(delivered=tally.processed, waiting=tally.waiting, dead=tally.dead, fenced=tally.fenced)
+        print_json(
+            delivered=tally.processed,
+            waiting=tally.waiting,
+            dead=tally.dead,
+            fenced=tally.fenced,
+            held_back=[_members(one) for one in held_back],
+        )
     else:
         click.echo(_describe(tally))
+        for one in held_back:
+            print_wrapped(_describe_held_back(one))
     return TROUBLE if tally.waiting or tally.dead or tally.fenced else DONE
 
 
-def _deliver(destination: str | None, limit: int | None) -> Tally:
+def _deliver(destination: str | None, limit: int | None) -> tuple[Tally, Sequence[DestinationStatus]]:
     app = open_app(Settings.load(), threads=1, only=destination)
     try:
         with stoppable(app.relay.stopping), progress("Delivering") as advance:
-            return app.relay.run(
+            tally = app.relay.run(
                 limit=limit or float("inf"),
                 progress=lambda so_far: advance(text=f"Delivering: {_describe(so_far)}"),
             )
+        with app.db.begin() as session:
+            return tally, destinations.held_back(session, app.relay.routes.keys())
     finally:
         app.close()
 
@@ -59,6 +74,30 @@ def _deliver(destination: str | None, limit: int | None) -> Tally:
 def _describe(tally: Tally) -> str:
     counts = f"{tally.processed:,} delivered, {tally.waiting:,} waiting, {tally.dead:,} dead"
     return f"{counts}, {tally.fenced:,} sent again because their lease was lost" if tally.fenced else counts
+
+
+def _members(one: DestinationStatus) -> Mapping[str, object]:
+    return {
+        "destination": one.name,
+        "condition": one.condition,
+        "since": one.paused_at if one.paused else one.opened_at,
+        "reason": one.reason,
+        "next_probe_at": None if one.paused else one.next_probe_at,
+    }
+
+
+def _describe_held_back(one: DestinationStatus) -> str:
+    reason = f" ({printable(one.reason)})" if one.reason else ""
+    if one.paused:
+        return (
+            f"{one.name} is paused{reason}: its events wait, and none is sent until somebody resumes it.\n"
+            f"Resume it: bin/destinations resume {one.name} --why TEXT"
+        )
+    return (
+        f"{one.name} has been down since {instant(one.opened_at)}{reason}: its events wait, which costs no attempts."
+        f" The first run from {instant(one.next_probe_at)} on tries it with one of them.\n"
+        f"Let the next run try it: bin/destinations probe {one.name} --why TEXT"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """The confirmation service: it confirms holds, and releases those that it may have confirmed in vain."""
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 from sqlalchemy.orm import Session, sessionmaker
@@ -55,7 +54,7 @@ class ConfirmationStep:
             declined=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Declined)],
             given_up=[row.aggregate_id for row in dead],
             unasked=[row.aggregate_id for row, outcome in asked if isinstance(outcome, Obsolete)],
-            headers={row.aggregate_id: _cause(row) for row in (*(row for row, _ in asked), *dead)},
+            headers={row.aggregate_id: confirmation.cause(row.headers) for row in (*(row for row, _ in asked), *dead)},
             routes=self._routes,
         )
 
@@ -72,9 +71,3 @@ def _confirmed(response: Response) -> Outcome:
 def _released(response: Response) -> Outcome:
     """Return what the answer to a release means. A service that does not know the hold has nothing to release."""
     return DELIVERED if response.status in {404, 410} else outcome_of(response)
-
-
-def _cause(row: Row) -> Mapping[str, str]:
-    """Return the headers that tie a row to the request that caused it, for the events that follow from its answer."""
-    recorded: Mapping[str, str] = json.loads(row.headers)
-    return {name: value for name, value in recorded.items() if name != "replayed"}

@@ -4,12 +4,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, Text, any_, bindparam, cast, func, or_, select, update
+from sqlalchemy import BigInteger, ColumnElement, String, Text, any_, bindparam, case, cast, func, or_, select, update
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.commit_horizon import CommitHorizon, SnapshotView
 from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE, LeasedLane
+from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER
 from domain.outbox.table import (
     BY_DUE_TIME,
     BY_LANE,
@@ -80,7 +81,22 @@ _has_due = (
 # snapshot each claim and each release leaves a version of the row behind, and an index would lead from
 # one version to the next, across many pages.
 _destination = lanes.c.destination.concat("")
-_may_be_called = or_(destinations.c.open_until.is_(None), destinations.c.open_until <= func.clock_timestamp())
+_clock = func.clock_timestamp()
+# The clock may have stepped back since a time was written, after a failover or by NTP. A time that is later than it can
+# be is taken for over: otherwise the lane, or the destination, would wait for as long as the step was.
+_is_free = or_(
+    lanes.c.holder.is_(None),
+    lanes.c.leased_until.is_(None),
+    lanes.c.leased_until <= _clock,
+    lanes.c.leased_until > _clock + LEASE,
+)
+_rested_since = case((lanes.c.leased_until <= _clock, lanes.c.leased_until))
+_may_be_called = or_(
+    destinations.c.open_until.is_(None),
+    destinations.c.open_until <= _clock,
+    destinations.c.open_until > _clock + LONGEST_RETRY_AFTER,
+    destinations.c.opened_at > _clock,
+)
 # As an array, so that it is there before the rows of any lane are looked for.
 _callable = func.array(
     select(destinations.c.name)
@@ -98,9 +114,9 @@ _free = (
     )
     .join(destinations, destinations.c.name == _destination)
     .where(_destination == any_(_callable))
-    .where(or_(lanes.c.leased_until.is_(None), lanes.c.leased_until <= func.clock_timestamp()))
+    .where(_is_free)
     .where(or_(_has_ready, _has_due))
-    .order_by(lanes.c.leased_until.nulls_first())
+    .order_by(_rested_since.nulls_first())
     .limit(1)
     .with_for_update(of=lanes, skip_locked=True)
     .cte("free")
@@ -142,7 +158,8 @@ def _lease_probe(session: Session, destination: str) -> None:
     leased = (
         update(destinations)
         .where(destinations.c.name == destination, _may_be_called)
-        .values(open_until=func.clock_timestamp() + PROBE_LEASE)
+        # After a step of the clock, the time of its opening would let every worker probe.
+        .values(open_until=_clock + PROBE_LEASE, opened_at=func.least(destinations.c.opened_at, _clock))
     )
     if session.execute(leased.returning(destinations.c.name)).one_or_none() is None:
         raise ProbeTaken(destination)

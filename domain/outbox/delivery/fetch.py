@@ -1,8 +1,9 @@
 """Reading the rows of a lane that is leased to this process."""
 
 from collections.abc import Sequence
+from datetime import timedelta
 
-from sqlalchemy import BigInteger, SmallInteger, String, Text, any_, bindparam, cast, func, select, update
+from sqlalchemy import BigInteger, SmallInteger, String, Text, any_, bindparam, cast, func, select, true, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import low_watermark
@@ -12,6 +13,7 @@ from domain.outbox.table import (
     BY_DUE_TIME,
     BY_LANE,
     Row,
+    lanes,
     outbox,
     ready,
     waiting,
@@ -22,6 +24,9 @@ from domain.runtime.database import CLOCK
 #: At most this many waiting rows become ready in one statement, so that the statement never outlasts a lease, however
 #: large the backlog of an outage is.
 DUE_ROWS_LIMIT = 10_000
+
+#: No row waits longer for its next attempt: a route may ask for a day at most, and so may a Retry-After.
+LONGEST_WAIT = timedelta(days=1)
 
 
 def make_due_rows_ready(session: Session, lane: LeasedLane) -> int:
@@ -43,6 +48,15 @@ def make_due_rows_ready(session: Session, lane: LeasedLane) -> int:
     return count
 
 
+def make_impossible_waits_due(session: Session) -> int:
+    """Make rows due that wait for longer than any row can: the clock has stepped back since. Return how many.
+
+    Those that are left are made due by the next call.
+    """
+    rows = session.execute(_IMPOSSIBLE_WAITS.returning(outbox.c.id))
+    return len(rows.all())
+
+
 def fetch(session: Session, lane: LeasedLane, *, after: int, limit: int) -> Sequence[Row]:
     """Return up to `limit` ready rows in order, from beyond the id `after`.
 
@@ -62,6 +76,20 @@ def fetch(session: Session, lane: LeasedLane, *, after: int, limit: int) -> Sequ
     session.execute(_IN_THE_ORDER_OF_AN_INDEX)
     return list(map(Row._make, session.execute(_FETCH, parameters).all()))
 
+
+_too_late = (
+    select(outbox.c.id)
+    .where(waiting, within(BY_DUE_TIME, (lanes.c.destination, lanes.c.lane), above=CLOCK + LONGEST_WAIT))
+    .order_by(*BY_DUE_TIME)
+    .limit(DUE_ROWS_LIMIT)
+    .correlate(lanes)
+    .lateral("too_late")
+)
+_IMPOSSIBLE_WAITS = (
+    update(outbox)
+    .where(outbox.c.id.in_(select(_too_late.c.id).select_from(lanes.join(_too_late, true()))), waiting)
+    .values(available_at=CLOCK)
+)
 
 # Two indexes lead to the waiting rows of a destination. While its statistics are old, PostgreSQL may take the one whose
 # rows it has to sort, again for each row. The options are for the rest of the transaction, which reads nothing else.

@@ -21,19 +21,23 @@ def reset(session: Session, lane: LeasedLane) -> None:
     session.execute(ours.where(lanes.c.low_watermark > 0).values(low_watermark=0))
 
 
+#: Whether a lane has a ready row that no claim sees.
+has_ready_below = (
+    select(outbox.c.id)
+    .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), to=lanes.c.low_watermark))
+    .order_by(*BY_LANE)
+    .limit(1)
+    .correlate(lanes)
+    .scalar_subquery()
+    .is_not(None)
+)
+
+
 def reset_wrong_low_watermarks(session: Session) -> int:
     """Reset each low watermark that has ready rows below it. Return how many.
 
     Workers leave none. But an operator may make rows ready by hand, or let the ids begin anew, and no row may be
     stuck for ever. A run that is under way keeps the reset (see `release`).
     """
-    below = (
-        select(outbox.c.id)
-        .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), to=lanes.c.low_watermark))
-        .order_by(*BY_LANE)
-        .limit(1)
-        .correlate(lanes)
-        .scalar_subquery()
-    )
-    wrong = update(lanes).where(below.is_not(None)).values(low_watermark=0)
+    wrong = update(lanes).where(has_ready_below).values(low_watermark=0)
     return len(session.execute(wrong.returning(lanes.c.lane)).all())

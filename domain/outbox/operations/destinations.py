@@ -1,6 +1,6 @@
 """What an operator can do with a destination: pause it, resume it, probe it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from domain.outbox.delivery import breaker
 from domain.outbox.operations import audit
 from domain.outbox.operations.audit import AuditEntry
-from domain.outbox.table import audit_entries, destinations, outbox, waiting
+from domain.outbox.table import audit_entries, destinations, outbox, ready, waiting
 from domain.runtime.errors import UnknownDestination
 
 #: The waiting rows that a probe makes due at once. The others become due at their own time.
@@ -76,6 +76,15 @@ def lock(session: Session, name: str) -> DestinationStatus:
         names = session.execute(select(destinations.c.name).order_by(destinations.c.name)).scalars()
         raise UnknownDestination(name, ", ".join(names) or "none yet")
     return DestinationStatus(**found._mapping)
+
+
+def held_back(session: Session, names: Collection[str]) -> Sequence[DestinationStatus]:
+    """Return those of these destinations that are paused or down and have pending rows, in order of name."""
+    is_held_back = or_(destinations.c.paused, destinations.c.failures > 0)
+    its_rows = select(outbox.c.id).where(outbox.c.destination == destinations.c.name).correlate(destinations)
+    has_rows = or_(its_rows.where(ready).exists(), its_rows.where(waiting).exists())
+    found = select(destinations.c.name, *FACTS).where(destinations.c.name.in_(names), is_held_back, has_rows)
+    return [DestinationStatus(**one._mapping) for one in session.execute(found.order_by(destinations.c.name))]
 
 
 def pause(session: Session, name: str, entry: AuditEntry) -> bool:

@@ -9,7 +9,8 @@ from uuid import UUID
 from sqlalchemy import and_, select, union_all
 from sqlalchemy.orm import Session
 
-from domain.outbox.table import destinations, lanes, outbox
+from domain.outbox.table import destinations, lanes, of_aggregate, outbox
+from domain.runtime import database
 from domain.runtime.database import CLOCK
 from domain.runtime.errors import NotInOutbox
 
@@ -141,8 +142,9 @@ def explain(session: Session, subject_id: UUID, routed: Collection[str]) -> Sequ
 
     `routed` are the names of the destinations in the present routes. Raises NotInOutbox.
     """
+    database.read_by_index(session)
     found = session.execute(_deliveries(outbox.c.event_id == subject_id)).all()
-    found = found or session.execute(_deliveries(outbox.c.aggregate_id == subject_id)).all()
+    found = found or session.execute(_deliveries(of_aggregate(subject_id))).all()
     if not found:
         raise NotInOutbox(subject_id)
     return [_explanation(row, routed) for row in found]

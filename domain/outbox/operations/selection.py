@@ -1,6 +1,7 @@
 """Selections: which rows an operator wants to look at or change."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func
 from sqlalchemy.orm import Session
 
-from domain.outbox.table import outbox
+from domain.outbox.table import of_aggregate, outbox, pending
 from domain.runtime import database
 from domain.runtime.errors import Invalid
 
@@ -33,10 +34,19 @@ group_name: ColumnElement[str] = func.left(
 
 
 class Among(StrEnum):
-    """The rows that are selected from. Pending ones can't be selected: a worker may be delivering them."""
+    """The rows that are selected from. A worker may be delivering those that are pending (see `burial`)."""
 
     DEAD = "dead"
     DELIVERED = "delivered"
+    PENDING = "pending"
+
+
+#: Since when a row is among them, and whether it is.
+_AMONG: Mapping[Among, tuple[ColumnElement[datetime], ColumnElement[bool]]] = {
+    Among.DEAD: (outbox.c.dead_at, outbox.c.dead_at.is_not(None)),
+    Among.DELIVERED: (outbox.c.processed_at, outbox.c.processed_at.is_not(None)),
+    Among.PENDING: (outbox.c.created_at, pending),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +54,8 @@ class Selection:
     """Rows that match every given field. A selection without any field must say `everything`.
 
     `type` may contain `*` for any characters. `since` (inclusive) and `before` (exclusive) bound the time at which
-    the row was delivered or became a dead letter. `error` is a part of the last error, `group` the name of a group
-    of dead letters.
+    the row was delivered or became a dead letter, or if it is pending, was recorded. `error` is a part of the last
+    error, `group` the name of a group of dead letters.
     """
 
     among: Among
@@ -93,8 +103,8 @@ class Selection:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """Return the conditions that a selected row of the outbox meets."""
-        moment = outbox.c.dead_at if self.among is Among.DEAD else outbox.c.processed_at
-        conditions: list[ColumnElement[bool]] = [moment.is_not(None), outbox.c.discarded_at.is_(None)]
+        moment, is_among = _AMONG[self.among]
+        conditions = [is_among, outbox.c.discarded_at.is_(None)]
         if self.type is not None:
             conditions.append(outbox.c.type.like(database.like(self.type), escape="\\"))
         if self.since is not None:
@@ -117,7 +127,7 @@ class Selection:
         asked = {
             outbox.c.id: self.row_id,
             outbox.c.event_id: self.event_id,
-            outbox.c.aggregate_id: self.reservation_id,
             outbox.c.destination: self.destination,
         }
-        return [column == value for column, value in asked.items() if value is not None]
+        identities = [column == value for column, value in asked.items() if value is not None]
+        return identities if self.reservation_id is None else [*identities, of_aggregate(self.reservation_id)]

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from random import Random
 from uuid import uuid4
 
@@ -20,6 +21,8 @@ from sqlalchemy.orm import Session
 
 from domain import outbox
 from domain.outbox import Delivered, Delivery, LeasedLane, NotSent, Outcome, Rejected
+from domain.outbox.delivery.lanes import LEASE
+from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER
 from domain.outbox.table import destinations, lanes, waiting
 from domain.outbox.table import outbox as table
 from tests.conftest import empty
@@ -30,8 +33,8 @@ from tests.support.outbox import DOWN, NOT_NOW, SHOP, a_retry_policy, rows, stat
 
 RETRY_POLICY = a_retry_policy(MAX_ATTEMPTS)
 
-#: An hour from now, which is longer than the test takes, and an hour ago.
-LATER, BEFORE = func.now() + func.make_interval(0, 0, 0, 1), func.now() - func.make_interval(0, 0, 0, 1)
+#: An hour from now, which is longer than the test takes and no longer than a breaker can be open, and a day ago.
+LATER, BEFORE = func.now() + LONGEST_RETRY_AFTER, func.now() - func.make_interval(0, 0, 0, 1)
 
 PLACES = range(len(AGGREGATES))
 ANSWERS: list[Outcome] = [*[Delivered()] * 4, NOT_NOW, NOT_NOW, DOWN, Rejected("never")]
@@ -116,6 +119,7 @@ class Outbox(RuleBasedStateMachine):
     def claim(self, dice: Random) -> None:
         """Claim a lane, make its due rows ready and fetch, in one transaction as a worker does it."""
         claimable, model = self.model.claimable(), self.model
+        self._prolong_leases()
         with self.db.begin() as session:
             lane = outbox.claim(session, [SHOP], uuid4().hex, self.commit_horizon)
             assert (lane.number in claimable) if lane else not claimable
@@ -269,10 +273,17 @@ class Outbox(RuleBasedStateMachine):
         for one in self.model.rows.values():
             one.is_due = one.state == "waiting"
 
-    def _stop_the_clock(self, session: Session) -> None:
-        """Let leases and probes end only when the model says so, however slow this machine is."""
+    def _prolong_leases(self) -> None:
+        """Let leases end only when the model says so, however slow this machine is."""
         clock = func.clock_timestamp()
-        session.execute(update(lanes).where(lanes.c.leased_until > clock).values(leased_until=LATER))
+        leased = update(lanes).where(lanes.c.lane.in_(self.model.leased))
+        old = leased.where(lanes.c.leased_until < clock + LEASE - timedelta(seconds=1))
+        with self.db.begin() as session:
+            session.execute(old.values(leased_until=clock + LEASE))
+
+    def _stop_the_clock(self, session: Session) -> None:
+        """Let probes end only when the model says so."""
+        clock = func.clock_timestamp()
         session.execute(update(destinations).where(destinations.c.open_until > clock).values(open_until=LATER))
 
     def _check_what_is_stored(self) -> None:

@@ -232,6 +232,19 @@ def test_the_reason_why_an_event_is_not_delivered_is_found_without_reading_proce
     assert plan.pages <= 3 * READY * DESCENT
 
 
+def test_the_rows_of_a_reservation_are_found_without_reading_those_of_others(crowded: Db, engine: Engine) -> None:
+    operators = sessions(engine)
+    with operators() as session:
+        newest = session.execute(select(table.c.aggregate_id).order_by(table.c.id.desc()).limit(1)).scalar_one()
+
+    plan = executed(operators, lambda session: explain(session, newest, [SHOP]), which=1)
+
+    assert {"ix_outbox_ready", "ix_outbox_waiting_aggregate", "ix_outbox_ended_aggregate"} <= plan.indexes
+    assert ("Seq Scan", "outbox") not in plan.scans
+    # Those that wait are in the order of their destinations, so the index of waiting rows is read from end to end.
+    assert plan.pages <= BACKLOG // 50 + 3 * READY * DESCENT
+
+
 def test_a_claim_reads_the_lanes_from_end_to_end_and_not_by_an_index(crowded: Db) -> None:
     """Under an old snapshot the versions of the lanes pile up, and an index would lead from each one to the next."""
     plan = executed(crowded, claim)

@@ -55,6 +55,7 @@ ACCEPTED: Mapping[tuple[str, ...], Sequence[str]] = {
     ("dead-letters", "show"): ["1"],
     ("dead-letters", "replay"): ["--all", "--why=test"],
     ("dead-letters", "discard"): ["--all", "--why=test"],
+    ("dead-letters", "bury"): ["--event=01939b52-3a1e-7000-8000-5c1f0e6a9d21", "--why=test"],
     ("destinations", "list"): [],
     ("destinations", "pause"): ["shop", "--why=test"],
     ("destinations", "resume"): ["shop", "--why=test"],

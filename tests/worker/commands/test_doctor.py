@@ -14,7 +14,7 @@ from domain.runtime.schema import read_schema
 from tests.domain.invariants import test_calendars, test_feed, test_items, test_outbox, test_reservations
 from tests.support.broken_tables import missing
 from tests.support.builders import Db, an_item
-from tests.support.commands import a_routes_file, run_command
+from tests.support.commands import a_routes_file, on_one_line, run_command
 from tests.support.invariants import a_used_database, execute, used_calendars, with_constraint_put_back
 
 pytestmark = pytest.mark.slow
@@ -76,6 +76,14 @@ def test_a_violated_invariant_is_printed_and_the_exit_code_is_1(
     assert len(run.stdout.splitlines()) == len(TITLES)
 
 
+def test_each_check_can_be_explained_by_what_it_would_not_find(db: Db) -> None:
+    run = run_command("doctor", "--explain")
+
+    assert run.returncode == 0
+    for invariant in INVARIANTS:
+        assert f"ok {invariant.title} Not found: {invariant.misses}" in on_one_line(run.stdout)
+
+
 def test_the_findings_can_be_read_as_json(used: Db, routes: str) -> None:
     execute(used, next(statement for title, statement in test_items.VIOLATIONS if title == test_items.STOCK))
 
@@ -88,6 +96,7 @@ def test_the_findings_can_be_read_as_json(used: Db, routes: str) -> None:
     (violated,) = [one for one in printed["findings"] if one["violations"]]
     assert violated["title"] == test_items.STOCK
     assert "ROOM-101" in violated["named"]
+    assert all(one["misses"] for one in printed["findings"][1:])
 
 
 def test_a_destination_that_was_removed_from_the_routes_with_pending_events_is_named_with_advice(

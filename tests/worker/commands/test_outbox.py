@@ -7,18 +7,23 @@ import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 from sqlalchemy import func, select
 
+from domain.outbox.operations import destinations
 from domain.outbox.table import lanes
+from tests.domain.outbox.conftest import clock, set_shop
 from tests.support.builders import Db
-from tests.support.commands import run_command, start_command
+from tests.support.commands import on_one_line, run_command, start_command
 from tests.support.http_server import a_server, saying
+from tests.support.operations import ENTRY, mark_delivered
 from tests.support.outbox import an_aggregate, recorded_for, states, with_shop
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from worker.commands.output import instant
 
 pytestmark = pytest.mark.slow
 
@@ -95,8 +100,62 @@ def test_an_unknown_destination_is_wrong_usage_and_the_known_ones_are_listed(
     run = run_command("process-outbox", "--destination", "nowhere", HOLDFAST_ROUTES=routes(shop="null:", other="null:"))
 
     assert run.returncode == 2
-    assert "'nowhere'" in run.stderr and "shop, other" in run.stderr
+    assert "The routes have no destination 'nowhere'; they have shop, other. Check its name" in run.stderr
     assert "Traceback" not in run.stderr
+
+
+def test_a_paused_destination_is_named_with_the_reason_and_how_to_resume_it(db: Db, routes: Callable[..., str]) -> None:
+    recorded_for(with_shop(db), an_aggregate())
+    with db.begin() as session:
+        destinations.pause(session, "shop", ENTRY)
+
+    run = run_command("process-outbox", "--destination", "shop", HOLDFAST_ROUTES=routes(shop="null:", other="null:"))
+
+    assert (run.returncode, run.stderr) == (0, "")
+    assert on_one_line(run.stdout) == (
+        f"{NOTHING.strip()} shop is paused (stocktaking (ann)): its events wait, and none is sent until somebody"
+        " resumes it. Resume it: bin/destinations resume shop --why TEXT"
+    )
+
+
+def test_a_destination_that_is_down_is_named_with_the_reason_and_when_it_is_tried(
+    db: Db, routes: Callable[..., str]
+) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, an_aggregate())
+    later = clock(shop) + timedelta(minutes=5)
+    set_shop(shop, failures=2, opened_at=clock(shop), open_until=later, reason="503 Service\nUnavailable")
+
+    run = run_command("process-outbox", HOLDFAST_ROUTES=routes(shop="null:"))
+
+    assert run.returncode == 0
+    printed = on_one_line(run.stdout)
+    assert printed.startswith(f"{NOTHING.strip()} shop has been down since ")
+    assert "(503 Service Unavailable): its events wait, which costs no attempts." in printed
+    assert f"The first run from {instant(later)} on tries it with one of them." in printed
+    assert printed.endswith("bin/destinations probe shop --why TEXT")
+    assert all(len(line) <= 100 for line in run.stdout.splitlines())
+
+
+def test_what_is_held_back_can_be_read_as_json(db: Db, routes: Callable[..., str]) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, an_aggregate())
+    set_shop(shop, paused=True, reason="410 Gone")
+
+    run = run_command("process-outbox", "--json", HOLDFAST_ROUTES=routes(shop="null:", other="null:"))
+
+    assert json.loads(run.stdout)["held_back"] == [
+        {"destination": "shop", "condition": "paused", "since": None, "reason": "410 Gone", "next_probe_at": None}
+    ]
+
+
+def test_a_paused_destination_without_pending_events_is_not_named(db: Db, routes: Callable[..., str]) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, an_aggregate())
+    mark_delivered(shop, 1)
+    set_shop(shop, paused=True)
+
+    assert run_command("process-outbox", HOLDFAST_ROUTES=routes(shop="null:")).stdout == NOTHING
 
 
 def test_a_row_that_has_to_be_retried_is_trouble(db: Db, routes: Callable[..., str]) -> None:

@@ -208,12 +208,12 @@ def test_findings_of_the_doctor(db: Db) -> None:
     assert well["ok"] is True and not any(finding["violations"] for finding in well["findings"])
     assert ill["ok"] is False
     (finding,) = [finding for finding in ill["findings"] if finding["violations"]]
-    assert finding.keys() == {"title", "violations", "named", "advice"}
+    assert finding.keys() == {"title", "violations", "named", "advice", "misses"}
     assert (finding["violations"], finding["named"]) == (1, ["MUG-BLUE"])
 
 
 def test_what_process_outbox_delivered(db: Db) -> None:
-    assert printed("process-outbox") == {"delivered": 0, "waiting": 0, "dead": 0, "fenced": 0}
+    assert printed("process-outbox") == {"delivered": 0, "waiting": 0, "dead": 0, "fenced": 0, "held_back": []}
 
 
 def test_beside_events_on_standard_output_the_object_is_the_last_line(db: Db) -> None:

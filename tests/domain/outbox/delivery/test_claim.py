@@ -9,7 +9,8 @@ from sqlalchemy import text, update
 from domain import outbox
 from domain.outbox import CommitHorizon, Delivered, Failed, History, ProbeTaken, Rejected
 from domain.outbox.delivery.lanes import LEASE
-from domain.outbox.table import LANES, waiting
+from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER
+from domain.outbox.table import LANES, lanes, waiting
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
 from tests.domain.outbox.conftest import clock, set_shop, stored_lane
@@ -248,3 +249,62 @@ def test_a_claim_that_is_rolled_back_leases_nothing(shop: Db) -> None:
     assert lane is not None
     assert stored_lane(shop, lane).holder is None
     assert a_lane(shop).probing, "the lease of the probe was rolled back as well"
+
+
+@pytest.mark.parametrize("step", [timedelta(minutes=1), timedelta(days=3_650)])
+def test_after_the_clock_has_stepped_back_every_lane_can_be_claimed(shop: Db, step: timedelta) -> None:
+    """The leases and releases that were written before the step are later than any could be."""
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    frozen, idle = a_lane(shop), a_lane(shop)
+    released(shop, idle)
+
+    the_clock_steps_back(shop, step)
+
+    assert {a_lane(shop).number, a_lane(shop).number} == {frozen.number, idle.number}
+    assert claimed(shop) is None
+
+
+def test_a_lane_that_was_released_before_a_small_step_is_free_at_once(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    released(shop, a_lane(shop))
+
+    the_clock_steps_back(shop, timedelta(seconds=2))
+
+    assert claimed(shop) is not None
+
+
+def test_a_lane_from_before_a_step_does_not_wait_for_lanes_that_are_released_after_it(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(1))
+    released(shop, a_lane(shop))
+    the_clock_steps_back(shop, timedelta(hours=1))
+    recorded_for(shop, an_aggregate(2))
+    with shop.begin() as session:
+        session.execute(update(lanes).where(lanes.c.lane == 2).values(leased_until=clock(shop) - timedelta(hours=1)))
+
+    assert a_lane(shop).number == 1
+
+
+@pytest.mark.parametrize(
+    ("open_for", "opened_ago"),
+    [
+        (LONGEST_RETRY_AFTER + timedelta(minutes=1), timedelta(hours=1)),
+        (timedelta(minutes=10), -timedelta(minutes=9)),
+    ],
+    ids=["open for longer than any breaker", "opened in the future"],
+)
+def test_a_breaker_that_was_opened_before_a_step_of_the_clock_is_probed_by_one_worker(
+    shop: Db, open_for: timedelta, opened_ago: timedelta
+) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    now_ = clock(shop)
+    set_shop(shop, failures=1, open_until=now_ + open_for, opened_at=now_ - opened_ago)
+
+    assert a_lane(shop).probing
+
+    assert claimed(shop) is None
+
+
+def the_clock_steps_back(db: Db, by: timedelta) -> None:
+    """Make the times of all lanes later, as they are after the clock was set back."""
+    with db.begin() as session:
+        session.execute(update(lanes).values(leased_until=lanes.c.leased_until + by))

@@ -10,6 +10,7 @@ from domain.outbox import Delivered, Failed, LeasedLane, NotSent, Rejected
 from domain.outbox.delivery.fetch import DUE_ROWS_LIMIT
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
+from tests.domain.outbox.conftest import clock
 from tests.support.builders import Db, an_event, recorded, routes_of
 from tests.support.outbox import (
     NOT_NOW,
@@ -206,3 +207,22 @@ def test_a_row_that_is_not_committed_is_not_fetched(shop: Db) -> None:
 
         assert ids(shop, lane) == [1]
         uncommitted.rollback()
+
+
+def test_rows_that_wait_for_longer_than_any_row_can_become_due(shop: Db) -> None:
+    """The clock was ahead by years when their waits were written, and has been set right since."""
+    recorded_ids = recorded_for(shop, *(an_aggregate(lane) for lane in (1, 1, 2, 3)))
+    lane = a_lane(shop)
+    settled(shop, lane, [(row, NOT_NOW) for row in fetched(shop, lane)])
+    released(shop, lane)
+    with shop.begin() as session:
+        later = now(session) + timedelta(days=3_650)
+        session.execute(update(table).where(table.c.id.in_(recorded_ids[::2][:2])).values(available_at=later))
+
+    with shop.begin() as session:
+        assert outbox.make_impossible_waits_due(session) == 2
+    with shop.begin() as session:
+        assert outbox.make_impossible_waits_due(session) == 0
+
+    assert {claim.number for claim in (a_lane(shop), a_lane(shop), a_lane(shop))} == {1, 2, 3}
+    assert [row(shop, row_id).available_at <= clock(shop) for row_id in recorded_ids[:3]] == [True, False, True]

@@ -1,5 +1,6 @@
 """Replaying: the same events are sent again, in their order, while workers deliver and other operators replay."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from threading import Thread
@@ -27,8 +28,15 @@ DEAD = Selection(among=Among.DEAD, everything=True)
 DELIVERED = Selection(among=Among.DELIVERED, everything=True)
 
 
-def replayed(db: Db, selection: Selection, *, limit: int = 500, step_types: frozenset[str] = STEP_TYPES) -> int:
-    """Replay a selection to its end, batch by batch. Return how many rows."""
+def replayed(
+    db: Db,
+    selection: Selection,
+    *,
+    limit: int = 500,
+    step_types: frozenset[str] = STEP_TYPES,
+    then: Callable[[], object] = lambda: None,
+) -> int:
+    """Replay a selection to its end, batch by batch, and call `then` after each. Return how many rows."""
     done = 0
     with db.begin() as session:
         batch = Batch(selection=selection.as_of_now(session), entry=ENTRY, limit=limit)
@@ -36,6 +44,7 @@ def replayed(db: Db, selection: Selection, *, limit: int = 500, step_types: froz
         with db.begin() as session:
             changed = replay.replay(session, batch, step_types)
         done += changed.rows
+        then()
         if changed.following is None:
             return done
         batch = changed.following
@@ -55,6 +64,40 @@ def violated(db: Db) -> list[str]:
 def test_when_there_is_nothing_to_replay_nothing_is_replayed(db: Db) -> None:
     assert counted(db, DEAD) == ReplayCount(rows=0)
     assert replayed(db, DEAD) == 0
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4])
+def test_no_new_event_passes_between_the_replayed_ones_of_its_reservation(relay_to: OpenRelay, limit: int) -> None:
+    """The reservation has more rows than a batch, and a worker delivers while the batches are being replayed."""
+    server = FakeDestination()
+    relay = relay_to(server)
+    one, other = an_aggregate(1), an_aggregate(2)
+    ids = recorded_for(relay.db, one, other, one, one, other, one)
+    of_one = [ids[place] for place in (0, 2, 3, 5)]
+    relay.run()
+    server.called.clear()
+    new: list[int] = []
+
+    def work() -> None:
+        new.extend(recorded_for(relay.db, one))
+        relay.run()
+
+    assert replayed(relay.db, DELIVERED, limit=limit, then=work) == len(ids)
+
+    sent = [row_id for row_id in server.called if row_id in (*of_one, *new)]
+    assert sent == [*of_one, *new]
+    assert violated(relay.db) == []
+
+
+def test_a_batch_has_whole_reservations_and_no_more_rows_than_its_limit(shop: Db) -> None:
+    one, other, third = (an_aggregate() for _ in range(3))
+    ids = recorded_for(shop, one, other, one, third, other, third)
+    mark_delivered(shop, *ids)
+    batches: list[list[int]] = []
+
+    replayed(shop, DELIVERED, limit=5, then=lambda: batches.append([one.id for one in rows(shop) if one.replayed_at]))
+
+    assert batches == [[1, 2, 3, 5], ids]
 
 
 def test_dead_letters_are_sent_again_in_order_as_the_same_events_and_marked(relay_to: OpenRelay) -> None:
@@ -272,8 +315,8 @@ def test_replays_of_the_same_rows_at_the_same_time_replay_each_row_once(relay_to
 
 
 def test_a_replay_waits_for_another_one_so_that_neither_overtakes_within_a_reservation(db: Db) -> None:
-    aggregate = an_aggregate()
-    ids = recorded_for(db, *[aggregate] * 4)
+    one, other = an_aggregate(), an_aggregate()
+    ids = recorded_for(db, one, one, other, other)
     mark_delivered(db, *ids)
     with ThreadPoolExecutor(1) as elsewhere, db() as first:
         replay.replay(first, Batch(selection=DELIVERED, entry=ENTRY, limit=2), STEP_TYPES)
