@@ -165,7 +165,7 @@ def test_a_row_that_has_to_be_retried_is_trouble(db: Db, routes: Callable[..., s
         server.answer = saying(500)
         run = run_command("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
 
-    assert (run.returncode, run.stdout) == (1, "0 delivered, 1 waiting, 0 dead\n")
+    assert run.returncode == 1 and run.stdout.startswith("0 delivered, 1 waiting, 0 dead\n")
     assert sorted(states(shop)) == ["ready", "waiting"], "after the first one, the shop counts as down"
 
 
