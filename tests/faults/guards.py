@@ -26,7 +26,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         f"{DELIVERY}/test_fetch.py",
         f"{DELIVERY}/test_claim.py",
         f"{DELIVERY}/test_lanes.py",
-        f"{DELIVERY}/test_outcomes.py",
+        f"{DELIVERY}/test_row_updates.py",
         "tests/worker/ordering/test_ordered_calls.py",
         f"{DELIVERY}/test_settle.py",
         f"{RELAY}/test_relay.py",
@@ -218,7 +218,7 @@ MUTANTS = (
     Mutant(
         guard="order",
         title="rows that follow a waiting row do not wait",
-        path="domain/outbox/delivery/outcomes.py",
+        path="domain/outbox/delivery/row_updates.py",
         text="waiting[row.aggregate_id] = row_update",
         without="pass",
         noticed_by=f"{DELIVERY}/test_fetch.py::test_a_row_does_not_wait_for_a_later_one",

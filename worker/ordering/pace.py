@@ -129,7 +129,8 @@ class Rate:
         # At the beginning the last second tells most, as the destination may have taken more before.
         seconds = min(max(now - self._limited_at, 1.0), MEASURED_SECONDS)
         taken = sum(count for at, count in self._taken if at > now - seconds)
-        self.rate = max(LEAST_RATE, CALLS_FOR_EACH_TAKEN * taken / seconds)
+        # If it takes nothing at all, it is down: the circuit breaker says when it is called again.
+        self.rate = max(LEAST_RATE, CALLS_FOR_EACH_TAKEN * taken / seconds) if taken else UNLIMITED
 
     def _speed_up(self, now: float) -> None:
         if now - self._shed_at > FREE_AFTER_SECONDS:

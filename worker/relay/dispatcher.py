@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from worker.destinations import STEPS
 from worker.ordering import calling_threads
 from worker.relay.relay import Claimed, Relay
 
@@ -76,8 +77,9 @@ class Dispatcher:
     def _drain(self, name: str, claimed: Claimed | None) -> Claimed | None:
         """Drain a lane, and claim the next one. After an error there is none: the next wake-up tries again."""
         try:
-            if claimed:
-                self._relay.drain(*claimed)
+            if claimed and self._relay.drain(*claimed).processed and name in STEPS:
+                # The answers to a step have recorded events for other destinations.
+                self.dispatch()
             return self._relay.claim([name])
         except SQLAlchemyError as error:
             log.warning("relay.interrupted", destination=name, error=type(error).__name__)
