@@ -1,6 +1,8 @@
 """`bin/process-outbox`: deliver what is due, once. It needs PostgreSQL only, and may run beside workers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from threading import Lock
 
 import rich_click as click
 
@@ -13,6 +15,9 @@ from worker.commands.command_line import DONE, TROUBLE, Command
 from worker.commands.output import instant, print_json, print_wrapped, printable, progress
 from worker.commands.runner import reporting, stoppable
 from worker.relay.tally import Tally
+
+#: The connections to PostgreSQL. Threads share them: each needs one only to claim and to settle.
+CONNECTIONS = 8
 
 MEMBERS = (
     "delivered (or answered, by a step), waiting (rows that wait for another attempt), dead, fenced (rows that are"
@@ -38,7 +43,7 @@ def process_outbox(destination: str | None, limit: int | None, as_json: bool) ->
     """Deliver what is due, once.
 
     It is for cron: it does the work of the workers, and may run beside them and beside itself. It ends when nothing is
-    due.
+    due. All destinations are delivered to at the same time; with a limit, one lane after another.
     """
     with reporting("No event is lost: the next run delivers what this one did not."):
         tally, held_back = _deliver(destination, limit)
@@ -58,17 +63,30 @@ def process_outbox(destination: str | None, limit: int | None, as_json: bool) ->
 
 
 def _deliver(destination: str | None, limit: int | None) -> tuple[Tally, Sequence[DestinationStatus]]:
-    app = open_app(Settings.load(), threads=1, only=destination)
+    app = open_app(Settings.load(), threads=CONNECTIONS, only=destination)
     try:
         with stoppable(app.relay.stopping), progress("Delivering") as advance:
-            tally = app.relay.run(
-                limit=limit or float("inf"),
-                progress=lambda so_far: advance(text=f"Delivering: {_describe(so_far)}"),
-            )
+            so_far = SoFar(lambda tally: advance(text=f"Delivering: {_describe(tally)}"))
+            run = app.relay.run_side_by_side if limit is None else partial(app.relay.run, limit=limit)
+            tally = run(progress=so_far.add)
         with app.db.begin() as session:
             return tally, destinations.held_back(session, app.relay.routes.keys())
     finally:
         app.close()
+
+
+class SoFar:
+    """What was delivered so far, by all threads."""
+
+    def __init__(self, show: Callable[[Tally], None]) -> None:
+        self._show = show
+        self._lock = Lock()
+        self._total = Tally()
+
+    def add(self, drained: Tally) -> None:
+        with self._lock:
+            self._total += drained
+            self._show(self._total)
 
 
 def _describe(tally: Tally) -> str:

@@ -3,8 +3,8 @@
 import os
 import socket
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from secrets import token_hex
 
@@ -38,19 +38,35 @@ class Relay:
     def run(
         self,
         *,
+        names: Iterable[str] | None = None,
         limit: float = float("inf"),
-        until: float = float("inf"),
         progress: Callable[[Tally], None] = lambda _: None,
     ) -> Tally:
-        """Deliver due rows until there are none, `limit` rows were tried, or the monotonic clock says `until`."""
-        total = Tally()
-        while total.tried < limit and time.monotonic() < until and not self.stopping.is_set():
-            claimed = self.claim(self.destinations, limit - total.tried)
+        """Deliver due rows of these destinations, or of all, until there are none or `limit` rows were tried.
+
+        `progress` is called with what became of the rows of each lane.
+        """
+        names, total = self.destinations if names is None else names, Tally()
+        while total.tried < limit and not self.stopping.is_set():
+            claimed = self.claim(names, limit - total.tried)
             if claimed is None:
                 break
-            total += self.drain(*claimed, limit=limit - total.tried)
-            progress(total)
+            drained = self.drain(*claimed, limit=limit - total.tried)
+            progress(drained)
+            total += drained
         return total
+
+    def run_side_by_side(self, *, progress: Callable[[Tally], None] = lambda _: None) -> Tally:
+        """Deliver due rows of all destinations, each in a thread of its own, until there are none."""
+        total = Tally()
+        with ThreadPoolExecutor(len(self.destinations)) as threads:
+            while True:
+                runs = [threads.submit(self.run, names=[name], progress=progress) for name in self.destinations]
+                done = sum((run.result() for run in runs), Tally())
+                total += done
+                # The answers to a step have recorded events for other destinations.
+                if not done.processed or self.stopping.is_set():
+                    return total
 
     def claim(self, names: Iterable[str], limit: float = float("inf")) -> Claimed | None:
         """Claim a lane of these destinations that has due rows. Return None if none is free, or the process stops."""

@@ -15,9 +15,10 @@ import pytest
 from sqlalchemy import func, select
 
 from domain.outbox.operations import destinations
+from domain.outbox.routes import Route, Routes
 from domain.outbox.table import lanes
 from tests.domain.outbox.conftest import clock, set_shop
-from tests.support.builders import Db
+from tests.support.builders import Db, with_routes
 from tests.support.commands import on_one_line, run_command, start_command
 from tests.support.http_server import a_server, saying
 from tests.support.operations import ENTRY, mark_delivered
@@ -61,6 +62,23 @@ def test_the_outbox_is_delivered_to_where_the_routes_lead(db: Db, routes: Callab
     assert (run.returncode, run.stdout) == (0, "40 delivered, 0 waiting, 0 dead\n")
     assert len((tmp_path / "events").read_text().splitlines()) == 40
     assert set(states(shop)) == {"processed"}
+
+
+def test_a_destination_that_hangs_keeps_no_other_waiting(db: Db, routes: Callable[..., str], tmp_path: Path) -> None:
+    """The one that hangs is the first in the alphabet, and answers when the other has its events."""
+    names, log = ("a-shop", "log"), tmp_path / "events"
+    shops = with_routes(db, Routes([Route(name=name, url="null:") for name in names]))
+    recorded_for(shops, *(an_aggregate(lane) for lane in range(3)))
+
+    def when_the_other_is_served(handler: BaseHTTPRequestHandler) -> None:
+        wait_until("the other has its events", lambda: log.exists() and len(log.read_text().splitlines()) == 3)
+        saying(204)(handler)
+
+    with a_server() as server:
+        server.answer = when_the_other_is_served
+        run = run_command("process-outbox", HOLDFAST_ROUTES=routes(**{"a-shop": server.url, "log": f"log:{log}"}))
+
+    assert (run.returncode, run.stdout) == (0, "6 delivered, 0 waiting, 0 dead\n")
 
 
 def test_the_default_destination_is_standard_output(db: Db) -> None:
