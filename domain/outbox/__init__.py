@@ -4,7 +4,7 @@ from domain.outbox.delivery.claim import ProbeTaken, claim
 from domain.outbox.delivery.commit_horizon import CommitHorizon
 from domain.outbox.delivery.fetch import fetch, make_due_rows_ready, make_impossible_waits_due
 from domain.outbox.delivery.history import REFUSED_IN_A_ROW, History, is_taken
-from domain.outbox.delivery.lanes import LeasedLane, register, release, renew
+from domain.outbox.delivery.lanes import LEASE, LeasedLane, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
     DELIVERED,
@@ -29,6 +29,7 @@ from domain.outbox.table import Row
 
 __all__ = [
     "DELIVERED",
+    "LEASE",
     "NOT_SENT",
     "REFUSED_IN_A_ROW",
     "Cause",

@@ -120,7 +120,7 @@ def after_claim(pause: Pause) -> None:
     ) -> Claimed | None:
         claimed = inner(relay, names, limit)
         if claimed:
-            pause.at_rows(claimed[1].rows)
+            pause.at_rows(claimed.batch.rows)
         return claimed
 
     _wrap(Relay, "_claim", claim)

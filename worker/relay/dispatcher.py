@@ -53,8 +53,7 @@ class Dispatcher:
             return [name for name, free in self._free.items() if free]
 
     def _start(self, claimed: Claimed) -> None:
-        run, batch = claimed
-        name = batch.lane.destination
+        name = claimed.batch.lane.destination
         with self._changed:
             has_room = self._free[name] > 0
             self._free[name] -= has_room
@@ -63,7 +62,7 @@ class Dispatcher:
         if has_room:
             self._pools[name].submit(self._run, name, claimed)
         else:
-            run.release(batch.lane)  # Another thread has dispatched to the destination meanwhile.
+            claimed.run.release(claimed.batch.lane)  # Another thread has dispatched to the destination meanwhile.
 
     def _run(self, name: str, claimed: Claimed | None) -> None:
         """Drain lane after lane, until none has due rows."""
@@ -77,7 +76,7 @@ class Dispatcher:
     def _drain(self, name: str, claimed: Claimed | None) -> Claimed | None:
         """Drain a lane, and claim the next one. After an error there is none: the next wake-up tries again."""
         try:
-            if claimed and self._relay.drain(*claimed).processed and name in STEPS:
+            if claimed and self._relay.drain(claimed).processed and name in STEPS:
                 # The answers to a step have recorded events for other destinations.
                 self.dispatch()
             return self._relay.claim([name])

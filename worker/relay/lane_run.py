@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
@@ -14,9 +15,12 @@ from worker.destinations import Destination
 from worker.isolate import Broken, isolate_effects
 from worker.ordering.rules import BATCH_SECONDS
 from worker.relay.health import Health
+from worker.relay.leases import Leases
 from worker.relay.settler import Settler
 from worker.relay.tally import Tally, report
 from worker.telemetry import tracing
+
+log = structlog.get_logger()
 
 #: A lane is released after this long, so that few workers serve many lanes fairly.
 SLICE_SECONDS = 1.0
@@ -45,6 +49,7 @@ class LaneRun:
     route: Route
     destination: Destination
     health: Health
+    leases: Leases
     stopping: threading.Event
 
     def first_batch(self, session: Session, lane: LeasedLane, limit: float) -> LaneBatch:
@@ -58,6 +63,11 @@ class LaneRun:
         deadline = time.monotonic() + SLICE_SECONDS
         total = Tally()
         while batch.rows:
+            if not self.leases.holds(batch.lane):
+                # This process was frozen, or could not renew its leases: another one may have sent these rows.
+                log.warning("lane.not_held", destination=batch.lane.destination, lane=batch.lane.number)
+                self.release(batch.lane)
+                break
             deliveries = self._deliver(batch)
             left = limit - total.tried - len(deliveries)
             batch, settled = self._settle_and_fetch(batch, deliveries, left, deadline)

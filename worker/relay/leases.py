@@ -4,14 +4,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import LeasedLane
+from domain.outbox import LEASE, LeasedLane
 from worker.telemetry import metrics
 
 #: Four renewals fit into one lease, so three may fail.
@@ -29,22 +29,38 @@ HANGS = (
 log = structlog.get_logger()
 
 
+def clock() -> float:
+    """Return the seconds since the machine was started, those included in which it was suspended."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass
+class Lease:
+    """When the run over a lane began, and when its lease was last known to begin anew, by `clock`."""
+
+    since: float
+    renewed_at: float
+
+
 class Leases:
-    """The lanes that this process has leased, each with the time of its claim by the monotonic clock."""
+    """The lanes that this process has leased."""
 
     def __init__(self, db: sessionmaker[Session]) -> None:
         self._db = db
-        self._leased: dict[LeasedLane, float] = {}
+        self._leased: dict[LeasedLane, Lease] = {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def renewing(self, lane: LeasedLane) -> Iterator[None]:
-        """Renew the lease of a lane while the block runs, for LONGEST_RUN_SECONDS at the most."""
+    def renewing(self, lane: LeasedLane, *, claimed_at: float) -> Iterator[None]:
+        """Renew the lease of a lane while the block runs, for LONGEST_RUN_SECONDS at the most.
+
+        `claimed_at` is what `clock` said before the claim.
+        """
         with self._lock:
-            self._leased[lane] = time.monotonic()
+            self._leased[lane] = Lease(since=clock(), renewed_at=claimed_at)
         metrics.LEASED.labels(lane.destination).inc()
         try:
             yield
@@ -52,6 +68,12 @@ class Leases:
             metrics.LEASED.labels(lane.destination).dec()
             with self._lock:
                 self._leased.pop(lane, None)
+
+    def holds(self, lane: LeasedLane) -> bool:
+        """Return whether nobody else can have claimed a lane. A process that was frozen does not know."""
+        with self._lock:
+            lease = self._leased.get(lane)
+        return lease is not None and clock() < lease.renewed_at + LEASE.total_seconds()
 
     def close(self) -> None:
         """Stop renewing, and release the lanes of calls that have not ended."""
@@ -73,17 +95,21 @@ class Leases:
     def _give_up(self) -> None:
         """Stop renewing lanes that were leased for too long. The fence rejects what their threads may still settle."""
         with self._lock:
-            latest = time.monotonic() - LONGEST_RUN_SECONDS
-            too_long = [lane for lane, since in self._leased.items() if since < latest]
+            latest = clock() - LONGEST_RUN_SECONDS
+            too_long = [lane for lane, lease in self._leased.items() if lease.since < latest]
             for lane in too_long:
                 del self._leased[lane]
         for lane in too_long:
             log.error("leases.given_up", destination=lane.destination, lane=lane.number, advice=HANGS)
 
     def _renew(self, leased: list[LeasedLane]) -> None:
+        began = clock()
         try:
             with self._db.begin() as session:
-                outbox.renew(session, leased)
+                renewed = outbox.renew(session, leased)
+            with self._lock:
+                for lane in renewed & self._leased.keys():
+                    self._leased[lane].renewed_at = began
         except SQLAlchemyError as error:
             # A lane that can't be renewed is lost when its lease ends; the fence detects that.
             log.warning("leases.not_renewed", lanes=len(leased), error=type(error).__name__)

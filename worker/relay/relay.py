@@ -15,11 +15,17 @@ from domain.outbox import CommitHorizon, ProbeTaken, Route
 from worker.destinations import Destination
 from worker.relay.health import Health
 from worker.relay.lane_run import LaneBatch, LaneRun
-from worker.relay.leases import Leases
+from worker.relay.leases import Leases, clock
 from worker.relay.tally import Tally
 
-#: A lane that was claimed, and its first batch.
-Claimed = tuple[LaneRun, LaneBatch]
+
+@dataclass(frozen=True)
+class Claimed:
+    """A lane that was claimed, and its first batch. `at` is what the clock of leases said before the claim."""
+
+    run: LaneRun
+    batch: LaneBatch
+    at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +57,7 @@ class Relay:
             claimed = self.claim(names, limit - total.tried)
             if claimed is None:
                 break
-            drained = self.drain(*claimed, limit=limit - total.tried)
+            drained = self.drain(claimed, limit=limit - total.tried)
             progress(drained)
             total += drained
         return total
@@ -78,20 +84,21 @@ class Relay:
                 left.remove(taken.destination)
         return None
 
-    def drain(self, run: LaneRun, batch: LaneBatch, *, limit: float = float("inf")) -> Tally:
+    def drain(self, claimed: Claimed, *, limit: float = float("inf")) -> Tally:
         """Drain a lane that was claimed, for about a second."""
-        with self.leases.renewing(batch.lane):
-            return run.drain(batch, limit)
+        with self.leases.renewing(claimed.batch.lane, claimed_at=claimed.at):
+            return claimed.run.drain(claimed.batch, limit)
 
     def _claim(self, names: Sequence[str], limit: float) -> Claimed | None:
         """Claim a lane and fetch its first batch, in one transaction. Raises ProbeTaken."""
+        at = clock()
         with self.db.begin() as session:
             lane = outbox.claim(session, names, _holder(), self.commit_horizon)
             if lane is None:
                 return None
             self.health[lane.destination].let_up(lane.recovered_at)
             run = self._run_over(lane.destination)
-            return run, run.first_batch(session, lane, limit)
+            return Claimed(run, run.first_batch(session, lane, limit), at)
 
     def _run_over(self, destination: str) -> LaneRun:
         return LaneRun(
@@ -99,6 +106,7 @@ class Relay:
             route=self.routes[destination],
             destination=self.destinations[destination],
             health=self.health[destination],
+            leases=self.leases,
             stopping=self.stopping,
         )
 

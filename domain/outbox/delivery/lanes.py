@@ -55,8 +55,8 @@ def register(session: Session, names: Collection[str]) -> None:
         session.execute(insert(lanes).values(rows).on_conflict_do_nothing())
 
 
-def renew(session: Session, leased: Collection[LeasedLane]) -> int:
-    """Prolong the leases of the lanes that are still ours, and the leases of their probes. Return how many.
+def renew(session: Session, leased: Collection[LeasedLane]) -> set[LeasedLane]:
+    """Prolong the leases of the lanes that are still ours, and the leases of their probes. Return those lanes.
 
     It waits for no lock: a lane that is locked is being settled, which prolongs its lease as well, or was claimed
     by another worker.
@@ -69,11 +69,11 @@ def renew(session: Session, leased: Collection[LeasedLane]) -> int:
         epoch=[lane.epoch for lane in leased],
         holder=[lane.holder for lane in leased],
     )
-    renewed = set(map(tuple, session.execute(_RENEW, claims).all()))
-    probing = {lane.destination for lane in leased if lane.probing and (lane.destination, lane.number) in renewed}
-    if probing:
+    found = set(map(tuple, session.execute(_RENEW, claims).all()))
+    renewed = {lane for lane in leased if (lane.destination, lane.number) in found}
+    if probing := {lane.destination for lane in renewed if lane.probing}:
         _keep_probing(session, probing)
-    return len(renewed)
+    return renewed
 
 
 _leased = arrays("leased", destination=String, lane=SmallInteger, epoch=BigInteger, holder=String)

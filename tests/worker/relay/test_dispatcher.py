@@ -6,15 +6,18 @@ from contextlib import contextmanager
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
-from domain.outbox import Delivered, Outcome, Row
+from domain.fulfilment import CONFIRMATION
+from domain.outbox import Delivered, Outcome, Row, Settlement, record
 from domain.outbox.routes import Route, Routes
 from tests.support.builders import Db, an_event, recorded, with_routes
 from tests.support.outbox import FakeDestination, an_aggregate, rows, some_health
 from tests.support.waiting import wait_until
 from worker.relay.dispatcher import Dispatcher
 from worker.relay.leases import Leases
-from worker.relay.relay import Relay
+from worker.relay.relay import Claimed, Relay
+from worker.relay.tally import Tally
 
 
 class Hanging(FakeDestination):
@@ -88,13 +91,12 @@ def test_a_thread_that_meets_an_error_ends_and_the_next_wake_up_continues(
     shop, broken = FakeDestination(), threading.Event()
     drain = Relay.drain
 
-    def break_once(relay: Relay, *claimed: object, **options: object) -> object:
+    def break_once(relay: Relay, claimed: Claimed) -> Tally:
         if not broken.is_set():
             broken.set()
-            run, batch = claimed
-            run.release(batch.lane)  # type: ignore[attr-defined]
+            claimed.run.release(claimed.batch.lane)
             raise OperationalError("", {}, Exception("the connection is lost"))
-        return drain(relay, *claimed, **options)  # type: ignore[arg-type]
+        return drain(relay, claimed)
 
     monkeypatch.setattr(Relay, "drain", break_once)
     with dispatching(db, {"shop": shop}, threads=1) as (sessions, dispatcher):
@@ -129,3 +131,19 @@ def test_closing_waits_for_calls_that_have_begun_and_for_no_longer_than_it_may(d
         shop.answer_all()
         dispatcher.close(60)
         assert all(row.processed_at for row in rows(sessions))
+
+
+def test_events_that_the_answers_to_a_step_have_recorded_are_delivered_at_once(db: Db) -> None:
+    """There is no scheduler here, and nobody sends another wake-up."""
+
+    class Confirming(FakeDestination):
+        def apply(self, session: Session, settlement: Settlement) -> None:
+            record(session, [an_event() for _ in settlement.processed], only_to_shop)
+
+    shop, step = FakeDestination(), Confirming()
+    only_to_shop = Routes([Route(name="shop", url="null:")])
+    with dispatching(db, {"shop": shop, CONFIRMATION: step}) as (sessions, dispatcher):
+        recorded(with_routes(db, Routes([Route(name=CONFIRMATION, url="null:")])), an_event())
+        dispatcher.dispatch()
+        wait_until("the shop has the event that followed", lambda: len(shop.called) == 1)
+        wait_until("it is settled", lambda: all(row.processed_at for row in rows(sessions)))

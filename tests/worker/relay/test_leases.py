@@ -6,13 +6,13 @@ from datetime import datetime
 import pytest
 from sqlalchemy import func, select, update
 
-from domain.outbox import LeasedLane
+from domain.outbox import LEASE, LeasedLane
 from domain.outbox.delivery import breaker
 from domain.outbox.table import destinations, lanes
 from tests.support.builders import Db
 from tests.support.outbox import SHOP, a_lane, an_aggregate, claimed, destination, recorded_for, with_shop
 from tests.support.waiting import wait_until
-from worker.relay.leases import Leases
+from worker.relay.leases import Leases, clock
 
 
 @pytest.fixture
@@ -39,10 +39,10 @@ def leased_until(db: Db, lane: LeasedLane) -> datetime:
 def test_all_leased_lanes_are_renewed_and_no_others(shop: Db, leases: Leases) -> None:
     kept, dropped = a_lane(shop), a_lane(shop)
     before = leased_until(shop, kept), leased_until(shop, dropped)
-    with leases.renewing(dropped):
+    with leases.renewing(dropped, claimed_at=clock()):
         pass
 
-    with leases.renewing(kept):
+    with leases.renewing(kept, claimed_at=clock()):
         wait_until("the lease is renewed", lambda: leased_until(shop, kept) > before[0])
 
     assert leased_until(shop, dropped) == before[1]
@@ -52,7 +52,7 @@ def test_a_delivery_that_never_ends_loses_its_lane(shop: Db, leases: Leases, mon
     monkeypatch.setattr("worker.relay.leases.LONGEST_RUN_SECONDS", 0.0)
     hanging, _ = a_lane(shop), a_lane(shop)
 
-    with leases.renewing(hanging):
+    with leases.renewing(hanging, claimed_at=clock()):
         wait_until(
             "another claim has the lane", lambda: hanging.number in {lane.number for lane in [claimed(shop)] if lane}
         )
@@ -66,7 +66,7 @@ def test_a_lease_that_was_lost_is_not_taken_back(shop: Db, leases: Leases) -> No
     new = a_lane(shop)
     until = leased_until(shop, new)
 
-    with leases.renewing(lost), leases.renewing(kept):
+    with leases.renewing(lost, claimed_at=clock()), leases.renewing(kept, claimed_at=clock()):
         wait_until("the lease is renewed", lambda: leased_until(shop, kept) > before)
 
     assert leased_until(shop, new) == until
@@ -76,7 +76,11 @@ def test_a_lane_that_is_being_settled_does_not_keep_the_others_from_being_renewe
     settling, other = a_lane(shop), a_lane(shop)
     before = leased_until(shop, other)
 
-    with shop.begin() as session, leases.renewing(settling), leases.renewing(other):
+    with (
+        shop.begin() as session,
+        leases.renewing(settling, claimed_at=clock()),
+        leases.renewing(other, claimed_at=clock()),
+    ):
         session.execute(select(lanes).where(lanes.c.lane == settling.number).with_for_update())
         wait_until("the other lease is renewed", lambda: leased_until(shop, other) > before)
 
@@ -87,7 +91,7 @@ def test_the_lease_of_a_probe_that_takes_long_is_renewed(shop: Db, leases: Lease
     probe = a_lane(shop)
     before = destination(shop).open_until
 
-    with leases.renewing(probe):
+    with leases.renewing(probe, claimed_at=clock()):
         wait_until("the lease of the probe is renewed", lambda: destination(shop).open_until > before)
         assert claimed(shop) is None
 
@@ -102,7 +106,7 @@ def test_a_probe_that_has_ended_does_not_delay_others(shop: Db, leases: Leases) 
     with shop.begin() as session:
         breaker.close(session, SHOP)
 
-    with leases.renewing(probe):
+    with leases.renewing(probe, claimed_at=clock()):
         wait_until("the lease is renewed", lambda: leased_until(shop, probe) > before)
 
     assert destination(shop).open_until is None
@@ -111,7 +115,7 @@ def test_a_probe_that_has_ended_does_not_delay_others(shop: Db, leases: Leases) 
 def test_a_run_that_raises_is_renewed_no_longer(shop: Db, leases: Leases) -> None:
     lane = a_lane(shop)
 
-    with pytest.raises(ValueError, match="poison"), leases.renewing(lane):
+    with pytest.raises(ValueError, match="poison"), leases.renewing(lane, claimed_at=clock()):
         raise ValueError("poison")
 
     assert not leases._leased
@@ -121,9 +125,40 @@ def test_a_process_that_ends_releases_the_lane_of_a_call_that_has_not_ended(shop
     leases = Leases(shop)
     lane, other = a_lane(shop), a_lane(shop)
 
-    with leases.renewing(lane):
+    with leases.renewing(lane, claimed_at=clock()):
         leases.close()
 
     again = claimed(shop)
     assert again is not None and again.number == lane.number
     assert claimed(shop) is None, f"lane {other.number} was never renewed by it"
+
+
+def test_a_lane_is_held_until_its_lease_was_not_renewed_for_too_long(
+    shop: Db, leases: Leases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lane, other = a_lane(shop), a_lane(shop)
+    with leases.renewing(lane, claimed_at=clock()):
+        assert leases.holds(lane)
+        assert not leases.holds(other)
+        monkeypatch.setattr("worker.relay.leases.RENEW_SECONDS", 60.0)
+        wait_until("its lease is over", lambda: not leases.holds(lane))
+
+
+def test_a_lane_that_was_claimed_long_ago_is_held_once_it_was_renewed(shop: Db, leases: Leases) -> None:
+    lane = a_lane(shop)
+
+    with leases.renewing(lane, claimed_at=clock() - LEASE.total_seconds()):
+        assert not leases.holds(lane), "the process may have been frozen since the claim"
+        wait_until("it is renewed", lambda: leases.holds(lane))
+
+
+def test_a_lane_that_another_worker_has_claimed_is_never_held_again(shop: Db, leases: Leases) -> None:
+    lost, kept = a_lane(shop), a_lane(shop)
+    with shop.begin() as session:
+        session.execute(update(lanes).where(lanes.c.lane == lost.number).values(leased_until=None))
+    assert a_lane(shop).number == lost.number
+    long_ago = clock() - LEASE.total_seconds()
+
+    with leases.renewing(lost, claimed_at=long_ago), leases.renewing(kept, claimed_at=long_ago):
+        wait_until("the other one is renewed", lambda: leases.holds(kept))
+        assert not leases.holds(lost)

@@ -1,18 +1,20 @@
 """The relay: rows are delivered once, in order within each aggregate, and the failure of one stops no other."""
 
 import time
+from dataclasses import replace
 from datetime import datetime
 from threading import Event, Thread
 
 from sqlalchemy import select, update
 
 from domain import outbox
-from domain.outbox import Declined, Delivered, Failed, Outcome, Rejected, Row
+from domain.outbox import LEASE, Declined, Delivered, Failed, Outcome, Rejected, Row
 from domain.outbox.table import destinations, lanes
 from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded, routes_of
 from tests.support.outbox import (
     NOT_NOW,
+    SHOP,
     FakeDestination,
     an_aggregate,
     claimed,
@@ -290,3 +292,17 @@ def leased_until(db: Db) -> datetime:
     with db.begin() as session:
         moment: datetime = session.execute(select(lanes.c.leased_until).where(lanes.c.holder.is_not(None))).scalar_one()
     return moment
+
+
+def test_a_worker_that_was_frozen_since_its_claim_begins_no_call(relay_to: OpenRelay) -> None:
+    shop = FakeDestination()
+    relay = relay_to(shop)
+    recorded_for(relay.db, an_aggregate())
+    claimed = relay.claim([SHOP])
+    assert claimed
+
+    relay.drain(replace(claimed, at=claimed.at - LEASE.total_seconds()))
+    assert shop.called == []
+
+    relay.run()
+    assert states(relay.db) == ["processed"]

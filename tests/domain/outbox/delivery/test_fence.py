@@ -25,7 +25,7 @@ from tests.support.outbox import (
 
 def renewed(db: Db, *leased: LeasedLane) -> int:
     with db.begin() as session:
-        return outbox.renew(session, leased)
+        return len(outbox.renew(session, leased))
 
 
 def is_fenced(db: Db, lane: LeasedLane) -> bool:
