@@ -1,7 +1,6 @@
 """`bin/process-outbox`: deliver what is due, once. It needs PostgreSQL only, and may run beside workers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from threading import Lock
 
 import rich_click as click
@@ -37,13 +36,13 @@ MEMBERS = (
     },
 )
 @click.option("--destination", metavar="NAME", help="Deliver to this destination only (default all in the routes).")
-@options.limit("rows")
+@options.limit("rows to each destination")
 @options.as_json(MEMBERS)
 def process_outbox(destination: str | None, limit: int | None, as_json: bool) -> int:
     """Deliver what is due, once.
 
     It is for cron: it does the work of the workers, and may run beside them and beside itself. It ends when nothing is
-    due. All destinations are delivered to at the same time; with a limit, one lane after another.
+    due. All destinations are delivered to at the same time, and the limit is one for each.
     """
     with reporting("No event is lost: the next run delivers what this one did not."):
         tally, held_back = _deliver(destination, limit)
@@ -67,8 +66,7 @@ def _deliver(destination: str | None, limit: int | None) -> tuple[Tally, Sequenc
     try:
         with stoppable(app.relay.stopping), progress("Delivering") as advance:
             so_far = SoFar(lambda tally: advance(text=f"Delivering: {_describe(tally)}"))
-            run = app.relay.run_side_by_side if limit is None else partial(app.relay.run, limit=limit)
-            tally = run(progress=so_far.add)
+            tally = app.relay.run_side_by_side(limit=limit or float("inf"), progress=so_far.add)
         with app.db.begin() as session:
             return tally, destinations.held_back(session, app.relay.routes.keys())
     finally:

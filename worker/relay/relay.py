@@ -62,17 +62,26 @@ class Relay:
             total += drained
         return total
 
-    def run_side_by_side(self, *, progress: Callable[[Tally], None] = lambda _: None) -> Tally:
-        """Deliver due rows of all destinations, each in a thread of its own, until there are none."""
-        total = Tally()
-        with ThreadPoolExecutor(len(self.destinations)) as threads:
-            while True:
-                runs = [threads.submit(self.run, names=[name], progress=progress) for name in self.destinations]
-                done = sum((run.result() for run in runs), Tally())
-                total += done
-                # The answers to a step have recorded events for other destinations.
-                if not done.processed or self.stopping.is_set():
-                    return total
+    def run_side_by_side(
+        self, *, limit: float = float("inf"), progress: Callable[[Tally], None] = lambda _: None
+    ) -> Tally:
+        """Deliver due rows of all destinations, each in a thread of its own, until there are none.
+
+        At most `limit` rows of each destination are tried. Otherwise as `run`.
+        """
+        totals = dict.fromkeys(self.destinations, Tally())
+
+        def continued(name: str) -> Tally:
+            return self.run(names=[name], limit=limit - totals[name].tried, progress=progress)
+
+        with ThreadPoolExecutor(len(totals)) as threads:
+            has_processed = True
+            # The answers to a step record events for other destinations.
+            while has_processed and not self.stopping.is_set():
+                runs = dict(zip(totals, threads.map(continued, totals), strict=True))
+                has_processed = any(run.processed for run in runs.values())
+                totals = {name: total + runs[name] for name, total in totals.items()}
+        return sum(totals.values(), Tally())
 
     def claim(self, names: Iterable[str], limit: float = float("inf")) -> Claimed | None:
         """Claim a lane of these destinations that has due rows. Return None if none is free, or the process stops."""
