@@ -36,9 +36,9 @@ class Environment:
         recorded(self.db, *events)
         return [str(row.event_id) for row in rows(self.db)[-len(events) :]]
 
-    def record_elsewhere(self) -> None:
-        """Record an event of an aggregate that has no other."""
-        recorded(self.db, an_event(an_aggregate()))
+    def record_elsewhere(self, count: int) -> None:
+        """Record events of so many aggregates that have no other."""
+        recorded(self.db, *(an_event(an_aggregate()) for _ in range(count)))
 
     def connect(self) -> None:
         """Deliver an event of each aggregate, so that connections are open when the trouble begins."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from domain.outbox.delivery.history import TAKEN_FOR_EACH_REFUSED
 from domain.outbox.table import LANES
 from tests.conformance.environment import Environment, an_environment
 from tests.conformance.harness import AMBIGUOUS, Trouble
@@ -110,10 +111,10 @@ def test_a_message_that_alone_is_not_taken_dies_and_its_aggregate_continues(
     environment.record()
     environment.harness.cause(trouble, position)
 
-    # In doubt first; then the first attempt is spent, and the last one. Others are taken in between.
+    # In doubt first; then the first attempt is spent, and the last one. Enough others are taken in between.
     for _ in range(3):
         environment.relay.run()
-        environment.record_elsewhere()
+        environment.record_elsewhere(TAKEN_FOR_EACH_REFUSED)
         environment.relay.run()
         time_passes(environment.db)
     environment.relay.run()

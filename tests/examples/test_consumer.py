@@ -245,4 +245,4 @@ def test_while_secrets_change_a_consumer_may_know_either_of_them(db: Db, shop: S
             recorded_for(relay.db, an_aggregate())
             relay.run()
 
-            assert states(relay.db) == ["processed" if answer == 204 else "dead"]
+            assert states(relay.db) == ["processed" if answer == 204 else "waiting"]

@@ -67,12 +67,12 @@ DAMAGES = [
     ),
     (
         "UPDATE outbox SET dead_at = now(), processed_at = NULL WHERE id = 1",
-        "UPDATE outbox SET processed_at = now(), dead_at = NULL WHERE id = 1",
+        "UPDATE outbox SET processed_at = created_at, dead_at = NULL WHERE id = 1",
         "Not 0 are dead",
     ),
     (
         "UPDATE outbox SET processed_at = NULL WHERE id = 1",
-        "UPDATE outbox SET processed_at = now() WHERE id = 1",
+        "UPDATE outbox SET processed_at = created_at WHERE id = 1",
         "no event was delivered before an earlier event",
     ),
 ]

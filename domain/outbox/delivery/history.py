@@ -18,7 +18,8 @@ REFUSED_IN_A_ROW = 5
 #: A destination that was down has recovered when it has taken as many rows.
 RECOVERED_AFTER = 16
 
-#: Many were refused if they are more than one for so many that were taken.
+#: Many were refused if fewer than so many were taken for each of them. The row itself counts as one of them, so that it
+#: takes as many neighbours at the least to say that an outage is its own fault.
 TAKEN_FOR_EACH_REFUSED = 10
 
 #: The batches that are remembered.
@@ -75,7 +76,7 @@ class History:
 
     @property
     def is_gone(self) -> bool:
-        """Whether several aggregates in a row were told that the destination wants nothing more."""
+        """Whether several aggregates in a row were answered that the destination wants nothing more."""
         with self._lock:
             return self._causes == {Cause.GONE} and len(self._refused_to) > 1
 
@@ -93,10 +94,10 @@ class History:
     def _since(self, refused_at: datetime | None, aggregate: UUID) -> Neighbours:
         since = [batch for batch in self._batches if refused_at and batch.at > refused_at]
         taken = sum(batch.taken for batch in since)
-        refused = len(frozenset[UUID]().union(*(batch.refused for batch in since)) - {aggregate})
+        refused = len({aggregate}.union(*(batch.refused for batch in since)))
         if not taken:
             return Neighbours.UNKNOWN
-        return Neighbours.MANY_REFUSED if refused * TAKEN_FOR_EACH_REFUSED > taken else Neighbours.TAKEN
+        return Neighbours.MANY_REFUSED if taken < refused * TAKEN_FOR_EACH_REFUSED else Neighbours.TAKEN
 
 
 def is_taken(outcome: Outcome) -> bool:

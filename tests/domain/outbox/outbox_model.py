@@ -124,9 +124,8 @@ class Model:
     def _is_at_fault(self, row: ModelRow) -> bool:
         """Return whether others were taken since the row was refused, and hardly any was refused."""
         since = self.answers[row.refused_at :] if row.refused_at is not None else []
-        others = {place for _, refused in since for place in refused} - {row.place}
-        taken = sum(len(taken) for taken, _ in since)
-        return taken > 0 and len(others) * TAKEN_FOR_EACH_REFUSED <= taken
+        refused = {place for _, refused in since for place in refused} | {row.place}
+        return sum(len(taken) for taken, _ in since) >= len(refused) * TAKEN_FOR_EACH_REFUSED
 
     def _keep_behind(self, row: ModelRow, sent: "Sent", before: Sequence["Sent"]) -> None:
         """Make a row that was not sent wait with the waiting row before it. Behind a dead row it stays ready."""

@@ -21,7 +21,7 @@ from worker.relay.tally import Tally
 
 
 class Hanging(FakeDestination):
-    """A destination that answers when it is told to."""
+    """A destination that answers when it may."""
 
     def __init__(self) -> None:
         self._may_answer = threading.Event()

@@ -316,7 +316,8 @@ def test_after_an_outage_a_new_connection_is_opened(server: RabbitMQ, open_amqp:
     finally:
         server.start()
 
-    assert amqp.deliver(rows) == [Delivered()] * 2
+    # It takes connections before its queues are bound again.
+    wait_until("both are taken", lambda: amqp.deliver(rows) == [Delivered()] * 2)
 
 
 def test_a_message_that_amqp_can_not_carry_is_rejected_alone(server: RabbitMQ, open_amqp: Open) -> None:

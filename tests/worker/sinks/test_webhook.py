@@ -170,7 +170,7 @@ def test_a_consumer_that_answers_410_is_paused_and_no_event_is_lost(relay_to: Op
         time_passes(relay.db)
 
     called = len(server.requests)
-    assert called < len(ids), "it is paused when two aggregates were told"
+    assert called < len(ids), "it is paused when two aggregates have got this answer"
     paused = destination(relay.db)
     assert paused.paused and "410" in paused.reason and "moved away" in paused.reason
     assert "dead" not in states(relay.db) and {row.attempts for row in rows(relay.db)} == {0}

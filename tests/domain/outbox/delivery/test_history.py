@@ -81,27 +81,31 @@ def test_a_row_that_was_never_refused_is_in_doubt() -> None:
 
 def test_what_was_taken_in_the_batch_in_which_a_row_was_refused_shows_nothing() -> None:
     refused = a_row(refused_at=NOON)
+    many: list[Outcome] = [TAKEN] * 100
 
-    assert a_history([TAKEN, TAKEN]).neighbours_of(refused) is Neighbours.UNKNOWN
-    assert a_history([TAKEN], [TAKEN]).neighbours_of(refused) is Neighbours.TAKEN
-
-
-def test_many_are_refused_if_they_are_more_than_a_tenth() -> None:
-    def neighbours(refused: int) -> Neighbours:
-        since: list[Outcome] = [TAKEN] * (3 * TAKEN_FOR_EACH_REFUSED)
-        return a_history([TAKEN], [DOWN] * refused + since).neighbours_of(a_row(refused_at=NOON))
-
-    assert neighbours(3) is Neighbours.TAKEN
-    assert neighbours(4) is Neighbours.MANY_REFUSED
+    assert a_history(many).neighbours_of(refused) is Neighbours.UNKNOWN
+    assert a_history([TAKEN], many).neighbours_of(refused) is Neighbours.TAKEN
 
 
-def test_a_row_is_not_its_own_neighbour() -> None:
+@pytest.mark.parametrize("others", [0, 1, 3])
+def test_many_were_refused_if_they_and_the_row_are_more_than_a_tenth(others: int) -> None:
+    def neighbours(taken: int) -> Neighbours:
+        since: list[Outcome] = [DOWN] * others + [TAKEN] * taken
+        return a_history([TAKEN], since).neighbours_of(a_row(refused_at=NOON))
+
+    enough = (others + 1) * TAKEN_FOR_EACH_REFUSED
+    assert neighbours(enough) is Neighbours.TAKEN
+    assert neighbours(enough - 1) is Neighbours.MANY_REFUSED
+
+
+def test_a_row_that_is_refused_again_and_again_counts_once() -> None:
     aggregate = uuid4()
-    history = a_history([TAKEN], [TAKEN])
-    history.add(seconds(1), [(a_row(aggregate), DOWN)])
+    others: list[Outcome] = [TAKEN] * TAKEN_FOR_EACH_REFUSED
+    history = a_history([TAKEN], others)
+    for number in range(3):
+        history.add(seconds(2 + number), [(a_row(aggregate), DOWN)])
 
     assert history.neighbours_of(a_row(aggregate, refused_at=NOON)) is Neighbours.TAKEN
-    assert history.neighbours_of(a_row(refused_at=NOON)) is Neighbours.MANY_REFUSED
 
 
 def test_a_destination_that_was_down_is_let_up_before_anybody_is_at_fault() -> None:

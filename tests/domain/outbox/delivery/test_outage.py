@@ -2,7 +2,7 @@
 
 import time
 
-from domain.outbox import Delivered, Outcome, Row, Unreachable
+from domain.outbox import Cause, Delivered, Outcome, Row, Unreachable
 from domain.outbox.delivery.history import RECOVERED_AFTER
 from tests.conftest import OpenRelay
 from tests.support.outbox import (
@@ -79,7 +79,7 @@ def test_one_event_that_breaks_its_consumer_dies_alone(relay_to: OpenRelay) -> N
     server = FakeDestination()
     relay = relay_to(server, max_attempts=3)
     (bad,) = recorded_for(relay.db, an_aggregate(1))
-    server.failures[bad] = Unreachable("500")
+    server.failures[bad] = Unreachable("500", cause=Cause.ERROR)
 
     for _ in range(12):
         recorded_for(relay.db, an_aggregate(1), an_aggregate(2))
