@@ -1,5 +1,6 @@
 """What the neighbours of a row were answered, by the history of a destination. Pure: there is no database here."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from uuid import UUID, uuid4
@@ -37,7 +38,7 @@ def seconds(number: float) -> datetime:
     return NOON + timedelta(seconds=number)
 
 
-def a_history(*batches: list[Outcome]) -> History:
+def a_history(*batches: Sequence[Outcome]) -> History:
     """The history of these batches, one a second from noon on, each row of an aggregate of its own."""
     history = History()
     for number, outcomes in enumerate(batches):
