@@ -91,7 +91,7 @@ def test_what_was_taken_in_the_batch_in_which_a_row_was_refused_shows_nothing() 
 @pytest.mark.parametrize("others", [0, 1, 3])
 def test_many_were_refused_if_they_and_the_row_are_more_than_a_tenth(others: int) -> None:
     def neighbours(taken: int) -> Neighbours:
-        since: list[Outcome] = [DOWN] * others + [TAKEN] * taken
+        since: list[Outcome] = [*[DOWN] * others, *[TAKEN] * taken]
         return a_history([TAKEN], since).neighbours_of(a_row(refused_at=NOON))
 
     enough = (others + 1) * TAKEN_FOR_EACH_REFUSED
