@@ -77,7 +77,9 @@ def freeze(cell: Cell) -> Iterator[None]:
     cell.target.process.thaw()
     yield
     if cell.checkpoint.has_lane:
-        wait_until("the fence stops it", lambda: cell.target.process.events("outbox.fenced"))
+        # What it sent before can't be settled; what it had not sent yet, it does not send any more.
+        stopped = "outbox.fenced", "lane.not_held"
+        wait_until("it is stopped", lambda: any(map(cell.target.process.events, stopped)))
 
 
 @contextmanager
