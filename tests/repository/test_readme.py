@@ -134,7 +134,7 @@ def _without_names(operation: tuple[str, str]) -> tuple[str, str]:
 def test_every_metric_is_documented() -> None:
     from api import app  # noqa: F401  # importing them registers them
     from api.grpc import calls  # noqa: F401
-    from api.http.edge import admission  # noqa: F401
+    from api.http.edge import admission, large_bodies  # noqa: F401
     from worker.telemetry import metrics as worker_metrics  # noqa: F401
 
     counted = re.findall(r"^# TYPE (holdfast_\w+)", render(registry_of()).decode(), re.MULTILINE)
