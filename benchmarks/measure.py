@@ -42,6 +42,19 @@ def compare(
     )
 
 
+def compare_times(what: str, ours: float, baseline: float, *, named: str, at_most: float) -> Measure:
+    """Compare two times in milliseconds. Ours may be `at_most` times the baseline; `named` says what that is."""
+    ratio = ours / baseline
+    return Measure(
+        what=what,
+        measured=f"{ours:.1f} ms",
+        baseline=f"{named} {baseline:.1f} ms: {ratio:.0%}",
+        budget=f"≤ {at_most:.0%}",
+        met=ratio <= at_most,
+        numbers={"measured": ours, "baseline": baseline, "ratio": ratio, "budget": at_most},
+    )
+
+
 def resident_memory(of: str, size: int) -> Measure:
     """Compare the resident memory of a process, in bytes, with its budget."""
     megabytes = size / 2**20

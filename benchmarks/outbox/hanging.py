@@ -6,7 +6,7 @@ from typing import cast
 from uuid import uuid4
 
 from benchmarks.environment import Environment, wait_until
-from benchmarks.measure import Measure, median
+from benchmarks.measure import Measure, compare_times, median
 from benchmarks.outbox.recording import recording
 
 HEALTHY, HANGING = 10, 40
@@ -47,15 +47,8 @@ def hanging(environment: Environment) -> Iterator[Measure]:
     for _ in range(ROUNDS):
         alone.append(_p99(environment.with_routes("healthy", healthy)))
         beside.append(_p99(environment.with_routes("hanging", healthy + others)))
-    measured, baseline = median(beside), median(alone)
-    yield Measure(
-        what=f"recorded → delivered to {HEALTHY} webhooks, p99 while {HANGING} others hang",
-        measured=f"{measured:.0f} ms",
-        baseline=f"alone {baseline:.0f} ms: {measured / baseline:.1f} ×",
-        budget=f"≤ {BUDGET} ×",
-        met=measured / baseline <= BUDGET,
-        numbers={"measured": measured, "baseline": baseline, "ratio": measured / baseline, "budget": BUDGET},
-    )
+    what = f"recorded → delivered to {HEALTHY} webhooks, p99 while {HANGING} others hang"
+    yield compare_times(what, median(beside), median(alone), named="alone", at_most=BUDGET)
 
 
 def _p99(environment: Environment) -> float:

@@ -54,10 +54,9 @@ def answer(
     """Confirm the holds that are still PENDING, reject those that were declined, and cancel those given up.
 
     `given_up` are holds for which there was no answer after the last attempt. Those `unasked` were overdue before the
-    service was asked this time, and expire. If the service may have confirmed a
-    reservation that is not held any more, it is asked to release it. A reservation that was confirmed meanwhile, by
-    a repeat of the answer or by hand, stays confirmed. `headers` tie the events of each reservation to the request
-    that the service was asked for.
+    service was asked this time, and expire. If the service may have confirmed a reservation that is not held any more,
+    it is asked to release it. A reservation that was confirmed meanwhile, by a repeat of the answer or by hand, stays
+    confirmed. `headers` tie the events of each reservation to the request that the service was asked for.
     """
     locked = lock(session, [*confirmed, *declined, *given_up, *unasked])
     pending = [one for one in locked if one.status is Status.PENDING]

@@ -3,7 +3,7 @@
 from domain.outbox.delivery.claim import ProbeTaken, claim
 from domain.outbox.delivery.commit_horizon import CommitHorizon
 from domain.outbox.delivery.fetch import fetch, make_due_rows_ready, make_impossible_waits_due
-from domain.outbox.delivery.history import REFUSED_IN_A_ROW, History, is_taken
+from domain.outbox.delivery.history import REFUSED_IN_A_ROW, History
 from domain.outbox.delivery.lanes import LEASE, LeasedLane, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
@@ -19,6 +19,10 @@ from domain.outbox.delivery.outcomes import (
     Outcome,
     Rejected,
     Unreachable,
+    error_of,
+    is_processed,
+    is_refused,
+    is_taken,
 )
 from domain.outbox.delivery.row_updates import RetryPolicy
 from domain.outbox.delivery.settle import Settlement, settle
@@ -53,8 +57,11 @@ __all__ = [
     "Settlement",
     "Unreachable",
     "claim",
+    "error_of",
     "fetch",
     "has_recorded",
+    "is_processed",
+    "is_refused",
     "is_taken",
     "make_due_rows_ready",
     "make_impossible_waits_due",

@@ -4,7 +4,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from uuid import UUID
 
-from domain.outbox import REFUSED_IN_A_ROW, Declined, Delivered, Obsolete, Outcome, Rejected, Row, Unreachable, is_taken
+from domain.outbox import REFUSED_IN_A_ROW, Outcome, Row, Unreachable, is_processed, is_refused, is_taken
 from worker.ordering.pace import Pace
 
 #: No call begins later than this after the first call of its batch, so that delivered rows are settled soon:
@@ -25,7 +25,7 @@ def allows_next(outcome: Outcome) -> bool:
 
     It may not after a rejected row, which is no dead letter if everybody is answered so.
     """
-    return isinstance(outcome, Delivered | Declined | Obsolete)
+    return is_processed(outcome)
 
 
 class Streak:
@@ -43,7 +43,7 @@ class Streak:
         if any(map(is_taken, outcomes)):
             self._refused, self._was_unreachable = 0, False
         else:
-            self._refused += sum(isinstance(outcome, Unreachable | Rejected) for outcome in outcomes)
+            self._refused += sum(map(is_refused, outcomes))
             self._was_unreachable |= any(isinstance(outcome, Unreachable) for outcome in outcomes)
 
     @property

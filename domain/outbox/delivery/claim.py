@@ -10,14 +10,13 @@ from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.commit_horizon import CommitHorizon, SnapshotView
 from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE, LeasedLane
+from domain.outbox.delivery.low_watermark import has_ready_above
 from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER
 from domain.outbox.table import (
     BY_DUE_TIME,
-    BY_LANE,
     destinations,
     lanes,
     outbox,
-    ready,
     waiting,
     within,
 )
@@ -59,15 +58,6 @@ def claim(session: Session, names: Collection[str], holder: str, commit_horizon:
     return lane
 
 
-_has_ready = (
-    select(outbox.c.id)
-    .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), above=lanes.c.low_watermark))
-    .order_by(*BY_LANE)
-    .limit(1)
-    .correlate(lanes)
-    .scalar_subquery()
-    .is_not(None)
-)
 _has_due = (
     select(outbox.c.id)
     .where(waiting, within(BY_DUE_TIME, (lanes.c.destination, lanes.c.lane), to=CLOCK))
@@ -115,7 +105,7 @@ _free = (
     .join(destinations, destinations.c.name == _destination)
     .where(_destination == any_(_callable))
     .where(_is_free)
-    .where(or_(_has_ready, _has_due))
+    .where(or_(has_ready_above, _has_due))
     .order_by(_rested_since.nulls_first())
     .limit(1)
     .with_for_update(of=lanes, skip_locked=True)

@@ -8,7 +8,7 @@ from threading import Lock
 from uuid import UUID
 
 from domain.outbox.delivery.blame import Neighbours
-from domain.outbox.delivery.outcomes import Cause, Declined, Delivered, Delivery, Outcome, Rejected, Unreachable
+from domain.outbox.delivery.outcomes import Cause, Delivery, Unreachable, is_refused, is_taken
 from domain.outbox.table import Row
 
 #: When as many rows in a row were refused, of two aggregates at the least, none of them is at fault. One row in three
@@ -51,16 +51,15 @@ class History:
     def add(self, at: datetime, deliveries: Sequence[Delivery]) -> None:
         """Remember a batch, which was settled at this time of the database."""
         taken = sum(is_taken(outcome) for _, outcome in deliveries)
-        refused = [(row, outcome) for row, outcome in deliveries if isinstance(outcome, Unreachable | Rejected)]
+        refused = [(row, outcome) for row, outcome in deliveries if is_refused(outcome)]
         with self._lock:
             if taken:
                 self._has_taken = True
                 self._to_take -= min(taken, self._to_take)
                 self._refused, self._refused_to, self._causes = 0, set(), set()
-                last_taken = max(row.id for row, outcome in deliveries if is_taken(outcome))
+            if refused:
+                last_taken = max((row.id for row, outcome in deliveries if is_taken(outcome)), default=0)
                 self._count([(row, outcome) for row, outcome in refused if row.id > last_taken])
-            else:
-                self._count(refused)
             if taken or refused:
                 self._batches.append(_Batch(at, taken, frozenset(row.aggregate_id for row, _ in refused)))
 
@@ -98,8 +97,3 @@ class History:
         if not taken:
             return Neighbours.UNKNOWN
         return Neighbours.MANY_REFUSED if taken < refused * TAKEN_FOR_EACH_REFUSED else Neighbours.TAKEN
-
-
-def is_taken(outcome: Outcome) -> bool:
-    """Return whether a destination took a row, or answered the question of a step."""
-    return isinstance(outcome, Delivered | Declined)

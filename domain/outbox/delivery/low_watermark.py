@@ -8,7 +8,9 @@ further than the commit horizon. And a settled or waiting row becomes ready agai
 `make_due_rows_ready`, which resets the watermark.
 """
 
-from sqlalchemy import select, update
+from typing import Any
+
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.lanes import LeasedLane
@@ -21,16 +23,21 @@ def reset(session: Session, lane: LeasedLane) -> None:
     session.execute(ours.where(lanes.c.low_watermark > 0).values(low_watermark=0))
 
 
-#: Whether a lane has a ready row that no claim sees.
-has_ready_below = (
-    select(outbox.c.id)
-    .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), to=lanes.c.low_watermark))
-    .order_by(*BY_LANE)
-    .limit(1)
-    .correlate(lanes)
-    .scalar_subquery()
-    .is_not(None)
-)
+def _has_ready(**bound: Any) -> ColumnElement[bool]:
+    """Return whether a lane has a ready row within a bound: one of those of `within`."""
+    return (
+        select(outbox.c.id)
+        .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), **bound))
+        .order_by(*BY_LANE)
+        .limit(1)
+        .correlate(lanes)
+        .scalar_subquery()
+        .is_not(None)
+    )
+
+
+#: Whether a lane has a ready row that claims see, and one that no claim sees.
+has_ready_above, has_ready_below = _has_ready(above=lanes.c.low_watermark), _has_ready(to=lanes.c.low_watermark)
 
 
 def reset_wrong_low_watermarks(session: Session) -> int:

@@ -86,6 +86,21 @@ NOT_SENT = NotSent()
 Delivery = tuple[Row, Outcome]
 
 
+def is_processed(outcome: Outcome) -> bool:
+    """Return whether a row needs no further attempt: it was taken, or there was nothing left to ask."""
+    return isinstance(outcome, Delivered | Declined | Obsolete)
+
+
+def is_taken(outcome: Outcome) -> bool:
+    """Return whether a destination took a row, or answered the question of a step."""
+    return isinstance(outcome, Delivered | Declined)
+
+
+def is_refused(outcome: Outcome) -> bool:
+    """Return whether a destination did not take a row that it was sent."""
+    return isinstance(outcome, Unreachable | Rejected)
+
+
 def error_of(outcome: Outcome) -> str:
     """Return what went wrong, or nothing."""
     return getattr(outcome, "error", "")

@@ -27,19 +27,18 @@ from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import breaker
 from domain.outbox.delivery.blame import Neighbours, Verdict, verdict
-from domain.outbox.delivery.history import History, is_taken
+from domain.outbox.delivery.history import History
 from domain.outbox.delivery.lanes import LeasedLane, fence, release
 from domain.outbox.delivery.outcomes import (
-    Declined,
-    Delivered,
     Delivery,
     Failed,
-    Obsolete,
     Outcome,
     Rejected,
     Unreachable,
     error_of,
     excerpt,
+    is_processed,
+    is_taken,
 )
 from domain.outbox.delivery.row_updates import Circumstances, RetryPolicy, RowUpdate, row_updates
 from domain.outbox.table import outbox, pending
@@ -81,7 +80,7 @@ def settle(
     `history` is what the destination has lately answered this process; the batch is added to it. With `is_last` the
     lane is released in the same statement that fences it.
     """
-    processed = [delivery for delivery in deliveries if isinstance(delivery[1], Delivered | Declined | Obsolete)]
+    processed = [(row, outcome) for row, outcome in deliveries if is_processed(outcome)]
     settled_up_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0
     at = release(session, lane, settled_up_to=settled_up_to) if is_last else fence(session, lane)
     if at is None:
@@ -91,12 +90,12 @@ def settle(
     history.add(at, deliveries)
     is_all = len(processed) == len(deliveries)
     failures = 0 if is_all else breaker.lock(session, lane.destination)
-    verdicts = _verdicts(deliveries, history, is_open=failures > 0)
+    verdicts = {} if is_all else _verdicts(deliveries, history, is_open=failures > 0)
     # A row that was rejected for what it is has been read, so the destination is up.
     is_up = any(is_taken(outcome) for _, outcome in deliveries) or Verdict.DEAD in verdicts.values()
     if lane.probing and is_up:
         breaker.close(session, lane.destination)
-    down = [outcome for row, outcome in deliveries if verdicts.get(row.id) is Verdict.DOWN]
+    down = [outcome for row, outcome in deliveries if verdicts.get(row.id) is Verdict.DOWN] if verdicts else []
     open_for = _open_breaker(session, lane, failures, down, is_gone=history.is_gone)
     circumstances = Circumstances(retry_policy, verdicts, at, open_for, random.random)
     updates = [] if is_all else row_updates(deliveries, circumstances)

@@ -42,7 +42,7 @@ class Partner:
     url: str = ""
     is_fair: threading.Event = field(default_factory=threading.Event)
     calls: list[Call] = field(default_factory=list)
-    #: Calls that wait until the weather is fair end with this.
+    #: Guards `calls`.
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self) -> Counter[int]:

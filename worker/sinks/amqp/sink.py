@@ -10,7 +10,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from pika import BasicProperties, ConnectionParameters, DeliveryMode, PlainCredentials, SSLOptions
 
-from domain.outbox import Outcome, Rejected, Route, Row, Unreachable
+from domain.outbox import Outcome, Rejected, Route, Row, Unreachable, error_of
 from domain.runtime.settings import Settings
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
@@ -76,7 +76,7 @@ class Amqp:
             outcomes = list(connection.publish(messages, self._timeout_seconds))
         suspects = _suspects(connection, outcomes)
         if suspects and len(messages) == 1:
-            return [Rejected(f"{_error(outcomes[0])} (it has {len(messages[0].body):,} bytes)")]
+            return [Rejected(f"{error_of(outcomes[0])} (it has {len(messages[0].body):,} bytes)")]
         half = -(-len(suspects) // 2)
         for part in (suspects[:half], suspects[half:]):
             retried = self._publish_apart([messages[position] for position in part]) if part else ()
@@ -114,10 +114,6 @@ def _suspects(connection: Connection, outcomes: Sequence[Outcome]) -> Sequence[i
     return [
         position for position, outcome in enumerate(outcomes) if connection.is_refused and outcome is connection.fault
     ]
-
-
-def _error(outcome: Outcome) -> str:
-    return outcome.error if isinstance(outcome, Unreachable) else ""
 
 
 def _options(route: Route) -> Mapping[str, str]:
