@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Event
 from typing import Any
 from uuid import UUID, uuid4
@@ -28,6 +28,8 @@ from worker.relay.relay import Relay
 #: The destination of these tests.
 SHOP = "shop"
 
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
 
 def with_shop(db: Db, **fields: Any) -> Db:
     """The same database, where every event goes to the shop and nowhere else."""
@@ -37,6 +39,23 @@ def with_shop(db: Db, **fields: Any) -> Db:
 
 def an_aggregate(lane: int = 0) -> UUID:
     return UUID(int=uuid4().int // LANES * LANES + lane)
+
+
+def a_fetched_row(**fields: Any) -> Row:
+    """A row as `fetch` returns it, without a database. Its fields are as given, or those of a new row."""
+    untried: dict[str, Any] = {
+        "event_id": uuid4(),
+        "aggregate_id": uuid4(),
+        "type": "booking.created",
+        "payload": "{}",
+        "headers": "{}",
+        "attempts": 0,
+        "created_at": NOON,
+        "unreachable_at": None,
+        "waits_until": None,
+        "fetched_at": NOON,
+    }
+    return Row(**(untried | fields))
 
 
 def recorded_for(db: Db, *aggregates: UUID) -> Sequence[int]:

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from threading import Barrier, BrokenBarrierError, Event, Lock
 from uuid import UUID, uuid4
 
@@ -23,12 +22,12 @@ from domain.outbox import (
     Row,
     Unreachable,
 )
+from tests.support.outbox import a_fetched_row
 from worker.ordering import ordered_calls
 from worker.ordering.ordered_calls import OrderedCalls
 from worker.ordering.pace import Pace
 
 A, B, C = uuid4(), uuid4(), uuid4()
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
 @pytest.fixture(autouse=True)
@@ -41,10 +40,7 @@ DOWN = Unreachable("down")
 
 
 def some_rows(*aggregates: UUID) -> Sequence[Row]:
-    return [
-        Row(row_id, uuid4(), aggregate, "booking.created", "{}", "{}", 0, NOON, None, None, NOON)
-        for row_id, aggregate in enumerate(aggregates, start=1)
-    ]
+    return [a_fetched_row(id=row_id, aggregate_id=aggregate) for row_id, aggregate in enumerate(aggregates, start=1)]
 
 
 class Called:

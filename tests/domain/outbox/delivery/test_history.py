@@ -1,7 +1,7 @@
 """What the neighbours of a row were answered, by the history of a destination. Pure: there is no database here."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import count
 from uuid import UUID, uuid4
 
@@ -22,8 +22,8 @@ from domain.outbox import (
 )
 from domain.outbox.delivery.blame import Neighbours
 from domain.outbox.delivery.history import RECOVERED_AFTER, TAKEN_FOR_EACH_REFUSED, History
+from tests.support.outbox import NOON, a_fetched_row
 
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 DOWN = Unreachable("down")
 TAKEN = Delivered()
 
@@ -31,7 +31,7 @@ ids = count(1)
 
 
 def a_row(aggregate: UUID | None = None, *, refused_at: datetime | None = None) -> Row:
-    return Row(next(ids), uuid4(), aggregate or uuid4(), "booking.created", "{}", "{}", 0, NOON, refused_at, None, NOON)
+    return a_fetched_row(id=next(ids), aggregate_id=aggregate or uuid4(), unreachable_at=refused_at)
 
 
 def seconds(number: float) -> datetime:

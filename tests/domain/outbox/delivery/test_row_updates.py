@@ -1,7 +1,7 @@
 """How rows that were not delivered are updated. Pure: there is no database here."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -19,8 +19,8 @@ from domain.outbox.delivery.row_updates import (
     RowUpdate,
     row_updates,
 )
+from tests.support.outbox import NOON, a_fetched_row
 
-NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 OPEN_FOR = timedelta(seconds=7)
 FIRST_RETRY, LONGEST_RETRY = timedelta(seconds=1), timedelta(minutes=10)
 
@@ -35,9 +35,8 @@ def a_row(
     unreachable_at: datetime | None = None,
     waits_until: datetime | None = None,
 ) -> Row:
-    return Row(
-        row_id, uuid4(), aggregate, "booking.created", "{}", "{}", attempts, NOON, unreachable_at, waits_until, NOON
-    )
+    tried = {"attempts": attempts, "unreachable_at": unreachable_at, "waits_until": waits_until}
+    return a_fetched_row(id=row_id, aggregate_id=aggregate, **tried)
 
 
 def updates_of(
