@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from types import FrameType
 
@@ -25,7 +26,7 @@ from domain.runtime.wakeups import (
     RESET_LOW_WATERMARKS,
 )
 from worker import maintenance
-from worker.app import App, open_app
+from worker.app import GRACE_SECONDS, App, open_app
 from worker.broker import DOWN, connect
 from worker.maintenance import Retention
 from worker.ordering import calling_threads
@@ -37,9 +38,6 @@ EXPIRE_SECONDS, PRUNE_SECONDS = 2.0, 4.0
 
 #: Enough wake-ups for all processes.
 MANY = 8
-
-#: Calls that have begun get this time to end when the process stops.
-GRACE_SECONDS = 6.0
 
 #: A worker that started before its database tries again to open it after this time.
 OPEN_AGAIN_SECONDS = 1.0
@@ -66,9 +64,10 @@ class Running(Middleware):
         self.app.relay.stopping.set()
 
     def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+        ends_at = time.monotonic() + GRACE_SECONDS
         try:
             self.dispatcher.close(GRACE_SECONDS)
-            self.app.close()
+            self.app.close(max(0.0, ends_at - time.monotonic()))
         finally:
             # The lanes of calls that have not ended are released; the calls must not delay the exit.
             if calling_threads.any_alive():

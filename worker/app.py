@@ -15,12 +15,16 @@ from domain.runtime.settings import Settings
 from worker.destinations import Destination, open_sink, open_step
 from worker.ordering.pace import Pace
 from worker.relay.health import Health
+from worker.relay.late_answers import LateAnswers
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.telemetry import metrics
 
-#: The connections of a process beside those of its threads: one of them is for the renewal of leases.
-SPARE_CONNECTIONS = 2
+#: The connections of a process beside those of its threads: one is for the renewal of leases, one for late answers.
+SPARE_CONNECTIONS = 3
+
+#: Calls that have begun get this time to end when the process stops.
+GRACE_SECONDS = 6.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +36,9 @@ class App:
     routes: Routes
     relay: Relay
 
-    def close(self) -> None:
-        self.relay.leases.close()
-        for destination in self.relay.destinations.values():
-            destination.close()
+    def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        """Close everything. Calls that have begun get this time to end."""
+        self.relay.close(grace_seconds)
         self.db.kw["bind"].dispose()
         tracing.stop()
 
@@ -60,6 +63,7 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         routes=served,
         destinations=_open(routes, served, settings, db, {name: one.pace for name, one in health.items()}),
         leases=Leases(db),
+        late_answers=LateAnswers(db),
         health=health,
         stopping=stopping,
     )

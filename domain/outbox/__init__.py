@@ -14,6 +14,7 @@ from domain.outbox.delivery.outcomes import (
     Delivered,
     Delivery,
     Failed,
+    InFlight,
     NotSent,
     Obsolete,
     Outcome,
@@ -25,7 +26,8 @@ from domain.outbox.delivery.outcomes import (
     is_taken,
 )
 from domain.outbox.delivery.row_updates import RetryPolicy
-from domain.outbox.delivery.settle import Settlement, settle
+from domain.outbox.delivery.settle import Call, give_up, settle, settle_late
+from domain.outbox.delivery.settlement import Settlement
 from domain.outbox.prune import prune_delivered, prune_discarded
 from domain.outbox.record import Event, has_recorded, record, record_query
 from domain.outbox.routes import Route, Routes
@@ -36,6 +38,7 @@ __all__ = [
     "LEASE",
     "NOT_SENT",
     "REFUSED_IN_A_ROW",
+    "Call",
     "Cause",
     "CommitHorizon",
     "Declined",
@@ -44,6 +47,7 @@ __all__ = [
     "Event",
     "Failed",
     "History",
+    "InFlight",
     "LeasedLane",
     "NotSent",
     "Obsolete",
@@ -59,6 +63,7 @@ __all__ = [
     "claim",
     "error_of",
     "fetch",
+    "give_up",
     "has_recorded",
     "is_processed",
     "is_refused",
@@ -74,4 +79,5 @@ __all__ = [
     "renew",
     "reset_wrong_low_watermarks",
     "settle",
+    "settle_late",
 ]

@@ -22,6 +22,7 @@ from worker.destinations import Destination
 from worker.ordering.ordered_calls import OrderedCalls
 from worker.ordering.pace import Pace
 from worker.relay.health import Health
+from worker.relay.late_answers import LateAnswers
 from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 
@@ -180,7 +181,7 @@ class FakeDestination:
         self.failures: dict[int, Outcome] = {}
         #: Every row that it was called with, in order, whatever the outcome.
         self.called: list[int] = []
-        self._calls = OrderedCalls(concurrency, Pace(Event()))
+        self._calls = OrderedCalls(concurrency, Pace(Event()), timeout_seconds=10)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return self._calls.deliver(rows, self._call)
@@ -197,15 +198,20 @@ class FakeDestination:
 def relaying(db: Db, shop: Destination, **fields: Any) -> Iterator[Relay]:
     """A relay whose one destination is this shop. Events that are recorded with its `db` go there."""
     sessions = with_shop(db, **fields)
-    leases = Leases(sessions)
+    relay = a_relay(sessions, {SHOP: routes_of(sessions).sinks[0]}, {SHOP: shop})
     try:
-        yield Relay(
-            db=sessions,
-            routes={SHOP: routes_of(sessions).sinks[0]},
-            destinations={SHOP: shop},
-            leases=leases,
-            health=some_health([SHOP]),
-        )
+        yield relay
     finally:
-        leases.close()
-        shop.close()
+        relay.close(grace_seconds=0)
+
+
+def a_relay(db: Db, routes: Mapping[str, Route], destinations: Mapping[str, Destination]) -> Relay:
+    """A relay to these destinations, of which nothing is known yet. Close it."""
+    return Relay(
+        db=db,
+        routes=routes,
+        destinations=destinations,
+        leases=Leases(db),
+        late_answers=LateAnswers(db),
+        health=some_health(destinations),
+    )

@@ -34,6 +34,7 @@ class Dispatcher:
         self._free = dict.fromkeys(self._pools, threads)
         #: The destinations that had no free thread when lanes were last claimed: some may have become due since then.
         self._missed: set[str] = set()
+        relay.late_answers.settled = self.dispatch
 
     def dispatch(self) -> None:
         """Have every lane drained that has due rows, as far as there are threads. It does not wait for that."""

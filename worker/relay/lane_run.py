@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -10,14 +11,15 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import NOT_SENT, Delivered, Delivery, LeasedLane, Outcome, Route, Row, Settlement
+from domain.outbox import NOT_SENT, Delivered, Delivery, InFlight, LeasedLane, Outcome, Route, Row, Settlement
 from worker.destinations import Destination
 from worker.isolate import Broken, isolate_effects
 from worker.ordering.rules import BATCH_SECONDS
 from worker.relay.health import Health
+from worker.relay.late_answers import LateAnswers
 from worker.relay.leases import Leases
 from worker.relay.settler import Settler
-from worker.relay.tally import Tally, report
+from worker.relay.tally import Tally
 from worker.telemetry import tracing
 
 log = structlog.get_logger()
@@ -50,6 +52,7 @@ class LaneRun:
     destination: Destination
     health: Health
     leases: Leases
+    late_answers: LateAnswers
     stopping: threading.Event
 
     def first_batch(self, session: Session, lane: LeasedLane, limit: float) -> LaneBatch:
@@ -83,6 +86,8 @@ class LaneRun:
         """Send the rows, outside any transaction. A row behind a waiting one of its aggregate is not sent."""
         sent = [row for row in batch.rows if row.waits_until is None]
         outcomes = iter(self._send(sent) if sent else ())
+        if batch.lane.probing:
+            outcomes = map(_landed, outcomes)
         return [(row, NOT_SENT if row.waits_until else next(outcomes)) for row in batch.rows]
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
@@ -99,7 +104,7 @@ class LaneRun:
             self.release(batch.lane)
             return LaneBatch(lane=batch.lane), tally
         following, settlement = committed
-        return following, report(batch.lane, deliveries, settlement)
+        return following, self._settler.committed(batch.lane, deliveries, settlement)
 
     def _commit(
         self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
@@ -120,6 +125,7 @@ class LaneRun:
             destination=self.destination,
             retry_policy=self.route.retry_policy,
             history=self.health.history,
+            late_answers=self.late_answers,
         )
 
     def _following(
@@ -157,6 +163,14 @@ class LaneRun:
 def _with_due_rows_ready(session: Session, lane: LeasedLane) -> LeasedLane:
     outbox.make_due_rows_ready(session, lane)
     return replace(lane, has_due_rows=False, low_watermark=0)
+
+
+def _landed(outcome: Outcome) -> Outcome:
+    """Wait for the answer to a probe, however long it takes: nothing else is sent meanwhile."""
+    if isinstance(outcome, InFlight):
+        with suppress(TimeoutError):
+            return outcome.answer.result(outcome.within.total_seconds())
+    return outcome
 
 
 def _is_dry(batch: LaneBatch, deliveries: Sequence[Delivery]) -> bool:

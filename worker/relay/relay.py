@@ -15,6 +15,7 @@ from domain.outbox import CommitHorizon, ProbeTaken, Route
 from worker.destinations import Destination
 from worker.relay.health import Health
 from worker.relay.lane_run import LaneBatch, LaneRun
+from worker.relay.late_answers import LateAnswers
 from worker.relay.leases import Leases, clock
 from worker.relay.tally import Tally
 
@@ -36,6 +37,7 @@ class Relay:
     routes: Mapping[str, Route]
     destinations: Mapping[str, Destination]
     leases: Leases
+    late_answers: LateAnswers
     #: By the name of the destination.
     health: Mapping[str, Health]
     stopping: threading.Event = field(default_factory=threading.Event)
@@ -50,14 +52,17 @@ class Relay:
     ) -> Tally:
         """Deliver due rows of these destinations, or of all, until there are none or `limit` rows were tried.
 
-        `progress` is called with what became of the rows of each lane.
+        It waits for the calls that have begun. `progress` is called with what became of the rows of each lane.
         """
         names, total = self.destinations if names is None else names, Tally()
         while total.tried < limit and not self.stopping.is_set():
             claimed = self.claim(names, limit - total.tried)
-            if claimed is None:
+            if claimed:
+                drained = self.drain(claimed, limit=limit - total.tried)
+            elif (late := self.late_answers.next(names, self.stopping)) is not None:
+                drained = late
+            else:
                 break
-            drained = self.drain(claimed, limit=limit - total.tried)
             progress(drained)
             total += drained
         return total
@@ -83,9 +88,16 @@ class Relay:
                 totals = {name: total + runs[name] for name, total in totals.items()}
         return sum(totals.values(), Tally())
 
+    def close(self, grace_seconds: float) -> None:
+        """Close everything. Calls that have begun get this time to end; what the others keep is released."""
+        self.late_answers.close(grace_seconds)
+        self.leases.close()
+        for destination in self.destinations.values():
+            destination.close()
+
     def claim(self, names: Iterable[str], limit: float = float("inf")) -> Claimed | None:
         """Claim a lane of these destinations that has due rows. Return None if none is free, or the process stops."""
-        left = [*names]
+        left = [name for name in names if not self._is_saturated(name)]
         while left and not self.stopping.is_set():
             try:
                 return self._claim(left, limit)
@@ -97,6 +109,10 @@ class Relay:
         """Drain a lane that was claimed, for about a second."""
         with self.leases.renewing(claimed.batch.lane, claimed_at=claimed.at):
             return claimed.run.drain(claimed.batch, limit)
+
+    def _is_saturated(self, name: str) -> bool:
+        """Return whether as many calls outlast their batches as the destination takes at once: none could begin."""
+        return self.late_answers.count(name) >= self.routes[name].concurrency
 
     def _claim(self, names: Sequence[str], limit: float) -> Claimed | None:
         """Claim a lane and fetch its first batch, in one transaction. Raises ProbeTaken."""
@@ -116,6 +132,7 @@ class Relay:
             destination=self.destinations[destination],
             health=self.health[destination],
             leases=self.leases,
+            late_answers=self.late_answers,
             stopping=self.stopping,
         )
 

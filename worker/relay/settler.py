@@ -1,6 +1,6 @@
 """The settler of a destination: it settles deliveries, together with their effects in our own database."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID
@@ -9,10 +9,14 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import Delivery, Failed, History, LeasedLane, RetryPolicy, Settlement
+from domain.outbox import Call, Delivery, Failed, History, InFlight, LeasedLane, Outcome, RetryPolicy, Settlement
 from worker.destinations import Destination, WithEffects
 from worker.isolate import Broken, isolate_effects
-from worker.relay.tally import Tally, report
+from worker.relay.late_answers import LateAnswers
+from worker.relay.tally import Tally, report, report_late
+
+#: Writes the outcome of one row, in a transaction. Returns None if the row is not ours to settle any more.
+Write = Callable[[Session, Outcome], Settlement | None]
 
 log = structlog.get_logger()
 
@@ -25,6 +29,7 @@ class Settler:
     destination: Destination
     retry_policy: RetryPolicy
     history: History
+    late_answers: LateAnswers
 
     def settle(
         self, session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], *, is_last: bool = False
@@ -33,9 +38,16 @@ class Settler:
         settlement = outbox.settle(
             session, lane, deliveries, retry_policy=self.retry_policy, history=self.history, is_last=is_last
         )
-        if settlement and isinstance(self.destination, WithEffects):
-            self.destination.apply(session, settlement)
+        self._apply(session, settlement)
         return settlement
+
+    def committed(self, lane: LeasedLane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
+        """Report a batch that was settled, and have its calls settled that have not ended, as soon as they do."""
+        for row, outcome in deliveries:
+            if settlement and isinstance(outcome, InFlight):
+                call = Call(destination=lane.destination, row=row, until=settlement.at + outcome.within)
+                self.late_answers.expect(call, outcome, partial(self._settle_late, call))
+        return report(lane, deliveries, settlement)
 
     def settle_one_by_one(self, lane: LeasedLane, deliveries: Sequence[Delivery]) -> Tally:
         """Settle each row in a transaction of its own, so that a poisonous effect fails alone.
@@ -47,24 +59,46 @@ class Settler:
         for row, outcome in deliveries:
             if row.aggregate_id in broken:
                 continue
-            settled = isolate_effects(partial(self._settle_alone, lane, (row, outcome)))
-            if isinstance(settled, Broken):
+            written, settlement = self._isolated(partial(self._write_alone, lane, row), outcome)
+            if written != outcome:
                 broken.add(row.aggregate_id)
-                settled = self._settle_as_failed(lane, (row, Failed(settled.error)))
-            total += settled
+            total += self.committed(lane, [(row, written)], settlement)
         return total
 
-    def _settle_alone(self, lane: LeasedLane, delivery: Delivery) -> Tally:
-        with self.db.begin() as session:
-            settlement = self.settle(session, lane, [delivery])
-        return report(lane, [delivery], settlement)
+    def _settle_late(self, call: Call, outcome: Outcome) -> Tally:
+        """Settle a call that has outlasted its batch."""
+        written, settlement = self._isolated(partial(self._write_late, call), outcome)
+        return report_late(call, written, settlement)
 
-    def _settle_as_failed(self, lane: LeasedLane, failed: Delivery) -> Tally:
-        """Settle a row whose effect broke as failed: without its compensation, should that break as well."""
-        settled = isolate_effects(partial(self._settle_alone, lane, failed))
-        if not isinstance(settled, Broken):
-            return settled
-        log.error("outbox.uncompensated", destination=lane.destination, row=failed[0].id)
+    def _write_alone(self, lane: LeasedLane, row: outbox.Row, session: Session, outcome: Outcome) -> Settlement | None:
+        delivery = [(row, outcome)]
+        return outbox.settle(session, lane, delivery, retry_policy=self.retry_policy, history=self.history)
+
+    def _write_late(self, call: Call, session: Session, outcome: Outcome) -> Settlement | None:
+        return outbox.settle_late(session, call, outcome, retry_policy=self.retry_policy, history=self.history)
+
+    def _isolated(self, write: Write, outcome: Outcome) -> tuple[Outcome, Settlement | None]:
+        """Commit the outcome of one row with its effect. Return what was written.
+
+        A row whose effect breaks has failed. It is written without its compensation, should that break as well.
+        """
+        committed = isolate_effects(partial(self._commit, write, outcome))
+        if not isinstance(committed, Broken):
+            return outcome, committed
+        failed = Failed(committed.error)
+        compensated = isolate_effects(partial(self._commit, write, failed))
+        if not isinstance(compensated, Broken):
+            return failed, compensated
+        log.error("outbox.uncompensated", error=compensated.error)
+        return failed, self._commit(write, failed, has_effects=False)
+
+    def _commit(self, write: Write, outcome: Outcome, *, has_effects: bool = True) -> Settlement | None:
         with self.db.begin() as session:
-            settlement = outbox.settle(session, lane, [failed], retry_policy=self.retry_policy, history=self.history)
-        return report(lane, [failed], settlement)
+            settlement = write(session, outcome)
+            if has_effects:
+                self._apply(session, settlement)
+        return settlement
+
+    def _apply(self, session: Session, settlement: Settlement | None) -> None:
+        if settlement and isinstance(self.destination, WithEffects):
+            self.destination.apply(session, settlement)

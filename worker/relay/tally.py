@@ -1,11 +1,12 @@
 """The tally of a run: what became of the rows that were tried, as logs, metrics and commands report it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import structlog
 
-from domain.outbox import Delivery, LeasedLane, Settlement
+from domain.outbox import Call, Delivery, LeasedLane, Outcome, Settlement
 from worker.telemetry import metrics
 
 log = structlog.get_logger()
@@ -37,8 +38,17 @@ class Tally:
 
 def report(lane: LeasedLane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
     """Report what became of a batch in metrics and logs, and return it. Call it after the commit."""
-    facts = {"destination": lane.destination, "lane": lane.number}
-    metrics.count(lane.destination, deliveries, settlement)
+    return _report({"destination": lane.destination, "lane": lane.number}, deliveries, settlement)
+
+
+def report_late(call: Call, outcome: Outcome, settlement: Settlement | None) -> Tally:
+    """Report what became of a call that outlasted its batch, which has counted its row as tried."""
+    tally = _report({"destination": call.destination}, [(call.row, outcome)], settlement)
+    return replace(tally, tried=0)
+
+
+def _report(facts: Mapping[str, Any], deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
+    metrics.count(facts["destination"], deliveries, settlement)
     if settlement is None:
         log.warning("outbox.fenced", **facts, rows=len(deliveries))
         return Tally(tried=len(deliveries), fenced=len(deliveries))

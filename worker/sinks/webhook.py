@@ -31,7 +31,7 @@ class Webhook:
             )
         except ValueError as error:
             raise wrong_route(route, f"its URL can't be used: {error}") from error
-        self._calls = OrderedCalls(route.concurrency, pace)
+        self._calls = OrderedCalls(route.concurrency, pace, timeout_seconds=timeout_seconds)
         self._format = format_of(route)
         self._signers = [_signer(route, secret) for secret in route.secret]
 

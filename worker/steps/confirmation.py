@@ -29,7 +29,7 @@ class ConfirmationStep:
             self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
         except ValueError as error:
             raise ConfigurationError(f"CONFIRMATION_URL: it can't be used: {error}.") from error
-        self._calls = OrderedCalls(route.concurrency, pace)
+        self._calls = OrderedCalls(route.concurrency, pace, timeout_seconds=timeout_seconds)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         asked = [row.aggregate_id for row in rows if row.type == RESERVATION_CONFIRM]

@@ -1,5 +1,6 @@
 """The outcomes of a delivery. Pure."""
 
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
@@ -76,7 +77,18 @@ class NotSent:
     """
 
 
-Outcome = Delivered | Declined | Obsolete | Rejected | Failed | Unreachable | NotSent
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """The call has not ended. Its row waits for that, for `within` at the most, and its lane is not kept for it.
+
+    `answer` gets the outcome when the call ends (see `settle_late`).
+    """
+
+    within: timedelta
+    answer: "Future[Outcome]"
+
+
+Outcome = Delivered | Declined | Obsolete | Rejected | Failed | Unreachable | NotSent | InFlight
 
 #: The two outcomes that most rows have, and that have no fields.
 DELIVERED = Delivered()

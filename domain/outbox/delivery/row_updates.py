@@ -10,6 +10,7 @@ from domain.outbox.delivery.outcomes import (
     LONGEST_RETRY_AFTER,
     Delivery,
     Failed,
+    InFlight,
     NotSent,
     Outcome,
     Rejected,
@@ -58,12 +59,13 @@ class RetryPolicy:
 class Circumstances:
     """What decides, besides the outcomes, how rows that were not delivered are updated.
 
-    `verdicts` are by the id of the row, `at` is the time, `open_for` is how long the circuit breaker stays open, and
-    `roll` returns a random number from 0 up to 1.
+    `verdicts` are by the id of the row, `waits` until when the aggregates wait of which a row waits. `at` is the time,
+    `open_for` is how long the circuit breaker stays open, and `roll` returns a random number from 0 up to 1.
     """
 
     retry_policy: RetryPolicy
     verdicts: Mapping[int, Verdict]
+    waits: Mapping[UUID, datetime]
     at: datetime
     open_for: timedelta
     roll: Callable[[], float]
@@ -88,10 +90,13 @@ def row_updates(deliveries: Sequence[Delivery], circumstances: Circumstances) ->
 
 def _row_update(row: Row, outcome: Outcome, ahead: RowUpdate | None, circumstances: Circumstances) -> RowUpdate | None:
     if row.waits_until is not None:
-        return RowUpdate(row=row, attempts=row.attempts, until=row.waits_until)
+        until = circumstances.waits.get(row.aggregate_id, circumstances.at)
+        return RowUpdate(row=row, attempts=row.attempts, until=until)
     match outcome:
         case NotSent():
             return ahead and RowUpdate(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
+        case InFlight(within=within):
+            return RowUpdate(row=row, attempts=row.attempts, until=circumstances.at + within)
         case Failed() | Unreachable() | Rejected():
             return _of_a_refused_row(row, outcome, circumstances)
         case _:

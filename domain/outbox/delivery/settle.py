@@ -1,69 +1,18 @@
-"""Settling: writing the outcomes of a batch, if the lane is still leased to this process."""
+"""Settling: the outcomes of deliveries are written if the rows are still this process's to settle."""
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import datetime
 
-from sqlalchemy import (
-    BigInteger,
-    Boolean,
-    ColumnElement,
-    DateTime,
-    Float,
-    SmallInteger,
-    Text,
-    any_,
-    bindparam,
-    case,
-    cast,
-    func,
-    literal_column,
-    update,
-)
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, DateTime, String, Uuid, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
-from domain.outbox.delivery import breaker
-from domain.outbox.delivery.blame import Neighbours, Verdict, verdict
 from domain.outbox.delivery.history import History
 from domain.outbox.delivery.lanes import LeasedLane, fence, release
-from domain.outbox.delivery.outcomes import (
-    Delivery,
-    Failed,
-    Outcome,
-    Rejected,
-    Unreachable,
-    error_of,
-    excerpt,
-    is_processed,
-    is_taken,
-)
-from domain.outbox.delivery.row_updates import Circumstances, RetryPolicy, RowUpdate, row_updates
-from domain.outbox.table import outbox, pending
-from domain.runtime.database import arrays, lists
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settlement:
-    """What was written: the rows that were processed, the rows that are dead letters now, and how many wait.
-
-    `processed` rows were delivered, or their step was answered or had nothing left to ask. Operators see all of them
-    as delivered.
-
-    `is_up` says that the batch has shown that the destination is up; `down` is the reason if it was found down. Both
-    may be missing. `read_on_after` is the id after which this run may fetch: not past a row that was not sent and is
-    still ready, or a later row of its aggregate would overtake it. `at` is the database's time.
-    """
-
-    at: datetime
-    processed: Sequence[Delivery]
-    dead: Sequence[RowUpdate]
-    waiting: int
-    read_on_after: int
-    is_up: bool
-    down: str | None
+from domain.outbox.delivery.outcomes import Delivery, Outcome, is_processed
+from domain.outbox.delivery.row_updates import RetryPolicy
+from domain.outbox.delivery.settlement import Settlement, write
+from domain.outbox.table import BY_AGGREGATE, Row, outbox, pending, waiting, within
 
 
 def settle(
@@ -80,111 +29,89 @@ def settle(
     `history` is what the destination has lately answered this process; the batch is added to it. With `is_last` the
     lane is released in the same statement that fences it.
     """
-    processed = [(row, outcome) for row, outcome in deliveries if is_processed(outcome)]
-    settled_up_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0
+    settled_up_to = deliveries[-1][0].id if all(is_processed(outcome) for _, outcome in deliveries) else 0
     at = release(session, lane, settled_up_to=settled_up_to) if is_last else fence(session, lane)
     if at is None:
         return None
-    if processed:
-        session.execute(_MARK_PROCESSED, {"ids": [row.id for row, _ in processed]})
-    history.add(at, deliveries)
-    is_all = len(processed) == len(deliveries)
-    failures = 0 if is_all else breaker.lock(session, lane.destination)
-    verdicts = {} if is_all else _verdicts(deliveries, history, is_open=failures > 0)
-    # A row that was rejected for what it is has been read, so the destination is up.
-    is_up = any(is_taken(outcome) for _, outcome in deliveries) or Verdict.DEAD in verdicts.values()
-    if lane.probing and is_up:
-        breaker.close(session, lane.destination)
-    down = [outcome for row, outcome in deliveries if verdicts.get(row.id) is Verdict.DOWN] if verdicts else []
-    open_for = _open_breaker(session, lane, failures, down, is_gone=history.is_gone)
-    circumstances = Circumstances(retry_policy, verdicts, at, open_for, random.random)
-    updates = [] if is_all else row_updates(deliveries, circumstances)
-    if updates:
-        session.execute(_UPDATE_ROWS, _new_values_of(updates, at))
-    return Settlement(
+    return write(
+        session,
+        lane.destination,
+        deliveries,
         at=at,
-        processed=processed,
-        dead=[one for one in updates if one.dead],
-        waiting=sum(not one.dead for one in updates),
-        read_on_after=_read_on_after(deliveries, processed, updates),
-        is_up=is_up,
-        down=error_of(down[0]) if down else None,
+        retry_policy=retry_policy,
+        history=history,
+        probing=lane.probing,
     )
 
 
-def _verdicts(deliveries: Sequence[Delivery], history: History, *, is_open: bool) -> Mapping[int, Verdict]:
-    """Return whose fault it is that rows were not taken, by their ids. The history has the batch."""
-    verdicts = {}
-    for row, outcome in deliveries:
-        if isinstance(outcome, Failed | Rejected | Unreachable):
-            neighbours = history.neighbours_of(row)
-            # Another process may have found the destination down after all that this one has seen.
-            if is_open and neighbours is not Neighbours.ALL_REFUSED:
-                neighbours = Neighbours.NEVER_TAKEN
-            verdicts[row.id] = verdict(outcome, neighbours)
-    return verdicts
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A call that has outlasted its batch, and until when its row waits for it.
+
+    The row has no lane. Its time is its fence: whoever else touches the row gives it another time, or none.
+    """
+
+    destination: str
+    row: Row
+    until: datetime
 
 
-def _read_on_after(
-    deliveries: Sequence[Delivery], processed: Sequence[Delivery], row_updates: Sequence[RowUpdate]
-) -> int:
-    if len(processed) + len(row_updates) == len(deliveries):
-        return deliveries[-1][0].id
-    done = {row.id for row, _ in processed} | {one.row.id for one in row_updates}
-    return next(row.id for row, _ in deliveries if row.id not in done) - 1
+def settle_late(
+    session: Session, call: Call, outcome: Outcome, *, retry_policy: RetryPolicy, history: History
+) -> Settlement | None:
+    """Write the outcome of a call that has outlasted its batch. Return None if its row has waited too long for it.
+
+    The later rows of its aggregate have waited with it. They are due now, or when its own next attempt is.
+    """
+    at = _lock(session, call)
+    if at is None:
+        return None
+    settlement = write(
+        session, call.destination, [(call.row, outcome)], at=at, retry_policy=retry_policy, history=history
+    )
+    session.execute(_MOVE_LATER_ROWS, _of(call))
+    return settlement
 
 
-_MARK_PROCESSED = (
-    update(outbox)
-    .where(outbox.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))), pending)
-    .values(processed_at=func.clock_timestamp())
+def give_up(session: Session, call: Call) -> None:
+    """Have the row of a call that has not ended sent again at once: its process ends."""
+    if _lock(session, call):
+        due = update(outbox).where(outbox.c.id == call.row.id)
+        session.execute(due.values(available_at=func.clock_timestamp()))
+        session.execute(_MOVE_LATER_ROWS, _of(call))
+
+
+def _lock(session: Session, call: Call) -> datetime | None:
+    """Lock the row of a call. Return the time, or None if it is not ours to settle any more."""
+    return session.execute(_LOCK, _of(call)).scalar_one_or_none()
+
+
+def _of(call: Call) -> dict[str, object]:
+    return {
+        "row": call.row.id,
+        "until": call.until,
+        "to": call.destination,
+        "of": call.row.aggregate_id,
+    }
+
+
+_ROW, _UNTIL = bindparam("row", type_=BigInteger), bindparam("until", type_=DateTime(timezone=True))
+_LOCK = (
+    select(func.clock_timestamp())
+    .select_from(outbox)
+    .where(outbox.c.id == _ROW, outbox.c.available_at == _UNTIL, pending)
+    .with_for_update(key_share=True)
 )
-
-
-def _open_breaker(
-    session: Session, lane: LeasedLane, failures: int, down: Sequence[Outcome], *, is_gone: bool
-) -> timedelta:
-    """Open the breaker after an outage, or pause a destination that is gone. Return how long the breaker is open."""
-    if not down:
-        return timedelta(0)
-    if not is_gone:
-        return breaker.trip(session, lane.destination, failures, down, probing=lane.probing)
-    breaker.pause(session, lane.destination, reason=error_of(down[0]))
-    return timedelta(0)
-
-
-def _new_values_of(row_updates: Sequence[RowUpdate], at: datetime) -> Mapping[str, Sequence[Any]]:
-    return lists(
-        _new_values,
-        id=[one.row.id for one in row_updates],
-        attempts=[one.attempts for one in row_updates],
-        wait=[None if one.wait is None else one.wait.total_seconds() for one in row_updates],
-        until=[one.until for one in row_updates],
-        error=[one.error and excerpt(one.error) for one in row_updates],
-        dead=[one.dead for one in row_updates],
-        refused_at=[at if one.refused else None for one in row_updates],
-    )
-
-
-_new_values = arrays(
-    "new_values",
-    id=BigInteger,
-    attempts=SmallInteger,
-    wait=Float,
-    until=DateTime(timezone=True),
-    error=Text,
-    dead=Boolean,
-    refused_at=DateTime(timezone=True),
+_own = outbox.alias("own")
+_own_wait = (
+    select(_own.c.available_at)
+    .where(_own.c.id == _ROW, _own.c.processed_at.is_(None), _own.c.dead_at.is_(None))
+    .scalar_subquery()
 )
-_second: ColumnElement[timedelta] = literal_column("interval '1 second'")
-_UPDATE_ROWS = (
+_AGGREGATE = bindparam("to", type_=String), bindparam("of", type_=Uuid)
+_MOVE_LATER_ROWS = (
     update(outbox)
-    .where(outbox.c.id == _new_values.c.id, pending)
-    .values(
-        attempts=_new_values.c.attempts,
-        available_at=func.coalesce(_new_values.c.until, func.now() + _new_values.c.wait * _second),
-        last_error=func.coalesce(_new_values.c.error, outbox.c.last_error),
-        dead_at=case((_new_values.c.dead, func.now())),
-        unreachable_at=func.coalesce(_new_values.c.refused_at, outbox.c.unreachable_at),
-    )
+    .where(waiting, within(BY_AGGREGATE, _AGGREGATE, above=_ROW))
+    .where(outbox.c.available_at == _UNTIL)
+    .values(available_at=func.coalesce(_own_wait, func.clock_timestamp()))
 )

@@ -131,16 +131,16 @@ class Model:
         """Make a row that was not sent wait with the waiting row before it. Behind a dead row it stays ready."""
         ahead = [self.rows[other.row.id] for other in before if self.rows[other.row.id].place == row.place]
         ahead = [other for other in ahead if other.state == "waiting"]
-        if sent.head_is_due is not None:
-            row.state, row.is_due = "waiting", sent.head_is_due
+        if sent.head:
+            row.state, row.is_due = "waiting", sent.head.is_due
         elif ahead:
             row.state, row.is_due = "waiting", ahead[-1].is_due
 
 
 @dataclass
 class Sent:
-    """A fetched row and its outcome. `head_is_due` is None if no earlier row of its aggregate waits."""
+    """A fetched row and its outcome. `head` is the earlier row of its aggregate that waits, if there is one."""
 
     row: Row
-    head_is_due: bool | None
+    head: ModelRow | None
     outcome: Outcome | None = None

@@ -151,7 +151,7 @@ class Outbox(RuleBasedStateMachine):
         assert [row.id for row in fetched] == wanted[:limit]
         heads = [self.model.head_of(row.id) for row in fetched]
         assert [row.waits_until is not None for row in fetched] == [head is not None for head in heads]
-        run.batch = [Sent(row, head.is_due if head else None) for row, head in zip(fetched, heads, strict=True)]
+        run.batch = [Sent(row, head) for row, head in zip(fetched, heads, strict=True)]
 
     def deliver(self, dice: Random) -> None:
         """Send the batch of a run, whether or not its lease was lost."""
@@ -164,7 +164,7 @@ class Outbox(RuleBasedStateMachine):
         stopped: set[int] = set()
         for sent in run.batch:
             place = self.model.rows[sent.row.id].place
-            may_be_sent = sent.head_is_due is None and place not in stopped
+            may_be_sent = sent.head is None and place not in stopped
             sent.outcome = self._receive(sent.row.id, answer()) if may_be_sent else NotSent()
             if not isinstance(sent.outcome, Delivered):
                 stopped.add(place)

@@ -15,6 +15,7 @@ from domain.outbox import (
     Declined,
     Delivered,
     Failed,
+    InFlight,
     NotSent,
     Obsolete,
     Outcome,
@@ -23,7 +24,8 @@ from domain.outbox import (
     Unreachable,
 )
 from tests.support.outbox import a_fetched_row
-from worker.ordering import ordered_calls
+from worker.ordering import batch_of_calls
+from worker.ordering.batch_of_calls import LEAST_PATIENCE_SECONDS
 from worker.ordering.ordered_calls import OrderedCalls
 from worker.ordering.pace import Pace
 
@@ -33,7 +35,7 @@ A, B, C = uuid4(), uuid4(), uuid4()
 @pytest.fixture(autouse=True)
 def no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch has enough time, on a machine however busy."""
-    monkeypatch.setattr(ordered_calls, "BATCH_SECONDS", 60.0)
+    monkeypatch.setattr(batch_of_calls, "BATCH_SECONDS", 60.0)
 
 
 DOWN = Unreachable("down")
@@ -57,14 +59,14 @@ class Called:
 
 @pytest.fixture
 def one_by_one() -> Iterator[OrderedCalls]:
-    calls = OrderedCalls(1, Pace(Event()))
+    calls = OrderedCalls(1, Pace(Event()), timeout_seconds=10)
     yield calls
     calls.close()
 
 
 @pytest.fixture
 def at_once() -> Iterator[OrderedCalls]:
-    calls = OrderedCalls(3, Pace(Event()))
+    calls = OrderedCalls(3, Pace(Event()), timeout_seconds=10)
     yield calls
     calls.close()
 
@@ -173,7 +175,7 @@ def test_a_call_that_raises_fails_its_row_alone(one_by_one: OrderedCalls) -> Non
 
 def test_no_call_begins_after_the_signal_to_stop() -> None:
     stopping = Event()
-    calls = OrderedCalls(1, Pace(stopping))
+    calls = OrderedCalls(1, Pace(stopping), timeout_seconds=10)
 
     def answer(_: Row) -> Outcome:
         stopping.set()
@@ -188,7 +190,7 @@ def test_no_call_begins_after_the_signal_to_stop() -> None:
 def test_no_call_begins_when_the_time_of_the_batch_is_over(
     one_by_one: OrderedCalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ordered_calls, "BATCH_SECONDS", 0.01)
+    monkeypatch.setattr(batch_of_calls, "BATCH_SECONDS", 0.01)
 
     def slow(_: Row) -> Outcome:
         time.sleep(0.02)
@@ -233,7 +235,7 @@ OUTCOMES: st.SearchStrategy[Outcome] = st.sampled_from(
 @given(st.lists(st.tuples(st.sampled_from([A, B, C]), OUTCOMES), max_size=20))
 def test_nothing_is_sent_behind_a_row_of_its_aggregate_that_was_not_delivered(plan: list[tuple[UUID, Outcome]]) -> None:
     rows = some_rows(*(aggregate for aggregate, _ in plan))
-    calls = OrderedCalls(2, Pace(Event()))
+    calls = OrderedCalls(2, Pace(Event()), timeout_seconds=10)
 
     outcomes = calls.deliver(rows, lambda row: plan[row.id - 1][1])
     calls.close()
@@ -245,3 +247,47 @@ def test_nothing_is_sent_behind_a_row_of_its_aggregate_that_was_not_delivered(pl
         assert outcome in (plan[row.id - 1][1], NotSent())
         if isinstance(outcome, Failed | Unreachable | NotSent):
             stuck.add(row.aggregate_id)
+
+
+def test_a_call_that_hangs_keeps_no_answer_of_its_neighbours(at_once: OrderedCalls) -> None:
+    may_answer, called = Event(), Called()
+
+    def answer(row: Row) -> Outcome:
+        called(row)
+        if row.id == 1:
+            assert may_answer.wait(60)
+        return Delivered()
+
+    hanging, behind, neighbour, another = at_once.deliver(some_rows(A, A, B, B), answer)
+
+    assert (behind, neighbour, another) == (NotSent(), Delivered(), Delivered())
+    assert isinstance(hanging, InFlight) and not hanging.answer.done()
+    may_answer.set()
+    assert hanging.answer.result(60) == Delivered()
+    at_once.close()
+    assert 2 not in called.ids, "Nobody waits for its outcome any more, so it may not be sent."
+
+
+def test_calls_that_are_all_as_slow_are_waited_for(at_once: OrderedCalls) -> None:
+    def answer(_: Row) -> Outcome:
+        time.sleep(2 * LEAST_PATIENCE_SECONDS)
+        return Delivered()
+
+    assert at_once.deliver(some_rows(A, B, C, A, B, C), answer) == [Delivered()] * 6
+
+
+def test_a_batch_of_which_nothing_is_answered_is_not_waited_for(
+    at_once: OrderedCalls, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_of_calls, "FIRST_ANSWER_SECONDS", 0.01)
+    may_answer = Event()
+
+    def answer(_: Row) -> Outcome:
+        assert may_answer.wait(60)
+        return Delivered()
+
+    outcomes = at_once.deliver(some_rows(*(uuid4() for _ in range(5))), answer)
+
+    assert sum(isinstance(outcome, InFlight) for outcome in outcomes) == 3
+    assert sum(outcome == NotSent() for outcome in outcomes) == 2
+    may_answer.set()

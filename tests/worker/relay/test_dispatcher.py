@@ -12,10 +12,9 @@ from domain.fulfilment import CONFIRMATION
 from domain.outbox import Delivered, Outcome, Row, Settlement, record
 from domain.outbox.routes import Route, Routes
 from tests.support.builders import Db, an_event, recorded, with_routes
-from tests.support.outbox import FakeDestination, an_aggregate, rows, some_health
+from tests.support.outbox import FakeDestination, a_relay, an_aggregate, rows
 from tests.support.waiting import wait_until
 from worker.relay.dispatcher import Dispatcher
-from worker.relay.leases import Leases
 from worker.relay.relay import Claimed, Relay
 from worker.relay.tally import Tally
 
@@ -42,17 +41,14 @@ def dispatching(
     """A dispatcher to destinations that want every event, and the database in which these are recorded."""
     routes = {name: Route(name=name, url="null:") for name in shops}
     sessions = with_routes(db, Routes(list(routes.values())))
-    leases = Leases(sessions)
-    relay = Relay(db=sessions, routes=routes, destinations=shops, leases=leases, health=some_health(shops))
+    relay = a_relay(sessions, routes, shops)
     dispatcher = Dispatcher(relay, threads=threads, busy=busy)
     try:
         yield sessions, dispatcher
     finally:
         relay.stopping.set()
         dispatcher.close(60)
-        leases.close()
-        for shop in shops.values():
-            shop.close()
+        relay.close(grace_seconds=0)
 
 
 def recorded_in(db: Db, *lanes: int) -> None:

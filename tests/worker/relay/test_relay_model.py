@@ -21,8 +21,7 @@ from domain.outbox import Delivered, Failed, Outcome, Rejected, Row, Unreachable
 from tests.conftest import empty
 from tests.support.builders import Db, an_event, routes_of
 from tests.support.hypothesis_settings import MODEL
-from tests.support.outbox import SHOP, FakeDestination, an_aggregate, rows, some_health, time_passes, with_shop
-from worker.relay.leases import Leases
+from tests.support.outbox import SHOP, FakeDestination, a_relay, an_aggregate, rows, time_passes, with_shop
 from worker.relay.relay import Relay
 from worker.relay.tally import Tally
 
@@ -75,17 +74,10 @@ class Draining(RuleBasedStateMachine):
         self.relay, self.other_relay = (self._a_relay(shop) for shop in (self.worker, self.other))
 
     def _a_relay(self, shop: FakeDestination) -> Relay:
-        leases = Leases(self.db)
-        self.open.callback(shop.close)
-        self.open.callback(leases.close)
         (route,) = routes_of(self.db).sinks
-        return Relay(
-            db=self.db,
-            routes={SHOP: route},
-            destinations={SHOP: shop},
-            leases=leases,
-            health=some_health([SHOP]),
-        )
+        relay = a_relay(self.db, {SHOP: route}, {SHOP: shop})
+        self.open.callback(relay.close, grace_seconds=0)
+        return relay
 
     def record(self, wanted: list[int]) -> None:
         """Record in a transaction. Recording locks the aggregate, so no other transaction records for it meanwhile."""

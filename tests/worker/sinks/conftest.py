@@ -6,7 +6,7 @@ MODULES = (
     "worker.sinks.redis.sink",
     "worker.sinks.sqs.sink",
     "worker.ordering.ordered_batches",
-    "worker.ordering.ordered_calls",
+    "worker.ordering.batch_of_calls",
 )
 
 

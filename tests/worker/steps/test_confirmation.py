@@ -40,9 +40,8 @@ from tests.support.builders import (
 )
 from tests.support.http_server import Server, a_server, saying, trickling
 from tests.support.operations import ENTRY
-from tests.support.outbox import destination, some_health, states, time_passes
+from tests.support.outbox import a_relay, destination, states, time_passes
 from worker.ordering.pace import Pace
-from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.relay.tally import Tally
 from worker.steps.confirmation import ConfirmationStep
@@ -64,16 +63,9 @@ def relay(db: Db, service: Server) -> Iterator[Relay]:
         name=CONFIRMATION, url=service.url, events=tuple(STEP_TYPES), max_attempts=MAX_ATTEMPTS, concurrency=1
     )
     here = with_routes(db, Routes([], [route], STEP_TYPES))
-    leases, step = Leases(here), a_step(route, here)
-    yield Relay(
-        db=here,
-        routes={CONFIRMATION: route},
-        destinations={CONFIRMATION: step},
-        leases=leases,
-        health=some_health([CONFIRMATION]),
-    )
-    leases.close()
-    step.close()
+    relay = a_relay(here, {CONFIRMATION: route}, {CONFIRMATION: a_step(route, here)})
+    yield relay
+    relay.close(grace_seconds=0)
 
 
 def a_step(route: Route, db: Db) -> ConfirmationStep:

@@ -46,6 +46,7 @@ def updates_of(
     circumstances = Circumstances(
         RetryPolicy(max_attempts=max_attempts, first=FIRST_RETRY, longest=LONGEST_RETRY),
         verdicts={row.id: verdict or VERDICTS.get(type(outcome), Verdict.DOWN) for row, outcome in deliveries},
+        waits={row.aggregate_id: row.waits_until for row, _ in deliveries if row.waits_until},
         at=NOON,
         open_for=OPEN_FOR,
         roll=lambda: roll,

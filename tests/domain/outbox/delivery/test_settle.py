@@ -8,7 +8,7 @@ from sqlalchemy import update
 
 from domain.outbox import Declined, Delivered, Failed, NotSent, Obsolete, Outcome, Rejected, Unreachable
 from domain.outbox.delivery.outcomes import ERROR_LENGTH
-from domain.outbox.delivery.settle import Settlement
+from domain.outbox.delivery.settlement import Settlement
 from domain.outbox.table import outbox as table
 from domain.runtime.database import now
 from tests.domain.outbox.conftest import clock

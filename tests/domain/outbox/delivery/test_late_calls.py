@@ -1,0 +1,168 @@
+"""Calls that outlast their batch: their rows wait for them, their lanes do not."""
+
+from concurrent.futures import Future
+from datetime import timedelta
+
+from domain import outbox
+from domain.outbox import Call, Delivered, Failed, History, InFlight, LeasedLane, NotSent, Outcome, Row, Settlement
+from domain.outbox.operations import burial
+from domain.outbox.operations.selection import Among, Selection
+from tests.domain.outbox.conftest import clock
+from tests.support.builders import Db
+from tests.support.operations import ENTRY
+from tests.support.outbox import (
+    SHOP,
+    a_lane,
+    a_retry_policy,
+    an_aggregate,
+    claimed,
+    fetched,
+    recorded_for,
+    released,
+    row,
+    settled,
+    states,
+    time_passes,
+)
+
+WITHIN = timedelta(seconds=14)
+
+
+def in_flight() -> InFlight:
+    return InFlight(WITHIN, Future())
+
+
+def late(db: Db, lane: LeasedLane, head: Row, *behind: Row) -> Call:
+    """Settle a batch whose first row is in flight, with the rows that were not sent behind it."""
+    settlement = settled(db, lane, [(head, in_flight()), *((one, NotSent()) for one in behind)])
+    assert settlement
+    return Call(destination=SHOP, row=head, until=settlement.at + WITHIN)
+
+
+def ended(db: Db, call: Call, outcome: Outcome, max_attempts: int = 12) -> Settlement | None:
+    policy = a_retry_policy(max_attempts)
+    with db.begin() as session:
+        return outbox.settle_late(session, call, outcome, retry_policy=policy, history=History())
+
+
+def test_the_row_of_a_call_in_flight_waits_and_other_rows_of_the_lane_are_delivered(shop: Db) -> None:
+    recorded_for(shop, an_aggregate(), an_aggregate())
+    lane = a_lane(shop)
+    head, other = fetched(shop, lane)
+
+    call = late(shop, lane, head)
+    settled(shop, lane, [(other, Delivered())])
+    released(shop, lane)
+
+    assert states(shop) == ["waiting", "processed"]
+    assert (row(shop, 1).attempts, row(shop, 1).available_at) == (0, call.until)
+    assert claimed(shop) is None, "Nothing is left to do before the call ends."
+
+
+def test_when_the_call_ends_the_later_rows_of_its_aggregate_are_due_at_once(shop: Db) -> None:
+    aggregate = an_aggregate()
+    recorded_for(shop, aggregate, aggregate)
+    lane = a_lane(shop)
+    head, behind = fetched(shop, lane)
+    call = late(shop, lane, head, behind)
+    released(shop, lane)
+
+    settlement = ended(shop, call, Delivered())
+
+    assert settlement and [one.id for one, _ in settlement.processed] == [head.id]
+    assert states(shop) == ["processed", "waiting"]
+    assert row(shop, behind.id).available_at <= clock(shop)
+    assert a_lane(shop).has_due_rows
+
+
+def test_a_row_that_was_seen_behind_the_call_before_it_ended_does_not_wait_for_it_afterwards(shop: Db) -> None:
+    aggregate = an_aggregate()
+    recorded_for(shop, aggregate)
+    lane = a_lane(shop)
+    call = late(shop, lane, *fetched(shop, lane))
+    released(shop, lane)
+    recorded_for(shop, aggregate)
+    lane = a_lane(shop)
+    (behind,) = fetched(shop, lane)
+    assert behind.waits_until == call.until
+
+    ended(shop, call, Delivered())
+    settled(shop, lane, [(behind, NotSent())])
+
+    assert row(shop, behind.id).available_at <= clock(shop)
+
+
+def test_a_call_that_failed_late_spends_an_attempt_and_the_later_rows_wait_for_its_retry(shop: Db) -> None:
+    aggregate = an_aggregate()
+    recorded_for(shop, aggregate, aggregate)
+    lane = a_lane(shop)
+    head, behind = fetched(shop, lane)
+    call = late(shop, lane, head, behind)
+
+    ended(shop, call, Failed("oops", retry_after=timedelta(minutes=5)))
+
+    first, second = row(shop, head.id), row(shop, behind.id)
+    assert (first.attempts, first.last_error, second.attempts) == (1, "oops", 0)
+    assert second.available_at == first.available_at > call.until
+
+
+def test_after_the_last_attempt_the_later_rows_go_on_without_it(shop: Db) -> None:
+    aggregate = an_aggregate()
+    recorded_for(shop, aggregate, aggregate)
+    lane = a_lane(shop)
+    head, behind = fetched(shop, lane)
+    call = late(shop, lane, head, behind)
+
+    ended(shop, call, Failed("oops"), max_attempts=1)
+
+    assert states(shop) == ["dead", "waiting"]
+    assert row(shop, behind.id).available_at <= clock(shop)
+
+
+def test_an_answer_that_comes_after_the_row_was_sent_again_writes_nothing(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    lane = a_lane(shop)
+    call = late(shop, lane, *fetched(shop, lane))
+    released(shop, lane)
+    time_passes(shop)
+    again = a_lane(shop)
+    with shop.begin() as session:
+        outbox.make_due_rows_ready(session, again)
+    before = row(shop, 1)
+
+    assert ended(shop, call, Failed("too late")) is None
+
+    assert row(shop, 1) == before
+    settled(shop, again, [(fetched(shop, again)[0], Failed("oops"))])
+    assert ended(shop, call, Delivered()) is None
+    assert states(shop) == ["waiting"]
+
+
+def test_an_event_that_was_buried_meanwhile_stays_buried(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    lane = a_lane(shop)
+    call = late(shop, lane, *fetched(shop, lane))
+    released(shop, lane)
+    with shop.begin() as session:
+        burial.bury(session, Selection(among=Among.PENDING, event_id=call.row.event_id), ENTRY)
+
+    assert ended(shop, call, Delivered()) is None
+
+    assert states(shop) == ["dead"]
+
+
+def test_a_call_that_is_given_up_has_its_rows_sent_again_at_once(shop: Db) -> None:
+    aggregate = an_aggregate()
+    recorded_for(shop, aggregate, aggregate)
+    lane = a_lane(shop)
+    head, behind = fetched(shop, lane)
+    call = late(shop, lane, head, behind)
+    released(shop, lane)
+
+    with shop.begin() as session:
+        outbox.give_up(session, call)
+
+    again = a_lane(shop)
+    with shop.begin() as session:
+        assert outbox.make_due_rows_ready(session, again) == 2
+    assert [one.id for one in fetched(shop, again)] == [head.id, behind.id]

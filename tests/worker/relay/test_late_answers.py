@@ -1,0 +1,156 @@
+"""An event whose call hangs keeps neither its lane nor a thread, and is settled as soon as the call ends."""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sqlalchemy import select, text
+
+from domain.outbox import Delivered, Outcome, Row
+from domain.outbox.table import outbox
+from tests.conftest import OpenRelay
+from tests.support.outbox import FakeDestination, an_aggregate, recorded_for, row, states
+from tests.support.waiting import wait_until, wait_until_blocked
+from tests.worker.test_isolate import Step
+
+
+class HangingFor(FakeDestination):
+    """A destination that answers some events only when it may, and all others at once."""
+
+    def __init__(self, *hanging: int) -> None:
+        super().__init__(self._wait, concurrency=2)
+        self._hanging = hanging
+        self.may_answer = threading.Event()
+
+    def _wait(self, row: Row) -> Outcome:
+        if row.id in self._hanging:
+            assert self.may_answer.wait(60)
+        return Delivered()
+
+
+@pytest.fixture
+def elsewhere() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as thread:
+        yield thread
+
+
+def test_a_hanging_event_holds_its_reservation_and_nobody_else(
+    relay_to: OpenRelay, elsewhere: ThreadPoolExecutor
+) -> None:
+    shop, aggregate = HangingFor(1), an_aggregate()
+    relay = relay_to(shop)
+    recorded_for(relay.db, aggregate, an_aggregate(), aggregate)
+
+    run = elsewhere.submit(relay.run)
+    wait_until("its neighbour is settled", lambda: states(relay.db) == ["waiting", "processed", "waiting"])
+    recorded_for(relay.db, aggregate, an_aggregate())
+    assert relay.claim(relay.destinations), "The lane is free."
+    shop.may_answer.set()
+    run.result()
+
+
+def test_when_the_call_ends_its_reservation_continues_in_order(
+    relay_to: OpenRelay, elsewhere: ThreadPoolExecutor
+) -> None:
+    shop, aggregate = HangingFor(1), an_aggregate()
+    relay = relay_to(shop)
+    recorded_for(relay.db, aggregate, an_aggregate(), aggregate, aggregate)
+
+    run = elsewhere.submit(relay.run)
+    wait_until("its neighbour is settled", lambda: states(relay.db, 2) == ["processed"])
+    shop.may_answer.set()
+
+    assert run.result().processed == 4
+    assert states(relay.db) == ["processed"] * 4
+    assert [one for one in shop.called if one != 2] == [1, 3, 4]
+
+
+def test_nothing_more_is_claimed_for_a_destination_whose_calls_all_hang(
+    relay_to: OpenRelay, elsewhere: ThreadPoolExecutor
+) -> None:
+    shop = HangingFor(1, 2)
+    relay = relay_to(shop, concurrency=2)
+    recorded_for(relay.db, an_aggregate(), an_aggregate())
+
+    run = elsewhere.submit(relay.run)
+    wait_until("both calls outlast their batch", lambda: relay.late_answers.count("shop") == 2)
+    recorded_for(relay.db, an_aggregate())
+    assert relay.claim(relay.destinations) is None
+    shop.may_answer.set()
+
+    assert run.result().processed == 3
+
+
+def test_a_process_that_ends_has_the_events_of_its_hanging_calls_sent_again(
+    relay_to: OpenRelay, elsewhere: ThreadPoolExecutor
+) -> None:
+    shop = HangingFor(1)
+    relay = relay_to(shop)
+    recorded_for(relay.db, an_aggregate(), an_aggregate())
+    run = elsewhere.submit(relay.run)
+    wait_until("the call outlasts its batch", lambda: relay.late_answers.count("shop") == 1)
+
+    relay.stopping.set()
+    run.result()
+    relay.late_answers.close(0)
+
+    claimed = relay_to(FakeDestination()).claim(["shop"])
+    assert claimed and [one.id for one in claimed.batch.rows] == [1]
+    shop.may_answer.set()
+
+
+class LateStep(Step):
+    """A step that answers its first event late, and whose effect of that breaks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.may_answer = threading.Event()
+        self.answer = self._wait
+
+    def _wait(self, row: Row) -> Outcome:
+        if row.id == 1:
+            assert self.may_answer.wait(60)
+        return Delivered()
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.ordering.batch_of_calls.FIRST_ANSWER_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_an_effect_of_a_late_answer_that_breaks_fails_its_event(
+    relay_to: OpenRelay, elsewhere: ThreadPoolExecutor
+) -> None:
+    shop = LateStep()
+    relay = relay_to(shop)
+    recorded_for(relay.db, an_aggregate())
+    shop.poisonous = {1}
+
+    run = elsewhere.submit(relay.run)
+    wait_until("the call outlasts its batch", lambda: relay.late_answers.count("shop") == 1)
+    shop.may_answer.set()
+    run.result()
+
+    assert (row(relay.db, 1).attempts, row(relay.db, 1).last_error) == (1, "ValueError: poison")
+    assert shop.applied == []
+
+
+@pytest.mark.usefixtures("quickly")
+def test_an_answer_that_postgresql_did_not_write_is_written_later(
+    relay_to: OpenRelay, elsewhere: ThreadPoolExecutor
+) -> None:
+    shop = HangingFor(1)
+    relay = relay_to(shop)
+    recorded_for(relay.db, an_aggregate())
+
+    run = elsewhere.submit(relay.run)
+    wait_until("the call outlasts its batch", lambda: relay.late_answers.count("shop") == 1)
+    with relay.db.begin() as session:
+        session.execute(select(outbox).with_for_update())
+        shop.may_answer.set()
+        wait_until_blocked(relay.db)
+        session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+
+    assert run.result().processed == 1

@@ -1,0 +1,116 @@
+"""Late answers: a call that outlasts its batch keeps no lane and no thread, and is settled alone when it ends."""
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Session, sessionmaker
+
+from domain import outbox
+from domain.outbox import Call, InFlight, Outcome
+from worker.relay.tally import Tally
+
+#: An answer that could not be written, as PostgreSQL had trouble, is written again after this time.
+AGAIN_SECONDS = 1.0
+
+#: Who waits for a late answer looks this often, in seconds, whether the process stops.
+LOOK_SECONDS = 0.1
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, eq=False)
+class Expected:
+    """A call that has not ended, how its outcome is settled, and when its row is sent again if it never ends."""
+
+    call: Call
+    settle: Callable[[Outcome], Tally]
+    lapses_at: float
+
+
+class LateAnswers:
+    """The calls of this process that have outlasted their batches. Safe for threads.
+
+    One thread settles what they answer. It then calls `settled`, as later rows of the reservation may be due.
+    """
+
+    def __init__(self, db: sessionmaker[Session]) -> None:
+        self.settled: Callable[[], None] = lambda: None
+        self._db = db
+        self._changed = threading.Condition()
+        self._expected: set[Expected] = set()
+        self._tallies: dict[str, Tally] = {}
+        self._stopped = threading.Event()
+        self._answered: SimpleQueue[tuple[Expected, Outcome] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="late-answers", daemon=True)
+        self._thread.start()
+
+    def expect(self, call: Call, in_flight: InFlight, settle: Callable[[Outcome], Tally]) -> None:
+        """Settle a call as soon as it ends. Its row waits for that by now: it was committed."""
+        expected = Expected(call, settle, time.monotonic() + in_flight.within.total_seconds())
+        with self._changed:
+            self._expected.add(expected)
+        in_flight.answer.add_done_callback(lambda answer: self._answered.put((expected, answer.result())))
+
+    def count(self, destination: str) -> int:
+        """Return how many calls of a destination are in flight here."""
+        with self._changed:
+            return len(self._of([destination]))
+
+    def next(self, destinations: Iterable[str], stopping: threading.Event) -> Tally | None:
+        """Wait until a late answer of these destinations is settled. Return what became of it, None if there is none.
+
+        Answers that were settled since the last time are returned at once. It does not wait when the process stops.
+        """
+        names = [*destinations]
+        with self._changed:
+            while not (settled := [self._tallies.pop(name) for name in names if name in self._tallies]):
+                if stopping.is_set() or not self._of(names):
+                    return None
+                self._changed.wait(LOOK_SECONDS)
+            return sum(settled, Tally())
+
+    def close(self, seconds: float) -> None:
+        """Wait for the calls to end, for so long at the most. The rows of the others are sent again at once."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._expected, seconds)
+        self._stopped.set()
+        self._answered.put(None)
+        self._thread.join()
+        with self._db.begin() as session:
+            for one in sorted(self._expected, key=lambda one: one.call.row.id):
+                outbox.give_up(session, one.call)
+
+    def _of(self, destinations: Iterable[str]) -> list[Expected]:
+        now, names = time.monotonic(), {*destinations}
+        return [one for one in self._expected if one.call.destination in names and one.lapses_at > now]
+
+    def _run(self) -> None:
+        while answered := self._answered.get():
+            self._settle(*answered)
+
+    def _settle(self, expected: Expected, outcome: Outcome) -> None:
+        tally = Tally()
+        try:
+            tally = expected.settle(outcome)
+        except SQLAlchemyError as error:
+            log.warning("late_answer.not_settled", row=expected.call.row.id, error=type(error).__name__)
+            if time.monotonic() < expected.lapses_at and not self._stopped.wait(AGAIN_SECONDS):
+                self._answered.put((expected, outcome))
+                return
+        # Nobody waits for this thread, so nobody else would say it. The row is sent again when its time is over.
+        except Exception:
+            log.exception("late_answer.failed", row=expected.call.row.id)
+        self._is_over(expected, tally)
+
+    def _is_over(self, expected: Expected, tally: Tally) -> None:
+        name = expected.call.destination
+        with self._changed:
+            self._expected.discard(expected)
+            self._tallies[name] = self._tallies.get(name, Tally()) + tally
+            self._changed.notify_all()
+        self.settled()
