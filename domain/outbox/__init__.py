@@ -1,8 +1,8 @@
 """The outbox: events recorded with the change that they report, delivered at least once and in order."""
 
-from domain.outbox.delivery.claim import ProbeTaken, claim
+from domain.outbox.delivery.claim import ProbeTaken, claim, claim_more
 from domain.outbox.delivery.commit_horizon import CommitHorizon
-from domain.outbox.delivery.fetch import fetch, make_due_rows_ready, make_impossible_waits_due
+from domain.outbox.delivery.fetch import fetch, fetch_few, make_due_rows_ready, make_impossible_waits_due
 from domain.outbox.delivery.history import REFUSED_IN_A_ROW, History
 from domain.outbox.delivery.lanes import LEASE, LeasedLane, register, release, renew
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
@@ -31,10 +31,11 @@ from domain.outbox.delivery.settlement import Settlement
 from domain.outbox.prune import prune_delivered, prune_discarded
 from domain.outbox.record import Event, has_recorded, record, record_query
 from domain.outbox.routes import Route, Routes
-from domain.outbox.table import Row
+from domain.outbox.table import LANES, Row, lane_of
 
 __all__ = [
     "DELIVERED",
+    "LANES",
     "LEASE",
     "NOT_SENT",
     "REFUSED_IN_A_ROW",
@@ -61,13 +62,16 @@ __all__ = [
     "Settlement",
     "Unreachable",
     "claim",
+    "claim_more",
     "error_of",
     "fetch",
+    "fetch_few",
     "give_up",
     "has_recorded",
     "is_processed",
     "is_refused",
     "is_taken",
+    "lane_of",
     "make_due_rows_ready",
     "make_impossible_waits_due",
     "prune_delivered",

@@ -127,7 +127,7 @@ def settled(
     with db.begin() as session:
         return outbox.settle(
             session,
-            lane,
+            [lane],
             deliveries,
             retry_policy=a_retry_policy(max_attempts),
             history=history or History(),

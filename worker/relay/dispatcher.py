@@ -63,7 +63,7 @@ class Dispatcher:
         if has_room:
             self._pools[name].submit(self._run, name, claimed)
         else:
-            claimed.run.release(claimed.batch.lane)  # Another thread has dispatched to the destination meanwhile.
+            claimed.run.release(claimed.batch)  # Another thread has dispatched to the destination meanwhile.
 
     def _run(self, name: str, claimed: Claimed | None) -> None:
         """Drain lane after lane, until none has due rows."""

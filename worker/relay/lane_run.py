@@ -1,4 +1,7 @@
-"""One run over a leased lane: deliver a batch, settle it and fetch the next, until the lane is released or lost."""
+"""One run over a leased lane: deliver a batch, settle it and fetch the next, until the lane is released or lost.
+
+Lanes that have few rows each are leased together: one batch has the rows of all, and then they are released.
+"""
 
 import threading
 import time
@@ -6,12 +9,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 
 import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import NOT_SENT, Delivered, Delivery, InFlight, LeasedLane, Outcome, Route, Row, Settlement
+from domain.outbox import LANES, NOT_SENT, Delivered, Delivery, InFlight, LeasedLane, Outcome, Route, Row, Settlement
 from worker.destinations import Destination
 from worker.isolate import Broken, isolate_effects
 from worker.ordering.rules import BATCH_SECONDS
@@ -19,7 +23,7 @@ from worker.relay.health import Health
 from worker.relay.late_answers import LateAnswers
 from worker.relay.leases import Leases
 from worker.relay.settler import Settler
-from worker.relay.tally import Tally
+from worker.relay.tally import Tally, facts_of
 from worker.telemetry import tracing
 
 log = structlog.get_logger()
@@ -35,12 +39,18 @@ NEVER = float("inf")
 class LaneBatch:
     """The rows of a leased lane that are delivered next. There are none when the lane was released or lost.
 
-    With `is_full` there are as many as were asked for, so there may be more.
+    With `is_full` there are as many as were asked for, so there may be more. With `more` lanes, which were leased
+    together with it, these are the rows of all, in order of id.
     """
 
     lane: LeasedLane
+    more: Sequence[LeasedLane] = ()
     rows: Sequence[Row] = ()
     is_full: bool = False
+
+    @property
+    def lanes(self) -> Sequence[LeasedLane]:
+        return [self.lane, *self.more]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,17 +69,26 @@ class LaneRun:
         """Fetch the first batch, in the transaction of the claim."""
         if lane.has_due_rows and not lane.probing:
             lane = _with_due_rows_ready(session, lane)
-        return self._fetch(session, lane, after=lane.low_watermark, limit=limit, deadline=NEVER)
+        batch = self._fetch(session, lane, after=lane.low_watermark, limit=limit, deadline=NEVER)
+        few = self._batch_size(limit) // LANES
+        return self._with_more(session, batch, few) if 0 < len(batch.rows) <= few else batch
+
+    def _with_more(self, session: Session, batch: LaneBatch, few: int) -> LaneBatch:
+        """Lease the other lanes that have few rows as well. A worker would spend its time on claims otherwise."""
+        if batch.lane.probing or not (more := outbox.claim_more(session, batch.lane, few=few)):
+            return batch
+        rows = [*batch.rows, *outbox.fetch_few(session, more, limit=few)]
+        return replace(batch, more=more, rows=sorted(rows, key=attrgetter("id")))
 
     def drain(self, batch: LaneBatch, limit: float) -> Tally:
         """Deliver batch after batch, `limit` rows at the most, until one is empty."""
         deadline = time.monotonic() + SLICE_SECONDS
         total = Tally()
         while batch.rows:
-            if not self.leases.holds(batch.lane):
+            if not all(map(self.leases.holds, batch.lanes)):
                 # This process was frozen, or could not renew its leases: another one may have sent these rows.
-                log.warning("lane.not_held", destination=batch.lane.destination, lane=batch.lane.number)
-                self.release(batch.lane)
+                log.warning("lane.not_held", **facts_of(batch.lanes))
+                self.release(batch)
                 break
             deliveries = self._deliver(batch)
             left = limit - total.tried - len(deliveries)
@@ -77,10 +96,11 @@ class LaneRun:
             total += settled
         return total
 
-    def release(self, lane: LeasedLane) -> None:
-        """Release a lane in a transaction of its own."""
+    def release(self, batch: LaneBatch) -> None:
+        """Release the lanes of a batch in a transaction of its own."""
         with self.db.begin() as session:
-            outbox.release(session, lane)
+            for lane in batch.lanes:
+                outbox.release(session, lane)
 
     def _deliver(self, batch: LaneBatch) -> Sequence[Delivery]:
         """Send the rows, outside any transaction. A row behind a waiting one of its aggregate is not sent."""
@@ -100,20 +120,20 @@ class LaneRun:
         """Settle a batch and fetch the next one. If an effect breaks, settle the rows one by one instead."""
         committed = isolate_effects(partial(self._commit, batch, deliveries, limit, deadline))
         if isinstance(committed, Broken):
-            tally = self._settler.settle_one_by_one(batch.lane, deliveries)
-            self.release(batch.lane)
+            tally = self._settler.settle_one_by_one(batch.lanes, deliveries)
+            self.release(batch)
             return LaneBatch(lane=batch.lane), tally
         following, settlement = committed
-        return following, self._settler.committed(batch.lane, deliveries, settlement)
+        return following, self._settler.committed(batch.lanes, deliveries, settlement)
 
     def _commit(
         self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
     ) -> tuple[LaneBatch, Settlement | None]:
         """Settle a batch and, in the same transaction, fetch the next one or release the lane."""
         following = LaneBatch(lane=batch.lane)
-        is_last = _is_dry(batch, deliveries)
+        is_last = bool(batch.more) or _is_dry(batch, deliveries)
         with self.db.begin() as session:
-            settlement = self._settler.settle(session, batch.lane, deliveries, is_last=is_last)
+            settlement = self._settler.settle(session, batch.lanes, deliveries, is_last=is_last)
             if settlement and not is_last:
                 following = self._following(session, batch.lane, settlement, limit, deadline)
         return following, settlement
@@ -142,7 +162,7 @@ class LaneRun:
 
     def _fetch(self, session: Session, lane: LeasedLane, *, after: int, limit: float, deadline: float) -> LaneBatch:
         """Fetch the next batch, or release the lane if there is none or its time is over."""
-        size = 1 if lane.probing else int(min(self.route.batch_size, limit, self.health.pace.most(BATCH_SECONDS)))
+        size = 1 if lane.probing else self._batch_size(limit)
         rows = self._read(session, lane, after, size, deadline)
         if not rows and lane.has_due_rows:
             # A probe first tries rows that have not met the outage. A row that has met it may be its cause, and
@@ -153,6 +173,9 @@ class LaneRun:
         if not rows:
             outbox.release(session, lane, settled_up_to=after)
         return LaneBatch(lane=lane, rows=rows, is_full=len(rows) == size)
+
+    def _batch_size(self, limit: float) -> int:
+        return int(min(self.route.batch_size, limit, self.health.pace.most(BATCH_SECONDS)))
 
     def _read(self, session: Session, lane: LeasedLane, after: int, size: int, deadline: float) -> Sequence[Row]:
         if size <= 0 or self.stopping.is_set() or time.monotonic() >= deadline:

@@ -54,20 +54,22 @@ class Leases:
         self._thread.start()
 
     @contextmanager
-    def renewing(self, lane: LeasedLane, *, claimed_at: float) -> Iterator[None]:
-        """Renew the lease of a lane while the block runs, for LONGEST_RUN_SECONDS at the most.
+    def renewing(self, *lanes: LeasedLane, claimed_at: float) -> Iterator[None]:
+        """Renew the leases of lanes of a destination while the block runs, for LONGEST_RUN_SECONDS at the most.
 
         `claimed_at` is what `clock` said before the claim.
         """
         with self._lock:
-            self._leased[lane] = Lease(since=clock(), renewed_at=claimed_at)
-        metrics.LEASED.labels(lane.destination).inc()
+            self._leased |= {lane: Lease(since=clock(), renewed_at=claimed_at) for lane in lanes}
+        leased = metrics.LEASED.labels(lanes[0].destination)
+        leased.inc(len(lanes))
         try:
             yield
         finally:
-            metrics.LEASED.labels(lane.destination).dec()
+            leased.dec(len(lanes))
             with self._lock:
-                self._leased.pop(lane, None)
+                for lane in lanes:
+                    self._leased.pop(lane, None)
 
     def holds(self, lane: LeasedLane) -> bool:
         """Return whether nobody else can have claimed a lane. A process that was frozen does not know."""

@@ -22,7 +22,7 @@ from worker.relay.tally import Tally
 
 @dataclass(frozen=True)
 class Claimed:
-    """A lane that was claimed, and its first batch. `at` is what the clock of leases said before the claim."""
+    """Lanes that were claimed, and their first batch. `at` is what the clock of leases said before the claim."""
 
     run: LaneRun
     batch: LaneBatch
@@ -107,7 +107,7 @@ class Relay:
 
     def drain(self, claimed: Claimed, *, limit: float = float("inf")) -> Tally:
         """Drain a lane that was claimed, for about a second."""
-        with self.leases.renewing(claimed.batch.lane, claimed_at=claimed.at):
+        with self.leases.renewing(*claimed.batch.lanes, claimed_at=claimed.at):
             return claimed.run.drain(claimed.batch, limit)
 
     def _is_saturated(self, name: str) -> bool:

@@ -9,7 +9,18 @@ import structlog
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import Call, Delivery, Failed, History, InFlight, LeasedLane, Outcome, RetryPolicy, Settlement
+from domain.outbox import (
+    Call,
+    Delivery,
+    Failed,
+    History,
+    InFlight,
+    LeasedLane,
+    Outcome,
+    RetryPolicy,
+    Settlement,
+    lane_of,
+)
 from worker.destinations import Destination, WithEffects
 from worker.isolate import Broken, isolate_effects
 from worker.relay.late_answers import LateAnswers
@@ -32,37 +43,41 @@ class Settler:
     late_answers: LateAnswers
 
     def settle(
-        self, session: Session, lane: LeasedLane, deliveries: Sequence[Delivery], *, is_last: bool = False
+        self, session: Session, lanes: Sequence[LeasedLane], deliveries: Sequence[Delivery], *, is_last: bool = False
     ) -> Settlement | None:
-        """Settle a batch in the caller's transaction. Return None if the lane is not ours any more."""
+        """Settle a batch in the caller's transaction. Return None if its lanes are not ours any more."""
         settlement = outbox.settle(
-            session, lane, deliveries, retry_policy=self.retry_policy, history=self.history, is_last=is_last
+            session, lanes, deliveries, retry_policy=self.retry_policy, history=self.history, is_last=is_last
         )
         self._apply(session, settlement)
         return settlement
 
-    def committed(self, lane: LeasedLane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
+    def committed(
+        self, lanes: Sequence[LeasedLane], deliveries: Sequence[Delivery], settlement: Settlement | None
+    ) -> Tally:
         """Report a batch that was settled, and have its calls settled that have not ended, as soon as they do."""
         for row, outcome in deliveries:
-            if settlement and isinstance(outcome, InFlight):
-                call = Call(destination=lane.destination, row=row, until=settlement.at + outcome.within)
+            if settlement and isinstance(outcome, InFlight) and (row, outcome) not in settlement.fenced:
+                call = Call(destination=lanes[0].destination, row=row, until=settlement.at + outcome.within)
                 self.late_answers.expect(call, outcome, partial(self._settle_late, call))
-        return report(lane, deliveries, settlement)
+        return report(lanes, deliveries, settlement)
 
-    def settle_one_by_one(self, lane: LeasedLane, deliveries: Sequence[Delivery]) -> Tally:
+    def settle_one_by_one(self, lanes: Sequence[LeasedLane], deliveries: Sequence[Delivery]) -> Tally:
         """Settle each row in a transaction of its own, so that a poisonous effect fails alone.
 
         Later rows of an aggregate whose effect broke stay ready: they are sent again, after the broken one.
         """
         total = Tally()
         broken: set[UUID] = set()
+        lane_by_number = {lane.number: lane for lane in lanes}
         for row, outcome in deliveries:
             if row.aggregate_id in broken:
                 continue
+            lane = lane_by_number[lane_of(row.aggregate_id)]
             written, settlement = self._isolated(partial(self._write_alone, lane, row), outcome)
             if written != outcome:
                 broken.add(row.aggregate_id)
-            total += self.committed(lane, [(row, written)], settlement)
+            total += self.committed([lane], [(row, written)], settlement)
         return total
 
     def _settle_late(self, call: Call, outcome: Outcome) -> Tally:
@@ -72,7 +87,7 @@ class Settler:
 
     def _write_alone(self, lane: LeasedLane, row: outbox.Row, session: Session, outcome: Outcome) -> Settlement | None:
         delivery = [(row, outcome)]
-        return outbox.settle(session, lane, delivery, retry_policy=self.retry_policy, history=self.history)
+        return outbox.settle(session, [lane], delivery, retry_policy=self.retry_policy, history=self.history)
 
     def _write_late(self, call: Call, session: Session, outcome: Outcome) -> Settlement | None:
         return outbox.settle_late(session, call, outcome, retry_policy=self.retry_policy, history=self.history)

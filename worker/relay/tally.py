@@ -36,9 +36,18 @@ class Tally:
         )
 
 
-def report(lane: LeasedLane, deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
+def facts_of(lanes: Sequence[LeasedLane]) -> Mapping[str, Any]:
+    """Return what logs say of the lanes of a batch."""
+    numbers = {"lanes": [lane.number for lane in lanes]} if len(lanes) > 1 else {"lane": lanes[0].number}
+    return {"destination": lanes[0].destination} | numbers
+
+
+def report(lanes: Sequence[LeasedLane], deliveries: Sequence[Delivery], settlement: Settlement | None) -> Tally:
     """Report what became of a batch in metrics and logs, and return it. Call it after the commit."""
-    return _report({"destination": lane.destination, "lane": lane.number}, deliveries, settlement)
+    if settlement and settlement.fenced:
+        lost = _report(facts_of(lanes), settlement.fenced, None)
+        return lost + _report(facts_of(lanes), [one for one in deliveries if one not in settlement.fenced], settlement)
+    return _report(facts_of(lanes), deliveries, settlement)
 
 
 def report_late(call: Call, outcome: Outcome, settlement: Settlement | None) -> Tally:

@@ -1,16 +1,31 @@
 """Claiming a lane: one short transaction that leases a free lane with due rows."""
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, String, Text, any_, bindparam, case, cast, func, or_, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Integer,
+    String,
+    Text,
+    any_,
+    bindparam,
+    case,
+    cast,
+    func,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.commit_horizon import CommitHorizon, SnapshotView
 from domain.outbox.delivery.lanes import LEASE, PROBE_LEASE, LeasedLane
-from domain.outbox.delivery.low_watermark import has_ready_above
+from domain.outbox.delivery.low_watermark import has_ready_above, more_ready_than
 from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER
 from domain.outbox.table import (
     BY_DUE_TIME,
@@ -56,6 +71,18 @@ def claim(session: Session, names: Collection[str], holder: str, commit_horizon:
     if lane.probing:
         _lease_probe(session, lane.destination)
     return lane
+
+
+def claim_more(session: Session, first: LeasedLane, *, few: int) -> Sequence[LeasedLane]:
+    """Lease the other free lanes of a destination that have ready rows, but no more than a `few` each.
+
+    Call it in the transaction that has claimed the `first` one. Lanes with waiting rows that are due are not leased.
+    """
+    claimed = session.execute(_CLAIM_MORE, {"name": first.destination, "holder": first.holder, "few": few})
+    return [
+        replace(first, number=one.lane, epoch=one.epoch, low_watermark=one.low_watermark)
+        for one in sorted(claimed, key=attrgetter("lane"))
+    ]
 
 
 _has_due = (
@@ -140,6 +167,21 @@ _CLAIM = (
         # the fence compares the holder as well as the epoch, and no two claims have the same holder.
         func.set_config("synchronous_commit", "off", True),
     )
+)
+
+
+_few = (
+    select(lanes.c.destination, lanes.c.lane)
+    .where(lanes.c.destination == bindparam("name"), _is_free, has_ready_above, ~_has_due)
+    .where(~more_ready_than(bindparam("few", type_=Integer)))
+    .with_for_update(skip_locked=True)
+    .cte("few")
+)
+_CLAIM_MORE = (
+    update(lanes)
+    .where(lanes.c.destination == _few.c.destination, lanes.c.lane == _few.c.lane)
+    .values(epoch=lanes.c.epoch + 1, holder=bindparam("holder"), leased_until=func.clock_timestamp() + LEASE)
+    .returning(lanes.c.lane, lanes.c.epoch, lanes.c.low_watermark)
 )
 
 

@@ -1,8 +1,9 @@
 """Lanes: registering them, renewing their leases, releasing them. All times are the database's."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import BigInteger, SmallInteger, String, and_, bindparam, case, func, select, update
 from sqlalchemy.dialects.postgresql import insert
@@ -62,21 +63,15 @@ def renew(session: Session, leased: Collection[LeasedLane]) -> set[LeasedLane]:
     by another worker.
     """
     commit_without_waiting(session)
-    claims = lists(
-        _leased,
-        destination=[lane.destination for lane in leased],
-        lane=[lane.number for lane in leased],
-        epoch=[lane.epoch for lane in leased],
-        holder=[lane.holder for lane in leased],
-    )
-    found = set(map(tuple, session.execute(_RENEW, claims).all()))
+    found = set(map(tuple, session.execute(_RENEW, lists(_leased, **_names(list(leased)))).all()))
     renewed = {lane for lane in leased if (lane.destination, lane.number) in found}
     if probing := {lane.destination for lane in renewed if lane.probing}:
         _keep_probing(session, probing)
     return renewed
 
 
-_leased = arrays("leased", destination=String, lane=SmallInteger, epoch=BigInteger, holder=String)
+_CLAIM = {"destination": String, "lane": SmallInteger, "epoch": BigInteger, "holder": String}
+_leased = arrays("leased", **_CLAIM)
 _mine = (
     select(lanes.c.destination, lanes.c.lane)
     .join(_leased, and_(lanes.c.destination == _leased.c.destination, lanes.c.lane == _leased.c.lane))
@@ -111,12 +106,38 @@ def release(session: Session, lane: LeasedLane, *, settled_up_to: int = 0) -> da
     `settled_up_to` is an id up to which this run has left no row ready: none of those that were visible to it. So the
     low watermark may rise to that id, but not beyond the commit horizon.
     """
-    risen = max(lane.low_watermark, min(settled_up_to, lane.commit_horizon))
-    watermarks = {"found": lane.low_watermark, "risen": risen}
+    watermarks = {"found": lane.low_watermark, "risen": _risen(lane, settled_up_to)}
     released = session.execute(_RELEASE, _claimed(lane) | watermarks).scalar_one_or_none()
     if released and lane.probing and lane.has_probe_lease:
         breaker.leave_half_open(session, lane.destination)
     return released
+
+
+def release_all(session: Session, settled_up_to: Mapping[LeasedLane, int]) -> tuple[datetime, set[LeasedLane]] | None:
+    """Release several lanes. Return the time and those that were ours, or None if none was any more. See `release`."""
+    leased = list(settled_up_to)
+    claims = lists(
+        _settled,
+        **_names(leased),
+        found=[lane.low_watermark for lane in leased],
+        risen=[_risen(lane, settled_up_to[lane]) for lane in leased],
+    )
+    released = session.execute(_RELEASE_ALL, claims).all()
+    numbers = {one.lane for one in released}
+    return (released[0].at, {lane for lane in leased if lane.number in numbers}) if released else None
+
+
+def _risen(lane: LeasedLane, settled_up_to: int) -> int:
+    return max(lane.low_watermark, min(settled_up_to, lane.commit_horizon))
+
+
+def _names(leased: Sequence[LeasedLane]) -> dict[str, Sequence[Any]]:
+    return {
+        "destination": [lane.destination for lane in leased],
+        "lane": [lane.number for lane in leased],
+        "epoch": [lane.epoch for lane in leased],
+        "holder": [lane.holder for lane in leased],
+    }
 
 
 def _claimed(lane: LeasedLane) -> dict[str, object]:
@@ -136,3 +157,33 @@ _watermark = case(
     else_=lanes.c.low_watermark,
 )
 _RELEASE = _ours.values(holder=None, leased_until=func.clock_timestamp(), low_watermark=_watermark)
+_settled = arrays(
+    "settled",
+    destination=String,
+    lane=SmallInteger,
+    epoch=BigInteger,
+    holder=String,
+    found=BigInteger,
+    risen=BigInteger,
+)
+# In the order of their key, as whoever locks several rows does.
+_mine_to_release = (
+    select(lanes.c.destination, lanes.c.lane, _settled.c.found, _settled.c.risen)
+    .join(_settled, and_(lanes.c.destination == _settled.c.destination, lanes.c.lane == _settled.c.lane))
+    .where(lanes.c.epoch == _settled.c.epoch, lanes.c.holder == _settled.c.holder)
+    .order_by(lanes.c.destination, lanes.c.lane)
+    .with_for_update(of=lanes, key_share=True)
+    .cte("mine_to_release")
+)
+_RELEASE_ALL = (
+    update(lanes)
+    .where(lanes.c.destination == _mine_to_release.c.destination, lanes.c.lane == _mine_to_release.c.lane)
+    .values(
+        holder=None,
+        leased_until=func.clock_timestamp(),
+        low_watermark=case(
+            (lanes.c.low_watermark == _mine_to_release.c.found, _mine_to_release.c.risen), else_=lanes.c.low_watermark
+        ),
+    )
+    .returning(lanes.c.lane, func.clock_timestamp().label("at"))
+)

@@ -10,7 +10,7 @@ further than the commit horizon. And a settled or waiting row becomes ready agai
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.lanes import LeasedLane
@@ -23,17 +23,23 @@ def reset(session: Session, lane: LeasedLane) -> None:
     session.execute(ours.where(lanes.c.low_watermark > 0).values(low_watermark=0))
 
 
-def _has_ready(**bound: Any) -> ColumnElement[bool]:
-    """Return whether a lane has a ready row within a bound: one of those of `within`."""
+def _has_ready(*, more_than: Any = None, **bound: Any) -> ColumnElement[bool]:
+    """Return whether a lane has more ready rows than so many within a bound: one of those of `within`."""
     return (
         select(outbox.c.id)
         .where(ready, within(BY_LANE, (lanes.c.destination, lanes.c.lane), **bound))
         .order_by(*BY_LANE)
         .limit(1)
+        .offset(more_than)
         .correlate(lanes)
         .scalar_subquery()
         .is_not(None)
     )
+
+
+def more_ready_than(rows: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return whether a lane has more ready rows than so many that claims see."""
+    return _has_ready(more_than=rows, above=lanes.c.low_watermark)
 
 
 #: Whether a lane has a ready row that claims see, and one that no claim sees.
@@ -46,5 +52,10 @@ def reset_wrong_low_watermarks(session: Session) -> int:
     Workers leave none. But an operator may make rows ready by hand, or let the ids begin anew, and no row may be
     stuck for ever. A run that is under way keeps the reset (see `release`).
     """
-    wrong = update(lanes).where(has_ready_below).values(low_watermark=0)
+    # A lane that is locked is being claimed or released, which no repair has to wait for.
+    found = (
+        select(lanes.c.destination, lanes.c.lane).where(has_ready_below).with_for_update(skip_locked=True).cte("found")
+    )
+    is_found = and_(lanes.c.destination == found.c.destination, lanes.c.lane == found.c.lane)
+    wrong = update(lanes).where(is_found).values(low_watermark=0)
     return len(session.execute(wrong.returning(lanes.c.lane)).all())

@@ -1,47 +1,67 @@
 """Settling: the outcomes of deliveries are written if the rows are still this process's to settle."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from sqlalchemy import BigInteger, DateTime, String, Uuid, bindparam, func, select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.history import History
-from domain.outbox.delivery.lanes import LeasedLane, fence, release
+from domain.outbox.delivery.lanes import LeasedLane, fence, release, release_all
 from domain.outbox.delivery.outcomes import Delivery, Outcome, is_processed
 from domain.outbox.delivery.row_updates import RetryPolicy
 from domain.outbox.delivery.settlement import Settlement, write
-from domain.outbox.table import BY_AGGREGATE, Row, outbox, pending, waiting, within
+from domain.outbox.table import BY_AGGREGATE, Row, lane_of, outbox, pending, waiting, within
 
 
 def settle(
     session: Session,
-    lane: LeasedLane,
+    leased: Sequence[LeasedLane],
     deliveries: Sequence[Delivery],
     *,
     retry_policy: RetryPolicy,
     history: History,
     is_last: bool = False,
 ) -> Settlement | None:
-    """Write the outcomes of a batch. Return None, with nothing written, if the lane is not ours any more.
+    """Write the outcomes of a batch. Return None, with nothing written, if its lanes are not ours any more.
 
     `history` is what the destination has lately answered this process; the batch is added to it. With `is_last` the
-    lane is released in the same statement that fences it.
+    lanes are released in the same statement that fences them; several lanes always are.
     """
-    settled_up_to = deliveries[-1][0].id if all(is_processed(outcome) for _, outcome in deliveries) else 0
-    at = release(session, lane, settled_up_to=settled_up_to) if is_last else fence(session, lane)
-    if at is None:
+    fenced = _release(session, leased, deliveries) if is_last or len(leased) > 1 else _fence(session, leased[0])
+    if fenced is None:
         return None
-    return write(
+    at, ours = fenced
+    numbers = {lane.number for lane in ours}
+    lost = [(row, outcome) for row, outcome in deliveries if lane_of(row.aggregate_id) not in numbers]
+    settlement = write(
         session,
-        lane.destination,
-        deliveries,
+        leased[0].destination,
+        [delivery for delivery in deliveries if delivery not in lost] if lost else deliveries,
         at=at,
         retry_policy=retry_policy,
         history=history,
-        probing=lane.probing,
+        probing=leased[0].probing,
     )
+    return replace(settlement, fenced=lost)
+
+
+def _fence(session: Session, lane: LeasedLane) -> tuple[datetime, Collection[LeasedLane]] | None:
+    at = fence(session, lane)
+    return (at, [lane]) if at else None
+
+
+def _release(
+    session: Session, leased: Sequence[LeasedLane], deliveries: Sequence[Delivery]
+) -> tuple[datetime, Collection[LeasedLane]] | None:
+    unprocessed = {lane_of(row.aggregate_id) for row, outcome in deliveries if not is_processed(outcome)}
+    last = {lane_of(row.aggregate_id): row.id for row, _ in deliveries}
+    settled_up_to = {lane: 0 if lane.number in unprocessed else last.get(lane.number, 0) for lane in leased}
+    if len(leased) > 1:
+        return release_all(session, settled_up_to)
+    at = release(session, leased[0], settled_up_to=settled_up_to[leased[0]])
+    return (at, leased) if at else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,8 +57,9 @@ class Settlement:
     as delivered.
 
     `is_up` says that the batch has shown that the destination is up; `down` is the reason if it was found down. Both
-    may be missing. `read_on_after` is the id after which this run may fetch: not past a row that was not sent and is
-    still ready, or a later row of its aggregate would overtake it. `at` is the database's time.
+    may be missing. `fenced` were not written, as their lanes are not ours any more. `read_on_after` is the id after
+    which this run may fetch: not past a row that was not sent and is still ready, or a later row of its aggregate would
+    overtake it. `at` is the database's time.
     """
 
     at: datetime
@@ -68,6 +69,7 @@ class Settlement:
     read_on_after: int
     is_up: bool
     down: str | None
+    fenced: Sequence[Delivery] = ()
 
 
 def write(

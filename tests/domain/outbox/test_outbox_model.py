@@ -189,7 +189,7 @@ class Outbox(RuleBasedStateMachine):
         before = [] if self._has_lease(run) else rows(self.db)
         with self.db.begin() as session:
             settlement = outbox.settle(
-                session, run.lane, deliveries, retry_policy=RETRY_POLICY, history=self.history, is_last=is_last
+                session, [run.lane], deliveries, retry_policy=RETRY_POLICY, history=self.history, is_last=is_last
             )
             assert (settlement is not None) == self._has_lease(run)
             if settlement is not None:

@@ -202,7 +202,7 @@ def test_settled_rows_are_found_by_their_ids(crowded: Db, outcome: Outcome) -> N
         lane = outbox.claim(session, [SHOP], "me", CommitHorizon())
         assert lane
         deliveries = [(row, outcome) for row in outbox.fetch(session, lane, after=0, limit=READY)]
-        return outbox.settle(session, lane, deliveries, retry_policy=a_retry_policy(), history=History())
+        return outbox.settle(session, [lane], deliveries, retry_policy=a_retry_policy(), history=History())
 
     plan = executed(crowded, settle, which=-1)
 

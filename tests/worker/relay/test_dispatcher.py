@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from domain.fulfilment import CONFIRMATION
-from domain.outbox import Delivered, Outcome, Row, Settlement, record
+from domain.outbox import LANES, Delivered, Outcome, Row, Settlement, record
 from domain.outbox.routes import Route, Routes
 from tests.support.builders import Db, an_event, recorded, with_routes
 from tests.support.outbox import FakeDestination, a_relay, an_aggregate, rows
@@ -63,7 +63,7 @@ def test_however_many_destinations_hang_another_one_is_served(db: Db) -> None:
             recorded_in(sessions, *range(4))
             dispatcher.dispatch()
             wait_until("the healthy one has all events", lambda sent=sent: len(healthy.called) == 4 * sent)  # type: ignore[misc]
-        assert [len(shop.called) for shop in hanging] == [2] * 5
+        assert all(len(shop.called) < 20 for shop in hanging)
         for shop in hanging:
             shop.answer_all()
         wait_until("all have all events", lambda: all(len(shop.called) == 20 for shop in hanging))
@@ -90,7 +90,7 @@ def test_a_thread_that_meets_an_error_ends_and_the_next_wake_up_continues(
     def break_once(relay: Relay, claimed: Claimed) -> Tally:
         if not broken.is_set():
             broken.set()
-            claimed.run.release(claimed.batch.lane)
+            claimed.run.release(claimed.batch)
             raise OperationalError("", {}, Exception("the connection is lost"))
         return drain(relay, claimed)
 
@@ -108,9 +108,9 @@ def test_a_thread_that_is_busy_for_long_calls_others_once(db: Db, monkeypatch: p
     called: list[int] = []
     shop = FakeDestination()
     with dispatching(db, {"shop": shop}, threads=1, busy=lambda: called.append(1)) as (sessions, dispatcher):
-        recorded_in(sessions, 0, 1, 2)
+        recorded_in(sessions, *[0, 1, 2] * LANES)
         dispatcher.dispatch()
-        wait_until("all were delivered", lambda: len(shop.called) == 3)
+        wait_until("all were delivered", lambda: len(shop.called) == 3 * LANES)
 
     assert called == [1]
 

@@ -181,7 +181,7 @@ def test_a_lane_is_released_after_its_slice_of_time(relay_to: OpenRelay) -> None
 
 
 def test_progress_is_reported_after_each_lane(relay_to: OpenRelay) -> None:
-    relay = relay_to(FakeDestination())
+    relay = relay_to(FakeDestination(), batch_size=1)
     recorded_for(relay.db, an_aggregate(1), an_aggregate(2))
     reported: list[int] = []
 

@@ -185,7 +185,7 @@ def test_a_claim_does_not_wait_for_a_lane_that_is_being_settled(shop: Db) -> Non
     batch = fetched(shop, lane)
 
     with shop.begin() as settling:
-        outbox.settle(settling, lane, [(batch[0], Delivered())], retry_policy=a_retry_policy(), history=History())
+        outbox.settle(settling, [lane], [(batch[0], Delivered())], retry_policy=a_retry_policy(), history=History())
         other = claimed(shop)
 
     assert other is not None and other.number != lane.number

@@ -240,7 +240,7 @@ def test_the_watermark_stays_below_a_row_of_the_last_batch_that_is_still_ready(r
         rows = fetched(relay.db, lane, after=lane.low_watermark)
         with relay.db.begin() as session:
             not_sent = [(row, NotSent()) for row in rows]
-            outbox.settle(session, lane, not_sent, retry_policy=a_retry_policy(), history=History(), is_last=True)
+            outbox.settle(session, [lane], not_sent, retry_policy=a_retry_policy(), history=History(), is_last=True)
 
     assert lane and lane.commit_horizon == rows[-1].id, "it could have risen"
     assert low_watermark(relay.db) == 0
@@ -327,7 +327,7 @@ def test_a_run_that_is_under_way_keeps_the_reset_of_the_watermark(relay: Relay) 
     maintained(relay.db)
     with relay.db.begin() as session:
         deliveries = [(one, Delivered()) for one in batch]
-        outbox.settle(session, lane, deliveries, retry_policy=a_retry_policy(), history=History(), is_last=True)
+        outbox.settle(session, [lane], deliveries, retry_policy=a_retry_policy(), history=History(), is_last=True)
 
     assert low_watermark(relay.db) == 0
 

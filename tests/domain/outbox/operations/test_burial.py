@@ -185,7 +185,7 @@ def test_an_event_that_was_settled_first_is_left_alone(shop: Db) -> None:
             fence(session, lane)
             buried_rows = operator.submit(buried, shop, of_event(shop, only))
             wait_until_blocked(shop)
-            outbox.settle(session, lane, [(batch[0], Delivered())], retry_policy=a_retry_policy(), history=History())
+            outbox.settle(session, [lane], [(batch[0], Delivered())], retry_policy=a_retry_policy(), history=History())
         assert buried_rows.result(PATIENCE_SECONDS) == []
 
     assert states(shop) == ["processed"]
