@@ -12,12 +12,14 @@ import rich_click as click
 from benchmarks.environment import Environment, environment
 from benchmarks.history import history
 from benchmarks.measure import Measure
+from benchmarks.outbox.busy import busy
 from benchmarks.outbox.draining import draining
 from benchmarks.outbox.failing import failing
 from benchmarks.outbox.hanging import hanging
 from benchmarks.outbox.latency import latency
 from benchmarks.outbox.recovering import recovering
 from benchmarks.outbox.scaling import idling, scaling
+from benchmarks.outbox.shedding import shedding
 from benchmarks.outbox.sinks import sinks
 from benchmarks.outbox.snapshot import snapshot
 from benchmarks.outbox.waiting import waiting
@@ -43,11 +45,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "locked-item": locked_item,
     "draining": draining,
     "latency": latency,
+    "busy": busy,
     "rivals": rivals,
     "waiting": waiting,
     "snapshot": snapshot,
     "failing": failing,
     "hanging": hanging,
+    "shedding": shedding,
     "scaling": scaling,
     "idling": idling,
     "recovering": recovering,
