@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from benchmarks.environment import Environment, wait_until
 from benchmarks.measure import Measure, compare_times, median
+from benchmarks.outbox.draining import workers
 from benchmarks.outbox.recording import recording
 
 #: Events a second, each of which goes to both destinations.
@@ -56,8 +57,7 @@ def busy(environment: Environment) -> Iterator[Measure]:
 def _percentiles(environment: Environment, rate: int) -> dict[int, float]:
     """Run for a round and return the percentiles in milliseconds."""
     environment.clear()
-    worker = environment.running("bin/worker", "--processes", "2", "--threads", "4")
-    with worker, environment.running("bin/scheduler"), environment.connect() as connection:
+    with workers(environment, processes=2) as connection:
         with recording(environment, [uuid4() for _ in range(AGGREGATES)], rate=rate) as recorder:
             wait_until(lambda: recorder.recorded >= rate * (WARM_UP_SECONDS + SECONDS))
         wait_until(lambda: connection.execute(IS_DELIVERED).fetchone() == (True,))

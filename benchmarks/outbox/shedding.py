@@ -6,6 +6,7 @@ from uuid import uuid4
 
 from benchmarks.environment import Environment, wait_until
 from benchmarks.measure import Measure, compare
+from benchmarks.outbox.draining import workers
 from benchmarks.outbox.receiver import Counted, counted
 from benchmarks.outbox.recording import recording
 
@@ -50,8 +51,7 @@ def _shed(environment: Environment, rate: int) -> tuple[Counted, float]:
     """Return what the webhook has counted since it shed its first call, and how long that took."""
     environment.clear()
     receiver = environment.serving("benchmarks.outbox.receiver:create_app", PORT, RECEIVER_RATE=str(rate))
-    worker = environment.running("bin/worker", "--processes", "2", "--threads", "4")
-    with receiver, worker, environment.running("bin/scheduler"):
+    with receiver, workers(environment, processes=2):
         with recording(environment, [uuid4() for _ in range(AGGREGATES)], rate=TIMES_AS_MANY * rate):
             wait_until(lambda: counted(PORT).shed > 0)
             time.sleep(SECONDS)
