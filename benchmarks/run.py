@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -111,6 +112,8 @@ minutes, and all of them take hours. These are the benchmarks:
 @options.as_json(MEMBERS)
 def main(names: Sequence[str], hotel_bookings: Path, as_json: bool) -> int:
     names = names or list(BENCHMARKS)
+    # As Ctrl-C: the blocks that have started processes stop them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if WITH_WRK & set(names):
         require_wrk()
     if "hotel" in names:
