@@ -6,11 +6,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import psutil
 import psycopg
 
 from deploy.embedded import PostgreSQL, RedisServer
@@ -23,6 +24,9 @@ Connection = psycopg.Connection[tuple[object, ...]]
 STOCK = 2_000_000_000
 
 ITEMS = 10_000
+
+#: Each process of the product stops within ten seconds.
+STOP_SECONDS = 15
 
 #: The Redis database of an environment that shares its servers with the first one.
 SECOND_REDIS_DATABASE = 1
@@ -97,8 +101,7 @@ class Environment:
         try:
             yield process
         finally:
-            process.terminate()
-            process.wait(15)
+            _stop(process)
 
     @contextmanager
     def serving(self, app: str, port: int, **more: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -141,6 +144,22 @@ def wait_until(condition: Callable[[], object], *, seconds: float = 60.0) -> Non
         if time.monotonic() > deadline:
             raise TimeoutError
         time.sleep(0.02)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Stop a process with SIGTERM. Raises subprocess.TimeoutExpired if it does not end, and leaves nothing of it."""
+    if process.poll() is not None:
+        return
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        for one in (psutil.Process(process.pid), *children):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+        process.wait()
+        raise
 
 
 def _answers(port: int) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -12,12 +13,14 @@ import rich_click as click
 from benchmarks.environment import Environment, environment
 from benchmarks.history import history
 from benchmarks.measure import Measure
+from benchmarks.outbox.busy import busy
 from benchmarks.outbox.draining import draining
 from benchmarks.outbox.failing import failing
 from benchmarks.outbox.hanging import hanging
 from benchmarks.outbox.latency import latency
 from benchmarks.outbox.recovering import recovering
 from benchmarks.outbox.scaling import idling, scaling
+from benchmarks.outbox.shedding import shedding
 from benchmarks.outbox.sinks import sinks
 from benchmarks.outbox.snapshot import snapshot
 from benchmarks.outbox.waiting import waiting
@@ -43,11 +46,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "locked-item": locked_item,
     "draining": draining,
     "latency": latency,
+    "busy": busy,
     "rivals": rivals,
     "waiting": waiting,
     "snapshot": snapshot,
     "failing": failing,
     "hanging": hanging,
+    "shedding": shedding,
     "scaling": scaling,
     "idling": idling,
     "recovering": recovering,
@@ -107,6 +112,8 @@ minutes, and all of them take hours. These are the benchmarks:
 @options.as_json(MEMBERS)
 def main(names: Sequence[str], hotel_bookings: Path, as_json: bool) -> int:
     names = names or list(BENCHMARKS)
+    # As Ctrl-C: the blocks that have started processes stop them.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if WITH_WRK & set(names):
         require_wrk()
     if "hotel" in names:

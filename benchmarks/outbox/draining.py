@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import psycopg
@@ -81,6 +82,15 @@ def drain(environment: Environment, *, processes: int = 1) -> tuple[float, int]:
         wait_until(lambda: is_drained(connection), seconds=120)
         memory = max(child.memory_info().rss for child in psutil.Process(process.pid).children(recursive=True))
         return rate(connection), memory
+
+
+@contextmanager
+def workers(environment: Environment, *, processes: int) -> Iterator[Connection]:
+    """Run worker processes and a scheduler while the block runs, which begins when all of them are ready."""
+    running = environment.running("bin/worker", "--processes", str(processes), "--threads", "4")
+    with environment.connect() as connection, running, environment.running("bin/scheduler"):
+        wait_until(lambda: connections(connection) >= processes)
+        yield connection
 
 
 def connections(connection: Connection) -> int:

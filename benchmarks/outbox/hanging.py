@@ -5,8 +5,9 @@ from contextlib import ExitStack
 from typing import cast
 from uuid import uuid4
 
-from benchmarks.environment import Environment, wait_until
+from benchmarks.environment import Connection, Environment, wait_until
 from benchmarks.measure import Measure, compare_times, median
+from benchmarks.outbox.draining import workers
 from benchmarks.outbox.recording import recording
 
 HEALTHY, HANGING = 10, 40
@@ -60,17 +61,15 @@ def _p99(environment: Environment) -> float:
         # Not `serving`: it would wait for an answer.
         command = "-m", "benchmarks.serve", "benchmarks.outbox.receiver:create_app", f"{HANGING_PORT}"
         stack.enter_context(environment.running("bin/python", *command, **slow))
-        stack.enter_context(environment.running("bin/worker", "--processes", "1", "--threads", "4"))
-        stack.enter_context(environment.running("bin/scheduler"))
+        connection = stack.enter_context(workers(environment, processes=1))
         with recording(environment, [uuid4() for _ in range(AGGREGATES)], rate=RATE) as recorder:
             wait_until(lambda: recorder.recorded >= RATE * (WARM_UP_SECONDS + SECONDS), seconds=300)
-        return _measured(environment)
+        return _measured(connection)
 
 
-def _measured(environment: Environment) -> float:
-    with environment.connect() as connection:
-        wait_until(lambda: connection.execute(IS_DELIVERED).fetchone() == (True,), seconds=300)
-        found = connection.execute(PERCENTILE, [f"{WARM_UP_SECONDS} s"]).fetchone()
+def _measured(connection: Connection) -> float:
+    wait_until(lambda: connection.execute(IS_DELIVERED).fetchone() == (True,), seconds=300)
+    found = connection.execute(PERCENTILE, [f"{WARM_UP_SECONDS} s"]).fetchone()
     assert found is not None
     return cast(Sequence[float], found)[0]
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import boto3
-import httpx
 from redis import Redis
 
 from benchmarks.environment import Connection, Environment, wait_until
 from benchmarks.measure import Measure, median
 from benchmarks.outbox import draining
+from benchmarks.outbox.receiver import counted
 from deploy.embedded import RedisServer
 
 # The servers that the tests use. To start, query and stop each takes a hundred lines, which a copy would only repeat.
@@ -196,7 +196,7 @@ def _webhook(environment: Environment) -> Iterator[Target]:
     port = _free_port()
     url = f"http://127.0.0.1:{port}/"
     with environment.serving("benchmarks.outbox.receiver:create_app", port):
-        yield Target(url=url, arrived=lambda: int(httpx.get(url).text))
+        yield Target(url=url, arrived=lambda: counted(port).accepted)
 
 
 SINKS = (
