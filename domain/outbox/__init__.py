@@ -27,7 +27,7 @@ from domain.outbox.delivery.outcomes import (
 )
 from domain.outbox.delivery.row_updates import RetryPolicy
 from domain.outbox.delivery.settle import Call, give_up, settle, settle_late
-from domain.outbox.delivery.settlement import Settlement
+from domain.outbox.delivery.settlement import NOTHING_SETTLED, Settlement, still_pending
 from domain.outbox.prune import prune_delivered, prune_discarded
 from domain.outbox.record import Event, has_recorded, record, record_query
 from domain.outbox.routes import Route, Routes
@@ -37,6 +37,7 @@ __all__ = [
     "DELIVERED",
     "LANES",
     "LEASE",
+    "NOTHING_SETTLED",
     "NOT_SENT",
     "REFUSED_IN_A_ROW",
     "Call",
@@ -84,4 +85,5 @@ __all__ = [
     "reset_wrong_low_watermarks",
     "settle",
     "settle_late",
+    "still_pending",
 ]

@@ -12,6 +12,7 @@ from functools import partial
 from operator import attrgetter
 
 import structlog
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
@@ -30,6 +31,9 @@ log = structlog.get_logger()
 
 #: A lane is released after this long, so that few workers serve many lanes fairly.
 SLICE_SECONDS = 1.0
+
+#: After trouble with PostgreSQL a batch is settled again after this time: a lease lasts for four times as long.
+AGAIN_SECONDS = 1.0
 
 #: No slice has begun yet: the first batch is fetched however long its claim took.
 NEVER = float("inf")
@@ -118,7 +122,7 @@ class LaneRun:
         self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
     ) -> tuple[LaneBatch, Tally]:
         """Settle a batch and fetch the next one. If an effect breaks, settle the rows one by one instead."""
-        committed = isolate_effects(partial(self._commit, batch, deliveries, limit, deadline))
+        committed = self._committed(batch, deliveries, limit, deadline)
         if isinstance(committed, Broken):
             tally = self._settler.settle_one_by_one(batch.lanes, deliveries)
             self.release(batch)
@@ -126,10 +130,33 @@ class LaneRun:
         following, settlement = committed
         return following, self._settler.committed(batch.lanes, deliveries, settlement)
 
+    def _committed(
+        self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
+    ) -> tuple[LaneBatch, Settlement | None] | Broken:
+        """Commit a batch. After trouble with PostgreSQL it tries once more, as all would be sent again otherwise."""
+        try:
+            return isolate_effects(partial(self._commit, batch, deliveries, limit, deadline))
+        except SQLAlchemyError as error:
+            log.warning("outbox.not_settled", **facts_of(batch.lanes), error=type(error).__name__)
+            self.stopping.wait(AGAIN_SECONDS)
+            return isolate_effects(partial(self._commit_again, batch, deliveries, limit, deadline))
+
+    def _commit_again(
+        self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
+    ) -> tuple[LaneBatch, Settlement | None]:
+        """Commit a batch unless that was done: the connection may have broken after the commit."""
+        with self.db.begin() as session:
+            pending = outbox.still_pending(session, [row for row, _ in deliveries])
+        if not pending:
+            self.release(batch)
+            return LaneBatch(lane=batch.lane), outbox.NOTHING_SETTLED
+        left = [(row, outcome) for row, outcome in deliveries if row.id in pending]
+        return self._commit(batch, left, limit, deadline)
+
     def _commit(
         self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
     ) -> tuple[LaneBatch, Settlement | None]:
-        """Settle a batch and, in the same transaction, fetch the next one or release the lane."""
+        """Settle a batch and, in the same transaction, fetch the next one or release its lanes."""
         following = LaneBatch(lane=batch.lane)
         is_last = bool(batch.more) or _is_dry(batch, deliveries)
         with self.db.begin() as session:

@@ -1,9 +1,9 @@
 """The settlement of rows: what is written for the outcomes of their deliveries."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -45,7 +45,7 @@ from domain.outbox.delivery.outcomes import (
     is_taken,
 )
 from domain.outbox.delivery.row_updates import Circumstances, RetryPolicy, RowUpdate, row_updates
-from domain.outbox.table import BY_AGGREGATE, outbox, pending, waiting, within
+from domain.outbox.table import BY_AGGREGATE, Row, outbox, pending, waiting, within
 from domain.runtime.database import arrays, lists
 
 
@@ -70,6 +70,24 @@ class Settlement:
     is_up: bool
     down: str | None
     fenced: Sequence[Delivery] = ()
+
+
+#: What is left to write when a commit was not answered, and had been done.
+NOTHING_SETTLED = Settlement(
+    at=datetime.min.replace(tzinfo=UTC),
+    processed=(),
+    dead=(),
+    waiting=0,
+    read_on_after=0,
+    is_up=False,
+    down=None,
+)
+
+
+def still_pending(session: Session, rows: Sequence[Row]) -> Collection[int]:
+    """Return the ids of those rows that are neither processed nor dead."""
+    found = select(outbox.c.id).where(outbox.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))), pending)
+    return set(session.execute(found, {"ids": [row.id for row in rows]}).scalars())
 
 
 def write(

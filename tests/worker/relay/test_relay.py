@@ -1,15 +1,20 @@
 """The relay: rows are delivered once, in order within each aggregate, and the failure of one stops no other."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime
 from threading import Event, Thread
 
-from sqlalchemy import select, update
+import pytest
+from sqlalchemy import event, select, text, update
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.outbox import LEASE, Declined, Delivered, Failed, Outcome, Rejected, Row
+from domain.outbox import LEASE, Declined, Delivered, Failed, Outcome, Rejected, Row, Settlement
 from domain.outbox.table import destinations, lanes
+from domain.outbox.table import outbox as table
 from tests.conftest import OpenRelay
 from tests.support.builders import Db, an_event, recorded, routes_of
 from tests.support.outbox import (
@@ -24,7 +29,8 @@ from tests.support.outbox import (
     states,
     time_passes,
 )
-from tests.support.waiting import wait_until
+from tests.support.waiting import wait_until, wait_until_blocked
+from tests.worker.test_isolate import Step
 from worker.relay.lane_run import SLICE_SECONDS
 from worker.relay.tally import Tally
 
@@ -306,3 +312,48 @@ def test_a_worker_that_was_frozen_since_its_claim_begins_no_call(relay_to: OpenR
 
     relay.run()
     assert states(relay.db) == ["processed"]
+
+
+def test_a_batch_that_postgresql_did_not_settle_is_settled_once_more_and_not_sent_again(
+    relay_to: OpenRelay,
+) -> None:
+    shop = FakeDestination()
+    relay = relay_to(shop)
+    recorded_for(relay.db, an_aggregate(), an_aggregate())
+
+    with ThreadPoolExecutor(1) as elsewhere, relay.db.begin() as session:
+        session.execute(select(table).with_for_update())
+        run = elsewhere.submit(relay.run)
+        wait_until_blocked(relay.db)
+        session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+        session.commit()
+
+        assert run.result() == Tally(tried=2, processed=2)
+    assert len(shop.called) == 2
+
+
+class Lossy(Step):
+    """A step whose first commit is done, and not answered."""
+
+    def apply(self, session: Session, settlement: Settlement) -> None:
+        if not self.applied:
+            event.listen(session, "after_commit", self._lose, once=True)
+        super().apply(session, settlement)
+
+    def _lose(self, _: Session) -> None:
+        raise OperationalError("", {}, Exception("the connection is lost"))
+
+
+@pytest.mark.parametrize("batch_size", [1, 1_000])
+def test_effects_are_not_applied_again_when_the_commit_was_done_and_not_answered(
+    relay_to: OpenRelay, batch_size: int
+) -> None:
+    shop = Lossy()
+    relay = relay_to(shop, batch_size=batch_size)
+    ids = recorded_for(relay.db, an_aggregate(), an_aggregate())
+
+    relay.run()
+
+    assert shop.applied == shop.called == ids
+    assert states(relay.db) == ["processed"] * 2
+    assert relay.claim(relay.destinations) is None
