@@ -1,11 +1,8 @@
-"""What a wake-up starts. `dramatiq worker.actors:broker` runs these actors."""
+"""What a wake-up starts. `worker.process` runs these actors."""
 
 import os
-import signal
 import sys
-import threading
 from contextlib import suppress
-from types import FrameType
 
 import dramatiq
 import structlog
@@ -24,7 +21,7 @@ from domain.runtime.wakeups import (
     PRUNE,
     RESET_LOW_WATERMARKS,
 )
-from worker import maintenance
+from worker import ending, maintenance
 from worker.app import App, open_app
 from worker.broker import DOWN, connect
 from worker.maintenance import Retention
@@ -59,7 +56,7 @@ class Running(Middleware):
         return {"throws"}
 
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        self.app = _open(threads=worker.worker_threads, ended=_end_once())
+        self.app = _open(threads=worker.worker_threads)
         self.dispatcher = Dispatcher(self.app.relay, threads=worker.worker_threads, busy=_wake_another)
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
@@ -75,26 +72,7 @@ class Running(Middleware):
                 os._exit(0)
 
 
-def _end_once() -> threading.Event:
-    """Obey the first SIGTERM only. Return an event that it sets.
-
-    systemd and honcho signal a whole process group. So this process gets SIGTERM from them and again from Dramatiq's
-    parent, and a second one would make Dramatiq drop everything.
-    """
-    end = signal.getsignal(signal.SIGTERM)
-    assert callable(end)
-    ended = threading.Event()
-
-    def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        ended.set()
-        end(number, frame)
-
-    signal.signal(signal.SIGTERM, first)
-    return ended
-
-
-def _open(*, threads: int, ended: threading.Event) -> App:
+def _open(*, threads: int) -> App:
     """Open the app, as soon as there is a migrated database. Exits the process for a wrong configuration.
 
     Dramatiq would swallow an error that is raised here, and then fail at every wake-up for ever.
@@ -107,7 +85,7 @@ def _open(*, threads: int, ended: threading.Event) -> App:
         except SQLAlchemyError as error:
             advice = {"advice": "run bin/migrate"} if lacks_schema(error) else {}
             log.warning("worker.waits", error=str(error).splitlines()[0], **advice)
-        if ended.wait(OPEN_AGAIN_SECONDS):
+        if ending.wait(OPEN_AGAIN_SECONDS):
             sys.exit(0)
 
 

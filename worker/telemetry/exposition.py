@@ -1,6 +1,5 @@
 """The ports at which the worker and the scheduler serve their metrics."""
 
-import os
 import threading
 import time
 
@@ -25,13 +24,10 @@ def serve_scheduler(settings: Settings) -> None:
 
 
 def serve_workers() -> None:
-    """Serve what all processes of a worker count, until their parent ends. Dramatiq forks this process for it."""
-    parent = os.getppid()
+    """Serve what all processes of a worker count, from a thread."""
     settings = Settings.load()
     logs.configure(settings.log_level)
     _serve_in_background(metrics.registry_of(), settings.host, settings.worker_metrics_port, "WORKER_METRICS_PORT")
-    while os.getppid() == parent:
-        time.sleep(TRY_AGAIN_SECONDS)
 
 
 def _serve_in_background(registry: CollectorRegistry, host: str, port: int, variable: str) -> None:
