@@ -1,6 +1,5 @@
 """What a wake-up starts. `worker.process` runs these actors."""
 
-import os
 import sys
 from contextlib import suppress
 
@@ -9,8 +8,6 @@ import structlog
 from dramatiq import Broker, Middleware, Worker
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from domain.runtime import startup
-from domain.runtime.errors import ConfigurationError
 from domain.runtime.schema import lacks_schema
 from domain.runtime.settings import Settings
 from domain.runtime.wakeups import (
@@ -25,7 +22,6 @@ from worker import ending, maintenance
 from worker.app import App, open_app
 from worker.broker import DOWN, connect
 from worker.maintenance import Retention
-from worker.ordering import calling_threads
 from worker.relay.dispatcher import Dispatcher
 
 #: Maintenance ends before its next wake-up, which continues. So a backlog of one kind uses one thread at the most, and
@@ -45,7 +41,7 @@ log = structlog.get_logger()
 
 
 class Running(Middleware):
-    """Opens the app when the worker process starts, and closes it when the process has stopped."""
+    """The parts of this process that the actors use, from `open` to `close`."""
 
     app: App
     dispatcher: Dispatcher
@@ -55,33 +51,28 @@ class Running(Middleware):
         """Accept the option `throws`: these errors pass by themselves and are logged in one line."""
         return {"throws"}
 
-    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        self.app = _open(threads=worker.worker_threads)
-        self.dispatcher = Dispatcher(self.app.relay, threads=worker.worker_threads, busy=_wake_another)
+    def open(self, threads: int) -> None:
+        """Open the app. Raises ConfigurationError, and SystemExit if the process has to end before its database is up.
+
+        No hook of Dramatiq does this: it would swallow an error, and the process would fail at every wake-up for ever.
+        """
+        self.app = _open(threads=threads)
+        self.dispatcher = Dispatcher(self.app.relay, threads=threads, busy=_wake_another)
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self.app.relay.stopping.set()
 
-    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
-        try:
-            self.dispatcher.close(GRACE_SECONDS)
-            self.app.close()
-        finally:
-            # The lanes of calls that have not ended are released; the calls must not delay the exit.
-            if calling_threads.any_alive():
-                os._exit(0)
+    def close(self) -> None:
+        """Wait until the calls in flight have ended, for GRACE_SECONDS at the most, and release all lanes."""
+        self.dispatcher.close(GRACE_SECONDS)
+        self.app.close()
 
 
 def _open(*, threads: int) -> App:
-    """Open the app, as soon as there is a migrated database. Exits the process for a wrong configuration.
-
-    Dramatiq would swallow an error that is raised here, and then fail at every wake-up for ever.
-    """
+    """Open the app, as soon as there is a migrated database."""
     while True:
         try:
             return open_app(settings, threads=threads)
-        except ConfigurationError as error:
-            sys.exit(startup.report(error))
         except SQLAlchemyError as error:
             advice = {"advice": "run bin/migrate"} if lacks_schema(error) else {}
             log.warning("worker.waits", error=str(error).splitlines()[0], **advice)

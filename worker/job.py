@@ -9,7 +9,7 @@ from domain.runtime.restarts import PAUSES_SECONDS, Restarts
 from worker import process
 
 #: What the death of a process means, by its kind.
-WORK_LOST = "Other processes deliver meanwhile. What it had leased is free within 4 s and is sent again."
+WORK_LOST = "What it had leased is free within 4 s, and is sent again by any process that runs."
 METRICS_LOST = "The metrics of this worker are not served meanwhile. Everything else works."
 
 #: A process shares the memory of what its parent has imported.

@@ -21,13 +21,19 @@ def work(threads: int) -> None:
     os.environ.setdefault("dramatiq_worker_timeout", POLL_MILLISECONDS)
     from dramatiq import Worker
 
-    from worker.actors import broker
+    from worker.actors import broker, running
+    from worker.ordering import calling_threads
 
+    running.open(threads)
     worker = Worker(broker, worker_threads=threads)
     worker.start()
     ending.wait()
     worker.stop(timeout=SHUTDOWN_MILLISECONDS)
+    running.close()
     broker.close()
+    # The lanes of calls that have not ended are released; the calls must not delay the exit.
+    if calling_threads.any_alive():
+        os._exit(0)
 
 
 def serve_metrics() -> None:
