@@ -32,8 +32,8 @@ CRASHES = (
 )
 
 HANGS = (
-    f"A process of the worker had not ended after {KILL_SECONDS:g} s, so it was killed. What it had sent and not settled"
-    " is sent again. Look whether PostgreSQL or a destination hangs."
+    f"A process of the worker had not ended after {KILL_SECONDS:g} s, so it was killed. What it had sent and not"
+    " settled is sent again. Look whether PostgreSQL or a destination hangs."
 )
 
 BROKE = "A process of the worker broke while it ended. What it had sent and not settled is sent again."
@@ -46,8 +46,8 @@ class Supervisor:
 
     def __init__(self, jobs: Sequence[Job]) -> None:
         self._jobs = jobs
-        # A signal that is ignored stays ignored: nohup does that with SIGHUP.
-        self._ending = {one for one in ENDING if signal.getsignal(one) is not signal.SIG_IGN}
+        is_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._ending = ENDING - {signal.SIGHUP} if is_nohup else ENDING
 
     def run(self) -> int:
         """Return the exit code, which is 0 after a signal if all has ended as it should."""

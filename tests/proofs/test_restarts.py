@@ -39,11 +39,10 @@ def children(worker: Process) -> set[int]:
 
 def started(worker: Process, count: int, *, but: Collection[int] = ()) -> set[int]:
     """Return the processes of a worker as soon as there are that many, none of which is one of `but`."""
-    found = wait_until(
+    return wait_until(
         f"{count} processes run, and not {but}",
         lambda: children(worker) if len(children(worker)) == count and not children(worker) & {*but} else None,
     )
-    return found
 
 
 def died(worker: Process, times: int) -> list[str]:
