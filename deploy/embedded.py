@@ -78,9 +78,10 @@ class PostgreSQL:
 
     def _control(self, action: str, *arguments: str) -> None:
         command = [str(self._server.bin_path / "pg_ctl"), "-w", "-D", str(self.home), action, *arguments]
-        if os.geteuid() == 0:  # PostgreSQL can't run as root, and the package has made a user for it
-            command = ["runuser", "-u", self._server.system_user, "--", *command]
-        subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS, cwd="/")
+        # PostgreSQL can't run as root, and the package has made a user for it, with a group of that name.
+        name = self._server.system_user if os.geteuid() == 0 else None
+        who = {"user": name, "group": name, "extra_groups": []} if name else {}
+        subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS, cwd="/", **who)
 
 
 @dataclass

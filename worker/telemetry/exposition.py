@@ -41,10 +41,11 @@ def _serve(registry: CollectorRegistry, host: str, port: int, variable: str) -> 
     while True:
         try:
             metrics.serve(registry, host, port)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            # A process that has as many threads as it may gets a RuntimeError, and the port stays free.
             if not warned:
                 advice = f"everything else works; set {variable} to a free port, or to 0 for none"
-                log.warning("metrics.not_served", port=port, reason=error.strerror, advice=advice)
+                log.warning("metrics.not_served", port=port, reason=str(error), advice=advice)
             warned = True
             time.sleep(TRY_AGAIN_SECONDS)
         else:
