@@ -8,7 +8,7 @@ from multiprocessing import parent_process
 #: Ctrl-C reaches all processes of a terminal. The parent gets it as well, and sends SIGTERM to each of them.
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGHUP})
 
-#: A process looks for its parent as often. It can't be told by a parent that was killed with SIGKILL.
+#: A process looks for its parent as often. A parent that was killed with SIGKILL sends no signal.
 LOOK_SECONDS = 1.0
 
 
