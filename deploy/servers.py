@@ -56,7 +56,7 @@ def start(running: ExitStack, given: Mapping[str, str]) -> tuple[Sequence[Server
     servers, environment = [], dict(given)
     if "DATABASE_URL" not in given:
         postgresql = PostgreSQL(HOME / "postgresql")
-        running.callback(postgresql.stop)
+        running.callback(_stop, postgresql)
         environment["DATABASE_URL"] = postgresql.url
         servers.append(Server("postgresql", POSTGRESQL_LOST, str(HOME / "postgresql" / "log"), postgresql))
     if "REDIS_URL" not in given and "BROKER_URL" not in given:
@@ -65,3 +65,11 @@ def start(running: ExitStack, given: Mapping[str, str]) -> tuple[Sequence[Server
         environment["REDIS_URL"] = redis.url
         servers.append(Server("redis", REDIS_LOST, str(HOME / "redis" / "log"), redis))
     return servers, environment
+
+
+def _stop(postgresql: PostgreSQL) -> None:
+    """Stop the server, at once if it does not stop in time: what was committed is there again at its next start."""
+    try:
+        postgresql.stop()
+    except subprocess.SubprocessError:
+        postgresql.stop("immediate")
