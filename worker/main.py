@@ -1,52 +1,41 @@
-"""The worker process: Dramatiq's own command line, tuned."""
+"""The worker: as many processes as are wanted, and one that serves their metrics."""
 
-import os
 from functools import partial
 
 import rich_click as click
 
 from domain.runtime import shared_metrics, startup
-from worker.commands.command_line import DONE, Command, run
-
-#: Dramatiq's Redis consumer polls, and backs off up to this many milliseconds. Its default of 1,000
-#: would be the latency of every lone event.
-POLL_MILLISECONDS = "20"
-
-#: SIGTERM is answered within 10 s: calls that have begun get 6 s. With Dramatiq's own second of polling, twice, that
-#: leaves time to release the lanes.
-SHUTDOWN_MILLISECONDS = "6000"
-
-#: Dramatiq's parent hears no signal while it waits for its children to be ready, and they wait for the database.
-FORK_MILLISECONDS = "3000"
+from worker.commands.command_line import DONE, TROUBLE, Command, run
 
 
 def work(processes: int, threads: int) -> int:
-    """Run worker processes until SIGTERM."""
-    os.environ.setdefault("dramatiq_worker_timeout", POLL_MILLISECONDS)
-    from dramatiq.cli import main as dramatiq_main
-    from dramatiq.cli import make_argument_parser
-
+    """Run worker processes until SIGTERM. Return the exit code."""
     from domain.fulfilment import load_routes
-    from domain.runtime import tracing
+    from domain.runtime import logs, tracing
     from domain.runtime.settings import Settings
+    from worker import process
+    from worker.job import METRICS_LOST, Job
+    from worker.supervisor import Supervisor
 
     settings = Settings.load()
+    logs.configure(settings.log_level)
     load_routes(settings)
     tracing.require()
-    command = ["worker.actors:broker", "--processes", str(processes), "--threads", str(threads), "--skip-logging"]
-    command += ["--worker-shutdown-timeout", SHUTDOWN_MILLISECONDS, "--worker-fork-timeout", FORK_MILLISECONDS]
+    jobs = [Job(partial(process.work, threads)) for _ in range(processes)]
     if settings.worker_metrics_port:
-        command += ["--fork-function", "worker.telemetry.exposition:serve_workers"]
+        jobs.append(Job(process.serve_metrics, lost=METRICS_LOST, is_vital=False))
     with shared_metrics.share():
-        status: int = dramatiq_main(make_argument_parser().parse_args(command))
-    return status
+        return Supervisor(jobs).run()
 
 
 @click.command(
     cls=Command,
     name="bin/worker",
     examples=["bin/worker --processes 2 --threads 4"],
-    exit_codes={DONE: "stopped by SIGTERM"},
+    exit_codes={
+        DONE: "stopped by SIGTERM, SIGHUP or Ctrl-C",
+        TROUBLE: "a process crashed repeatedly, or did not end in time; the log says what happened and what to do",
+    },
 )
 @click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")
 @click.option(
@@ -57,7 +46,10 @@ def work(processes: int, threads: int) -> int:
     help="Threads of each destination in each process.",
 )
 def main(processes: int, threads: int) -> int:
-    """Deliver the outbox, expire holds and prune, whenever a wake-up comes, until SIGTERM."""
+    """Deliver the outbox, expire holds and prune, whenever a wake-up comes, until SIGTERM.
+
+    A process that dies is started again.
+    """
     return work(processes, threads)
 
 

@@ -3,11 +3,10 @@
 import signal
 from collections.abc import Callable
 from functools import partial
-from types import FrameType
 
 import rich_click as click
 import structlog
-from apscheduler.schedulers.blocking import BlockingScheduler
+from apscheduler.schedulers.background import BackgroundScheduler
 from dramatiq import Broker, Message
 
 from domain.runtime import logs, startup
@@ -28,6 +27,8 @@ from worker.telemetry import exposition, metrics
 #: a retry is late by this time at most.
 EVERY = {PROCESS_OUTBOX: 1, EXPIRE_RESERVATIONS: 2, PRUNE: 5, RESET_LOW_WATERMARKS: 300}
 
+STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
+
 log = structlog.get_logger()
 
 
@@ -38,20 +39,18 @@ def main() -> None:
     """Send wake-ups by the clock, until SIGTERM or Ctrl-C. Two schedulers are harmless."""
     settings = Settings.load()
     logs.configure(settings.log_level)
+    # Blocked in every thread, and taken by this one at the end: a handler could come before the scheduler runs.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     exposition.serve_scheduler(settings)
     broker, waiting = connect(settings.broker(), [])
-    scheduler = BlockingScheduler()
+    scheduler = BackgroundScheduler()
     for actor, seconds in EVERY.items():
         scheduler.add_job(
             wake, "interval", args=[broker, waiting, actor], seconds=seconds, coalesce=True, misfire_grace_time=seconds
         )
-
-    def stop(signum: int, frame: FrameType | None) -> None:
-        scheduler.shutdown(wait=False)
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
     scheduler.start()
+    signal.sigwait(STOPPING)
+    scheduler.shutdown(wait=False)
 
 
 def wake(broker: Broker, waiting: Callable[[str], int], actor: str) -> None:

@@ -63,6 +63,7 @@ def connect(
     settings: Settings,
     *,
     connections: int,
+    wait_seconds: float = CONNECT_TIMEOUT_SECONDS,
     checked: bool = True,
     statement_seconds: int = 0,
     transaction_seconds: float | None = None,
@@ -71,6 +72,7 @@ def connect(
 ) -> Engine:
     """Return an engine with at most `connections` connections, which replaces broken ones by itself.
 
+    While all of them are in use, a caller waits for one, but `wait_seconds` at the most.
     With `checked`, each connection is tried before it is used. Without, that round trip is saved, and a caller that
     gets a broken connection has to try again. No statement takes longer than `statement_seconds`, unless that is 0,
     or waits for a lock for longer than `lock_milliseconds`. A connection that is used for longer than
@@ -87,7 +89,7 @@ def connect(
         make_url(settings.database_url).set(drivername="postgresql+psycopg"),
         pool_size=connections,
         max_overflow=0,
-        pool_timeout=CONNECT_TIMEOUT_SECONDS,
+        pool_timeout=wait_seconds,
         # An engine that is watched tries its connections itself: a trial may hang as well.
         pool_pre_ping=checked and transaction_seconds is None,
         # Otherwise the parameters would be in the message of every error, and so in the logs.

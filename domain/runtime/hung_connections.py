@@ -16,6 +16,8 @@ import structlog
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import InvalidatePoolError
 
+from domain.runtime.rounds import isolate_round
+
 #: How many times the connections in use are looked at within the time that one may be used.
 LOOKS = 10
 
@@ -24,6 +26,16 @@ IDLE_SECONDS = 10
 
 #: What notes in the record of a connection that it was not used before.
 _FRESH = "holdfast_fresh"
+
+HANGS = (
+    "PostgreSQL has not answered in time, so the connection is cut off. Its transaction fails. Look at the server, its"
+    " disk and the network."
+)
+
+UNEXPECTED = (
+    "Connections that hang were not looked for this time; they are the next time. If this continues, a request may wait"
+    " for a database that hangs: report the error."
+)
 
 log = structlog.get_logger()
 
@@ -84,14 +96,12 @@ class _Watched:
 
     def _look(self) -> None:
         while self._are_some_used():
-            for backend in self._cut_hung():
-                log.error(
-                    "database.hangs",
-                    backend=backend,
-                    message="PostgreSQL has not answered in time, so the connection is cut off. Its transaction fails."
-                    " Look at the server, its disk and the network.",
-                )
+            isolate_round(self._cut_and_log, thread="hung-connections", advice=UNEXPECTED)
             time.sleep(self._seconds / LOOKS)
+
+    def _cut_and_log(self) -> None:
+        for backend in self._cut_hung():
+            log.error("database.hangs", backend=backend, message=HANGS)
 
     def _are_some_used(self) -> bool:
         """Wait until connections are used. Return False if none is for a while: then the thread ends."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from deploy import up
+from deploy import home as home_folder
 from deploy.embedded import PostgreSQL
 from tests.support.commands import run_bare
 from tests.support.ports import free_port
@@ -17,8 +17,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(up, "HOME", tmp_path)
-    monkeypatch.setattr(up, "LOCK_FILE", tmp_path / "lock")
+    monkeypatch.setattr(home_folder, "HOME", tmp_path)
+    monkeypatch.setattr(home_folder, "LOCK_FILE", tmp_path / "lock")
+    monkeypatch.setattr(home_folder, "ENV_FILE", tmp_path / "env")
     return tmp_path
 
 
@@ -31,7 +32,7 @@ def run_up(home: Path, **environment: str) -> tuple[int, str]:
 
 def test_a_second_one_at_other_ports_is_refused_and_changes_nothing(home: Path) -> None:
     with ExitStack() as running:
-        up.lock_home(running)
+        home_folder.lock_home(running)
         (home / "env").write_text("DATABASE_URL=that-of-the-first\n")
         # Without the lock it would end at these settings, and start no servers that nobody stops.
         exit_code, said = run_up(home, DATABASE_URL="nonsense", REDIS_URL="nonsense")

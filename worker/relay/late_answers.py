@@ -81,9 +81,12 @@ class LateAnswers:
         self._stopped.set()
         self._answered.put(None)
         self._thread.join()
-        with self._db.begin() as session:
-            for one in sorted(self._expected, key=lambda one: one.call.row.id):
-                outbox.give_up(session, one.call)
+        try:
+            with self._db.begin() as session:
+                for one in sorted(self._expected, key=lambda one: one.call.row.id):
+                    outbox.give_up(session, one.call)
+        except SQLAlchemyError as error:
+            log.warning("late_answers.not_given_up", rows=len(self._expected), error=type(error).__name__)
 
     def _of(self, destinations: Iterable[str]) -> list[Expected]:
         now, names = time.monotonic(), {*destinations}

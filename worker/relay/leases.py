@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.outbox import LEASE, LeasedLane
+from domain.runtime.rounds import isolate_round
 from worker.telemetry import metrics
 
 #: Four renewals fit into one lease, so three may fail.
@@ -24,6 +25,11 @@ LONGEST_RUN_SECONDS = 900.0
 HANGS = (
     f"A delivery has not ended for {LONGEST_RUN_SECONDS:g} s. Other workers continue with its lane. Restart this"
     " worker: until then it has one thread less."
+)
+
+UNEXPECTED = (
+    "The leases of this process were not renewed this time; it is tried again in a second. Lanes that can't be renewed"
+    " for 4 s go to other workers, and what was sent and not settled is sent again. If this goes on, report the error."
 )
 
 log = structlog.get_logger()
@@ -81,18 +87,27 @@ class Leases:
         """Stop renewing, and release the lanes of calls that have not ended."""
         self._stopped.set()
         self._thread.join()
-        with self._lock, self._db.begin() as session:
-            for lane in sorted(self._leased, key=lambda lane: (lane.destination, lane.number)):
-                # Another worker may have taken over a probe that such a call began.
-                outbox.release(session, replace(lane, probing=False))
+        with self._lock:
+            lanes = sorted(self._leased, key=lambda lane: (lane.destination, lane.number))
+        try:
+            with self._db.begin() as session:
+                for lane in lanes:
+                    # Another worker may have taken over a probe that such a call began.
+                    outbox.release(session, replace(lane, probing=False))
+        except SQLAlchemyError as error:
+            # The process ends all the same, and the lanes are free when their leases end.
+            log.warning("leases.not_released", lanes=len(lanes), error=type(error).__name__)
 
     def _run(self) -> None:
         while not self._stopped.wait(RENEW_SECONDS):
-            self._give_up()
-            with self._lock:
-                leased = list(self._leased)
-            if leased:
-                self._renew(leased)
+            isolate_round(self._renew_all, thread="leases", advice=UNEXPECTED)
+
+    def _renew_all(self) -> None:
+        self._give_up()
+        with self._lock:
+            leased = list(self._leased)
+        if leased:
+            self._renew(leased)
 
     def _give_up(self) -> None:
         """Stop renewing lanes that were leased for too long. The fence rejects what their threads may still settle."""

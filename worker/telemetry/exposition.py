@@ -1,6 +1,5 @@
 """The ports at which the worker and the scheduler serve their metrics."""
 
-import os
 import threading
 import time
 
@@ -25,13 +24,10 @@ def serve_scheduler(settings: Settings) -> None:
 
 
 def serve_workers() -> None:
-    """Serve what all processes of a worker count, until their parent ends. Dramatiq forks this process for it."""
-    parent = os.getppid()
+    """Serve what all processes of a worker count, from a thread."""
     settings = Settings.load()
     logs.configure(settings.log_level)
     _serve_in_background(metrics.registry_of(), settings.host, settings.worker_metrics_port, "WORKER_METRICS_PORT")
-    while os.getppid() == parent:
-        time.sleep(TRY_AGAIN_SECONDS)
 
 
 def _serve_in_background(registry: CollectorRegistry, host: str, port: int, variable: str) -> None:
@@ -45,10 +41,11 @@ def _serve(registry: CollectorRegistry, host: str, port: int, variable: str) -> 
     while True:
         try:
             metrics.serve(registry, host, port)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
+            # A process that has as many threads as it may gets a RuntimeError, and the port stays free.
             if not warned:
                 advice = f"everything else works; set {variable} to a free port, or to 0 for none"
-                log.warning("metrics.not_served", port=port, reason=error.strerror, advice=advice)
+                log.warning("metrics.not_served", port=port, reason=str(error), advice=advice)
             warned = True
             time.sleep(TRY_AGAIN_SECONDS)
         else:

@@ -1,14 +1,18 @@
 """Leases: the lanes of a process are renewed while it lives, and released when it ends."""
 
+import socket
 from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import func, make_url, select, update
 
 from domain.outbox import LEASE, LeasedLane
 from domain.outbox.delivery import breaker
 from domain.outbox.table import destinations, lanes
+from domain.runtime import database
+from domain.runtime.settings import Settings
+from tests.conformance.proxy import Proxy
 from tests.support.builders import Db
 from tests.support.outbox import SHOP, a_lane, an_aggregate, claimed, destination, recorded_for, with_shop
 from tests.support.waiting import wait_until
@@ -110,6 +114,56 @@ def test_a_probe_that_has_ended_does_not_delay_others(shop: Db, leases: Leases) 
         wait_until("the lease is renewed", lambda: leased_until(shop, probe) > before)
 
     assert destination(shop).open_until is None
+
+
+class Garbling(Proxy):
+    """A proxy before PostgreSQL that makes the name of the destination in its answers one that is no text."""
+
+    def __init__(self, url: str) -> None:
+        address = make_url(url)
+        super().__init__(f"{address.query['host']}/.s.PGSQL.5432")
+        self.url = str(address.set(host="127.0.0.1", port=self.port, query={}))
+        self.is_garbling = False
+        self.garbled = 0
+
+    def _passes_on(self, answered: bytes, client: socket.socket) -> bool:
+        name = SHOP.encode()
+        if self.is_garbling and name in answered:
+            self.garbled += 1
+            answered = answered.replace(name, b"\xff" * len(name))
+        return super()._passes_on(answered, client)
+
+
+def test_renewing_continues_after_an_answer_of_the_database_that_nobody_has_foreseen(
+    shop: Db, settings: Settings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proxy = Garbling(settings.database_url)
+    engine = database.connect(settings.model_copy(update={"database_url": proxy.url}), connections=1)
+    leases = Leases(database.sessions(engine))
+    lane = a_lane(shop)
+    with leases.renewing(lane, claimed_at=clock()):
+        proxy.is_garbling = True
+        wait_until("it was answered nonsense twice", lambda: proxy.garbled >= 2)
+        proxy.is_garbling = False
+        before = leased_until(shop, lane)
+        wait_until("the lease is renewed", lambda: leased_until(shop, lane) > before)
+    leases.close()
+    engine.dispose()
+    proxy.close()
+
+    said = capsys.readouterr()
+    assert "thread.round_failed" in said.out + said.err
+    assert "it is tried again in a second" in said.out + said.err
+
+
+def test_a_process_that_ends_while_its_database_is_down_does_not_break(shop: Db, settings: Settings) -> None:
+    engine = database.connect(
+        settings.model_copy(update={"database_url": "postgresql://127.0.0.1:1/nowhere"}), connections=1
+    )
+    leases = Leases(database.sessions(engine))
+
+    with leases.renewing(a_lane(shop), claimed_at=clock()):
+        leases.close()
 
 
 def test_a_run_that_raises_is_renewed_no_longer(shop: Db, leases: Leases) -> None:

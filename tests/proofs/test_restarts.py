@@ -1,0 +1,209 @@
+"""A worker outlives the death of any of its processes, and says so."""
+
+import shutil
+import signal
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+import psutil
+import pytest
+
+from domain.runtime.restarts import CRASH_LOOP
+from tests.proofs.checker import check, wait_until_drained
+from tests.proofs.cluster.cluster import Cluster
+from tests.proofs.cluster.processes import Process
+from tests.proofs.conftest import Open
+from tests.proofs.load import Load
+from tests.support.ports import free_port
+from tests.support.waiting import PATIENCE_SECONDS, wait_until
+from tests.worker.telemetry.test_exposition import eventually
+
+#: What the documentation says of every process.
+GONE_WITHIN_SECONDS = 10.0
+
+#: Rows of one batch: what may be sent and not settled, in each lane.
+BATCH = 5
+
+
+@pytest.fixture
+def cluster(open_cluster: Open) -> Cluster:
+    cluster = open_cluster(batch_size=BATCH, WORKER_METRICS_PORT="0")
+    cluster.scheduler()
+    cluster.partners.ready()
+    return cluster
+
+
+def children(worker: Process) -> set[int]:
+    return worker.pids() - {worker.popen.pid}
+
+
+def started(worker: Process, count: int, *, but: Collection[int] = ()) -> set[int]:
+    """Return the processes of a worker as soon as there are that many, none of which is one of `but`."""
+    return wait_until(
+        f"{count} processes run, and not {but}",
+        lambda: children(worker) if len(children(worker)) == count and not children(worker) & {*but} else None,
+    )
+
+
+def died(worker: Process, times: int) -> list[str]:
+    """Return what the worker has said of its dead processes, as soon as it has said so that many times."""
+    wait_until(f"{times} deaths are logged", lambda: len(worker.events("worker.process_died")) >= times)
+    return [event["message"] for event in worker.events("worker.process_died")]
+
+
+def kill(*processes: int) -> None:
+    for process in processes:
+        psutil.Process(process).kill()
+
+
+def test_killed_processes_are_back_and_nothing_is_lost(cluster: Cluster, seed: int) -> None:
+    api, worker = cluster.api().ready(), cluster.worker(processes=2)
+    killed = 0
+
+    with Load([api.port], [cluster.an_item(100_000).id], seed) as load:
+        for _ in range(3):
+            load.wait(answers=20)
+            before = started(worker, 2)
+            leasing = wait_until("a process delivers", lambda before=before: before & {*cluster.leased_lanes()})  # type: ignore[misc]
+            kill(max(leasing))
+            killed += 1
+            started(worker, 2, but=[max(leasing)])
+        load.wait(answers=20)
+    wait_until_drained(cluster)
+
+    check(cluster, repeats_at_most=killed * BATCH * 4 * 3, answered=load.answered)
+    assert all(
+        "sent again by any process" in message and "Another one is started" in message for message in died(worker, 3)
+    )
+    assert worker.is_running()
+
+
+def test_a_process_that_ends_by_itself_is_replaced_too(cluster: Cluster) -> None:
+    worker = cluster.worker(processes=1)
+    (first,) = started(worker, 1)
+    wait_until("it works", cluster.destinations)
+
+    psutil.Process(first).terminate()
+
+    started(worker, 1, but=[first])
+    assert [event["ended_by"] for event in worker.events("worker.process_died")] == ["exit code 0"]
+
+
+def test_a_crash_loop_ends_the_worker_and_says_why(cluster: Cluster, tmp_path: Path) -> None:
+    """Something has cleaned the folder for temporary files, where processes share their metrics."""
+    worker = cluster.worker(processes=1, TMPDIR=str(tmp_path))
+    (first,) = started(worker, 1)
+    wait_until("it works", cluster.destinations)
+
+    for folder in tmp_path.iterdir():
+        shutil.rmtree(folder)
+    kill(first)
+
+    assert worker.popen.wait(PATIENCE_SECONDS) == 1
+    assert len(worker.events("worker.process_died")) == CRASH_LOOP - 1
+    (end,) = worker.events("worker.crash_loop")
+    assert "mend that" in end["message"] and end["ended_by"] == "exit code 1"
+    assert "FileNotFoundError" in worker.log.read_text()
+
+
+def test_a_configuration_that_has_become_wrong_ends_the_worker_at_once(cluster: Cluster) -> None:
+    worker = cluster.worker(processes=2)
+    first, _ = started(worker, 2)
+    wait_until("they work", cluster.destinations)
+
+    (cluster.home / "routes.toml").write_text("destinations = nonsense")
+    kill(first)
+
+    assert worker.popen.wait(PATIENCE_SECONDS) == 2
+    assert len(worker.events("worker.process_died")) == 1
+    (end,) = worker.events("worker.wrong_configuration")
+    assert "the lines above name what is wrong" in end["message"]
+    assert "routes.toml" in worker.log.read_text()
+
+
+def stop_during_a_pause(worker: Process, end: Callable[[], None]) -> int:
+    """Kill the process of a worker until the next one waits for its start, and end the worker then."""
+    for times in range(1, 4):
+        kill(*started(worker, 1))
+        died(worker, times)
+    assert "started in 2 s" in died(worker, 3)[-1]
+    assert not children(worker)
+    end()
+    return worker.popen.wait(GONE_WITHIN_SECONDS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_worker_that_waits_to_start_a_process_again_ends_when_it_has_to(
+    cluster: Cluster, number: signal.Signals
+) -> None:
+    worker = cluster.worker(processes=1)
+
+    assert stop_during_a_pause(worker, lambda: worker.send(number)) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("whole_group", [True, False])
+def test_any_signal_to_end_is_obeyed_with_exit_code_0(
+    cluster: Cluster, number: signal.Signals, whole_group: bool
+) -> None:
+    worker = cluster.worker(processes=2)
+    started(worker, 2)
+    wait_until("they work", cluster.destinations)
+
+    worker.send(number) if whole_group else worker.popen.send_signal(number)
+
+    assert worker.popen.wait(GONE_WITHIN_SECONDS) == 0
+    assert not worker.events("worker.process_died")
+
+
+def test_no_process_outlives_a_worker_that_was_killed(cluster: Cluster) -> None:
+    """Also one that waits for its database, and the one that serves the metrics."""
+    workers = [
+        cluster.worker(processes=2, WORKER_METRICS_PORT=str(free_port())),
+        cluster.worker(processes=1, DATABASE_URL="postgresql://127.0.0.1:1/nowhere"),
+    ]
+    orphans = started(workers[0], 3) | started(workers[1], 1)
+    wait_until("they work", cluster.destinations)
+    wait_until("one waits for its database", lambda: workers[1].events("worker.waits"))
+
+    for worker in workers:
+        worker.popen.kill()
+
+    wait_until("all have ended", lambda: not any(map(psutil.pid_exists, orphans)), within=GONE_WITHIN_SECONDS)
+
+
+def test_the_metrics_of_a_worker_add_up_over_a_restart(cluster: Cluster, tmp_path: Path) -> None:
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    worker = cluster.worker(processes=1, TMPDIR=str(tmp_path), WORKER_METRICS_PORT=str(port))
+    started(worker, 2)
+    cluster.hold(cluster.an_item(100), 10)
+    delivered = eventually(url, lambda seen: seen.get("holdfast_outbox_delivered_total[journal]", 0) >= 10)
+    (gauges,) = tmp_path.glob("holdfast-metrics-*/gauge_livesum_*.db")
+
+    killed = int(gauges.stem.rpartition("_")[2])
+    kill(killed)
+    started(worker, 2, but=[killed])
+    cluster.hold(cluster.an_item(100), 10)
+    after = eventually(
+        url,
+        lambda seen: (
+            seen["holdfast_outbox_delivered_total[journal]"]
+            >= delivered["holdfast_outbox_delivered_total[journal]"] + 10
+        ),
+    )
+
+    assert not gauges.exists()
+    assert after["holdfast_lanes_leased[journal]"] >= 0
+
+
+def test_the_process_that_serves_the_metrics_is_started_again(cluster: Cluster) -> None:
+    port = free_port()
+    worker = cluster.worker(processes=1, WORKER_METRICS_PORT=str(port))
+    eventually(f"http://127.0.0.1:{port}", lambda _: True)
+    (server,) = [one.pid for one in psutil.net_connections("tcp4") if one.laddr.port == port and one.status == "LISTEN"]
+
+    kill(server)
+
+    assert "metrics of this worker are not served meanwhile" in died(worker, 1)[0]
+    eventually(f"http://127.0.0.1:{port}", lambda _: True)

@@ -1,0 +1,35 @@
+"""How a process of a worker learns that it has to end: a signal, or the end of its parent."""
+
+import os
+import signal
+import time
+from multiprocessing import parent_process
+
+#: Ctrl-C reaches all processes of a terminal. The parent gets it as well, and sends SIGTERM to each of them.
+SIGNALS = frozenset({signal.SIGTERM, signal.SIGHUP})
+
+#: A process looks for its parent as often. A parent that was killed with SIGKILL sends no signal.
+LOOK_SECONDS = 1.0
+
+
+def begin() -> None:
+    """Let the signals wait until `wait` takes them. Call this in the main thread, before any other is started.
+
+    A second signal, which systemd causes when it signals the whole group, waits until the process has ended.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
+
+
+def wait(seconds: float = float("inf")) -> bool:
+    """Wait until this process has to end, for so many seconds at the most. Return whether it has to."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if signal.sigtimedwait(SIGNALS, min(left, LOOK_SECONDS)) or _is_orphan():
+            return True
+    return False
+
+
+def _is_orphan() -> bool:
+    parent = parent_process()
+    return parent is not None and os.getppid() != parent.pid

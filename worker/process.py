@@ -1,0 +1,53 @@
+"""One process of a worker: Dramatiq's threads, which run the actors, until the process has to end."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from domain.runtime import startup
+from domain.runtime.errors import ConfigurationError
+from worker import ending
+
+#: Dramatiq's Redis consumer polls, and backs off up to this many milliseconds. Its default of 1,000
+#: would be the latency of every lone event.
+POLL_MILLISECONDS = "20"
+
+#: SIGTERM is answered within 10 s: calls that have begun get 6 s, which leaves time to release the lanes.
+SHUTDOWN_MILLISECONDS = 6_000
+
+
+def work(threads: int) -> None:
+    """Deliver and maintain with so many threads, until the process has to end. Raises ConfigurationError."""
+    os.environ.setdefault("dramatiq_worker_timeout", POLL_MILLISECONDS)
+    from dramatiq import Worker
+
+    from worker.actors import broker, running
+    from worker.ordering import calling_threads
+
+    running.open(threads)
+    worker = Worker(broker, worker_threads=threads)
+    worker.start()
+    ending.wait()
+    worker.stop(timeout=SHUTDOWN_MILLISECONDS)
+    running.close()
+    broker.close()
+    # The lanes of calls that have not ended are released; the calls must not delay the exit.
+    if calling_threads.any_alive():
+        os._exit(0)
+
+
+def serve_metrics() -> None:
+    """Serve what all processes of this worker count, until the process has to end."""
+    from worker.telemetry.exposition import serve_workers
+
+    serve_workers()
+    ending.wait()
+
+
+def run(job: Callable[[], None]) -> None:
+    """Run the job of a process that was forked for it. Exits with 2 if the configuration can't be used."""
+    ending.begin()
+    try:
+        job()
+    except ConfigurationError as error:
+        sys.exit(startup.report(error))
