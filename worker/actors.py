@@ -61,6 +61,12 @@ class Running(Middleware):
     def before_worker_boot(self, broker: Broker, worker: Worker) -> None:
         self.app = _open(threads=worker.worker_threads, ended=_end_once())
         self.dispatcher = Dispatcher(self.app.relay, threads=worker.worker_threads, busy=_wake_another)
+        self.app.liveness.watch(self._take_over)
+
+    def _take_over(self) -> None:
+        """Drain the lanes that a dead process has left, with the help of others, which may have more threads free."""
+        _wake_another()
+        self.dispatcher.dispatch()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self.app.relay.stopping.set()

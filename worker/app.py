@@ -16,6 +16,7 @@ from worker.destinations import Destination, open_sink, open_step
 from worker.ordering.pace import Pace
 from worker.relay.health import Health
 from worker.relay.leases import Leases
+from worker.relay.liveness import Liveness
 from worker.relay.relay import Relay
 from worker.telemetry import metrics
 
@@ -31,9 +32,12 @@ class App:
     db: sessionmaker[Session]
     routes: Routes
     relay: Relay
+    liveness: Liveness
 
     def close(self) -> None:
         self.relay.leases.close()
+        # Not before its lanes are released, or others would take this process for dead.
+        self.liveness.close()
         for destination in self.relay.destinations.values():
             destination.close()
         self.db.kw["bind"].dispose()
@@ -53,7 +57,7 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     with db.begin() as session:
         outbox.register(session, served)
     metrics.begin(served)
-    stopping = Event()
+    stopping, liveness = Event(), Liveness(settings)
     health = {name: Health(Pace(stopping)) for name in served}
     relay = Relay(
         db=db,
@@ -62,8 +66,10 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         leases=Leases(db),
         health=health,
         stopping=stopping,
+        liveness_key=liveness.key,
     )
-    return App(settings=settings, db=db, routes=routes, relay=relay)
+    liveness.start()
+    return App(settings=settings, db=db, routes=routes, relay=relay, liveness=liveness)
 
 
 def _served(routes: Routes, only: str | None) -> Mapping[str, Route]:

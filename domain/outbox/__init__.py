@@ -5,6 +5,15 @@ from domain.outbox.delivery.commit_horizon import CommitHorizon
 from domain.outbox.delivery.fetch import fetch, make_due_rows_ready, make_impossible_waits_due
 from domain.outbox.delivery.history import REFUSED_IN_A_ROW, History
 from domain.outbox.delivery.lanes import LEASE, LeasedLane, register, release, renew
+from domain.outbox.delivery.liveness import (
+    LivenessKeys,
+    adopt_lanes,
+    find_liveness_keys,
+    free_lanes,
+    lock_liveness_key,
+    neighbour_of,
+    wait_for_end,
+)
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
     DELIVERED,
@@ -45,6 +54,7 @@ __all__ = [
     "Failed",
     "History",
     "LeasedLane",
+    "LivenessKeys",
     "NotSent",
     "Obsolete",
     "Outcome",
@@ -56,15 +66,20 @@ __all__ = [
     "Row",
     "Settlement",
     "Unreachable",
+    "adopt_lanes",
     "claim",
     "error_of",
     "fetch",
+    "find_liveness_keys",
+    "free_lanes",
     "has_recorded",
     "is_processed",
     "is_refused",
     "is_taken",
+    "lock_liveness_key",
     "make_due_rows_ready",
     "make_impossible_waits_due",
+    "neighbour_of",
     "prune_delivered",
     "prune_discarded",
     "record",
@@ -74,4 +89,5 @@ __all__ = [
     "renew",
     "reset_wrong_low_watermarks",
     "settle",
+    "wait_for_end",
 ]

@@ -125,6 +125,8 @@ lanes = Table(
     Column("leased_until", DateTime(timezone=True)),
     # None of its rows up to this id is ready; see `delivery.low_watermark`.
     Column("low_watermark", BigInteger, nullable=False, server_default="0"),
+    # The advisory lock of the process that leased it; see `delivery.liveness`.
+    Column("liveness_key", Integer),
     # A lane is rewritten at each claim; with room on its page that touches no index.
     postgresql_with={"fillfactor": 50},
 )

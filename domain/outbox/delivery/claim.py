@@ -30,13 +30,22 @@ class ProbeTaken(Exception):
     destination: str
 
 
-def claim(session: Session, names: Collection[str], holder: str, commit_horizon: CommitHorizon) -> LeasedLane | None:
+def claim(
+    session: Session,
+    names: Collection[str],
+    holder: str,
+    commit_horizon: CommitHorizon,
+    *,
+    liveness_key: int | None = None,
+) -> LeasedLane | None:
     """Lease the lane that has rested longest among those that are free and have due rows. None if there is none.
 
-    `holder` must be new for each claim. For the commit horizon, this must be the first statement of the transaction.
-    Raises ProbeTaken.
+    `holder` must be new for each claim. With a `liveness_key`, the lane is free as soon as nobody has locked that key.
+    For the commit horizon, this must be the first statement of the transaction. Raises ProbeTaken.
     """
-    claimed = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
+    claimed = session.execute(
+        _CLAIM, {"names": list(names), "holder": holder, "liveness_key": liveness_key}
+    ).one_or_none()
     if claimed is None:
         return None
     view = SnapshotView(newest=claimed.newest, ended_below=claimed.ended_below, begun_below=claimed.begun_below)
@@ -121,7 +130,12 @@ def _number(transaction: ColumnElement[Any]) -> ColumnElement[int]:
 _CLAIM = (
     update(lanes)
     .where(lanes.c.destination == _free.c.destination, lanes.c.lane == _free.c.lane)
-    .values(epoch=lanes.c.epoch + 1, holder=bindparam("holder"), leased_until=func.clock_timestamp() + LEASE)
+    .values(
+        epoch=lanes.c.epoch + 1,
+        holder=bindparam("holder"),
+        liveness_key=bindparam("liveness_key"),
+        leased_until=func.clock_timestamp() + LEASE,
+    )
     .returning(
         lanes.c.destination,
         lanes.c.lane.label("number"),

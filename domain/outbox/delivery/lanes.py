@@ -135,4 +135,4 @@ _watermark = case(
     (lanes.c.low_watermark == bindparam("found", type_=BigInteger), bindparam("risen", type_=BigInteger)),
     else_=lanes.c.low_watermark,
 )
-_RELEASE = _ours.values(holder=None, leased_until=func.clock_timestamp(), low_watermark=_watermark)
+_RELEASE = _ours.values(holder=None, liveness_key=None, leased_until=func.clock_timestamp(), low_watermark=_watermark)
