@@ -84,8 +84,8 @@ def wait_for_end(session: Session, key: int) -> None:
 def free_lanes(session: Session, dead: Collection[int]) -> Sequence[str]:
     """Free the lanes that carry one of these keys. Return the holders that had not released them.
 
-    The lanes have no time of release, so they are claimed before all others: their rows have waited since their process
-    died. It waits for no lock: a lane that is locked is freed by a later call.
+    The lanes have no time of release, so they are claimed before all that were released: their rows have waited since
+    their process died. It waits for no lock: a lane that is locked is freed by a later call.
     """
     freed = session.execute(_FREE, {"dead": list(dead)}).scalars()
     return [holder for holder in freed if holder is not None]
