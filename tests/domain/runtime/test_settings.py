@@ -46,6 +46,7 @@ def test_only_the_database_must_be_set() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "field"),
     [
+        ("DATABASE_DIRECT_URL", "postgresql://primary/holdfast", "database_direct_url"),
         ("REDIS_URL", "rediss://cache:6380/1", "redis_url"),
         ("BROKER_URL", "amqp://queue/", "broker_url"),
         ("CONFIRMATION_URL", "https://confirm.example/v1", "confirmation_url"),
@@ -78,6 +79,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str, valu
         ("DATABASE_URL", "mysql://somewhere/holdfast"),
         ("DATABASE_URL", "127.0.0.1"),
         ("DATABASE_URL", "postgresql://somewhere:port/holdfast"),
+        ("DATABASE_DIRECT_URL", "mysql://somewhere/holdfast"),
         ("REDIS_URL", "http://somewhere"),
         ("REDIS_URL", ""),
         ("BROKER_URL", "kafka://somewhere"),
