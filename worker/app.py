@@ -57,7 +57,7 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     with db.begin() as session:
         outbox.register(session, served)
     metrics.begin(served)
-    stopping, liveness = Event(), Liveness(settings)
+    stopping, liveness = Event(), Liveness(settings, db)
     health = {name: Health(Pace(stopping)) for name in served}
     relay = Relay(
         db=db,

@@ -8,7 +8,7 @@ from contextlib import suppress
 import structlog
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.outbox import LivenessKeys
@@ -38,6 +38,11 @@ OFF = (
     " with its events only when its leases are over, after 4 s, and not at once. Set DATABASE_DIRECT_URL to the address"
     " of PostgreSQL itself to change that."
 )
+ELSEWHERE = (
+    "DATABASE_DIRECT_URL leads to another database than DATABASE_URL, where no other worker would see that this process"
+    " lives. So if it is killed, others continue with its events only when its leases are over, after 4 s, and not at"
+    " once. Set DATABASE_DIRECT_URL to the same database, without a pooler, or remove it."
+)
 LOST = (
     "The connection by which other workers see that this process lives is broken. Deliveries continue. Others may begin"
     " to deliver what is in flight here, so some events may be sent twice. The process connects again by itself; if it"
@@ -56,14 +61,19 @@ DIED = (
 log = structlog.get_logger()
 
 
+class LockedElsewhere(Exception):
+    """Raised when others do not see the lock of this process, as it is in another database."""
+
+
 class Liveness:
     """The lock by which others see that this process lives, and the watch over another process.
 
     No trouble with it stops a delivery: then only the leases say who lives.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, db: sessionmaker[Session]) -> None:
         self._url = settings.database_direct_url or settings.database_url
+        self._db = db
         self._holder: Connection | None = None
         self._key: int | None = None
         self._lost_key: int | None = None
@@ -106,8 +116,8 @@ class Liveness:
                 keys = outbox.find_liveness_keys(session)
                 may_free = keys.dead and time.monotonic() >= self._may_free_from
                 freed = outbox.free_lanes(session, keys.dead) if may_free else ()
-        except PoolerBetween:
-            self._switch_off()
+        except (PoolerBetween, LockedElsewhere) as error:
+            self._switch_off(OFF if isinstance(error, PoolerBetween) else ELSEWHERE)
             return None
         except SQLAlchemyError as error:
             self._lose(error)
@@ -122,6 +132,7 @@ class Liveness:
             self._holder = open_direct(self._url, application_name="holdfast-liveness")
             with Session(self._holder) as session:
                 key = outbox.lock_liveness_key(session)
+                self._require_seen(key)
                 if self._lost_key is not None:
                     outbox.adopt_lanes(session, lost=self._lost_key, key=key)
                     self._may_free_from = time.monotonic() + GRACE_SECONDS
@@ -130,6 +141,12 @@ class Liveness:
                 self._has_trouble = False
                 log.info("liveness.restored")
         return self._holder
+
+    def _require_seen(self, key: int) -> None:
+        """Raise LockedElsewhere unless those who use DATABASE_URL see the lock. They would free every lane with it."""
+        with self._db.begin() as session:
+            if key not in outbox.find_liveness_keys(session).live:
+                raise LockedElsewhere
 
     def _lose(self, error: SQLAlchemyError) -> None:
         """Give up the connection that holds the lock: from now on claims carry no key, until there is a new one."""
@@ -140,10 +157,10 @@ class Liveness:
             self._has_trouble = True
             log.warning("liveness.lost", error=type(error).__name__, advice=LOST)
 
-    def _switch_off(self) -> None:
+    def _switch_off(self, advice: str) -> None:
         self._key = None
         self._stopped.set()
-        log.info("liveness.off", advice=OFF)
+        log.warning("liveness.off", advice=advice)
 
     def _report(self, freed: Sequence[str]) -> None:
         # A holder's name ends in digits that differ from lane to lane.

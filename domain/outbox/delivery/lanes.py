@@ -12,9 +12,9 @@ from domain.outbox.delivery import breaker
 from domain.outbox.table import LANES, destinations, lanes
 from domain.runtime.database import arrays, commit_without_waiting, lists
 
-#: A killed worker's lanes are free again after this time at most. Leases are renewed once per second, so three
-#: renewals may fail. With a tick of the scheduler, rows that the killed worker had in flight are delivered again within
-#: 6 s.
+#: The lanes of a worker that is frozen or cut off are free again after this time at most; those of a killed one are as
+#: soon as its session ends (see `liveness`). Leases are renewed once per second, so three renewals may fail. With a tick
+#: of the scheduler, rows that were in flight are delivered again within 6 s.
 LEASE = timedelta(seconds=4)
 
 #: While a destination is down, one worker at a time may probe it: the one that has leased the probe. It does so by

@@ -131,12 +131,12 @@ def test_an_error_does_not_contain_a_password(monkeypatch: pytest.MonkeyPatch) -
     assert error.__cause__ is None and error.__suppress_context__, "a traceback would show the values of the cause"
 
 
-@pytest.mark.parametrize("name", ["BROKER_URL", "CONFIRMATION_URL"])
+@pytest.mark.parametrize("name", ["BROKER_URL", "CONFIRMATION_URL", "DATABASE_DIRECT_URL"])
 def test_an_empty_variable_means_that_it_is_not_set(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "")
     settings = Settings.load()
 
-    assert (settings.broker_url, settings.confirmation_url) == (None, None)
+    assert (settings.broker_url, settings.confirmation_url, settings.database_direct_url) == (None, None, None)
 
 
 def test_settings_do_not_change() -> None:

@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import func, make_url, select, text
 from structlog.testing import capture_logs
 
+from deploy.embedded import PostgreSQL
 from domain import outbox
 from domain.outbox import CommitHorizon, LeasedLane
 from domain.outbox.table import lanes
@@ -39,12 +40,12 @@ def shop(db: Db) -> Db:
 
 
 @pytest.fixture
-def a_process(settings: Settings) -> Iterator[Start]:
+def a_process(db: Db, settings: Settings) -> Iterator[Start]:
     """Start what a process has for its liveness; it ends with the test. Each has connections of its own."""
     with ExitStack() as processes:
 
         def started(**changed: str) -> Liveness:
-            process = Liveness(settings.model_copy(update=changed))
+            process = Liveness(settings.model_copy(update=changed), db)
             processes.callback(process.close)
             process.start()
             return process
@@ -261,6 +262,20 @@ def test_behind_a_pooler_a_direct_address_switches_it_on(
         assert keys_in_lanes(shop) == {key_of(process)}
 
     assert events(logs, "liveness.off", "liveness.lost") == []
+
+
+def test_a_lock_that_others_do_not_see_is_worse_than_none_so_it_is_off(
+    shop: Db, a_process: Start, postgresql: PostgreSQL, logs: Logs
+) -> None:
+    process = a_process(database_direct_url=postgresql.create("elsewhere"))
+    other = a_process()
+    a_lane_of(shop, process)
+
+    assert process.key() is None
+    assert keys_in_lanes(shop) == set()
+    assert other.key() is not None
+    (off,) = events(logs, "liveness.off")
+    assert "another database" in off["advice"]
 
 
 @contextmanager
