@@ -13,8 +13,8 @@ from domain.outbox.table import LANES, destinations, lanes
 from domain.runtime.database import arrays, commit_without_waiting, lists
 
 #: The lanes of a worker that is frozen or cut off are free again after this time at most; those of a killed one are as
-#: soon as its session ends (see `liveness`). Leases are renewed once per second, so three renewals may fail. With a tick
-#: of the scheduler, rows that were in flight are delivered again within 6 s.
+#: soon as its session ends (see `liveness`). Leases are renewed once per second, so three renewals may fail. With a
+#: tick of the scheduler, rows that were in flight are delivered again within 6 s.
 LEASE = timedelta(seconds=4)
 
 #: While a destination is down, one worker at a time may probe it: the one that has leased the probe. It does so by
