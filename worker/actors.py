@@ -56,6 +56,12 @@ class Running(Middleware):
         """
         self.app = _open(threads=threads)
         self.dispatcher = Dispatcher(self.app.relay, threads=threads, busy=_wake_another)
+        self.app.liveness.watch(self._take_over)
+
+    def _take_over(self) -> None:
+        """Drain the lanes that a dead process has left, with the help of others, which may have more threads free."""
+        _wake_another()
+        self.dispatcher.dispatch()
 
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self.app.relay.stopping.set()

@@ -17,6 +17,7 @@ from worker.ordering.pace import Pace
 from worker.relay.health import Health
 from worker.relay.late_answers import LateAnswers
 from worker.relay.leases import Leases
+from worker.relay.liveness import Liveness
 from worker.relay.relay import Relay
 from worker.telemetry import metrics
 
@@ -42,10 +43,13 @@ class App:
     renewing: sessionmaker[Session]
     routes: Routes
     relay: Relay
+    liveness: Liveness
 
     def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
         """Close everything. Calls that have begun get this time to end."""
         self.relay.close(grace_seconds)
+        # Not before its lanes are released, or others would take this process for dead.
+        self.liveness.close()
         for db in (self.db, self.renewing):
             db.kw["bind"].dispose()
         tracing.stop()
@@ -72,7 +76,7 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     with db.begin() as session:
         outbox.register(session, served)
     metrics.begin(served)
-    stopping = Event()
+    stopping, liveness = Event(), Liveness(settings, db)
     health = {name: Health(Pace(stopping)) for name in served}
     relay = Relay(
         db=db,
@@ -82,8 +86,10 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         late_answers=LateAnswers(db),
         health=health,
         stopping=stopping,
+        liveness_key=liveness.key,
     )
-    return App(settings=settings, db=db, renewing=renewing, routes=routes, relay=relay)
+    liveness.start()
+    return App(settings=settings, db=db, renewing=renewing, routes=routes, relay=relay, liveness=liveness)
 
 
 def _served(routes: Routes, only: str | None) -> Mapping[str, Route]:

@@ -5,6 +5,16 @@ from domain.outbox.delivery.commit_horizon import CommitHorizon
 from domain.outbox.delivery.fetch import fetch, fetch_few, make_due_rows_ready, make_impossible_waits_due
 from domain.outbox.delivery.history import REFUSED_IN_A_ROW, History
 from domain.outbox.delivery.lanes import LEASE, LeasedLane, register, release, renew
+from domain.outbox.delivery.liveness import (
+    LivenessKeys,
+    adopt,
+    find_liveness_keys,
+    free_calls,
+    free_lanes,
+    lock_liveness_key,
+    neighbour_of,
+    wait_for_end,
+)
 from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
     DELIVERED,
@@ -51,6 +61,7 @@ __all__ = [
     "History",
     "InFlight",
     "LeasedLane",
+    "LivenessKeys",
     "NotSent",
     "Obsolete",
     "Outcome",
@@ -62,19 +73,25 @@ __all__ = [
     "Row",
     "Settlement",
     "Unreachable",
+    "adopt",
     "claim",
     "claim_more",
     "error_of",
     "fetch",
     "fetch_few",
+    "find_liveness_keys",
+    "free_calls",
+    "free_lanes",
     "give_up",
     "has_recorded",
     "is_processed",
     "is_refused",
     "is_taken",
     "lane_of",
+    "lock_liveness_key",
     "make_due_rows_ready",
     "make_impossible_waits_due",
+    "neighbour_of",
     "prune_delivered",
     "prune_discarded",
     "record",
@@ -86,4 +103,5 @@ __all__ = [
     "settle",
     "settle_late",
     "still_pending",
+    "wait_for_end",
 ]

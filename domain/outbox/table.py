@@ -125,8 +125,19 @@ lanes = Table(
     Column("leased_until", DateTime(timezone=True)),
     # None of its rows up to this id is ready; see `delivery.low_watermark`.
     Column("low_watermark", BigInteger, nullable=False, server_default="0"),
+    # The advisory lock of the process that leased it; see `delivery.liveness`.
+    Column("liveness_key", Integer),
     # A lane is rewritten at each claim; with room on its page that touches no index.
     postgresql_with={"fillfactor": 50},
+)
+
+# Calls in flight that have outlasted their batch, by the id of the row: their lanes are not kept for them. The key is
+# the advisory lock of the process that makes the call, as in `lanes`.
+calls = Table(
+    "outbox_calls",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("liveness_key", Integer, nullable=False),
 )
 
 destinations = Table(

@@ -41,6 +41,8 @@ class Relay:
     #: By the name of the destination.
     health: Mapping[str, Health]
     stopping: threading.Event = field(default_factory=threading.Event)
+    #: Returns the key that claims carry, by which others see that this process lives; None if it has none now.
+    liveness_key: Callable[[], int | None] = lambda: None
     commit_horizon: CommitHorizon = field(default_factory=CommitHorizon)
 
     def run(
@@ -118,7 +120,7 @@ class Relay:
         """Claim a lane and fetch its first batch, in one transaction. Raises ProbeTaken."""
         at = clock()
         with self.db.begin() as session:
-            lane = outbox.claim(session, names, _holder(), self.commit_horizon)
+            lane = outbox.claim(session, names, _holder(), self.commit_horizon, liveness_key=self.liveness_key())
             if lane is None:
                 return None
             self.health[lane.destination].let_up(lane.recovered_at)

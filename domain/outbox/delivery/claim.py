@@ -45,13 +45,22 @@ class ProbeTaken(Exception):
     destination: str
 
 
-def claim(session: Session, names: Collection[str], holder: str, commit_horizon: CommitHorizon) -> LeasedLane | None:
+def claim(
+    session: Session,
+    names: Collection[str],
+    holder: str,
+    commit_horizon: CommitHorizon,
+    *,
+    liveness_key: int | None = None,
+) -> LeasedLane | None:
     """Lease the lane that has rested longest among those that are free and have due rows. None if there is none.
 
-    `holder` must be new for each claim. For the commit horizon, this must be the first statement of the transaction.
-    Raises ProbeTaken.
+    `holder` must be new for each claim. With a `liveness_key`, the lane is free as soon as nobody has locked that key.
+    For the commit horizon, this must be the first statement of the transaction. Raises ProbeTaken.
     """
-    claimed = session.execute(_CLAIM, {"names": list(names), "holder": holder}).one_or_none()
+    claimed = session.execute(
+        _CLAIM, {"names": list(names), "holder": holder, "liveness_key": liveness_key}
+    ).one_or_none()
     if claimed is None:
         return None
     view = SnapshotView(newest=claimed.newest, ended_below=claimed.ended_below, begun_below=claimed.begun_below)
@@ -67,6 +76,7 @@ def claim(session: Session, names: Collection[str], holder: str, commit_horizon:
         commit_horizon=commit_horizon.at(view),
         has_probe_lease=claimed.probing,
         recovered_at=claimed.recovered_at,
+        liveness_key=liveness_key,
     )
     if lane.probing:
         _lease_probe(session, lane.destination)
@@ -78,7 +88,8 @@ def claim_more(session: Session, first: LeasedLane, *, few: int) -> Sequence[Lea
 
     Call it in the transaction that has claimed the `first` one. Lanes with waiting rows that are due are not leased.
     """
-    claimed = session.execute(_CLAIM_MORE, {"name": first.destination, "holder": first.holder, "few": few})
+    claimant = {"holder": first.holder, "liveness_key": first.liveness_key}
+    claimed = session.execute(_CLAIM_MORE, {"name": first.destination, "few": few} | claimant)
     return [
         replace(first, number=one.lane, epoch=one.epoch, low_watermark=one.low_watermark)
         for one in sorted(claimed, key=attrgetter("lane"))
@@ -145,10 +156,16 @@ def _number(transaction: ColumnElement[Any]) -> ColumnElement[int]:
     return cast(cast(transaction, Text), BigInteger)
 
 
+_leased = {
+    "epoch": lanes.c.epoch + 1,
+    "holder": bindparam("holder"),
+    "liveness_key": bindparam("liveness_key"),
+    "leased_until": func.clock_timestamp() + LEASE,
+}
 _CLAIM = (
     update(lanes)
     .where(lanes.c.destination == _free.c.destination, lanes.c.lane == _free.c.lane)
-    .values(epoch=lanes.c.epoch + 1, holder=bindparam("holder"), leased_until=func.clock_timestamp() + LEASE)
+    .values(_leased)
     .returning(
         lanes.c.destination,
         lanes.c.lane.label("number"),
@@ -180,7 +197,7 @@ _few = (
 _CLAIM_MORE = (
     update(lanes)
     .where(lanes.c.destination == _few.c.destination, lanes.c.lane == _few.c.lane)
-    .values(epoch=lanes.c.epoch + 1, holder=bindparam("holder"), leased_until=func.clock_timestamp() + LEASE)
+    .values(_leased)
     .returning(lanes.c.lane, lanes.c.epoch, lanes.c.low_watermark)
 )
 

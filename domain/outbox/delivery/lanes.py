@@ -13,9 +13,9 @@ from domain.outbox.delivery import breaker
 from domain.outbox.table import LANES, destinations, lanes
 from domain.runtime.database import arrays, commit_without_waiting, lists
 
-#: A killed worker's lanes are free again after this time at most. Leases are renewed once per second, so three
-#: renewals may fail. With a tick of the scheduler, rows that the killed worker had in flight are delivered again within
-#: 6 s.
+#: The lanes of a worker that is frozen or cut off are free again after this time at most; those of a killed one are as
+#: soon as its session ends (see `liveness`). Leases are renewed once per second, so three renewals may fail. With a
+#: tick of the scheduler, rows that were in flight are delivered again within 6 s.
 LEASE = timedelta(seconds=4)
 
 #: While a destination is down, one worker at a time may probe it: the one that has leased the probe. It does so by
@@ -32,7 +32,8 @@ class LeasedLane:
     `fetch`), and begins after `low_watermark`. When it has settled more, the watermark may rise to `commit_horizon` at
     most (see `low_watermark`). With `has_due_rows`, some waiting rows were due at the claim. With `probing`, rows go
     one by one. With `has_probe_lease`, this worker has leased the probe of the destination (see PROBE_LEASE), so the
-    breaker stays open for others meanwhile. `recovered_at` is when the destination was last found up again.
+    breaker stays open for others meanwhile. `recovered_at` is when the destination was last found up again. With a
+    `liveness_key` the claim ends with the process (see `liveness`).
     """
 
     destination: str
@@ -46,6 +47,7 @@ class LeasedLane:
     commit_horizon: int
     has_probe_lease: bool
     recovered_at: datetime | None
+    liveness_key: int | None = None
 
 
 def register(session: Session, names: Collection[str]) -> None:
@@ -156,7 +158,7 @@ _watermark = case(
     (lanes.c.low_watermark == bindparam("found", type_=BigInteger), bindparam("risen", type_=BigInteger)),
     else_=lanes.c.low_watermark,
 )
-_RELEASE = _ours.values(holder=None, leased_until=func.clock_timestamp(), low_watermark=_watermark)
+_RELEASE = _ours.values(holder=None, liveness_key=None, leased_until=func.clock_timestamp(), low_watermark=_watermark)
 _settled = arrays(
     "settled",
     destination=String,
@@ -180,6 +182,7 @@ _RELEASE_ALL = (
     .where(lanes.c.destination == _mine_to_release.c.destination, lanes.c.lane == _mine_to_release.c.lane)
     .values(
         holder=None,
+        liveness_key=None,
         leased_until=func.clock_timestamp(),
         low_watermark=case(
             (lanes.c.low_watermark == _mine_to_release.c.found, _mine_to_release.c.risen), else_=lanes.c.low_watermark

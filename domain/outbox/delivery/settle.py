@@ -4,7 +4,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sqlalchemy import BigInteger, DateTime, String, Uuid, bindparam, func, select, update
+from sqlalchemy import BigInteger, DateTime, String, Uuid, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.history import History
@@ -12,7 +12,7 @@ from domain.outbox.delivery.lanes import LeasedLane, fence, release, release_all
 from domain.outbox.delivery.outcomes import Delivery, Outcome, is_processed
 from domain.outbox.delivery.row_updates import RetryPolicy
 from domain.outbox.delivery.settlement import Settlement, write
-from domain.outbox.table import BY_AGGREGATE, Row, lane_of, outbox, pending, waiting, within
+from domain.outbox.table import BY_AGGREGATE, Row, calls, lane_of, outbox, pending, waiting, within
 
 
 def settle(
@@ -43,6 +43,7 @@ def settle(
         retry_policy=retry_policy,
         history=history,
         probing=leased[0].probing,
+        liveness_key=leased[0].liveness_key,
     )
     return replace(settlement, fenced=lost)
 
@@ -102,8 +103,11 @@ def give_up(session: Session, call: Call) -> None:
 
 
 def _lock(session: Session, call: Call) -> datetime | None:
-    """Lock the row of a call. Return the time, or None if it is not ours to settle any more."""
-    return session.execute(_LOCK, _of(call)).scalar_one_or_none()
+    """Lock the row of a call, which has ended. Return the time, or None if it is not ours to settle any more."""
+    at = session.execute(_LOCK, _of(call)).scalar_one_or_none()
+    if at:
+        session.execute(delete(calls).where(calls.c.id == call.row.id))
+    return at
 
 
 def _of(call: Call) -> dict[str, object]:

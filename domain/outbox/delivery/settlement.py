@@ -27,7 +27,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, insert
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import breaker
@@ -36,6 +36,7 @@ from domain.outbox.delivery.history import History
 from domain.outbox.delivery.outcomes import (
     Delivery,
     Failed,
+    InFlight,
     Outcome,
     Rejected,
     Unreachable,
@@ -45,7 +46,7 @@ from domain.outbox.delivery.outcomes import (
     is_taken,
 )
 from domain.outbox.delivery.row_updates import Circumstances, RetryPolicy, RowUpdate, row_updates
-from domain.outbox.table import BY_AGGREGATE, Row, outbox, pending, waiting, within
+from domain.outbox.table import BY_AGGREGATE, Row, calls, outbox, pending, waiting, within
 from domain.runtime.database import arrays, lists
 
 
@@ -99,11 +100,13 @@ def write(
     retry_policy: RetryPolicy,
     history: History,
     probing: bool = False,
+    liveness_key: int | None = None,
 ) -> Settlement:
     """Write the outcomes of rows, in order of id, that the caller has made sure of: nobody else can settle them.
 
     `at` is the database's time. `history` is what the destination has lately answered this process; the rows are added
-    to it. With `probing`, they were the probe of a destination that was down.
+    to it. With `probing`, they were the probe of a destination that was down. With a `liveness_key`, calls in flight
+    are noted, so that their rows are sent again as soon as the process has ended.
     """
     processed = [(row, outcome) for row, outcome in deliveries if is_processed(outcome)]
     is_all = len(processed) == len(deliveries)
@@ -125,6 +128,8 @@ def write(
     updates = [] if is_all else row_updates(deliveries, circumstances)
     if updates:
         session.execute(_UPDATE_ROWS, _new_values_of(updates, at))
+        if liveness_key is not None:
+            _note_calls(session, deliveries, liveness_key)
     return Settlement(
         at=at,
         processed=processed,
@@ -134,6 +139,16 @@ def write(
         is_up=is_up,
         down=error_of(down[0]) if down else None,
     )
+
+
+def _note_calls(session: Session, deliveries: Sequence[Delivery], liveness_key: int) -> None:
+    noted = [
+        {"id": row.id, "liveness_key": liveness_key} for row, outcome in deliveries if isinstance(outcome, InFlight)
+    ]
+    if noted:
+        insertion = insert(calls).values(noted)
+        newest = {"liveness_key": insertion.excluded.liveness_key}
+        session.execute(insertion.on_conflict_do_update(index_elements=[calls.c.id], set_=newest))
 
 
 def _waits(session: Session, destination: str, deliveries: Sequence[Delivery]) -> Mapping[UUID, datetime]:

@@ -110,7 +110,12 @@ def _lock(session: Session, keys: Collection[tuple[str, int]]) -> None:
 
 def _revoke(session: Session, keys: Collection[tuple[str, int]]) -> None:
     """Take lanes from their workers. They are free at once, and the fence rejects what the workers still settle."""
-    free = {"epoch": lanes.c.epoch + 1, "holder": None, "leased_until": func.clock_timestamp()}
+    free = {
+        "epoch": lanes.c.epoch + 1,
+        "holder": None,
+        "liveness_key": None,
+        "leased_until": func.clock_timestamp(),
+    }
     session.execute(update(lanes).where(tuple_(*_LANE).in_(keys)).values(free))
 
 

@@ -46,6 +46,7 @@ def test_only_the_database_must_be_set() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "field"),
     [
+        ("DATABASE_DIRECT_URL", "postgresql://primary/holdfast", "database_direct_url"),
         ("REDIS_URL", "rediss://cache:6380/1", "redis_url"),
         ("BROKER_URL", "amqp://queue/", "broker_url"),
         ("CONFIRMATION_URL", "https://confirm.example/v1", "confirmation_url"),
@@ -78,6 +79,7 @@ def test_every_variable_is_read(monkeypatch: pytest.MonkeyPatch, name: str, valu
         ("DATABASE_URL", "mysql://somewhere/holdfast"),
         ("DATABASE_URL", "127.0.0.1"),
         ("DATABASE_URL", "postgresql://somewhere:port/holdfast"),
+        ("DATABASE_DIRECT_URL", "mysql://somewhere/holdfast"),
         ("REDIS_URL", "http://somewhere"),
         ("REDIS_URL", ""),
         ("BROKER_URL", "kafka://somewhere"),
@@ -129,12 +131,12 @@ def test_an_error_does_not_contain_a_password(monkeypatch: pytest.MonkeyPatch) -
     assert error.__cause__ is None and error.__suppress_context__, "a traceback would show the values of the cause"
 
 
-@pytest.mark.parametrize("name", ["BROKER_URL", "CONFIRMATION_URL"])
+@pytest.mark.parametrize("name", ["BROKER_URL", "CONFIRMATION_URL", "DATABASE_DIRECT_URL"])
 def test_an_empty_variable_means_that_it_is_not_set(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "")
     settings = Settings.load()
 
-    assert (settings.broker_url, settings.confirmation_url) == (None, None)
+    assert (settings.broker_url, settings.confirmation_url, settings.database_direct_url) == (None, None, None)
 
 
 def test_settings_do_not_change() -> None:

@@ -18,12 +18,20 @@ def healthy(_: Mapping[str, Any]) -> int:
     return 204
 
 
+def at_once(_: Mapping[str, Any]) -> None:
+    """Let every call be answered at once."""
+
+
 @dataclass
 class Receiver:
-    """`calls` are the events that were sent to `url`, each with the status of its answer, in order."""
+    """`calls` are the events that were sent to `url`, each with the status of its answer, in order.
+
+    `delay` is called before an event is answered. It may take its time, and keeps no other call waiting.
+    """
 
     url: str
     rule: Rule = healthy
+    delay: Callable[[Mapping[str, Any]], None] = at_once
     calls: list[tuple[Receipt, int]] = field(default_factory=list)
 
     def received(self) -> Received:
@@ -47,6 +55,7 @@ def a_receiver() -> Iterator[Receiver]:
         def do_POST(self) -> None:
             event = json.loads(self.rfile.read(int(self.headers["content-length"])))
             receipt = Receipt(self.headers["webhook-id"], event["event_type"], event["payload"]["booking_id"])
+            receiver.delay(event)
             with lock:
                 status = receiver.rule(event)
                 receiver.calls.append((receipt, status))
