@@ -109,6 +109,7 @@ class Environment:
     repeats: Counter[str] = field(default_factory=Counter)
     fenced: Counter[str] = field(default_factory=Counter)
     _first_free: int = 1
+    _judged_up_to: int = 0
 
     @contextmanager
     def load(self, seed: int) -> Iterator[Load]:
@@ -178,6 +179,14 @@ class Environment:
         failures = select(destinations.c.failures).where(destinations.c.name == destination)
         with self.cluster.db.begin() as session:
             return bool(session.execute(failures).scalar_one())
+
+    def charged(self) -> Sequence[Any]:
+        """Return the rows that were recorded since this was last asked, and have spent an attempt."""
+        spent = select(outbox.c.id, outbox.c.destination, outbox.c.attempts, outbox.c.last_error)
+        with self.cluster.db.begin() as session:
+            charged = session.execute(spent.where(outbox.c.attempts > 0, outbox.c.id > self._judged_up_to)).all()
+            self._judged_up_to = session.execute(select(func.max(outbox.c.id))).scalar_one()
+        return charged
 
     def check(self, in_flight: Mapping[str, int]) -> tuple[Count, Mapping[str, int]]:
         """Check all that has happened up to now. Return the count, and the new repeats to each sink.
