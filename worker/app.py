@@ -22,6 +22,10 @@ from worker.telemetry import metrics
 #: The connections of a process beside those of its threads: one of them is for the renewal of leases.
 SPARE_CONNECTIONS = 2
 
+#: No transaction of a worker takes as long, not even of a job of maintenance. A connection that is used for longer
+#: hangs: what stands between the worker and PostgreSQL swallows the answers, and the thread would wait for ever.
+TRANSACTION_SECONDS = 30.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class App:
@@ -48,7 +52,13 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
     served = _served(routes, only)
     # Connections are not checked before use: a drain that meets a broken one is repeated at the next wake-up.
     db = database.sessions(
-        database.connect(settings, connections=threads + SPARE_CONNECTIONS, checked=False, by_index=True)
+        database.connect(
+            settings,
+            connections=threads + SPARE_CONNECTIONS,
+            checked=False,
+            transaction_seconds=TRANSACTION_SECONDS,
+            by_index=True,
+        )
     )
     with db.begin() as session:
         outbox.register(session, served)
