@@ -58,7 +58,7 @@ def test_no_fault_loses_or_reorders_an_event(
         assert len(charged) <= (MAY_BE_CHARGED if fault.inject is take_destination_down else 0), charged
 
     rows, took = [len(strike.in_flight.rows) for strike in strikes], time.monotonic() - began
-    print(f"{rows} rows to {destination} in flight, repeated: {dict(repeats)}; {counted}; {took:.1f} s")
+    print(f"{rows} rows to {destination} in flight, repeated: {dict(repeats)}; {counted}; {took:.1f} s", charged)
     if fault.kills and checkpoint.has_sent and destination != CONFIRMATION:
         assert repeats == {destination: sum(rows)}, "The fault did not hit where it should have."
 
