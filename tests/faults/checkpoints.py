@@ -1,7 +1,7 @@
 """Checkpoints: where a target pauses for the fault. A checkpoint wraps the function of the product that works there.
 
 The product is not changed and nothing is faked. At its checkpoint the target reports what it has in flight and waits
-until it may continue. It does so once a strike, and passes the checkpoint at all other times.
+until it may continue. It does so once a hit, and passes the checkpoint at all other times.
 """
 
 import threading
@@ -52,21 +52,21 @@ log = structlog.get_logger()
 
 @dataclass
 class Pause:
-    """The pauses of a target at its checkpoint, one a strike.
+    """The pauses of a target at its checkpoint, one a hit.
 
-    It may pause when there is a file for the next strike, and continues when there is another one. `backends` are the
+    It may pause when there is a file for the next hit, and continues when there is another one. `backends` are the
     connections of the target, by PostgreSQL's process ids.
     """
 
     folder: Path
     backends: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _strikes: int = 0
+    _hits: int = 0
 
     @property
     def is_due(self) -> bool:
-        """Whether the next strike comes, and nobody pauses for it yet."""
-        return strikes_at(self.folder, self._strikes).exists()
+        """Whether the next hit comes, and nobody pauses for it yet."""
+        return hit_file(self.folder, self._hits).exists()
 
     def at_rows(self, rows: Sequence[Row]) -> None:
         """Pause, if enough rows are in flight for the fault to show something."""
@@ -76,25 +76,25 @@ class Pause:
     def at(self, ids: Sequence[int] = ()) -> None:
         """Report the rows in flight, and wait."""
         with self._lock:
-            strike = self._strikes
+            hit = self._hits
             if not self.is_due:
                 return
-            self._strikes += 1
+            self._hits += 1
         log.info("checkpoint.reached", rows=ids, backends=sorted(self.backends), clock=time.time())
         # `time.sleep` would not do: libfaketime breaks it when it leaves the monotonic clock alone
         # (wolfcw/libfaketime#426).
-        while not may_continue(self.folder, strike).exists():
+        while not may_continue(self.folder, hit).exists():
             threading.Event().wait(0.01)
 
 
-def strikes_at(folder: Path, strike: int) -> Path:
-    """Return the file that has the target pause for a strike. The first strike is number 0."""
-    return folder / f"strike-{strike}"
+def hit_file(folder: Path, hit: int) -> Path:
+    """Return the file that has the target pause for a hit. The first hit is number 0."""
+    return folder / f"hit-{hit}"
 
 
-def may_continue(folder: Path, strike: int) -> Path:
-    """Return the file that has the target continue after a strike."""
-    return folder / f"continue-{strike}"
+def may_continue(folder: Path, hit: int) -> Path:
+    """Return the file that has the target continue after a hit."""
+    return folder / f"continue-{hit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ def in_pruning(pause: Pause) -> None:
 
 
 def in_replay(pause: Pause) -> None:
-    """Delivered rows are pending again, in a transaction that is still open. It replays once a strike."""
+    """Delivered rows are pending again, in a transaction that is still open. It replays once a hit."""
     Replay = Callable[[Session, Batch, Collection[str]], Changed]  # noqa: N806
 
     def once(inner: Replay, session: Session, batch: Batch, step_types: Collection[str]) -> Changed:

@@ -18,7 +18,7 @@ from domain.items import Item
 from domain.outbox.table import destinations, lanes, outbox, pending
 from domain.runtime.pruning import PRUNE_BATCH
 from tests.faults.brokers import Broker, brokers, routes_to
-from tests.faults.checkpoints import may_continue, strikes_at
+from tests.faults.checkpoints import may_continue, hit_file
 from tests.proofs.checker import Count, check, count, received_by_sink, wait_until_drained
 from tests.proofs.cluster.cluster import Cluster, a_cluster
 from tests.proofs.cluster.processes import Process
@@ -77,9 +77,9 @@ class Target:
     def is_ready(self) -> bool:
         return bool(self.process.events("target.ready"))
 
-    def strike(self) -> None:
+    def await_hit(self) -> None:
         """Have it pause when it reaches its checkpoint for the next time."""
-        strikes_at(self.folder, len(self._reports())).touch()
+        hit_file(self.folder, len(self._reports())).touch()
 
     def in_flight(self) -> InFlight | None:
         """Return what it has in flight, if it pauses at its checkpoint."""
@@ -134,7 +134,7 @@ class Environment:
         """
         wait_until("the target is ready", lambda: target.is_ready() or not target.process.is_running())
         self.worker.freeze()
-        target.strike()
+        target.await_hit()
         prepare()
         in_flight = wait_until(
             "the target is at its checkpoint", lambda: target.in_flight() or self._give_work_to(target)

@@ -29,7 +29,7 @@ OFF_SECONDS = 300
 
 
 @dataclass
-class Strike:
+class Hit:
     """A target at a checkpoint, with its environment. `also` may be sent again as well, by destination."""
 
     environment: Environment
@@ -40,7 +40,7 @@ class Strike:
 
 
 #: Injects the fault when the block begins, and ends a lasting fault with the block. The target resumes in the block.
-FaultInjection = Callable[[Strike], AbstractContextManager[None]]
+FaultInjection = Callable[[Hit], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,24 +65,24 @@ class Fault:
 
 
 @contextmanager
-def kill(strike: Strike) -> Iterator[None]:
-    strike.target.process.kill()
+def kill(hit: Hit) -> Iterator[None]:
+    hit.target.process.kill()
     yield
 
 
 @contextmanager
-def freeze(strike: Strike) -> Iterator[None]:
+def freeze(hit: Hit) -> Iterator[None]:
     """Freeze it until its lease has ended and, where others can do its work, they have done it. Then thaw it."""
-    cluster, thawed_after = strike.environment.cluster, strike.environment.cluster.now() + LEASE + MARGIN
-    strike.target.process.freeze()
+    cluster, thawed_after = hit.environment.cluster, hit.environment.cluster.now() + LEASE + MARGIN
+    hit.target.process.freeze()
     wait_until("the lease has ended", lambda: cluster.now() > thawed_after)
-    if strike.checkpoint.has_lane:
-        wait_until("others have done its work", lambda: not strike.environment.pending_among(strike.in_flight.rows))
-    known = _stopped(strike.target)
-    strike.target.process.thaw()
+    if hit.checkpoint.has_lane:
+        wait_until("others have done its work", lambda: not hit.environment.pending_among(hit.in_flight.rows))
+    known = _stopped(hit.target)
+    hit.target.process.thaw()
     yield
-    if strike.checkpoint.has_lane:
-        wait_until("it is stopped", lambda: _stopped(strike.target) > known)
+    if hit.checkpoint.has_lane:
+        wait_until("it is stopped", lambda: _stopped(hit.target) > known)
 
 
 def _stopped(target: Target) -> int:
@@ -94,36 +94,36 @@ def _stopped(target: Target) -> int:
 
 
 @contextmanager
-def terminate_backends(strike: Strike) -> Iterator[None]:
+def terminate_backends(hit: Hit) -> Iterator[None]:
     """PostgreSQL ends all connections of the target, including the one that renews its leases."""
     ended = text("SELECT count(*) FROM unnest(CAST(:pids AS int[])) AS pid WHERE pg_terminate_backend(pid, 5000)")
-    with strike.environment.cluster.db.begin() as session:
-        assert session.execute(ended, {"pids": strike.in_flight.backends}).scalar_one() > 0, "It had no connection."
+    with hit.environment.cluster.db.begin() as session:
+        assert session.execute(ended, {"pids": hit.in_flight.backends}).scalar_one() > 0, "It had no connection."
     yield
 
 
 @contextmanager
-def crash_postgresql(strike: Strike) -> Iterator[None]:
+def crash_postgresql(hit: Hit) -> Iterator[None]:
     """PostgreSQL crashes and no process is restarted. What the other worker has in flight may be sent again, too."""
-    with _frozen_worker(strike):
-        strike.environment.postgresql.stop("immediate")
-    strike.environment.postgresql.start()
+    with _frozen_worker(hit):
+        hit.environment.postgresql.stop("immediate")
+    hit.environment.postgresql.start()
     yield
 
 
 @contextmanager
-def flush_redis(strike: Strike) -> Iterator[None]:
-    with Redis.from_url(strike.environment.cluster.redis.url) as redis:
+def flush_redis(hit: Hit) -> Iterator[None]:
+    with Redis.from_url(hit.environment.cluster.redis.url) as redis:
         redis.flushall()
     yield
 
 
 @contextmanager
-def take_destination_down(strike: Strike) -> Iterator[None]:
+def take_destination_down(hit: Hit) -> Iterator[None]:
     """The destination is down until that is noticed. What the other worker has in flight may be sent again, too."""
-    environment, destination = strike.environment, strike.target.destination
+    environment, destination = hit.environment, hit.target.destination
     with ExitStack() as outage:
-        with _frozen_worker(strike):
+        with _frozen_worker(hit):
             outage.enter_context(outage_of(environment, destination))
         yield
         wait_until("the outage is noticed", lambda: environment.is_breaker_open(destination))
@@ -131,16 +131,16 @@ def take_destination_down(strike: Strike) -> Iterator[None]:
 
 
 @contextmanager
-def _frozen_worker(strike: Strike) -> Iterator[None]:
+def _frozen_worker(hit: Hit) -> Iterator[None]:
     """The other worker is frozen while the block runs. What it has in flight may be sent again."""
-    strike.environment.worker.freeze()
-    strike.also.update(strike.environment.in_flight_elsewhere())
+    hit.environment.worker.freeze()
+    hit.also.update(hit.environment.in_flight_elsewhere())
     yield
-    strike.environment.worker.thaw()
+    hit.environment.worker.thaw()
 
 
 @contextmanager
-def nothing_more(strike: Strike) -> Iterator[None]:
+def nothing_more(hit: Hit) -> Iterator[None]:
     """The clock of the target was wrong from its start."""
     yield
 

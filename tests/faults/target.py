@@ -1,4 +1,4 @@
-"""The process that a fault hits: it works as a worker does, and pauses at its checkpoint, once a strike.
+"""The process that a fault hits: it works as a worker does, and pauses at its checkpoint, once a hit.
 
 `bin/python -m tests.faults.target CHECKPOINT DESTINATION FOLDER`: files in FOLDER say when it pauses and continues.
 """

@@ -12,7 +12,7 @@ from tests.faults.brokers import QUEUE
 from tests.faults.cells import marked
 from tests.faults.checkpoints import CHECKPOINTS, RETENTION, Checkpoint, prune
 from tests.faults.environment import Environment, Environments, Target
-from tests.faults.fault_injections import FAULTS, Fault, Strike, check_clock, take_destination_down
+from tests.faults.fault_injections import FAULTS, Fault, Hit, check_clock, take_destination_down
 from tests.proofs.checker import CONFIRMATION
 from tests.proofs.load import Load
 from tests.support.rabbitmq import is_installed
@@ -20,7 +20,7 @@ from tests.support.requirements import required
 from tests.support.waiting import wait_until
 from worker import maintenance
 
-#: How many requests of clients are answered before the first strike, and after each one, at least.
+#: How many requests of clients are answered before the first hit, and after each one, at least.
 ANSWERS = 4
 
 #: How many rows an outage may charge when it comes again soon after another one. A row that still waits since the first
@@ -45,40 +45,40 @@ def test_no_fault_loses_or_reorders_an_event(
     began = time.monotonic()
 
     with environments.cell() as environment:
-        strikes: list[Strike] = []
+        hits: list[Hit] = []
         with environment.load(dice.getrandbits(32)) as load:
             load.wait(answers=ANSWERS)
             for _ in range(fault.times):
-                if not strikes or fault.kills:
+                if not hits or fault.kills:
                     target = environment.start_target(checkpoint_name, destination, **variables)
-                strikes.append(_strike(environment, load, target, checkpoint, fault))
+                hits.append(_hit(environment, load, target, checkpoint, fault))
         _end(target, was_killed=fault.kills)
-        counted, repeats = environment.check(sum((_repeatable(strike) for strike in strikes), Counter()))
+        counted, repeats = environment.check(sum((_repeatable(hit) for hit in hits), Counter()))
         charged = environment.charged()
         assert len(charged) <= (MAY_BE_CHARGED if fault.inject is take_destination_down else 0), charged
 
-    rows, took = [len(strike.in_flight.rows) for strike in strikes], time.monotonic() - began
+    rows, took = [len(hit.in_flight.rows) for hit in hits], time.monotonic() - began
     print(f"{rows} rows to {destination} in flight, repeated: {dict(repeats)}; {counted}; {took:.1f} s", charged)
     if fault.kills and checkpoint.has_sent and destination != CONFIRMATION:
         assert repeats == {destination: sum(rows)}, "The fault did not hit where it should have."
 
 
-def _strike(environment: Environment, load: Load, target: Target, checkpoint: Checkpoint, fault: Fault) -> Strike:
+def _hit(environment: Environment, load: Load, target: Target, checkpoint: Checkpoint, fault: Fault) -> Hit:
     """Let the fault hit the target at its checkpoint, once."""
     prepare = environment.add_history if checkpoint.work is prune else lambda: None
-    strike = Strike(environment, target, checkpoint, environment.wait_for_checkpoint(target, prepare))
-    check_clock(fault, strike.in_flight)
-    with fault.inject(strike):
+    hit = Hit(environment, target, checkpoint, environment.wait_for_checkpoint(target, prepare))
+    check_clock(fault, hit.in_flight)
+    with fault.inject(hit):
         target.resume()
     load.wait(answers=ANSWERS)
     if checkpoint.work is prune:
         _check_that_pruning_ends(environment, target)
-    return strike
+    return hit
 
 
-def _repeatable(strike: Strike) -> Counter[str]:
-    """Return how many rows may have been sent again because of a strike, by destination."""
-    return strike.also + Counter({strike.target.destination: len(strike.in_flight.rows)})
+def _repeatable(hit: Hit) -> Counter[str]:
+    """Return how many rows may have been sent again because of a hit, by destination."""
+    return hit.also + Counter({hit.target.destination: len(hit.in_flight.rows)})
 
 
 def _check_that_pruning_ends(environment: Environment, target: Target) -> None:
