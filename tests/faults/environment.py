@@ -18,7 +18,7 @@ from domain.items import Item
 from domain.outbox.table import destinations, lanes, outbox, pending
 from domain.runtime.pruning import PRUNE_BATCH
 from tests.faults.brokers import Broker, brokers, routes_to
-from tests.faults.checkpoints import may_continue, hit_file
+from tests.faults.checkpoints import hit_file, may_continue
 from tests.proofs.checker import Count, check, count, received_by_sink, wait_until_drained
 from tests.proofs.cluster.cluster import Cluster, a_cluster
 from tests.proofs.cluster.processes import Process

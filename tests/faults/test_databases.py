@@ -39,7 +39,7 @@ def proxy(own_postgresql: PostgreSQL) -> Iterator[LossyProxy]:
 def test_everybody_continues_on_a_standby_that_was_promoted(
     open_cluster: Open, own_postgresql: PostgreSQL, proxy: LossyProxy, seed: int
 ) -> None:
-    """The primary crashes under load. What it had not told its standby, claims and renewals, is undone by that."""
+    """The primary crashes under load. What it had not sent to its standby, claims and renewals, is undone by that."""
     cluster = _running(open_cluster, own_postgresql, DATABASE_URL=proxy.url)
     (api,) = cluster.apis
 
