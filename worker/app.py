@@ -8,7 +8,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.fulfilment import load_routes
-from domain.outbox import Route, Routes
+from domain.outbox import LEASE, Route, Routes
 from domain.runtime import database, logs, tracing
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
@@ -31,6 +31,10 @@ GRACE_SECONDS = 6.0
 #: gives up waiting, the answers that it has got are thrown away, and their events are sent again. So nobody gives up
 #: while the queue moves. It moves without a database too: then each use of a connection fails within 3 s.
 WAIT_SECONDS = 60.0
+
+#: No transaction of a worker takes as long, not even of a job of maintenance. A connection that is used for longer
+#: hangs: what stands between the worker and PostgreSQL swallows the answers, and the thread would wait for ever.
+TRANSACTION_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +72,16 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
             connections=threads + SPARE_CONNECTIONS,
             wait_seconds=WAIT_SECONDS,
             checked=False,
+            transaction_seconds=TRANSACTION_SECONDS,
             by_index=True,
         )
     )
     # A connection of its own, so that the leases are renewed however many threads wait for one.
-    renewing = database.sessions(database.connect(settings, connections=1, checked=False, by_index=True))
+    renewing = database.sessions(
+        database.connect(
+            settings, connections=1, checked=False, transaction_seconds=LEASE.total_seconds(), by_index=True
+        )
+    )
     with db.begin() as session:
         outbox.register(session, served)
     metrics.begin(served)

@@ -128,7 +128,11 @@ def _connected(server: Address) -> socket.socket:
     if not isinstance(server, str):
         return socket.create_connection(server)
     connection = socket.socket(socket.AF_UNIX)
-    connection.connect(server)
+    try:
+        connection.connect(server)
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: where a target pauses for the fault. A checkpoint wraps the function of the product that works there.
 
 The product is not changed and nothing is faked. At its checkpoint the target reports what it has in flight and waits
-until it may continue. It does so once, and passes the checkpoint from then on.
+until it may continue. It does so once a hit, and passes the checkpoint at all other times.
 """
 
 import threading
@@ -29,7 +29,9 @@ from worker.app import App
 from worker.maintenance import Retention
 from worker.relay.lane_run import LaneBatch, LaneRun
 from worker.relay.relay import Claimed, Relay
+from worker.sinks.amqp.sink import Amqp
 from worker.sinks.log import Log
+from worker.sinks.redis.sink import RedisStream
 from worker.sinks.webhook import Webhook
 from worker.steps.confirmation import ConfirmationStep
 
@@ -42,23 +44,29 @@ RETENTION = Retention(outbox=timedelta(days=7), feed=timedelta(days=7))
 #: How many rows are replayed.
 REPLAYED = 5
 
-#: The method with which each destination sends one row.
-SENDS = {Log: "_write", Webhook: "_post", ConfirmationStep: "_call"}
+#: The method with which each destination sends one row, or as many as one call may have.
+SENDS = {Log: "_write", Webhook: "_post", ConfirmationStep: "_call", RedisStream: "_send", Amqp: "_send"}
 
 log = structlog.get_logger()
 
 
 @dataclass
 class Pause:
-    """The pause of a target at its checkpoint, until the file `may_continue` exists.
+    """The pauses of a target at its checkpoint, one a hit.
 
-    `backends` are the connections of the target, by PostgreSQL's process ids.
+    It may pause when there is a file for the next hit, and continues when there is another one. `backends` are the
+    connections of the target, by PostgreSQL's process ids.
     """
 
-    may_continue: Path
+    folder: Path
     backends: set[int] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    is_over: bool = False
+    _hits: int = 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next hit comes, and nobody pauses for it yet."""
+        return hit_file(self.folder, self._hits).exists()
 
     def at_rows(self, rows: Sequence[Row]) -> None:
         """Pause, if enough rows are in flight for the fault to show something."""
@@ -68,14 +76,25 @@ class Pause:
     def at(self, ids: Sequence[int] = ()) -> None:
         """Report the rows in flight, and wait."""
         with self._lock:
-            if self.is_over:
+            hit = self._hits
+            if not self.is_due:
                 return
-            self.is_over = True
+            self._hits += 1
         log.info("checkpoint.reached", rows=ids, backends=sorted(self.backends), clock=time.time())
         # `time.sleep` would not do: libfaketime breaks it when it leaves the monotonic clock alone
         # (wolfcw/libfaketime#426).
-        while not self.may_continue.exists():
+        while not may_continue(self.folder, hit).exists():
             threading.Event().wait(0.01)
+
+
+def hit_file(folder: Path, hit: int) -> Path:
+    """Return the file that has the target pause for a hit. The first hit is number 0."""
+    return folder / f"hit-{hit}"
+
+
+def may_continue(folder: Path, hit: int) -> Path:
+    """Return the file that has the target continue after a hit."""
+    return folder / f"continue-{hit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,11 +202,11 @@ def in_pruning(pause: Pause) -> None:
 
 
 def in_replay(pause: Pause) -> None:
-    """Delivered rows are pending again, in a transaction that is still open. It replays once."""
+    """Delivered rows are pending again, in a transaction that is still open. It replays once a hit."""
     Replay = Callable[[Session, Batch, Collection[str]], Changed]  # noqa: N806
 
     def once(inner: Replay, session: Session, batch: Batch, step_types: Collection[str]) -> Changed:
-        if pause.is_over:
+        if not pause.is_due:
             return Changed(rows=0, following=None)
         changed = inner(session, batch, step_types)
         again = select(table.c.id).where(table.c.replayed_at == func.now())

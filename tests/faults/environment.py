@@ -1,12 +1,14 @@
 """What goes on around a fault: a cluster under load, and a target that pauses at its checkpoint."""
 
 import itertools
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, text
@@ -15,6 +17,8 @@ from deploy.embedded import PostgreSQL
 from domain.items import Item
 from domain.outbox.table import destinations, lanes, outbox, pending
 from domain.runtime.pruning import PRUNE_BATCH
+from tests.faults.brokers import Broker, brokers, routes_to
+from tests.faults.checkpoints import hit_file, may_continue
 from tests.proofs.checker import Count, check, count, received_by_sink, wait_until_drained
 from tests.proofs.cluster.cluster import Cluster, a_cluster
 from tests.proofs.cluster.processes import Process
@@ -31,7 +35,7 @@ HOLDS = 16
 CLAIM_SECONDS = 1.0
 
 #: The checker reads every row: with more rows than this it is slow, and a new cluster is opened.
-MANY_ROWS = 5_000
+MANY_ROWS = 8_000
 
 #: The first id that is not of an old row.
 FIRST_ID = 10_000_000
@@ -64,22 +68,31 @@ class InFlight:
 
 @dataclass(frozen=True)
 class Target:
-    """A process that works until the fault hits it. After its pause it continues when `may_continue` exists."""
+    """A process that works until the fault hits it. Files in its `folder` say when it pauses and continues."""
 
     process: Process
     destination: str
-    may_continue: Path
+    folder: Path
 
     def is_ready(self) -> bool:
         return bool(self.process.events("target.ready"))
 
+    def await_hit(self) -> None:
+        """Have it pause when it reaches its checkpoint for the next time."""
+        hit_file(self.folder, len(self._reports())).touch()
+
     def in_flight(self) -> InFlight | None:
-        """Return what it has in flight, if it has reached its checkpoint."""
-        reports = self.process.events("checkpoint.reached")
-        return InFlight(**{name: reports[0][name] for name in ("rows", "backends", "clock")}) if reports else None
+        """Return what it has in flight, if it pauses at its checkpoint."""
+        reports = self._reports()
+        if not reports or may_continue(self.folder, len(reports) - 1).exists():
+            return None
+        return InFlight(**{name: reports[-1][name] for name in ("rows", "backends", "clock")})
 
     def resume(self) -> None:
-        self.may_continue.touch()
+        may_continue(self.folder, len(self._reports()) - 1).touch()
+
+    def _reports(self) -> Sequence[Mapping[str, Any]]:
+        return self.process.events("checkpoint.reached")
 
 
 @dataclass
@@ -91,10 +104,12 @@ class Environment:
     receiver: Receiver
     item: Item
     worker: Process
+    brokers: Mapping[str, Broker]
     answered: dict[str, UUID] = field(default_factory=dict)
     repeats: Counter[str] = field(default_factory=Counter)
     fenced: Counter[str] = field(default_factory=Counter)
     _first_free: int = 1
+    _judged_up_to: int = 0
 
     @contextmanager
     def load(self, seed: int) -> Iterator[Load]:
@@ -107,14 +122,20 @@ class Environment:
         self.answered |= load.answered
 
     def start_target(self, checkpoint: str, destination: str, **environment: str) -> Target:
-        may_continue = self.cluster.home / f"may-continue-{next(_numbers)}"
-        command = ["bin/python", "-m", "tests.faults.target", checkpoint, destination, str(may_continue)]
-        return Target(self.cluster.start("target", *command, **environment), destination, may_continue)
+        folder = self.cluster.home / f"target-{next(_numbers)}"
+        folder.mkdir()
+        command = ["bin/python", "-m", "tests.faults.target", checkpoint, destination, str(folder)]
+        return Target(self.cluster.start("target", *command, **environment), destination, folder)
 
-    def wait_for_checkpoint(self, target: Target) -> InFlight:
-        """Give work to the target alone, until it has reached its checkpoint. Return what it has in flight."""
+    def wait_for_checkpoint(self, target: Target, prepare: Callable[[], None]) -> InFlight:
+        """Give work to the target alone, until it has reached its checkpoint. Return what it has in flight.
+
+        `prepare` makes what it needs beside new events, as soon as it would pause.
+        """
         wait_until("the target is ready", lambda: target.is_ready() or not target.process.is_running())
         self.worker.freeze()
+        target.await_hit()
+        prepare()
         in_flight = wait_until(
             "the target is at its checkpoint", lambda: target.in_flight() or self._give_work_to(target)
         )
@@ -158,6 +179,14 @@ class Environment:
         failures = select(destinations.c.failures).where(destinations.c.name == destination)
         with self.cluster.db.begin() as session:
             return bool(session.execute(failures).scalar_one())
+
+    def charged(self) -> Sequence[Any]:
+        """Return the rows that were recorded since this was last asked, and have spent an attempt."""
+        spent = select(outbox.c.id, outbox.c.destination, outbox.c.attempts, outbox.c.last_error)
+        with self.cluster.db.begin() as session:
+            charged = session.execute(spent.where(outbox.c.attempts > 0, outbox.c.id > self._judged_up_to)).all()
+            self._judged_up_to = session.execute(select(func.max(outbox.c.id))).scalar_one()
+        return charged
 
     def check(self, in_flight: Mapping[str, int]) -> tuple[Count, Mapping[str, int]]:
         """Check all that has happened up to now. Return the count, and the new repeats to each sink.
@@ -209,8 +238,13 @@ class Environments:
 @contextmanager
 def an_environment(postgresql: PostgreSQL) -> Iterator[Environment]:
     """Open a cluster with one API, one worker and a scheduler. It has old rows that pruning must leave."""
-    with a_receiver() as receiver:
-        with a_cluster(postgresql, receiver=receiver, batch_size=BATCH, concurrency=CONCURRENCY) as cluster:
+    with (
+        a_receiver() as receiver,
+        tempfile.TemporaryDirectory(prefix="brokers-") as home,
+        brokers(Path(home)) as opened,
+    ):
+        options: dict[str, Any] = {"routes": routes_to(opened, BATCH), "listeners": opened}
+        with a_cluster(postgresql, receiver=receiver, batch_size=BATCH, concurrency=CONCURRENCY, **options) as cluster:
             with cluster.db.begin() as session:
                 session.execute(text(f"ALTER TABLE outbox ALTER id RESTART WITH {FIRST_ID}"))
             cluster.api()
@@ -219,7 +253,7 @@ def an_environment(postgresql: PostgreSQL) -> Iterator[Environment]:
             cluster.scheduler()
             cluster.partners.ready()
             cluster.apis[0].ready()
-            environment = Environment(cluster, postgresql, receiver, cluster.an_item(10_000_000), worker)
+            environment = Environment(cluster, postgresql, receiver, cluster.an_item(10_000_000), worker, opened)
             environment.add_history("dead", 1)
             environment.add_history("recent", 1)
             yield environment

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ from sqlalchemy import text
 from domain.outbox.delivery.lanes import LEASE
 from tests.faults.checkpoints import Checkpoint
 from tests.faults.environment import Environment, InFlight, Target
-from tests.proofs.cluster.receiver import healthy
+from tests.faults.outages import outage_of
 from tests.support.requirements import required
 from tests.support.waiting import wait_until
 
@@ -29,7 +29,7 @@ OFF_SECONDS = 300
 
 
 @dataclass
-class Cell:
+class Hit:
     """A target at a checkpoint, with its environment. `also` may be sent again as well, by destination."""
 
     environment: Environment
@@ -40,14 +40,18 @@ class Cell:
 
 
 #: Injects the fault when the block begins, and ends a lasting fault with the block. The target resumes in the block.
-FaultInjection = Callable[[Cell], AbstractContextManager[None]]
+FaultInjection = Callable[[Hit], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """`clock_off` is how wrong the target's clock is from its start, in seconds. With `kills` the target ends."""
+    """`clock_off` is how wrong the target's clock is from its start, in seconds. With `kills` the target ends.
+
+    In one run the fault hits so many `times`. If the target has survived, it is the same one that is hit again.
+    """
 
     inject: FaultInjection
+    times: int = 2
     clock_off: int = 0
     kills: bool = False
 
@@ -61,79 +65,92 @@ class Fault:
 
 
 @contextmanager
-def kill(cell: Cell) -> Iterator[None]:
-    cell.target.process.kill()
+def kill(hit: Hit) -> Iterator[None]:
+    hit.target.process.kill()
     yield
 
 
 @contextmanager
-def freeze(cell: Cell) -> Iterator[None]:
+def freeze(hit: Hit) -> Iterator[None]:
     """Freeze it until its lease has ended and, where others can do its work, they have done it. Then thaw it."""
-    cluster, thawed_after = cell.environment.cluster, cell.environment.cluster.now() + LEASE + MARGIN
-    cell.target.process.freeze()
+    cluster, thawed_after = hit.environment.cluster, hit.environment.cluster.now() + LEASE + MARGIN
+    hit.target.process.freeze()
     wait_until("the lease has ended", lambda: cluster.now() > thawed_after)
-    if cell.checkpoint.has_lane:
-        wait_until("others have done its work", lambda: not cell.environment.pending_among(cell.in_flight.rows))
-    cell.target.process.thaw()
+    if hit.checkpoint.has_lane:
+        wait_until("others have done its work", lambda: not hit.environment.pending_among(hit.in_flight.rows))
+    known = _stopped(hit.target)
+    hit.target.process.thaw()
     yield
-    if cell.checkpoint.has_lane:
-        # What it sent before can't be settled; what it had not sent yet, it does not send any more.
-        stopped = "outbox.fenced", "lane.not_held"
-        wait_until("it is stopped", lambda: any(map(cell.target.process.events, stopped)))
+    if hit.checkpoint.has_lane:
+        wait_until("it is stopped", lambda: _stopped(hit.target) > known)
+
+
+def _stopped(target: Target) -> int:
+    """Return how often it was stopped because it had lost its lease.
+
+    It can't settle what it has sent, and what it has not sent yet, it does not send any more.
+    """
+    return sum(len(target.process.events(name)) for name in ("outbox.fenced", "lane.not_held"))
 
 
 @contextmanager
-def terminate_backends(cell: Cell) -> Iterator[None]:
+def terminate_backends(hit: Hit) -> Iterator[None]:
     """PostgreSQL ends all connections of the target, including the one that renews its leases."""
     ended = text("SELECT count(*) FROM unnest(CAST(:pids AS int[])) AS pid WHERE pg_terminate_backend(pid, 5000)")
-    with cell.environment.cluster.db.begin() as session:
-        assert session.execute(ended, {"pids": cell.in_flight.backends}).scalar_one() > 0, "It had no connection."
+    with hit.environment.cluster.db.begin() as session:
+        assert session.execute(ended, {"pids": hit.in_flight.backends}).scalar_one() > 0, "It had no connection."
     yield
 
 
 @contextmanager
-def crash_postgresql(cell: Cell) -> Iterator[None]:
+def crash_postgresql(hit: Hit) -> Iterator[None]:
     """PostgreSQL crashes and no process is restarted. What the other worker has in flight may be sent again, too."""
-    cell.environment.worker.freeze()
-    cell.also.update(cell.environment.in_flight_elsewhere())
-    cell.environment.postgresql.stop("immediate")
-    cell.environment.worker.thaw()
-    cell.environment.postgresql.start()
+    with _frozen_worker(hit):
+        hit.environment.postgresql.stop("immediate")
+    hit.environment.postgresql.start()
     yield
 
 
 @contextmanager
-def flush_redis(cell: Cell) -> Iterator[None]:
-    with Redis.from_url(cell.environment.cluster.redis.url) as redis:
+def flush_redis(hit: Hit) -> Iterator[None]:
+    with Redis.from_url(hit.environment.cluster.redis.url) as redis:
         redis.flushall()
     yield
 
 
 @contextmanager
-def take_destination_down(cell: Cell) -> Iterator[None]:
-    """The partner and the confirmation service answer 503 until that is noticed."""
-    environment = cell.environment
-    environment.receiver.rule = lambda _: 503
-    environment.cluster.partners.set_knobs(outage=True)
-    yield
-    wait_until("the outage is noticed", lambda: environment.is_breaker_open(cell.target.destination))
-    environment.receiver.rule = healthy
-    environment.cluster.partners.set_knobs()
-    wait_until("the return is noticed", lambda: not environment.is_breaker_open(cell.target.destination))
+def take_destination_down(hit: Hit) -> Iterator[None]:
+    """The destination is down until that is noticed. What the other worker has in flight may be sent again, too."""
+    environment, destination = hit.environment, hit.target.destination
+    with ExitStack() as outage:
+        with _frozen_worker(hit):
+            outage.enter_context(outage_of(environment, destination))
+        yield
+        wait_until("the outage is noticed", lambda: environment.is_breaker_open(destination))
+    wait_until("the return is noticed", lambda: not environment.is_breaker_open(destination))
 
 
 @contextmanager
-def nothing_more(cell: Cell) -> Iterator[None]:
+def _frozen_worker(hit: Hit) -> Iterator[None]:
+    """The other worker is frozen while the block runs. What it has in flight may be sent again."""
+    hit.environment.worker.freeze()
+    hit.also.update(hit.environment.in_flight_elsewhere())
+    yield
+    hit.environment.worker.thaw()
+
+
+@contextmanager
+def nothing_more(hit: Hit) -> Iterator[None]:
     """The clock of the target was wrong from its start."""
     yield
 
 
 FAULTS: Mapping[str, Fault] = {
-    "killed": Fault(inject=kill, kills=True),
+    "killed": Fault(inject=kill, kills=True, times=3),
     "frozen": Fault(inject=freeze),
-    "backends-terminated": Fault(inject=terminate_backends),
+    "backends-terminated": Fault(inject=terminate_backends, times=3),
     "postgresql-restarted": Fault(inject=crash_postgresql),
-    "redis-flushed": Fault(inject=flush_redis),
+    "redis-flushed": Fault(inject=flush_redis, times=3),
     "destination-down": Fault(inject=take_destination_down),
     "clock-ahead": Fault(inject=nothing_more, clock_off=OFF_SECONDS),
     "clock-behind": Fault(inject=nothing_more, clock_off=-OFF_SECONDS),

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tests.faults import calendar_guards
+from tests.faults import calendar_guards, weather_guards
 from tests.faults.mutant import Mutant
 
 DELIVERY, RELAY = "tests/domain/outbox/delivery", "tests/worker/relay"
@@ -44,6 +44,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         "tests/worker/steps/test_confirmation.py",
     ),
     calendar_guards.GUARD: calendar_guards.SUITE,
+    weather_guards.GUARD: weather_guards.SUITE,
 }
 
 
@@ -344,4 +345,5 @@ MUTANTS = (
         noticed_by="tests/worker/sinks/test_log.py::test_an_event_is_a_line_of_json",
     ),
     *calendar_guards.MUTANTS,
+    *weather_guards.MUTANTS,
 )

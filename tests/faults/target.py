@@ -1,6 +1,6 @@
-"""The process that a fault hits: it works as a worker does, and pauses once at its checkpoint.
+"""The process that a fault hits: it works as a worker does, and pauses at its checkpoint, once a hit.
 
-`bin/python -m tests.faults.target CHECKPOINT DESTINATION FILE`: it continues as soon as FILE exists.
+`bin/python -m tests.faults.target CHECKPOINT DESTINATION FOLDER`: files in FOLDER say when it pauses and continues.
 """
 
 import signal
@@ -24,8 +24,8 @@ log = structlog.get_logger()
 
 def main() -> None:
     """Work until SIGTERM."""
-    name, destination, may_continue = sys.argv[1:]
-    checkpoint, pause = CHECKPOINTS[name], Pause(Path(may_continue))
+    name, destination, folder = sys.argv[1:]
+    checkpoint, pause = CHECKPOINTS[name], Pause(Path(folder))
     event.listen(Engine, "connect", lambda connection, _: pause.backends.add(connection.info.backend_pid))
     checkpoint.install(pause)
     app = open_app(Settings.load(), threads=1, only=destination)

@@ -1,6 +1,5 @@
 """What must be true after any fault. The outbox is compared with the events that the receivers got."""
 
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from domain.outbox.table import outbox, pending
 from domain.reservations.lifecycle import Kind, Status
 from domain.reservations.table import history, reservations
 from tests.proofs.cluster.cluster import Cluster
-from tests.proofs.cluster.partners import Receipt, Received
+from tests.proofs.cluster.partners import Receipt, Received, received_in
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
 #: The events of each step of a reservation, by the booking contract. They are repeated here, because a checker that
@@ -113,7 +112,7 @@ def check(
     check_invariants(cluster)
     with cluster.db.begin() as session:
         rows = _rows(session)
-        _check_that_all_is_recorded(session, rows)
+        _check_that_all_is_recorded(session, rows, (*SINKS, *cluster.listeners))
         _check_the_answers(session, answered or {})
         _check_the_confirmation_service(session, cluster.partners.bookings(), rows[CONFIRMATION])
     for sink, received in received_by_sink(cluster).items():
@@ -133,13 +132,13 @@ def _rows(session: Session) -> Rows:
     return rows
 
 
-def _check_that_all_is_recorded(session: Session, rows: Rows) -> None:
+def _check_that_all_is_recorded(session: Session, rows: Rows, sinks: Sequence[str]) -> None:
     """Each step of a reservation is recorded for each sink, once, in the order of the steps."""
     happened: dict[UUID, list[str]] = defaultdict(list)
     for step in session.execute(select(history).order_by(history.c.id)):
         of_fields = EVENT_TYPE.get(step.kind)
         happened[step.reservation_id] += [of_fields] if of_fields else EVENT_TYPES[Status(step.to_status)]
-    for sink in SINKS:
+    for sink in sinks:
         recorded: dict[UUID, list[str]] = defaultdict(list)
         for row in rows[sink]:
             recorded[row.aggregate_id].append(row.type)
@@ -198,12 +197,11 @@ def _orders(events: Iterable[Receipt], ids: Mapping[str, int]) -> Iterable[tuple
 
 def received_by_sink(cluster: Cluster) -> Mapping[str, Received]:
     """Return what each sink has received up to now."""
-    return {"partner": cluster.receiver.received(), "journal": _journal(cluster)}
+    further = {name: listener.received() for name, listener in cluster.listeners.items()}
+    return {"partner": cluster.receiver.received(), "journal": _journal(cluster)} | further
 
 
 def _journal(cluster: Cluster) -> Received:
     """Return what the destination `journal` got. Every line of its file is complete."""
     path = cluster.home / "journal.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-    got = [Receipt(line["event_id"], line["event_type"], line["payload"]["booking_id"]) for line in lines]
-    return Received(list(dict.fromkeys(got)), len(got) - len(set(got)))
+    return received_in(path.read_text().splitlines() if path.exists() else ())

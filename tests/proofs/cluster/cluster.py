@@ -59,6 +59,8 @@ class Cluster:
     receiver: Listener
     db: sessionmaker[Session]
     routes: Routes
+    #: The receivers of further destinations, by name. The checker asks them as well.
+    listeners: Mapping[str, Listener] = field(default_factory=dict)
     started: list[Process] = field(default_factory=list)
     apis: list[Api] = field(default_factory=list)
     workers: list[Process] = field(default_factory=list)
@@ -229,12 +231,13 @@ def a_cluster(
     first_retry_seconds: float = 1,
     feed: bool = False,
     routes: str = "",
+    listeners: Mapping[str, Listener] | None = None,
     **environment: str,
 ) -> Iterator[Cluster]:
     """Open a cluster on a new database, with partners that start at once. All its processes end with the block.
 
     The numbers are options of the destination `partner`: the webhook receiver of the partners, or `receiver`. With
-    `feed`, there is a feed as well; `routes` are further destinations.
+    `feed`, there is a feed as well; `routes` are further destinations, and `listeners` their receivers.
     """
     # The path of a Unix socket has at most 107 characters, and pytest's own folders may be deeper.
     home = Path(tempfile.mkdtemp(prefix="proof-"))
@@ -254,7 +257,7 @@ def a_cluster(
         + (FEED if feed else "")
         + routes
     )
-    cluster = Cluster(home, settings, redis, partners, receiver or partners, *_migrated(settings))
+    cluster = Cluster(home, settings, redis, partners, receiver or partners, *_migrated(settings), listeners or {})
     try:
         cluster.start_partners()
         yield cluster

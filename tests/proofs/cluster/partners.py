@@ -1,6 +1,7 @@
 """The partners of a proof, which are those of `examples/partners`, and all events that they received."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -26,6 +27,13 @@ class Received:
 
     events: Sequence[Receipt] = ()
     repeats: int = 0
+
+
+def received_in(bodies: Iterable[str]) -> Received:
+    """Return what was received, given the bodies of all messages in the format `envelope`, in their order."""
+    events = map(json.loads, bodies)
+    got = [Receipt(event["event_id"], event["event_type"], event["payload"]["booking_id"]) for event in events]
+    return Received(list(dict.fromkeys(got)), len(got) - len(set(got)))
 
 
 class Listener(Protocol):

@@ -72,7 +72,14 @@ def test_a_call_waits_until_another_one_was_answered() -> None:
         assert waiting.result(60) == 1
 
 
-def test_no_call_begins_when_the_process_stops() -> None:
+def test_no_call_begins_in_a_process_that_stops() -> None:
+    stopping = Event()
+    stopping.set()
+
+    assert Pace(stopping).admit(1, FAR) == 0
+
+
+def test_a_call_that_waits_for_its_turn_does_not_begin_when_the_process_stops() -> None:
     stopping = Event()
     pace = Pace(stopping)
     pace.let_up()

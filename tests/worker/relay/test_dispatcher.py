@@ -3,20 +3,27 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from domain.fulfilment import CONFIRMATION
 from domain.outbox import LANES, Delivered, Outcome, Row, Settlement, record
 from domain.outbox.routes import Route, Routes
+from domain.outbox.table import lanes
 from tests.support.builders import Db, an_event, recorded, with_routes
 from tests.support.outbox import FakeDestination, a_relay, an_aggregate, rows
 from tests.support.waiting import wait_until
+from worker.ordering.calling_threads import PREFIX
 from worker.relay.dispatcher import Dispatcher
 from worker.relay.relay import Claimed, Relay
 from worker.relay.tally import Tally
+
+#: Dispatching takes milliseconds where there is nothing to claim.
+SOON_SECONDS = 5.0
 
 
 class Hanging(FakeDestination):
@@ -51,8 +58,8 @@ def dispatching(
         relay.close(grace_seconds=0)
 
 
-def recorded_in(db: Db, *lanes: int) -> None:
-    recorded(db, *(an_event(an_aggregate(lane)) for lane in lanes))
+def recorded_in(db: Db, *numbers: int) -> None:
+    recorded(db, *(an_event(an_aggregate(lane)) for lane in numbers))
 
 
 def test_however_many_destinations_hang_another_one_is_served(db: Db) -> None:
@@ -79,6 +86,52 @@ def test_lanes_that_become_due_while_all_threads_are_busy_are_drained_without_an
         dispatcher.dispatch()
         shop.answer_all()
         wait_until("all were delivered", lambda: len(shop.called) == 4)
+
+
+def test_a_lane_that_becomes_due_just_before_the_last_thread_ends_is_drained_without_another_wake_up(
+    db: Db, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop, claim, recorded_late = FakeDestination(), Relay.claim, threading.Event()
+
+    def claim_and_record(*arguments: Any) -> Any:
+        """Record an event when a thread of the shop has found no lane, and has not ended yet."""
+        claimed = claim(*arguments)
+        in_shop = threading.current_thread().name.startswith(PREFIX)
+        if in_shop and not claimed and not recorded_late.is_set():
+            recorded_late.set()
+            recorded_in(sessions, 1)
+            dispatcher.dispatch()
+        return claimed
+
+    monkeypatch.setattr(Relay, "claim", claim_and_record)
+    with dispatching(db, {"shop": shop}, threads=1) as (sessions, dispatcher):
+        recorded_in(sessions, 0)
+        dispatcher.dispatch()
+        wait_until("both were delivered", lambda: len(shop.called) == 2, within=SOON_SECONDS)
+
+
+def test_no_lane_is_claimed_for_a_destination_whose_threads_are_all_busy(db: Db) -> None:
+    shop = Hanging()
+    with dispatching(db, {"shop": shop}, threads=1) as (sessions, dispatcher):
+        recorded_in(sessions, 0)
+        dispatcher.dispatch()
+        wait_until("the thread is busy", lambda: shop.called)
+        recorded_in(sessions, 1)
+        dispatching_again = threading.Thread(target=dispatcher.dispatch)
+        dispatching_again.start()
+        dispatching_again.join(SOON_SECONDS)
+        assert not dispatching_again.is_alive(), "It claims and releases a lane that nobody can drain, again and again."
+        assert claims_of(sessions, "shop", 1) == 0
+        shop.answer_all()
+        wait_until("both were delivered", lambda: len(shop.called) == 2)
+
+
+def claims_of(db: Db, destination: str, lane: int) -> int:
+    """Return how often a lane was claimed: each claim raises its epoch."""
+    mine = select(lanes.c.epoch).where(lanes.c.destination == destination, lanes.c.lane == lane)
+    with db.begin() as session:
+        epoch: int = session.execute(mine).scalar_one()
+    return epoch
 
 
 def test_a_thread_that_meets_an_error_ends_and_the_next_wake_up_continues(

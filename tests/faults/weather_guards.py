@@ -1,0 +1,234 @@
+"""The guards for bad weather: what keeps the trouble of a destination from its events and from its neighbours."""
+
+from tests.faults.mutant import Mutant
+
+GUARD = "weather"
+
+DELIVERY, OPERATIONS = "tests/domain/outbox/delivery", "tests/domain/outbox/operations"
+BLAME, HISTORY, OUTAGE = (f"{DELIVERY}/test_{name}.py" for name in ("blame", "history", "outage"))
+BREAKER, CLAIM = f"{DELIVERY}/test_breaker.py", f"{DELIVERY}/test_claim.py"
+PACE, LEASES = "tests/worker/ordering/test_pace.py", "tests/worker/relay/test_leases.py"
+DISPATCHER, RELAY = "tests/worker/relay/test_dispatcher.py", "tests/worker/relay/test_relay.py"
+REPLAY, PRUNE = f"{OPERATIONS}/test_replay.py", "tests/domain/outbox/test_prune.py"
+
+#: The tests that must notice when a guard is missing.
+SUITE = (BLAME, HISTORY, OUTAGE, BREAKER, CLAIM, PACE, LEASES, DISPATCHER, RELAY, REPLAY, PRUNE)
+
+#: The test of the whole table of blame, by the answer.
+TABLE = f"{BLAME}::test_what_happens_to_a_row_depends_on_its_answer_and_on_those_of_its_neighbours"
+
+
+def _mutant(title: str, path: str, text: str, without: str, noticed_by: str) -> Mutant:
+    return Mutant(guard=GUARD, title=title, path=path, text=text, without=without, noticed_by=noticed_by)
+
+
+BLAMES = tuple(
+    _mutant(title, "domain/outbox/delivery/blame.py", text, without, noticed_by)
+    for title, text, without, noticed_by in (
+        (
+            "an event that alone is refused among successes is never charged",
+            "Neighbours.TAKEN: Verdict.AT_FAULT",
+            "Neighbours.TAKEN: Verdict.IN_DOUBT",
+            f"{OUTAGE}::test_one_event_that_breaks_its_consumer_dies_alone",
+        ),
+        (
+            "an event is charged for what everybody is answered",
+            "Neighbours.ALL_REFUSED: Verdict.DOWN",
+            "Neighbours.ALL_REFUSED: Verdict.AT_FAULT",
+            f"{OUTAGE}::test_outages_that_come_again_and_again_kill_no_event",
+        ),
+        (
+            "a wrong password is the fault of each event",
+            "Cause.DENIED: _OF_THE_REQUEST",
+            "Cause.DENIED: dict.fromkeys(Neighbours, Verdict.AT_FAULT)",
+            f"{TABLE}[401]",
+        ),
+        (
+            "events that everybody else is rejected like die",
+            "return Verdict.DOWN if neighbours is Neighbours.ALL_REFUSED else Verdict.DEAD",
+            "return Verdict.DEAD",
+            f"{TABLE}[400]",
+        ),
+        (
+            "an event is charged before anybody knows whose fault it is",
+            "Neighbours.UNKNOWN: Verdict.IN_DOUBT",
+            "Neighbours.UNKNOWN: Verdict.AT_FAULT",
+            f"{TABLE}[500]",
+        ),
+        (
+            "an event is charged while its destination recovers",
+            "Neighbours.LET_UP: Verdict.IN_DOUBT",
+            "Neighbours.LET_UP: Verdict.AT_FAULT",
+            f"{OUTAGE}::test_after_an_outage_no_row_is_at_fault_before_the_destination_has_recovered",
+        ),
+    )
+)
+
+HISTORIES = tuple(
+    _mutant(title, "domain/outbox/delivery/history.py", text, without, noticed_by)
+    for title, text, without, noticed_by in (
+        (
+            "one event that is refused again and again looks like an outage",
+            "self._refused >= REFUSED_IN_A_ROW and len(self._refused_to) > 1",
+            "self._refused >= REFUSED_IN_A_ROW",
+            f"{HISTORY}::test_one_aggregate_that_is_refused_again_and_again_is_not_all",
+        ),
+        (
+            "a destination has recovered as soon as its breaker is closed",
+            "self._to_take = RECOVERED_AFTER",
+            "self._to_take = 0",
+            f"{HISTORY}::test_a_destination_that_was_down_is_let_up_before_anybody_is_at_fault",
+        ),
+        (
+            "half of all are refused, and each event is at fault",
+            "taken < refused * TAKEN_FOR_EACH_REFUSED",
+            "taken < refused",
+            f"{HISTORY}::test_many_were_refused_if_they_and_the_row_are_more_than_a_tenth[0]",
+        ),
+        (
+            "what was taken beside a refused event speaks against it",
+            "batch.at > refused_at",
+            "batch.at >= refused_at",
+            f"{HISTORY}::test_what_was_taken_in_the_batch_in_which_a_row_was_refused_shows_nothing",
+        ),
+    )
+)
+
+PACES = tuple(
+    _mutant(title, "worker/ordering/pace.py", text, without, noticed_by)
+    for title, text, without, noticed_by in (
+        (
+            "a destination that is back is stormed",
+            "            self._window = 1\n",
+            "            self._window = UNLIMITED\n",
+            f"{PACE}::test_after_an_outage_calls_are_let_up_step_by_step",
+        ),
+        (
+            "a destination that refuses while it is let up gets as many calls as before",
+            "window = 1 if refused else self._window + taken",
+            "window = self._window + taken",
+            f"{PACE}::test_a_refusal_while_it_is_let_up_begins_with_one_call_again",
+        ),
+        (
+            "a destination that sheds load is called as often as before",
+            "self._slow_down(aggregate, now)",
+            "pass",
+            f"{PACE}::test_a_receiver_that_sheds_load_gets_what_it_can_take_and_not_much_more[1]",
+        ),
+        (
+            "calls begin in a process that stops",
+            "while not self.stopping.is_set() and (now",
+            "while (now",
+            f"{PACE}::test_no_call_begins_in_a_process_that_stops",
+        ),
+    )
+)
+
+LEASE_MUTANTS = (
+    _mutant(
+        "calls begin after the lease",
+        "worker/relay/leases.py",
+        "return lease is not None and clock() < lease.renewed_at + LEASE.total_seconds()",
+        "return lease is not None",
+        f"{RELAY}::test_a_worker_that_was_frozen_since_its_claim_begins_no_call",
+    ),
+    _mutant(
+        "a lane that was lost counts as renewed",
+        "worker/relay/leases.py",
+        "for lane in renewed & self._leased.keys():",
+        "for lane in self._leased.keys():",
+        f"{LEASES}::test_a_lane_that_another_worker_has_claimed_is_never_held_again",
+    ),
+)
+
+BULKHEADS = tuple(
+    _mutant(title, "worker/relay/dispatcher.py", text, without, noticed_by)
+    for title, text, without, noticed_by in (
+        (
+            "all destinations share their threads",
+            "self._pools = {name: calling_threads.pool(threads) for name in relay.destinations}",
+            "self._pools = dict.fromkeys(relay.destinations, calling_threads.pool(threads))",
+            f"{DISPATCHER}::test_however_many_destinations_hang_another_one_is_served",
+        ),
+        (
+            "a lane that becomes due just before the last thread ends waits for the next wake-up",
+            "if name in self._missed:",
+            "if False:",
+            f"{DISPATCHER}::test_a_lane_that_becomes_due_just_before_the_last_thread_ends_is_drained_without_another_wake_up",
+        ),
+        (
+            "lanes are claimed for a destination that has no free thread",
+            "return [name for name, free in self._free.items() if free]",
+            "return list(self._free)",
+            f"{DISPATCHER}::test_no_lane_is_claimed_for_a_destination_whose_threads_are_all_busy",
+        ),
+    )
+)
+
+PROBES = (
+    _mutant(
+        "two workers probe at the same time",
+        "domain/outbox/delivery/claim.py",
+        ".where(destinations.c.name == destination, _may_be_called)",
+        ".where(destinations.c.name == destination)",
+        f"{CLAIM}::test_of_two_claims_at_the_same_time_one_may_probe_and_the_other_finds_the_probe_taken",
+    ),
+    _mutant(
+        "a worker that dies while it probes keeps the probe",
+        "domain/outbox/delivery/claim.py",
+        "open_until=_clock + PROBE_LEASE",
+        "open_until=_clock + 100 * PROBE_LEASE",
+        f"{BREAKER}::test_when_a_worker_dies_while_it_probes_another_one_probes",
+    ),
+    _mutant(
+        "a breaker stays open for as long as a destination asks",
+        "domain/outbox/delivery/breaker.py",
+        "min(max(map(retry_after_of, seen)), LONGEST_RETRY_AFTER)",
+        "max(map(retry_after_of, seen))",
+        f"{BREAKER}::test_a_destination_gets_the_time_that_it_asks_for_within_reason[asked2-granted2]",
+    ),
+)
+
+REPLAYS = tuple(
+    _mutant(title, "domain/outbox/operations/replay.py", text, without, noticed_by)
+    for title, text, without, noticed_by in (
+        (
+            "two replays take rows of the same reservation",
+            "    session.execute(select(func.pg_advisory_xact_lock(REPLAY_LOCK)))\n",
+            "",
+            f"{REPLAY}::test_a_replay_waits_for_another_one_so_that_neither_overtakes_within_a_reservation",
+        ),
+        (
+            "a run over the lane meets some of the replayed rows",
+            "outbox.c.available_at: func.now(),",
+            "outbox.c.available_at: None,",
+            f"{REPLAY}::test_rows_that_are_replayed_during_a_run_over_their_lane_keep_their_order",
+        ),
+    )
+)
+
+PRUNES = tuple(
+    _mutant(title, "domain/outbox/prune.py", text, without, noticed_by)
+    for title, text, without, noticed_by in (
+        (
+            "rows that were not delivered are pruned",
+            "_pruning(outbox.c.processed_at)",
+            "_pruning(outbox.c.created_at)",
+            f"{PRUNE}::test_a_row_that_was_not_delivered_stays_for_ever[ready]",
+        ),
+        (
+            "dead letters that nobody has discarded are pruned",
+            "_pruning(outbox.c.discarded_at)",
+            "_pruning(outbox.c.dead_at)",
+            f"{PRUNE}::test_dead_letters_that_were_discarded_long_ago_are_deleted_and_others_stay",
+        ),
+        (
+            "pruning waits for rows that are being replayed",
+            ".with_for_update(skip_locked=True)",
+            ".with_for_update()",
+            f"{PRUNE}::test_a_row_that_is_being_replayed_stays_and_is_not_waited_for",
+        ),
+    )
+)
+
+MUTANTS = (*BLAMES, *HISTORIES, *PACES, *LEASE_MUTANTS, *BULKHEADS, *PROBES, *REPLAYS, *PRUNES)
