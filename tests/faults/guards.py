@@ -20,6 +20,8 @@ SUITES: Mapping[str, Sequence[str]] = {
         f"{DELIVERY}/test_lanes.py",
         f"{RELAY}/test_leases.py",
         f"{OPERATIONS}/test_burial.py",
+        f"{DELIVERY}/test_late_calls.py",
+        f"{RELAY}/test_lanes_together.py",
         *MODELS,
     ),
     "order": (
@@ -33,6 +35,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         f"{DELIVERY}/test_low_watermark.py",
         f"{DELIVERY}/test_commit_horizon.py",
         f"{OPERATIONS}/test_replay.py",
+        f"{DELIVERY}/test_late_calls.py",
         *MODELS,
     ),
     "skip-locked": (f"{DELIVERY}/test_claim.py", f"{DELIVERY}/test_lanes.py", f"{RELAY}/test_leases.py"),
@@ -52,8 +55,11 @@ SETTLE, CLAIM, LANES, FETCH, COMMIT_HORIZON = (
     f"domain/outbox/delivery/{name}.py" for name in ("settle", "claim", "lanes", "fetch", "commit_horizon")
 )
 
-#: How the settling of a batch finds out whether its lane is still ours.
-FENCE = "release(session, lane, settled_up_to=settled_up_to) if is_last else fence(session, lane)"
+SETTLEMENT = "domain/outbox/delivery/settlement.py"
+
+#: How the settling of a batch finds out whether its lane is still ours, and how that of the last batch does.
+FENCE = "at = fence(session, lane)"
+LAST_FENCE = "at = release(session, leased[0], settled_up_to=settled_up_to[leased[0]])"
 
 #: What the fence of a lane that is ours would return.
 NOW = "__import__('domain.runtime.database').runtime.database.now(session)"
@@ -67,15 +73,15 @@ MUTANTS = (
         title="settling a batch ignores whether the lane is still ours",
         path=SETTLE,
         text=FENCE,
-        without=f"({FENCE}) or {NOW}",
+        without=f"{FENCE} or {NOW}",
         noticed_by=f"{DELIVERY}/test_fence.py::test_a_worker_that_lost_its_lease_can_not_settle",
     ),
     Mutant(
         guard="fence",
         title="settling the last batch ignores whether the lane is still ours",
         path=SETTLE,
-        text=FENCE,
-        without=FENCE.replace(" if is_last", f" or {NOW} if is_last"),
+        text=LAST_FENCE,
+        without=f"{LAST_FENCE} or {NOW}",
         noticed_by=f"{RELAY}/test_relay.py::test_a_run_that_lost_its_lease_writes_nothing_and_counts_its_rows_as_fenced",
     ),
     Mutant(
@@ -106,8 +112,8 @@ MUTANTS = (
         guard="fence",
         title="a claim does not raise the epoch",
         path=CLAIM,
-        text="epoch=lanes.c.epoch + 1",
-        without="epoch=lanes.c.epoch",
+        text='"epoch": lanes.c.epoch + 1',
+        without='"epoch": lanes.c.epoch',
         noticed_by=f"{DELIVERY}/test_fence.py::test_the_fence_compares_the_epoch",
     ),
     Mutant(
@@ -180,8 +186,8 @@ MUTANTS = (
         guard="order",
         title="a lane is read in any order",
         path=FETCH,
-        text='    .order_by(*BY_LANE)\n    .limit(bindparam("limit"))',
-        without='    .order_by(outbox.c.id.desc())\n    .limit(bindparam("limit"))',
+        text='    .order_by(*BY_LANE)\n    .limit(bindparam("limit"))\n)\n_lanes',
+        without='    .order_by(outbox.c.id.desc())\n    .limit(bindparam("limit"))\n)\n_lanes',
         noticed_by=f"{DELIVERY}/test_fetch.py::test_a_lane_is_read_in_order_of_id_up_to_the_limit",
     ),
     Mutant(
@@ -204,8 +210,8 @@ MUTANTS = (
         guard="order",
         title="a low watermark rises above rows that a batch leaves ready",
         path=SETTLE,
-        text="settled_up_to = deliveries[-1][0].id if len(processed) == len(deliveries) else 0",
-        without="settled_up_to = deliveries[-1][0].id",
+        text="lane: 0 if lane.number in unprocessed else last.get(lane.number, 0) for lane in leased",
+        without="lane: last.get(lane.number, 0) for lane in leased",
         noticed_by=f"{DELIVERY}/test_low_watermark.py::test_the_watermark_stays_below_a_row_of_the_last_batch_that_is_still_ready",
     ),
     Mutant(
@@ -227,7 +233,7 @@ MUTANTS = (
     Mutant(
         guard="order",
         title="a run fetches beyond a row that was not sent",
-        path=SETTLE,
+        path=SETTLEMENT,
         text="    if len(processed) + len(row_updates) == len(deliveries):\n        return",
         without="    if deliveries:\n        return",
         noticed_by=f"{DELIVERY}/test_settle.py::test_the_run_reads_on_before_the_first_row_that_is_still_ready[outcomes2-1]",
@@ -235,9 +241,9 @@ MUTANTS = (
     Mutant(
         guard="order",
         title="rows that follow a row that was not delivered are sent",
-        path="worker/ordering/ordered_calls.py",
-        text="is_next = is_next and allows_next(outcome)",
-        without="is_next = True",
+        path="worker/ordering/batch_of_calls.py",
+        text="not allows_next(self._outcome(row))",
+        without="self._outcome(row) is None",
         noticed_by="tests/worker/ordering/test_ordered_calls.py::test_a_row_that_was_not_delivered_stops_its_aggregate_and_no_other[outcome0]",
     ),
     Mutant(
@@ -247,6 +253,46 @@ MUTANTS = (
         text="sent = [row for row in batch.rows if row.waits_until is None]",
         without="sent = batch.rows",
         noticed_by=f"{RELAY}/test_relay.py::test_a_failed_event_is_tried_again_later_and_before_the_next_one_of_its_aggregate",
+    ),
+    Mutant(
+        guard="order",
+        title="rows behind a call that nobody waits for any longer are sent",
+        path="worker/ordering/batch_of_calls.py",
+        text="if self._begin(row) else NOT_SENT",
+        without="if self._begin(row) or True else NOT_SENT",
+        noticed_by="tests/worker/ordering/test_ordered_calls.py::test_a_call_that_hangs_keeps_no_answer_of_its_neighbours",
+    ),
+    Mutant(
+        guard="order",
+        title="a row that was seen behind a call waits for it after its end",
+        path=SETTLEMENT,
+        text="    if not behind:\n        return {}",
+        without="    if True:\n        return {row.aggregate_id: row.waits_until for row, _ in deliveries if behind}",
+        noticed_by=f"{DELIVERY}/test_late_calls.py::test_a_row_that_was_seen_behind_the_call_before_it_ended_does_not_wait_for_it_afterwards",
+    ),
+    Mutant(
+        guard="fence",
+        title="a late answer is written although its row was sent again",
+        path=SETTLE,
+        text="outbox.c.available_at == _UNTIL, pending)",
+        without="_UNTIL.is_not(None), pending)",
+        noticed_by=f"{DELIVERY}/test_late_calls.py::test_an_answer_that_comes_after_the_row_was_sent_again_writes_nothing",
+    ),
+    Mutant(
+        guard="fence",
+        title="rows of a lane that was lost are settled with those of the others",
+        path=SETTLE,
+        text="if lane_of(row.aggregate_id) not in numbers]",
+        without="if not numbers]",
+        noticed_by=f"{RELAY}/test_lanes_together.py::test_a_lane_that_was_lost_is_left_out_and_the_others_are_settled",
+    ),
+    Mutant(
+        guard="fence",
+        title="several lanes are released whoever holds them",
+        path=LANES,
+        text="    .where(lanes.c.epoch == _settled.c.epoch, lanes.c.holder == _settled.c.holder)\n",
+        without="",
+        noticed_by=f"{RELAY}/test_lanes_together.py::test_a_lane_that_was_lost_is_left_out_and_the_others_are_settled",
     ),
     Mutant(
         guard="feed",

@@ -85,7 +85,8 @@ def a_postgresql_with_a_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple
         variables = {
             "LD_PRELOAD": str(FAKETIME),
             "FAKETIME_TIMESTAMP_FILE": str(clock),
-            "FAKETIME_CACHE_DURATION": "1",
+            # All connections see a step at once. With a cache some would for a second see the clock as it was.
+            "FAKETIME_NO_CACHE": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         }
         with monkeypatch.context() as patched:

@@ -67,7 +67,7 @@ class BatchOfCalls:
         return [outcomes.get(row.id, NOT_SENT) for row in rows]
 
     def _pace_allows(self) -> bool:
-        return not self._streak.is_down and self._late is None and self._pace.admit(1, self._deadline) > 0
+        return not self._streak.is_down and self._pace.admit(1, self._deadline) > 0
 
     def _outcome(self, row: Row) -> Outcome:
         """Call for a row that was admitted."""

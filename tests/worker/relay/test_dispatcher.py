@@ -1,7 +1,7 @@
 """The dispatcher: a destination that answers slowly takes no thread from the others."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,15 +27,16 @@ SOON_SECONDS = 5.0
 
 
 class Hanging(FakeDestination):
-    """A destination that answers when it may."""
+    """A destination that answers for a whole batch, as a broker does, and only when it may."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._may_answer = threading.Event()
-        super().__init__(self._wait, concurrency=100)
 
-    def _wait(self, _: Row) -> Outcome:
+    def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
+        self.called += [row.id for row in rows]
         assert self._may_answer.wait(60)
-        return Delivered()
+        return [Delivered()] * len(rows)
 
     def answer_all(self) -> None:
         self._may_answer.set()
