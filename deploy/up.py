@@ -75,7 +75,8 @@ def main() -> int:
         ENV_FILE.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items()))
         running.callback(ENV_FILE.unlink, missing_ok=True)
         with reporting("Nothing was started."):
-            seed()
+            # The processes of another's database may be elsewhere, with other routes: then the operator decides.
+            seed(use_routes="DATABASE_URL" not in given)
         return _run(_welcome(settings, given), settings)
 
 

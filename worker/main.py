@@ -27,12 +27,15 @@ def work(processes: int, threads: int) -> int:
     from dramatiq.cli import make_argument_parser
 
     from domain.fulfilment import load_routes
+    from domain.outbox.operations.routes_check import require_if_reachable
     from domain.runtime import tracing
     from domain.runtime.settings import Settings
 
     settings = Settings.load()
-    load_routes(settings)
+    routes = load_routes(settings)
     tracing.require()
+    # Each process checks this again. Here, it is reported once.
+    require_if_reachable(settings, routes)
     command = ["worker.actors:broker", "--processes", str(processes), "--threads", str(threads), "--skip-logging"]
     command += ["--worker-shutdown-timeout", SHUTDOWN_MILLISECONDS, "--worker-fork-timeout", FORK_MILLISECONDS]
     if settings.worker_metrics_port:

@@ -57,7 +57,7 @@ def bury(who: str, why: str | None, dry_run: bool, as_json: bool, **identities: 
     """
     if (identities["event_id"] is None) == (identities["reservation_id"] is None):
         raise click.UsageError("Give --event or --reservation: which pending events are to be buried.")
-    with opened("Nothing was changed.") as (db, routes), db.begin() as session:
+    with opened("Nothing was changed.", records=not dry_run) as (db, routes), db.begin() as session:
         selection = Selection(among=Among.PENDING, **identities)
         if dry_run:
             found = find(session, selection)
