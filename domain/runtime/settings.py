@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     database_url: str = Field(alias="DATABASE_URL")
+    #: The same database without a pooler between, for what needs a session of PostgreSQL to itself.
+    database_direct_url: str | None = Field(default=None, alias="DATABASE_DIRECT_URL")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", alias="REDIS_URL")
     #: The broker that carries wake-ups, if it is not the Redis of REDIS_URL.
     broker_url: str | None = Field(default=None, alias="BROKER_URL")
@@ -68,9 +70,16 @@ class Settings(BaseSettings):
     feed_retention_days: float = Field(default=30.0, gt=0, le=36_500, alias="FEED_RETENTION_DAYS")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", alias="LOG_LEVEL")
 
-    @field_validator("database_url")
+    @field_validator("database_direct_url", mode="before")
     @classmethod
-    def _is_postgresql(cls, url: str) -> str:
+    def _is_set(cls, url: str | None) -> str | None:
+        return url or None
+
+    @field_validator("database_url", "database_direct_url")
+    @classmethod
+    def _is_postgresql(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
         parts = _split(url)
         if parts.scheme.split("+")[0] not in {"postgresql", "postgres"}:
             raise ValueError("must begin with postgresql://")
@@ -123,6 +132,10 @@ class Settings(BaseSettings):
         if path is not None and not path.is_file():
             raise ValueError(f"there is no file {path}")
         return path
+
+    def direct(self) -> Self:
+        """Return these settings with a DATABASE_URL that leads around a pooler, if there is one."""
+        return self.model_copy(update={"database_url": self.database_direct_url or self.database_url})
 
     def broker(self) -> str:
         """Return the URL of the broker that carries wake-ups."""

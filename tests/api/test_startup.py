@@ -24,6 +24,7 @@ PROCESSES = (API, GRPC, SCHEDULER, "bin/worker", "bin/process-outbox", "bin/expi
 #: One wrong value for each variable. test_settings.py has others.
 WRONG = {
     "DATABASE_URL": "mysql://127.0.0.1/holdfast",
+    "DATABASE_DIRECT_URL": "mysql://127.0.0.1/holdfast",
     "REDIS_URL": "redis://127.0.0.1:port",
     "BROKER_URL": "kafka://127.0.0.1",
     "HOLDFAST_ROUTES": "/nowhere/routes.toml",
