@@ -142,7 +142,7 @@ def describe_refusal(in_force: RoutesInForce, recorded: Recorded) -> str:
     since = in_force.changed_at.astimezone(UTC)
     return (
         f"HOLDFAST_ROUTES: other routes are in force in this database, since {since:%Y-%m-%dT%H:%M:%SZ}"
-        f" ({in_force.who or 'unknown'}: {in_force.why or 'no reason is known'}).\n"
+        f" ({_printable(in_force.who or 'unknown')}: {_printable(in_force.why or 'no reason is known')}).\n"
         f"What the routes of this process change:\n{describe(in_force.recorded, recorded)}\n"
         "A process records each event for the destinations of its own routes. So those that it lacks would miss events,"
         " and nobody would notice.\n"
@@ -152,6 +152,11 @@ def describe_refusal(in_force: RoutesInForce, recorded: Recorded) -> str:
         ' processes:\n  bin/destinations use-routes --why "…"\n'
         "To see both: bin/destinations routes"
     )
+
+
+def _printable(text: str) -> str:
+    """Return what an operator has written on one line, without the characters that control a terminal."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def describe(in_force: Recorded, recorded: Recorded) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -128,3 +129,26 @@ def test_without_a_pooler_a_session_is_set_once_and_no_transaction_again(
         driver.rollback()
         assert driver.execute("SHOW lock_timeout").fetchone() == ("1234ms",)
     engine.dispose()
+
+
+def test_a_transaction_takes_as_many_round_trips_as_without_a_pooler(settings: Settings, tmp_path: Path) -> None:
+    with a_pgbouncer(settings.database_url) as pooler:
+        directly = round_trips(settings.database_url, tmp_path / "directly")
+        through = round_trips(pooler.url, tmp_path / "through")
+
+    assert (directly, through) == (4, 4), "BEGIN, two statements and COMMIT"
+
+
+def round_trips(url: str, log: Path) -> int:
+    """Return how many messages that want an answer are sent in a transaction with two statements."""
+    engine = database.connect(some_settings(database_url=url), connections=1)
+    with log.open("wb") as file, engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        assert driver is not None
+        driver.pgconn.trace(file.fileno())
+        with connection.begin():
+            connection.execute(text("SELECT 1"))
+            connection.execute(text("SELECT 2"))
+        driver.pgconn.untrace()
+    engine.dispose()
+    return sum(line.split("\t")[1:4:2] in (["F", "Query"], ["F", "Sync"]) for line in log.read_text().splitlines())
