@@ -31,7 +31,7 @@ MEMBERS = (
     examples=["bin/destinations list", 'bin/destinations pause shop --why "Stocktaking (OPS-7)"'],
 )
 def destinations() -> None:
-    """Show the status of each destination, pause, resume or probe one, or change the routes."""
+    """Show, pause, resume or probe destinations, or change the routes."""
 
 
 @destinations.command("list", examples=["bin/destinations list", "bin/destinations list --json"])

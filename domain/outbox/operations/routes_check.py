@@ -22,7 +22,7 @@ class RoutesCheck:
     """Compares the routes of this process with those in force, as soon as the database can be reached.
 
     A process may start before its database. So the check is made when the process starts and, unless that succeeds,
-    again before each new connection for recording. Once it has succeeded, it costs nothing.
+    again at each new connection for recording. Once it has succeeded, it costs nothing.
     """
 
     def __init__(self, settings: Settings, routes: Routes, *, stop: Callable[[ConfigurationError], None]) -> None:
@@ -40,11 +40,12 @@ class RoutesCheck:
             self._check()
 
     def guard(self, engines: Iterable[Engine]) -> None:
-        """Let these engines connect only once the check has succeeded."""
+        """Let no connection of these engines be used before the check has succeeded."""
         for engine in engines:
-            event.listen(engine, "do_connect", self._before_connecting)
+            # An error gives up the connection before anybody has used it.
+            event.listen(engine, "connect", self._before_use)
 
-    def _before_connecting(self, *_: object) -> None:
+    def _before_use(self, *_: object) -> None:
         with self._lock:
             if self._refused is None:
                 self._stop_unless_in_force()
