@@ -15,7 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ExceptionHandlersMap, Scope
 from sqlalchemy.orm import Session, sessionmaker
 
-from api.bulkheads import BULKHEADS, Bulkhead, ClientBulkhead
+from api.bulkheads import BULKHEADS, Bulkhead, ClientBulkhead, recording_engines
 from api.calendars import examples as calendars_examples
 from api.calendars import routes as calendars
 from api.calendars.cache import Cache
@@ -46,9 +46,11 @@ from api.reservations.metadata import MetadataSchema
 from api.stopping import before_stopping
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
+from domain.outbox.operations.routes_check import RoutesCheck
 from domain.outbox.operations.status_cache import StatusCache
 from domain.reservations import reserve
 from domain.runtime import logs, tracing
+from domain.runtime.errors import ConfigurationError
 from domain.runtime.metrics import registry_of
 from domain.runtime.settings import Settings
 
@@ -76,19 +78,30 @@ OPERATIONS: Mapping[str, Shown] = {
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {HTTPException: problems.of_any, Exception: problems.of_any}
 
 
-def create_app(settings: Settings | None = None) -> Litestar:
-    """Return the application with these settings, or with those of the environment. Raises ConfigurationError."""
-    settings = settings or Settings.load()
+def create_app(*, stop: Callable[[ConfigurationError], None]) -> Litestar:
+    """Return the application with the settings of the environment. Raises ConfigurationError.
+
+    `stop` ends this process if the configuration turns out to be wrong later, when the database can be asked.
+    """
+    settings = Settings.load()
     logs.configure(settings.log_level)
     tracing.start("holdfast-api")
-    return assemble(settings, load_routes(settings))
+    routes = load_routes(settings)
+    check = RoutesCheck(settings, routes, stop=stop)
+    check.begin()
+    return assemble(settings, routes, check)
 
 
-def assemble(settings: Settings, routes: Routes) -> Litestar:
-    """Put the application together. It connects to nothing before it is started."""
+def assemble(settings: Settings, routes: Routes, check: RoutesCheck | None = None) -> Litestar:
+    """Put the application together. It connects to nothing before it is started.
+
+    With a check, nothing is recorded before it has succeeded.
+    """
     doorbell = Doorbell(settings.broker())
     bulkheads = {kind: Bulkhead(kind, settings, limits, committed=doorbell.wake) for kind, limits in BULKHEADS.items()}
     brief_db, patient_db = connect_writers(settings)
+    if check:
+        check.guard(recording_engines((brief_db, patient_db), bulkheads))
     act = partial(reserve, routes=routes)
     group_commit = GroupCommit(brief_db, patient_db, act, queue_limit=settings.queue_limit, committed=doorbell.wake)
     streams = Streams(Tail(bulkheads["feed_tail"]))

@@ -6,12 +6,13 @@ Within a kind, the clients that wait for a thread take turns.
 import asyncio
 import time
 from collections import Counter as Occurrences
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -89,6 +90,9 @@ BULKHEADS: Mapping[str, Limits] = {
     "probes": Limits(threads=2, waiting=20, wait_seconds=1, statement_seconds=1, transaction_seconds=2),
 }
 
+#: Those whose requests may record events.
+RECORDING = frozenset({"changes", "item_changes", "operations"})
+
 
 class Bulkhead:
     """Threads with a connection each, and a queue with a limit before them."""
@@ -114,6 +118,12 @@ class Bulkhead:
         self._for_locked = (
             Bulkhead(f"{kind}_locked", settings, limits.locked, committed=committed) if limits.locked else None
         )
+
+    def engines(self) -> Iterator[Engine]:
+        """Yield the engine of its threads, and the one for rows that stay locked."""
+        yield self._engine
+        if self._for_locked:
+            yield from self._for_locked.engines()
 
     async def run(self, act: Callable[[Session], T], principal: Principal = ANONYMOUS) -> T:
         """Return what `act` returns, in a transaction of its own. Raises Busy, OutcomeUnknown and what `act` raises.
@@ -224,6 +234,12 @@ class Bulkhead:
         if has_recorded:
             self._committed()
         return result
+
+
+def recording_engines(writer_dbs: Collection[sessionmaker[Session]], bulkheads: Mapping[str, Bulkhead]) -> list[Engine]:
+    """Return the engines through which a process records events."""
+    of_bulkheads = [engine for kind in RECORDING & bulkheads.keys() for engine in bulkheads[kind].engines()]
+    return [*(db.kw["bind"] for db in writer_dbs), *of_bulkheads]
 
 
 @dataclass(frozen=True, slots=True)

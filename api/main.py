@@ -18,6 +18,7 @@ from granian.server import Server
 
 from api.ports import allow_connections, require_free
 from domain.fulfilment import load_routes
+from domain.outbox.operations.routes_check import require_if_reachable
 from domain.runtime import shared_metrics, startup, tracing
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
@@ -81,7 +82,7 @@ def main() -> None:
     connections = connections_for(settings)
     # The processes of the server need these as well. They are checked here, before anything is served.
     tracing.require()
-    load_routes(settings)
+    require_if_reachable(settings, load_routes(settings))
     server = Server(
         # By its name: nothing may import `domain.runtime.metrics` before `shared_metrics.share()`.
         "api.main:load_app",
@@ -135,16 +136,21 @@ def load_app() -> "Exchanges":
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        app = Exchanges(Admission(LargeBodies(HotPath.of(create_app())), most_requests=MOST_REQUESTS))
+        app = Exchanges(Admission(LargeBodies(HotPath.of(create_app(stop=_stop))), most_requests=MOST_REQUESTS))
     except ConfigurationError as error:
-        code = startup.report(error)
-        os.kill(os.getppid(), STOP_SERVER)
-        sys.exit(code)
+        _stop(error)
+        sys.exit(startup.WRONG_CONFIGURATION)
     # All of this lives as long as the process. To search it for garbage would stop every request for 100 ms, each
     # second or two.
     gc.collect()
     gc.freeze()
     return app
+
+
+def _stop(error: ConfigurationError) -> None:
+    """Have the main process stop the server, as the configuration can't be used."""
+    startup.report(error)
+    os.kill(os.getppid(), STOP_SERVER)
 
 
 def _until_stopped(serve: Callable[[], None]) -> int:

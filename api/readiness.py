@@ -5,6 +5,8 @@ from sqlalchemy.orm import Session
 
 from api.bulkheads import Bulkhead
 from api.group_commit import GroupCommit
+from domain.outbox import Routes
+from domain.outbox.operations import routes_in_force
 from domain.runtime.errors import Unavailable
 from domain.runtime.schema import REPAIR, SCHEMA_VERSION, missing, read_schema
 
@@ -14,6 +16,12 @@ NOT_MIGRATED = "not migrated: run bin/migrate"
 TOO_OLD = "migrated for a newer release, which this one can't run beside: start the newer one"
 INCOMPLETE = f"incomplete: the schema lacks {{}}, {REPAIR}"
 HANGS = "hangs: reservations are not committed. Look at the server of DATABASE_URL, its disk and the network"
+
+OTHER_ROUTES = (
+    "other routes are in force since this process started, and it still records by the former ones: restart it with the"
+    " present ones; bin/destinations routes shows both"
+)
+UNKNOWN = "unknown, as the database can't be asked"
 
 #: A set of reservations that is in flight for longer than this, in seconds, shows that the database hangs.
 HUNG_SECONDS = 2.0
@@ -27,6 +35,21 @@ async def of_database(group_commit: GroupCommit, probes: Bulkhead) -> str:
         return await probes.run(_check_schema)
     except (SQLAlchemyError, Unavailable):
         return UNREACHABLE
+
+
+async def of_routes(routes: Routes, probes: Bulkhead) -> str:
+    """Return OK, or that others than these routes are in force. A process that has them serves all the same.
+
+    If that made a process unready, a change of the routes would take all processes out of service at once.
+    """
+
+    def differ(session: Session) -> bool:
+        return routes_in_force.differ(session, routes)
+
+    try:
+        return OTHER_ROUTES if await probes.run(differ) else OK
+    except (SQLAlchemyError, Unavailable):
+        return UNKNOWN
 
 
 def _check_schema(session: Session) -> str:

@@ -75,11 +75,11 @@ class Environment:
         return self.postgresql.create(name)
 
     def clear(self) -> None:
-        """Start again with full stock, no reservations and fresh statistics."""
+        """Start again with full stock, no reservations, any routes and fresh statistics."""
         with self.connect() as connection:
             connection.execute("""
                 TRUNCATE items, reservations, reservation_lines, reservation_history, calendar_occupancies,
-                    idempotency_requests, outbox, feed_events
+                    idempotency_requests, outbox, outbox_routes, feed_events
                 RESTART IDENTITY
             """)
             # The ids start again at 1, so a low watermark of the run before would hide new rows.

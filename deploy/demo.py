@@ -4,7 +4,11 @@ from sqlalchemy.orm import Session
 
 from domain import calendars, items
 from domain.calendars import Settings
+from domain.fulfilment import load_routes
+from domain.outbox.operations import routes_in_force
+from domain.outbox.operations.audit import AuditEntry
 from domain.runtime import database
+from domain.runtime.identity import user_at_host
 from domain.runtime.settings import Settings as Process
 from migrations.main import take
 
@@ -39,13 +43,20 @@ CALENDARS = {
 }
 
 
-def seed() -> None:
-    """Migrate the database of DATABASE_URL, and create the demo items if it has no items. A command calls it."""
+def seed(*, use_routes: bool) -> None:
+    """Migrate the database of DATABASE_URL, and create the demo items if it has no items. A command calls it.
+
+    With `use_routes`, the routes of this environment are put in force: it starts all processes of the database.
+    """
     take()
-    engine = database.connect(Process.load(), connections=1)
+    settings = Process.load()
+    engine = database.connect(settings, connections=1)
     with database.sessions(engine).begin() as session:
         if not items.find(session, limit=1):
             _create(session)
+        if use_routes:
+            entry = AuditEntry(who=user_at_host(), why="bin/up was started with these routes")
+            routes_in_force.use(session, load_routes(settings), entry)
     engine.dispose()
 
 

@@ -60,7 +60,8 @@ def main() -> int:
         settings = Settings.load()
         write_settings(running, environment)
         with reporting("Nothing was started."):
-            seed()
+            # The processes of another's database may be elsewhere, with other routes: then the operator decides.
+            seed(use_routes="DATABASE_URL" not in given)
         return _run(settings, given, started)
 
 

@@ -25,7 +25,7 @@ logging.basicConfig(level=logging.WARNING)
 
 
 def migrate() -> None:
-    engine = database.connect(Settings.load(), connections=1, checked=False)
+    engine = database.connect(Settings.load().direct(), connections=1, checked=False)
     locks.limit_waiting(engine)
     try:
         with engine.connect() as connection:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from domain import invariants  # noqa: F401 - the tables of all nouns are in the metadata
-from domain.runtime import database
+from domain.runtime import database, poolers
 from domain.runtime.schema import REPAIR, SCHEMA_VERSION, is_migrated, missing
 from domain.runtime.settings import Settings
 from migrations import deletions, locks
@@ -87,8 +87,9 @@ def main(revision: str, erase: str | None, as_json: bool) -> int:
 
 def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, str | None]:
     """Take the schema to a revision, and return the one before and the one after. If it can't be, end the command."""
-    engine = database.connect(Settings.load(), connections=1)
+    engine = database.connect(Settings.load().direct(), connections=1)
     try:
+        _require_direct(engine)
         before = _current(engine)
         _take(engine, revision, before, erase)
         after = _current(engine)
@@ -103,6 +104,15 @@ def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, 
         raise
     finally:
         engine.dispose()
+
+
+def _require_direct(engine: Engine) -> None:
+    """End the command if a pooler is in the way: the lock that keeps other migrations out is one of a session."""
+    if poolers.is_pooled(engine):
+        fail(
+            "DATABASE_URL leads to a pooler, such as PgBouncer, through which the schema can't be migrated safely."
+            " Nothing was changed. Set DATABASE_DIRECT_URL to the address of PostgreSQL itself, and run it again."
+        )
 
 
 def _current(engine: Engine) -> str | None:

@@ -19,11 +19,12 @@ os.environ["WEBHOOK_PRIVATE_NETWORKS"] = "127.0.0.0/8"
 import httpx  # noqa: E402
 import psycopg  # noqa: E402
 import pytest  # noqa: E402
-from sqlalchemy import Engine, event  # noqa: E402
+from sqlalchemy import Engine, delete, event  # noqa: E402
 from sqlalchemy.orm import Session, sessionmaker  # noqa: E402
 
 from deploy.embedded import PostgreSQL, RedisServer  # noqa: E402
 from domain import outbox  # noqa: E402
+from domain.outbox.table import routes_in_force  # noqa: E402
 from domain.runtime import database  # noqa: E402
 from domain.runtime.settings import Settings  # noqa: E402
 from migrations.main import migrate  # noqa: E402
@@ -87,13 +88,16 @@ def allow_open_transactions(connection: psycopg.Connection[object], _: object) -
 
 
 @pytest.fixture
-def db(engine: Engine) -> sessionmaker[Session]:
+def db(engine: Engine) -> Iterator[sessionmaker[Session]]:
     """Sessions on an empty, migrated database in which the destinations are registered."""
     empty(engine)
     db = database.sessions(engine)
     with db.begin() as session:
         outbox.register(session, ROUTES.names)
-    return db
+    yield db
+    # Processes for several tests start before the database of the next one is emptied, and have routes of their own.
+    with db.begin() as session:
+        session.execute(delete(routes_in_force))
 
 
 @pytest.fixture(scope="session")

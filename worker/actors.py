@@ -117,5 +117,6 @@ def prune() -> None:
 
 @dramatiq.actor(broker=broker, actor_name=RESET_LOW_WATERMARKS, queue_name=MAINTENANCE, throws=OperationalError)
 def reset_low_watermarks() -> None:
-    """Repair the low watermarks that keep rows from being delivered."""
+    """Repair the low watermarks that keep rows from being delivered, and look whether the routes have changed."""
     maintenance.reset_low_watermarks(running.app.db)
+    maintenance.compare_routes(running.app.db, running.app.routes)

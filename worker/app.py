@@ -9,8 +9,10 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain import outbox
 from domain.fulfilment import load_routes
 from domain.outbox import LEASE, Route, Routes
+from domain.outbox.operations import routes_in_force
 from domain.runtime import database, logs, tracing
 from domain.runtime.errors import ConfigurationError
+from domain.runtime.identity import user_at_host
 from domain.runtime.settings import Settings
 from worker.destinations import Destination, open_sink, open_step
 from worker.ordering.pace import Pace
@@ -83,6 +85,7 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
         )
     )
     with db.begin() as session:
+        routes_in_force.require(session, routes, who=user_at_host())
         outbox.register(session, served)
     metrics.begin(served)
     stopping, liveness = Event(), Liveness(settings, db)

@@ -11,6 +11,7 @@ from worker.commands.command_line import DONE, TROUBLE, Command, run
 def work(processes: int, threads: int) -> int:
     """Run worker processes until SIGTERM. Return the exit code."""
     from domain.fulfilment import load_routes
+    from domain.outbox.operations.routes_check import require_if_reachable
     from domain.runtime import logs, tracing
     from domain.runtime.settings import Settings
     from worker import process
@@ -19,8 +20,10 @@ def work(processes: int, threads: int) -> int:
 
     settings = Settings.load()
     logs.configure(settings.log_level)
-    load_routes(settings)
+    routes = load_routes(settings)
     tracing.require()
+    # Each process checks this again. Here, it is reported once.
+    require_if_reachable(settings, routes)
     jobs = [Job(partial(process.work, threads)) for _ in range(processes)]
     if settings.worker_metrics_port:
         jobs.append(Job(process.serve_metrics, lost=METRICS_LOST, is_vital=False))

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import feed, idempotency, outbox, reservations
 from domain.outbox import Routes
+from domain.outbox.operations import routes_in_force
 from domain.runtime.pruning import BEGINNING, Prune
 from domain.runtime.settings import Settings
 
@@ -141,6 +142,16 @@ class _Turns:
         if batch.next_after is not None:
             self.waiting.append((name, prune_batch, batch.next_after))
         return batch.deleted
+
+
+def compare_routes(db: sessionmaker[Session], routes: Routes) -> None:
+    """Log if other routes than those of this process are in force since it started."""
+    with db.begin() as session:
+        if routes_in_force.differ(session, routes):
+            log.warning(
+                "routes.changed",
+                advice="this process still records by the former routes: restart it with those that are in force",
+            )
 
 
 def reset_low_watermarks(db: sessionmaker[Session]) -> None:

@@ -2,6 +2,7 @@
 
 import faulthandler
 import gc
+import os
 import signal
 import sys
 from functools import partial
@@ -11,7 +12,9 @@ import structlog
 
 from api.grpc.server import Server
 from domain.fulfilment import load_routes
+from domain.outbox.operations.routes_check import RoutesCheck
 from domain.runtime import logs, metrics, startup
+from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 
 HELP = """Serve reservations over gRPC until SIGTERM, then answer the calls in flight and exit.
@@ -50,11 +53,15 @@ log = structlog.get_logger()
 @click.command(help=HELP)
 @click.version_option(package_name="holdfast", prog_name="Holdfast")
 def main() -> None:
-    """Check the configuration, then serve. Raises ConfigurationError."""
+    """Check the configuration, then serve. Raises ConfigurationError, also one that is found while it serves."""
     settings = Settings.load()
     logs.configure(settings.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
-    server = Server(settings, load_routes(settings))
+    routes = load_routes(settings)
+    wrong: list[ConfigurationError] = []
+    check = RoutesCheck(settings, routes, stop=lambda error: _stop(wrong, error))
+    check.begin()
+    server = Server(settings, routes, check)
     # Blocked in every thread, and taken by this one. A handler would not be called while this thread waits, if the
     # system interrupted another one.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
@@ -67,6 +74,14 @@ def main() -> None:
     signal.sigwait(STOPPING)
     faulthandler.dump_traceback_later(STOP_SECONDS, exit=True)
     server.stop()
+    if wrong:
+        raise wrong[0]
+
+
+def _stop(wrong: list[ConfigurationError], error: ConfigurationError) -> None:
+    """Have this process stop, because of that error."""
+    wrong.append(error)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _serve_metrics(settings: Settings) -> None:

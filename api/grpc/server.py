@@ -18,6 +18,7 @@ from api.grpc.time_limits import TimeLimit
 from api.grpc.transactions import Transactions
 from api.ports import allow_connections, require_free
 from domain.outbox import Routes
+from domain.outbox.operations.routes_check import RoutesCheck
 from domain.runtime.settings import Settings
 
 SERVICE = proto.DESCRIPTOR.services_by_name["ReservationService"].full_name
@@ -76,9 +77,10 @@ GRACE_SECONDS = 5.0
 class Server:
     """The services, at a port."""
 
-    def __init__(self, settings: Settings, routes: Routes) -> None:
+    def __init__(self, settings: Settings, routes: Routes, check: RoutesCheck | None = None) -> None:
+        """With a check, nothing is recorded before it has succeeded."""
         self._settings = settings
-        self._transactions = Transactions(settings, routes)
+        self._transactions = Transactions(settings, routes, check)
         self._health = Health(self._transactions.health_of_database, SERVICE)
         self._receiving = TimeLimit(MESSAGE_SECONDS)
         self._calls = Group("calls", most=MOST_CALLS, share=MOST_CALLS_OF_CLIENT, receiving=self._receiving)

@@ -13,7 +13,7 @@ from typing import TypeVar
 from sqlalchemy.orm import Session
 
 from api import readiness
-from api.bulkheads import BULKHEADS, Bulkhead
+from api.bulkheads import BULKHEADS, Bulkhead, recording_engines
 from api.doorbell import Doorbell
 from api.explanations import add_explanation
 from api.group_commit import GroupCommit
@@ -21,6 +21,7 @@ from api.group_commit.writers import connect_writers
 from domain.access import Principal
 from domain.idempotency import Answered
 from domain.outbox import Routes
+from domain.outbox.operations.routes_check import RoutesCheck
 from domain.reservations import Reserve, reserve
 from domain.runtime.errors import NotFree
 from domain.runtime.settings import Settings
@@ -34,7 +35,7 @@ KINDS = ("reads", "changes", "item_changes", "explanations", "probes")
 class Transactions:
     """Decides what calls ask for. Futures are cancelled by callers who no longer want the answer."""
 
-    def __init__(self, settings: Settings, routes: Routes) -> None:
+    def __init__(self, settings: Settings, routes: Routes, check: RoutesCheck | None = None) -> None:
         self._doorbell = Doorbell(settings.broker())
         self._writer_dbs = connect_writers(settings)
         self._group_commit = GroupCommit(
@@ -46,6 +47,8 @@ class Transactions:
         self._bulkheads = {
             kind: Bulkhead(kind, settings, BULKHEADS[kind], committed=self._doorbell.wake) for kind in KINDS
         }
+        if check:
+            check.guard(recording_engines(self._writer_dbs, self._bulkheads))
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="transactions", daemon=True)
 

@@ -16,6 +16,7 @@ from api.group_commit import GroupCommit
 from api.health.schemas import Liveness, Readiness
 from api.http.responses import probing
 from api.waits import wait_seconds
+from domain.outbox import Routes
 from domain.runtime.errors import DatabaseUnavailable
 from domain.runtime.metrics import CONTENT_TYPE_LATEST, render
 
@@ -23,7 +24,7 @@ _NOT_READY = ResponseSpec(
     Readiness,
     description="No request can be served now",
     generate_examples=False,
-    examples=[Example(value=Readiness("unavailable", readiness.UNREACHABLE, "ok"))],
+    examples=[Example(value=Readiness("unavailable", readiness.UNREACHABLE, "ok", readiness.UNKNOWN))],
 )
 
 
@@ -34,10 +35,13 @@ async def live() -> Liveness:
 
 
 @get("/health/ready", responses=probing() | {503: _NOT_READY}, tags=["health"])
-async def ready(request: Request[Any, Any, Any], probes: ClientBulkhead, doorbell: Doorbell) -> Response[Readiness]:
+async def ready(
+    request: Request[Any, Any, Any], probes: ClientBulkhead, doorbell: Doorbell, routes: Routes
+) -> Response[Readiness]:
     """Answer 200 if requests can be served: the database answers and has the schema, and reservations are committed.
 
-    An unreachable broker is only a warning: without it, events are delivered late.
+    An unreachable broker is only a warning: without it, events are delivered late. So are routes that have changed:
+    this process records by the former ones until it is restarted.
     """
     group_commit: GroupCommit = request.app.state.group_commit
     database = await readiness.of_database(group_commit, probes.bulkhead)
@@ -47,9 +51,11 @@ async def ready(request: Request[Any, Any, Any], probes: ClientBulkhead, doorbel
         else "unreachable: no event is lost, but none is delivered until it is back or bin/process-outbox runs"
     )
     if database == readiness.OK:
-        return Response(Readiness("ok", database, broker))
+        recording = await readiness.of_routes(routes, probes.bulkhead)
+        return Response(Readiness("ok", database, broker, recording))
     retry_after = str(wait_seconds(DatabaseUnavailable()))
-    return Response(Readiness("unavailable", database, broker), status_code=503, headers={"Retry-After": retry_after})
+    not_ready = Readiness("unavailable", database, broker, readiness.UNKNOWN)
+    return Response(not_ready, status_code=503, headers={"Retry-After": retry_after})
 
 
 @get("/metrics", include_in_schema=False)

@@ -10,8 +10,10 @@ class Liveness(msgspec.Struct):
 
 
 class Readiness(msgspec.Struct):
-    """`status` is `ok` or `unavailable`. `database` and `broker` are `ok`, or say what is wrong and what to do."""
+    """`status` is `ok` or `unavailable`. The others are `ok`, or say what is wrong and what to do."""
 
     status: str
     database: str
     broker: str
+    #: Whether this process records by the routes in force.
+    routes: str

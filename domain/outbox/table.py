@@ -167,6 +167,16 @@ audit_entries = Table(
     Column("happened_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
 )
 
+#: The routes in force: which events each destination gets, whoever records them. There is one row at the most.
+routes_in_force = Table(
+    "outbox_routes",
+    metadata,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False, server_default="1"),
+    Column("destinations", JSONB, nullable=False),
+    Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
+    CheckConstraint("id = 1", name="only_one"),
+)
+
 
 class Row(NamedTuple):
     """One event on its way to one destination, as fetched. `payload` and `headers` are JSON text.

@@ -29,7 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.types import TypeEngine
 
-from domain.runtime import hung_connections
+from domain.runtime import hung_connections, poolers
 from domain.runtime.errors import Busy, DatabaseUnavailable, OutcomeUnknown, Unavailable
 from domain.runtime.settings import Settings
 
@@ -80,13 +80,8 @@ def connect(
     PostgreSQL uses an index wherever there is one: it takes a table that was vacuumed while empty for empty, and
     keeps the plans that it made then.
     """
-    options = (
-        f"-c timezone=UTC -c lock_timeout={lock_milliseconds}"
-        f" -c idle_in_transaction_session_timeout={IDLE_TRANSACTION_MILLISECONDS}"
-        f" -c statement_timeout={statement_seconds * 1_000}{' -c enable_seqscan=off' if by_index else ''}"
-    )
     engine = create_engine(
-        make_url(settings.database_url).set(drivername="postgresql+psycopg"),
+        make_url(settings.database_url).set(drivername=poolers.DRIVER),
         pool_size=connections,
         max_overflow=0,
         pool_timeout=wait_seconds,
@@ -96,9 +91,18 @@ def connect(
         hide_parameters=True,
         connect_args={
             "connect_timeout": CONNECT_TIMEOUT_SECONDS,
-            "options": options,
             "application_name": "holdfast",
             **KEEPALIVES,
+        },
+    )
+    poolers.set_up(
+        engine,
+        {
+            "timezone": "UTC",
+            "lock_timeout": f"{lock_milliseconds}",
+            "idle_in_transaction_session_timeout": f"{IDLE_TRANSACTION_MILLISECONDS}",
+            "statement_timeout": f"{statement_seconds * 1_000}",
+            **({"enable_seqscan": "off"} if by_index else {}),
         },
     )
     if transaction_seconds is not None:

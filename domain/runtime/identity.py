@@ -1,8 +1,11 @@
-"""Ids that sort by the time of their making: UUID version 7, RFC 9562 §5.7."""
+"""Who acts, and ids that sort by the time of their making: UUID version 7, RFC 9562 §5.7."""
 
+import getpass
 import random
 import secrets
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -48,3 +51,10 @@ def lowest_id(moment: datetime) -> UUID:
     """
     milliseconds, microseconds = divmod(max((moment - _EPOCH) // _MICROSECOND, 0), 1_000)
     return UUID(int=milliseconds << 80 | _VERSION | (microseconds * 4_096 // 1_000) << 64 | _VARIANT)
+
+
+def user_at_host() -> str:
+    """Return who runs this process, for the audit."""
+    with suppress(KeyError, OSError):
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"unknown@{socket.gethostname()}"

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     database_url: str = Field(alias="DATABASE_URL")
-    #: The same database without a pooler between, for the connections that say whether a worker process lives.
+    #: The same database without a pooler between, for what needs a session of PostgreSQL to itself.
     database_direct_url: str | None = Field(default=None, alias="DATABASE_DIRECT_URL")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", alias="REDIS_URL")
     #: The broker that carries wake-ups, if it is not the Redis of REDIS_URL.
@@ -132,6 +132,10 @@ class Settings(BaseSettings):
         if path is not None and not path.is_file():
             raise ValueError(f"there is no file {path}")
         return path
+
+    def direct(self) -> Self:
+        """Return these settings with a DATABASE_URL that leads around a pooler, if there is one."""
+        return self.model_copy(update={"database_url": self.database_direct_url or self.database_url})
 
     def broker(self) -> str:
         """Return the URL of the broker that carries wake-ups."""

@@ -12,6 +12,7 @@ import pytest
 
 from domain.runtime.settings import ROOT, Settings
 from tests.support.api_process import serving
+from tests.support.builders import Db
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -91,9 +92,7 @@ def test_a_server_that_can_not_listen_names_the_variable(
     assert names(message, variable or port)
 
 
-def test_an_api_ends_if_its_configuration_is_wrong_when_a_process_of_it_starts_again(
-    settings: Settings, tmp_path: Path
-) -> None:
+def test_an_api_ends_if_its_configuration_is_wrong_when_a_process_of_it_starts_again(db: Db, tmp_path: Path) -> None:
     file = tmp_path / "routes.toml"
     file.write_text("")
 

@@ -3,16 +3,27 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Event
+from threading import Event, Thread
 from typing import Any
 from uuid import UUID, uuid4
 
 from sqlalchemy import Row as Record
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 
 from domain import outbox
 from domain.fulfilment import STEP_TYPES
-from domain.outbox import CommitHorizon, Delivered, Failed, History, LeasedLane, Outcome, RetryPolicy, Row, Unreachable
+from domain.outbox import (
+    LEASE,
+    CommitHorizon,
+    Delivered,
+    Failed,
+    History,
+    LeasedLane,
+    Outcome,
+    RetryPolicy,
+    Row,
+    Unreachable,
+)
 from domain.outbox.delivery.outcomes import Delivery
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import LANES, destinations, lanes, waiting
@@ -104,11 +115,24 @@ def a_lane(db: Db, name: str = SHOP) -> LeasedLane:
     return lane
 
 
-def leased_for_long(db: Db) -> None:
-    """Prolong all leases, so that they last until a process has started on a busy machine."""
-    with db.begin() as session:
-        leased = update(lanes).where(lanes.c.holder.is_not(None))
-        session.execute(leased.values(leased_until=lanes.c.leased_until + timedelta(minutes=5)))
+@contextmanager
+def leases_renewed(db: Db) -> Iterator[None]:
+    """Renew all leases while the block runs, as their workers would: a process may take long to start."""
+    renewed = update(lanes).where(lanes.c.holder.is_not(None))
+    ended = Event()
+
+    def renew() -> None:
+        while not ended.wait(LEASE.total_seconds() / 20):
+            with db.begin() as session:
+                session.execute(renewed.values(leased_until=func.clock_timestamp() + LEASE))
+
+    thread = Thread(target=renew)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def fetched(db: Db, lane: LeasedLane, *, after: int = 0, limit: int = 100) -> Sequence[Row]:

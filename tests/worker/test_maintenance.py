@@ -8,8 +8,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from domain.idempotency import requests
+from domain.outbox import Routes
+from domain.outbox.operations import routes_in_force
+from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.table import outbox
 from domain.runtime.pruning import PRUNE_BATCH
 from tests.support.builders import ROUTES, Db, a_request, an_item, available, reserve
@@ -198,3 +202,14 @@ def test_expiring_ends_when_its_time_is_over_and_the_next_run_continues(db: Db) 
     assert maintenance.expire(db, threading.Event(), ROUTES, seconds=0) == 0
     assert maintenance.expire(db, threading.Event(), ROUTES) == 3
     assert available(db, item) == maintenance.EXPIRE_BATCH
+
+
+def test_a_worker_says_that_other_routes_are_in_force_since_it_started(db: Db) -> None:
+    with capture_logs() as before:
+        maintenance.compare_routes(db, ROUTES)
+    with db.begin() as session:
+        routes_in_force.use(session, Routes([]), AuditEntry(who="ann@ops", why="nobody wants anything"))
+    with capture_logs() as after:
+        maintenance.compare_routes(db, ROUTES)
+
+    assert (before, [one["event"] for one in after]) == ([], ["routes.changed"])

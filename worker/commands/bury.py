@@ -6,6 +6,7 @@ from typing import Any
 import rich_click as click
 
 from domain.fulfilment import burial
+from domain.outbox.operations import routes_in_force
 from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.burial import PendingRow, find
 from domain.outbox.operations.selection import Among, Selection
@@ -63,6 +64,8 @@ def bury(who: str, why: str | None, dry_run: bool, as_json: bool, **identities: 
             found = find(session, selection)
         else:
             found = burial.bury(session, selection, AuditEntry(who=who, why=why or ""), routes)
+            if found:  # It may have recorded that holds have ended.
+                routes_in_force.require(session, routes, who=who)
     if as_json:
         print_json(dry_run=dry_run, buried=0 if dry_run else len(found), events=[_members(row) for row in found])
     if not found:

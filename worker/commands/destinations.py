@@ -1,4 +1,4 @@
-"""`bin/destinations`: the status of each destination, and how to pause, resume or probe one."""
+"""`bin/destinations`: the status of each destination, how to pause, resume or probe one, and the routes in force."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -11,7 +11,7 @@ from domain.outbox.operations import destinations as operations
 from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.destinations import Condition
 from domain.outbox.operations.status import CountedStatus, read_statuses
-from worker.commands import command_line, options
+from worker.commands import command_line, options, routes
 from worker.commands.command_line import DONE, Group
 from worker.commands.output import instant, print_json, print_wrapped, printable, progress, rows, table
 from worker.commands.runner import opened
@@ -31,20 +31,20 @@ MEMBERS = (
     examples=["bin/destinations list", 'bin/destinations pause shop --why "Stocktaking (OPS-7)"'],
 )
 def destinations() -> None:
-    """Show the status of each destination, or pause, resume or probe one."""
+    """Show, pause, resume or probe destinations, or change the routes."""
 
 
 @destinations.command("list", examples=["bin/destinations list", "bin/destinations list --json"])
 @options.as_json(MEMBERS)
 def list_statuses(as_json: bool) -> int:
     """List the destinations of the routes, and those that only older rows name."""
-    with opened("No status was read.") as (db, routes):
+    with opened("No status was read.") as (db, own):
         with progress("Reading the status of each destination"), db.begin() as session:
             statuses = read_statuses(session)
     if as_json:
-        print_json(destinations=[_members(status, routes.names) for status in statuses])
+        print_json(destinations=[_members(status, own.names) for status in statuses])
     else:
-        _print_statuses(statuses, routes.names)
+        _print_statuses(statuses, own.names)
     return DONE
 
 
@@ -189,6 +189,9 @@ def _add(verb: str, action: Action) -> None:
 
 for _verb, _action in ACTIONS.items():
     _add(_verb, _action)
+
+destinations.add_command(routes.show)
+destinations.add_command(routes.use)
 
 
 if __name__ == "__main__":

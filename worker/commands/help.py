@@ -20,7 +20,7 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
     },
     "Operate it": {
         "doctor": "Check that nothing is oversold, lost or stuck.",
-        "destinations": "Show the status of each destination, or pause, resume or probe one.",
+        "destinations": "Show, pause, resume or probe destinations, or change the routes.",
         "why": "Explain why an event, a reservation or a change does not happen.",
         "dead-letters": "Look at dead letters, replay them, discard them, or bury pending events.",
         "replay": "Send delivered events again.",

@@ -1,7 +1,5 @@
 """The options that several commands have: which rows, who changes them and why, how fast, and JSON."""
 
-import getpass
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
@@ -10,6 +8,8 @@ from typing import Any
 from uuid import UUID
 
 import rich_click as click
+
+from domain.runtime.identity import user_at_host
 
 Function = Callable[..., Any]
 Decorator = Callable[[Function], Function]
@@ -89,7 +89,7 @@ def audited() -> Decorator:
         click.option(
             "--who",
             metavar="NAME",
-            default=_user_at_host,
+            default=user_at_host,
             show_default="your user name @ this host",
             help="Who makes this change. Kept in the audit.",
         ),
@@ -152,9 +152,3 @@ def _require_why(ctx: click.Context, _: click.Parameter, why: str | None) -> str
         hint = " --dry-run needs none, as it changes nothing." if "dry_run" in ctx.params else ""
         raise click.UsageError(f"--why is required: say why you make this change; the audit keeps it.{hint}", ctx)
     return why
-
-
-def _user_at_host() -> str:
-    with suppress(KeyError, OSError):
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    return f"unknown@{socket.gethostname()}"

@@ -24,7 +24,7 @@ def expire_reservations(limit: int | None, as_json: bool) -> int:
     It is for cron: it does the work of the workers, and may run beside them and beside itself.
     """
     stopping = threading.Event()
-    with opened("Holds that were not expired yet are expired by the next run.") as (db, routes):
+    with opened("Holds that were not expired yet are expired by the next run.", records=True) as (db, routes):
         with stoppable(stopping), progress("Expiring holds") as advance:
             expired = maintenance.expire(
                 db,

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
+from domain.outbox.operations.routes_check import require
 from domain.runtime import database, logs
 from domain.runtime.errors import (
     Busy,
@@ -33,12 +34,17 @@ STOP_SECONDS = 8.0
 
 
 @contextmanager
-def opened(consequence: str) -> Iterator[tuple[sessionmaker[Session], Routes]]:
-    """Open the database and the routes of the settings, with errors reported as `reporting` does."""
+def opened(consequence: str, *, records: bool = False) -> Iterator[tuple[sessionmaker[Session], Routes]]:
+    """Open the database and the routes of the settings, with errors reported as `reporting` does.
+
+    A command that `records` events does not run if other routes are in force.
+    """
     with reporting(consequence):
         settings = Settings.load()
         logs.configure(settings.log_level)
         routes = load_routes(settings)
+        if records:
+            require(settings, routes)
         engine = database.connect(settings, connections=1)
         try:
             yield database.sessions(engine), routes

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import and_, select, union_all
 from sqlalchemy.orm import Session
 
+from domain.outbox.operations.leases import IS_LEASED
 from domain.outbox.table import destinations, lanes, of_aggregate, outbox
 from domain.runtime import database
 from domain.runtime.database import CLOCK
@@ -186,7 +187,7 @@ def _deliveries(condition: Any) -> Any:
             lanes.c.lane.is_not(None).label("has_lane"),
             lanes.c.holder,
             lanes.c.leased_until,
-            and_(lanes.c.holder.is_not(None), lanes.c.leased_until > CLOCK).label("is_leased"),
+            IS_LEASED.label("is_leased"),
             _head.c.event_id.label("head_event_id"),
             _head.c.type.label("head_type"),
         )

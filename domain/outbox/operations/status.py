@@ -24,6 +24,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.operations.destinations import FACTS, DestinationStatus
+from domain.outbox.operations.leases import IS_LEASED
 from domain.outbox.table import (
     BY_AGGREGATE,
     BY_DESTINATION,
@@ -36,7 +37,6 @@ from domain.outbox.table import (
     waiting,
     within,
 )
-from domain.runtime.database import CLOCK
 
 #: The rows of one kind and one destination are counted up to this number. Before its first vacuum a backlog takes
 #: 2 to 15 µs per row to count: counting a million rows would slow the delivery that should make it smaller.
@@ -171,10 +171,10 @@ def _oldest_waiting() -> ColumnElement[object]:
     return func.least(first, select(func.min(read.c.since)).correlate(_names).scalar_subquery())
 
 
-#: The holders of the lanes whose leases have not ended, lane by lane.
+#: The holders of the lanes that are leased, lane by lane.
 _holders = (
     select(lanes.c.holder)
-    .where(lanes.c.destination == _names.c.name, lanes.c.holder.is_not(None), lanes.c.leased_until > CLOCK)
+    .where(lanes.c.destination == _names.c.name, IS_LEASED)
     .order_by(lanes.c.lane)
     .correlate(_names)
     .scalar_subquery()

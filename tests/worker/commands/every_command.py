@@ -60,5 +60,7 @@ ACCEPTED: Mapping[tuple[str, ...], Sequence[str]] = {
     ("destinations", "pause"): ["shop", "--why=test"],
     ("destinations", "resume"): ["shop", "--why=test"],
     ("destinations", "probe"): ["shop", "--why=test"],
+    ("destinations", "routes"): [],
+    ("destinations", "use-routes"): ["--why=test"],
     ("migrate",): [],
 }

@@ -22,7 +22,7 @@ from tests.support.builders import Db, with_routes
 from tests.support.commands import on_one_line, run_command, start_command
 from tests.support.http_server import a_server, saying
 from tests.support.operations import ENTRY, mark_delivered
-from tests.support.outbox import an_aggregate, recorded_for, states, with_shop
+from tests.support.outbox import an_aggregate, recorded_for, row, states, with_shop
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 from worker.commands.output import instant
 
@@ -79,6 +79,24 @@ def test_a_destination_that_hangs_keeps_no_other_waiting(db: Db, routes: Callabl
         run = run_command("process-outbox", HOLDFAST_ROUTES=routes(**{"a-shop": server.url, "log": f"log:{log}"}))
 
     assert (run.returncode, run.stdout) == (0, "6 delivered, 0 waiting, 0 dead\n")
+
+
+def test_a_destination_that_redirects_everybody_is_down_and_costs_no_attempts(
+    db: Db, routes: Callable[..., str]
+) -> None:
+    shop = with_shop(db)
+    ids = recorded_for(shop, *(an_aggregate(number) for number in range(3)))
+
+    with a_server() as server:
+        server.answer = saying(302, Location="https://elsewhere.example/")
+        environment = {"HOLDFAST_ROUTES": routes(shop=server.url)}
+        run = run_command("process-outbox", **environment)
+        listed = run_command("destinations", "list", **environment)
+
+    assert run.returncode == 1
+    assert [one.split()[1] for one in listed.stdout.splitlines() if one.startswith("shop ")] == ["down"]
+    assert "302 Found" in listed.stdout
+    assert {row(shop, one).attempts for one in ids} == {0}
 
 
 def test_the_default_destination_is_standard_output(db: Db) -> None:

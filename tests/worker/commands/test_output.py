@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,7 @@ from domain.outbox.table import outbox
 from tests.support.builders import Db, an_item, an_overdue_hold
 from tests.support.commands import run_command
 from tests.support.operations import ENTRY, mark_dead, mark_delivered
-from tests.support.outbox import SHOP, a_lane, an_aggregate, leased_for_long, recorded_for, row, states, with_shop
+from tests.support.outbox import SHOP, a_lane, an_aggregate, leases_renewed, recorded_for, row, states, with_shop
 from tests.worker.commands.every_command import COMMANDS
 from worker.commands.output import instant, print_json, printable, table
 
@@ -43,7 +44,7 @@ STATUS = {
 
 
 @pytest.fixture
-def shop(db: Db) -> Db:
+def shop(db: Db) -> Iterator[Db]:
     """The shop with a dead letter, a delivered row, and two rows of a leased lane, the second after the first."""
     shop = with_shop(db)
     aggregate = an_aggregate()
@@ -51,8 +52,8 @@ def shop(db: Db) -> Db:
     mark_dead(shop, 1, of="503 busy")
     mark_delivered(shop, 2)
     a_lane(shop)
-    leased_for_long(shop)
-    return shop
+    with leases_renewed(shop):
+        yield shop
 
 
 def printed(*arguments: str, code: int = 0, **environment: str) -> Any:

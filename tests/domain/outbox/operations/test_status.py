@@ -19,8 +19,10 @@ from tests.support.outbox import (
     NOT_NOW,
     SHOP,
     FakeDestination,
+    a_lane,
     aged,
     an_aggregate,
+    leases_renewed,
     recorded_for,
     time_passes,
     with_shop,
@@ -55,6 +57,19 @@ def test_pending_waiting_and_dead_rows_are_counted(relay_to: OpenRelay) -> None:
     found = status_of(relay.db)
 
     assert (found.pending, found.waiting, found.dead) == (3, 2, 1)
+
+
+@pytest.mark.parametrize("by", [timedelta(hours=2), -timedelta(hours=2)], ids=["it has ended", "the clock steps back"])
+def test_a_lane_is_leased_until_its_lease_ends_and_not_if_the_clock_has_stepped_back(db: Db, by: timedelta) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, an_aggregate())
+    lane = a_lane(shop)
+
+    with leases_renewed(shop):
+        assert status_of(shop).holders == [lane.holder]
+    time_passes(shop, by)
+
+    assert status_of(shop).holders == []
 
 
 @pytest.mark.parametrize("trouble", [None, NOT_NOW])

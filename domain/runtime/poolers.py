@@ -1,0 +1,86 @@
+"""Working behind a pooler such as PgBouncer, which gives a session of PostgreSQL to one client after another.
+
+With transaction pooling, whatever a client sets for its session is lost with its transaction, or met by another client,
+and so are prepared statements. PgBouncer even refuses a connection with start-up options. So, where there is a pooler,
+each transaction sets what it needs for itself, in the message that begins it: that takes no further round trip. Without
+one, PostgreSQL gets the settings once, when a process connects.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import psycopg
+from sqlalchemy import Engine, event
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
+from sqlalchemy.engine.interfaces import DBAPIConnection
+
+#: The driver in a URL of SQLAlchemy whose engine may be behind a pooler.
+DRIVER = "postgresql+holdfast"
+
+#: How poolers say that they take no start-up options: PgBouncer and Amazon RDS Proxy.
+REFUSALS = ("unsupported startup parameter", "command-line options")
+
+#: Where the record of a connection has what begins a transaction, if there is a pooler.
+_BEGIN = "holdfast_begin"
+
+
+class Dialect(PGDialect_psycopg):
+    """SQLAlchemy's dialect for psycopg, with transactions that begin with their settings behind a pooler."""
+
+    supports_statement_cache = True
+
+    def do_begin(self, dbapi_connection: DBAPIConnection) -> None:
+        begin = dbapi_connection.info.get(_BEGIN)
+        if begin:
+            dbapi_connection.cursor().execute(begin)
+
+
+registry.register("postgresql.holdfast", __name__, Dialect.__name__)
+
+
+def set_up(engine: Engine, settings: Mapping[str, str]) -> None:
+    """Have all transactions of an engine run with these settings, whether or not there is a pooler."""
+    connecting = _Connecting(settings)
+    event.listen(engine, "do_connect", connecting.connect)
+    # Before SQLAlchemy's own listener, which executes statements.
+    event.listen(engine, "connect", connecting.look, insert=True)
+
+
+def is_pooled(engine: Engine) -> bool:
+    """Return whether there is a pooler between this engine and PostgreSQL. It connects."""
+    with engine.connect() as connection:
+        return bool(connection.info.get(_BEGIN))
+
+
+class _Connecting:
+    """Opens the connections of one engine."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self._options = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        # Statements without parameters go in one message.
+        self._begin = "; ".join(["BEGIN", *(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())])
+        self._takes_options = True
+
+    def connect(self, dialect: Any, _: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
+        """Connect with the settings as start-up options, or without where they are refused."""
+        if self._takes_options:
+            try:
+                return dialect.connect(*arguments, **parameters, options=self._options)
+            except psycopg.OperationalError as error:
+                if not any(refusal in str(error) for refusal in REFUSALS):
+                    raise
+                self._takes_options = False
+        return dialect.connect(*arguments, **parameters)
+
+    def look(self, connection: psycopg.Connection[Any], record: Any) -> None:
+        """Find out whether a connection leads to a pooler: then it names another process than the one that it uses."""
+        connection.autocommit = True
+        used = connection.execute("SELECT pg_backend_pid()").fetchone()
+        if self._takes_options and used == (connection.info.backend_pid,):
+            record.info.pop(_BEGIN, None)
+            connection.autocommit = False
+        else:
+            # psycopg is left in autocommit mode: it would begin each transaction in a round trip of its own.
+            record.info[_BEGIN] = self._begin
+            connection.prepare_threshold = None
