@@ -101,20 +101,20 @@ def test_events_of_the_feed_are_deleted_only_with_the_name_of_the_database(migra
     execute(migrated, FEED)
     before_that = everything(migrated)
 
-    for arguments in (["-2"], ["0009"], ["-2", "--erase", "holdfast"]):
+    for arguments in (["-3"], ["0009"], ["-3", "--erase", "holdfast"]):
         refused = migrate(migrated, *arguments)
         assert (refused.returncode, refused.stdout) == (2, "")
         assert refused.stderr.startswith("Nothing was changed. ")
         assert listed(refused.stderr) == ["feed_events: 7 rows"]
         assert refused.stderr.endswith(f"bin/migrate {arguments[0]} --erase {name_of(migrated)}\n")
     assert everything(migrated) == before_that
-    erased = migrate(migrated, "-2", "--erase", name_of(migrated))
+    erased = migrate(migrated, "-3", "--erase", name_of(migrated))
 
     assert (erased.returncode, erased.stderr) == (0, "")
     assert erased.stdout == f"The schema was taken from {SCHEMA_VERSION} to 0009.\n"
 
 
-@pytest.mark.parametrize("arguments", [["0008"], ["-3"], ["0001"], ["0008", "--erase"]], ids=" ".join)
+@pytest.mark.parametrize("arguments", [["0008"], ["-4"], ["0001"], ["0008", "--erase"]], ids=" ".join)
 def test_the_schema_is_not_taken_back_beyond_calendars_and_no_step_is_taken(
     migrated: str, arguments: list[str]
 ) -> None:
@@ -169,7 +169,7 @@ def test_a_column_is_listed_by_its_present_name(migrated: str) -> None:
 def test_nothing_is_asked_when_nothing_would_be_deleted(migrated: str) -> None:
     execute(migrated, ITEM)
 
-    assert migrate(migrated, "-3").returncode == 0
+    assert migrate(migrated, "-4").returncode == 0
     assert read(migrated, "SELECT sku FROM items") == [("MUG",)]
 
 
