@@ -80,6 +80,12 @@ HISTORIES = tuple(
             f"{HISTORY}::test_a_destination_that_was_down_is_let_up_before_anybody_is_at_fault",
         ),
         (
+            "a refusal in an outage that is over counts against its event",
+            "if refused_at and self._up_since and refused_at <= self._up_since:",
+            "if False:",
+            f"{HISTORY}::test_a_refusal_in_an_outage_that_is_over_is_no_sign_of_a_fault_when_the_next_outage_begins",
+        ),
+        (
             "half of all are refused, and each event is at fault",
             "taken < refused * TAKEN_FOR_EACH_REFUSED",
             "taken < refused",

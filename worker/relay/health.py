@@ -22,4 +22,4 @@ class Health:
         if recovered_at and recovered_at > self._let_up_at:
             self._let_up_at = recovered_at
             self.pace.let_up()
-            self.history.let_up()
+            self.history.let_up(recovered_at)

@@ -20,7 +20,7 @@ class Neighbours(Enum):
     ALL_REFUSED = "all refused"
     #: Too few have been taken since the destination was down.
     LET_UP = "let up"
-    #: Some were taken, but none since this row was last refused.
+    #: Some were taken, but none since this row was last refused, or it was refused in an outage that is over.
     UNKNOWN = "unknown"
     #: Since this row was last refused some were taken, and many were not.
     MANY_REFUSED = "many refused"

@@ -47,6 +47,8 @@ class History:
         self._refused, self._refused_to, self._causes = 0, set[UUID](), set[Cause | None]()
         #: How many rows must still be taken before the destination has recovered.
         self._to_take = 0
+        #: When the destination was last let up after it had been down.
+        self._up_since: datetime | None = None
 
     def add(self, at: datetime, deliveries: Sequence[Delivery]) -> None:
         """Remember a batch, which was settled at this time of the database."""
@@ -68,10 +70,11 @@ class History:
         self._refused_to |= {row.aggregate_id for row, _ in refused}
         self._causes |= {outcome.cause if isinstance(outcome, Unreachable) else None for _, outcome in refused}
 
-    def let_up(self) -> None:
+    def let_up(self, at: datetime) -> None:
         """The destination was down, and is up again: nobody is at fault before it has recovered."""
         with self._lock:
             self._to_take = RECOVERED_AFTER
+            self._up_since = at
 
     @property
     def is_gone(self) -> bool:
@@ -91,6 +94,10 @@ class History:
             return self._since(row.unreachable_at, row.aggregate_id)
 
     def _since(self, refused_at: datetime | None, aggregate: UUID) -> Neighbours:
+        # What was refused in an outage was refused with all others. That says nothing against the row, and its
+        # neighbours, which were taken after the outage, say nothing either: the next outage may have begun.
+        if refused_at and self._up_since and refused_at <= self._up_since:
+            return Neighbours.UNKNOWN
         since = [batch for batch in self._batches if refused_at and batch.at > refused_at]
         taken = sum(batch.taken for batch in since)
         refused = len({aggregate}.union(*(batch.refused for batch in since)))

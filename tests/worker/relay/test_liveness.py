@@ -172,13 +172,12 @@ def test_a_process_that_can_not_wait_for_another_one_looks_for_its_end_instead(
     watching, dying = a_process(database_direct_url=one_connection), a_process()
     taken: list[LeasedLane | None] = []
     watching.watch(lambda: taken.append(claimed(shop)))
-    a_lane_of(shop, dying)
+
     wait_until("it has tried", lambda: events(logs, "liveness.unwatched"))
+    a_lane_of(shop, dying)
 
     dying.close()
     wait_until("its lane is taken over", lambda: taken, within=3)
-
-    assert len(events(logs, "liveness.unwatched")) == 1
 
 
 @pytest.fixture
@@ -216,7 +215,7 @@ def test_after_a_loss_of_its_own_a_process_gives_the_others_time_to_come_back(
 
 
 def test_nothing_that_fails_when_lanes_are_taken_over_ends_the_watch(shop: Db, a_process: Start, logs: Logs) -> None:
-    watching, first, second = a_process(), a_process(), a_process()
+    watching = a_process()
     taken: list[LeasedLane | None] = []
 
     def take_over() -> None:
@@ -224,7 +223,8 @@ def test_nothing_that_fails_when_lanes_are_taken_over_ends_the_watch(shop: Db, a
         raise RuntimeError
 
     watching.watch(take_over)
-    for times, dying in enumerate((first, second), start=1):
+    for times in (1, 2):
+        dying = a_process()
         a_lane_of(shop, dying)
         dying.close()
         wait_until("its lane is taken over", partial(_has, taken, times), within=3)
