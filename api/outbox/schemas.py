@@ -234,6 +234,7 @@ StateKind = Literal[
     "paused",
     "breaker_open",
     "blocked_by_earlier_event",
+    "in_flight",
     "waiting",
     "leased",
     "ready",

@@ -132,12 +132,12 @@ lanes = Table(
 )
 
 # Calls in flight that have outlasted their batch, by the id of the row: their lanes are not kept for them. The key is
-# the advisory lock of the process that makes the call, as in `lanes`.
+# the advisory lock of the process that makes the call, as in `lanes`, or null.
 calls = Table(
     "outbox_calls",
     metadata,
     Column("id", BigInteger, primary_key=True, autoincrement=False),
-    Column("liveness_key", Integer, nullable=False),
+    Column("liveness_key", Integer),
 )
 
 destinations = Table(

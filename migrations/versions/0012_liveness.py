@@ -12,9 +12,7 @@ def upgrade() -> None:
     # Null says that only the lease ends the claim, which is so for the claims of earlier code.
     op.execute("ALTER TABLE outbox_lanes ADD COLUMN liveness_key INTEGER")
     # No foreign key: whoever deletes an old row of the outbox need not look here.
-    op.execute(
-        "CREATE TABLE outbox_calls (id BIGINT CONSTRAINT pk_outbox_calls PRIMARY KEY, liveness_key INTEGER NOT NULL)"
-    )
+    op.execute("CREATE TABLE outbox_calls (id BIGINT CONSTRAINT pk_outbox_calls PRIMARY KEY, liveness_key INTEGER)")
 
 
 def downgrade() -> None:

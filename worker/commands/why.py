@@ -11,6 +11,7 @@ from domain.outbox.operations import explain
 from domain.outbox.operations.explain import (
     BlockedByEarlierEvent,
     BreakerOpen,
+    CallInFlight,
     Dead,
     Discarded,
     End,
@@ -33,8 +34,8 @@ from worker.commands.runner import opened
 MEMBERS = (
     "deliveries, a list of event_id, reservation_id, type, destination, created_at, replayed_at and states; each state"
     " has a kind (delivered, dead, discarded, unrouted, unregistered, paused, breaker_open, blocked_by_earlier_event,"
-    " waiting, leased or ready), and of at, since, until, error, reason, attempts, event_id, type and holder those"
-    " that this kind has."
+    " in_flight, waiting, leased or ready), and of at, since, until, error, reason, attempts, event_id, type and holder"
+    " those that this kind has."
 )
 
 
@@ -151,6 +152,11 @@ def _describe_obstacle(obstacle: Obstacle, destination: str) -> str:
             return (
                 f"Blocked by an earlier event of the same reservation, {event_type}, which is delivered first.\n"
                 f"Why that event is not delivered: bin/why {event_id}"
+            )
+        case CallInFlight(until=until):
+            return (
+                f"Sent, and {destination} has not answered yet. It has time until {instant(until)} at the most; if its"
+                " worker is killed, it is sent again."
             )
         case Waiting():
             return _describe_waiting(obstacle)

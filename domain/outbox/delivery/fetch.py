@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from operator import attrgetter
 
-from sqlalchemy import BigInteger, SmallInteger, String, Text, any_, bindparam, cast, func, select, true, update
+from sqlalchemy import BigInteger, SmallInteger, String, Text, any_, bindparam, cast, delete, func, select, true, update
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import low_watermark
@@ -14,6 +15,7 @@ from domain.outbox.table import (
     BY_DUE_TIME,
     BY_LANE,
     Row,
+    calls,
     lanes,
     outbox,
     ready,
@@ -43,10 +45,12 @@ def make_due_rows_ready(session: Session, lane: LeasedLane) -> int:
     )
     # As an array, so that each row is found by its id, however many PostgreSQL expects.
     made_ready = update(outbox).where(outbox.c.id == any_(func.array(due.scalar_subquery()))).values(available_at=None)
-    count = len(session.execute(made_ready.returning(outbox.c.id)).all())
-    if count:
+    ids = session.execute(made_ready.returning(outbox.c.id)).scalars().all()
+    if ids:
         low_watermark.reset(session, lane)
-    return count
+        # Calls that should have ended by now: nobody waits for them any longer.
+        session.execute(delete(calls).where(calls.c.id == any_(cast(ids, ARRAY(BigInteger)))))
+    return len(ids)
 
 
 def make_impossible_waits_due(session: Session) -> int:

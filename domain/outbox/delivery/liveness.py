@@ -50,7 +50,7 @@ def find_liveness_keys(session: Session) -> LivenessKeys:
     return LivenessKeys(live=live, dead=frozenset(carried - live))
 
 
-_CARRIED = union(select(lanes.c.liveness_key).where(lanes.c.liveness_key.is_not(None)), select(calls.c.liveness_key))
+_CARRIED = union(*(select(table.c.liveness_key).where(table.c.liveness_key.is_not(None)) for table in (lanes, calls)))
 # Advisory locks belong to a database. Those with two numbers have a 2 in `objsubid`. Whoever waits, or has waited, for
 # the end of a process locks its key with others; only the process itself has it alone.
 _LIVE = text("""

@@ -105,8 +105,8 @@ def write(
     """Write the outcomes of rows, in order of id, that the caller has made sure of: nobody else can settle them.
 
     `at` is the database's time. `history` is what the destination has lately answered this process; the rows are added
-    to it. With `probing`, they were the probe of a destination that was down. With a `liveness_key`, calls in flight
-    are noted, so that their rows are sent again as soon as the process has ended.
+    to it. With `probing`, they were the probe of a destination that was down. With a `liveness_key`, the rows of
+    calls in flight are sent again as soon as the process has ended.
     """
     processed = [(row, outcome) for row, outcome in deliveries if is_processed(outcome)]
     is_all = len(processed) == len(deliveries)
@@ -128,8 +128,7 @@ def write(
     updates = [] if is_all else row_updates(deliveries, circumstances)
     if updates:
         session.execute(_UPDATE_ROWS, _new_values_of(updates, at))
-        if liveness_key is not None:
-            _note_calls(session, deliveries, liveness_key)
+        _note_calls(session, deliveries, liveness_key)
     return Settlement(
         at=at,
         processed=processed,
@@ -141,7 +140,7 @@ def write(
     )
 
 
-def _note_calls(session: Session, deliveries: Sequence[Delivery], liveness_key: int) -> None:
+def _note_calls(session: Session, deliveries: Sequence[Delivery], liveness_key: int | None) -> None:
     noted = [
         {"id": row.id, "liveness_key": liveness_key} for row, outcome in deliveries if isinstance(outcome, InFlight)
     ]

@@ -15,6 +15,7 @@ from sqlalchemy import (
     cast,
     func,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -25,7 +26,7 @@ from sqlalchemy.orm import Session
 from domain.outbox.operations import audit
 from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.selection import Selection
-from domain.outbox.table import lanes, outbox, pending, waiting
+from domain.outbox.table import calls, lanes, outbox, pending, waiting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +78,9 @@ def _ids(rows: Collection[PendingRow]) -> dict[str, Any]:
 _LANE = lanes.c.destination, lanes.c.lane
 _its_lane = and_(lanes.c.destination == outbox.c.destination, lanes.c.lane == outbox.c.lane)
 _is_leased = and_(lanes.c.holder.is_not(None), lanes.c.leased_until > func.clock_timestamp())
+_is_called = and_(
+    outbox.c.available_at > func.clock_timestamp(), select(calls.c.id).where(calls.c.id == outbox.c.id).exists()
+)
 _ROWS = (
     select(
         outbox.c.id,
@@ -88,8 +92,8 @@ _ROWS = (
         outbox.c.attempts,
         outbox.c.last_error,
         cast(outbox.c.headers, Text).label("headers"),
-        # A row that waits becomes ready, and is sent, only by a worker that has its lane.
-        func.coalesce(and_(outbox.c.available_at.is_(None), _is_leased), False).label("in_flight"),
+        # A row that waits becomes ready, and is sent, only by a worker that has its lane. Or it waits for its call.
+        func.coalesce(or_(and_(outbox.c.available_at.is_(None), _is_leased), _is_called), False).label("in_flight"),
     )
     .outerjoin_from(outbox, lanes, _its_lane)
     .order_by(outbox.c.id)

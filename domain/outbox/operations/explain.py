@@ -10,7 +10,7 @@ from sqlalchemy import and_, select, union_all
 from sqlalchemy.orm import Session
 
 from domain.outbox.operations.leases import IS_LEASED
-from domain.outbox.table import destinations, lanes, of_aggregate, outbox
+from domain.outbox.table import calls, destinations, lanes, of_aggregate, outbox
 from domain.runtime import database
 from domain.runtime.database import CLOCK
 from domain.runtime.errors import NotInOutbox
@@ -102,6 +102,14 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CallInFlight:
+    """The row was sent, and its destination has not answered yet. The answer is waited for until then."""
+
+    kind: ClassVar = "in_flight"
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Leased:
     """A worker has leased the lane: it delivers this row, or earlier rows of the lane, now."""
 
@@ -118,7 +126,8 @@ class Ready:
 
 
 End = Processed | Dead | Discarded
-Obstacle = Unrouted | Unregistered | Paused | BreakerOpen | BlockedByEarlierEvent | Waiting | Leased | Ready
+Wait = CallInFlight | Waiting
+Obstacle = Unrouted | Unregistered | Paused | BreakerOpen | BlockedByEarlierEvent | Wait | Leased | Ready
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +188,7 @@ def _deliveries(condition: Any) -> Any:
         select(
             outbox,
             (outbox.c.available_at > CLOCK).label("is_waiting"),
+            select(calls.c.id).where(calls.c.id == outbox.c.id).exists().label("is_called"),
             destinations.c.paused,
             destinations.c.reason,
             destinations.c.failures,
@@ -239,9 +249,15 @@ def _obstacles(row: Any, routed: Collection[str]) -> Sequence[Obstacle]:
     if row.head_event_id:
         found.append(BlockedByEarlierEvent(event_id=row.head_event_id, type=row.head_type))
     if row.is_waiting:
-        # The error of a row that was replayed is from before the replay, until the row is tried again.
-        error = row.last_error if row.attempts or row.unreachable_at else None
-        found.append(Waiting(until=row.available_at, attempts=row.attempts, error=error))
+        found.append(_wait(row))
     if row.is_leased:
         found.append(Leased(holder=row.holder, until=row.leased_until))
     return found
+
+
+def _wait(row: Any) -> Wait:
+    if row.is_called:
+        return CallInFlight(until=row.available_at)
+    # The error of a row that was replayed is from before the replay, until the row is tried again.
+    error = row.last_error if row.attempts or row.unreachable_at else None
+    return Waiting(until=row.available_at, attempts=row.attempts, error=error)

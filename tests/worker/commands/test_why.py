@@ -1,6 +1,7 @@
 """bin/why: everything that prevents the delivery of an event is found, and described in a sentence."""
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -9,12 +10,13 @@ import pytest
 from sqlalchemy import func, update
 
 from domain.fulfilment import CONFIRMATION, STEP_TYPES
-from domain.outbox import Rejected, Unreachable
+from domain.outbox import InFlight, Rejected, Unreachable
 from domain.outbox.operations import dead_letters, destinations, replay
 from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.operations.explain import (
     BlockedByEarlierEvent,
     BreakerOpen,
+    CallInFlight,
     Dead,
     Discarded,
     Explanation,
@@ -42,10 +44,13 @@ from tests.support.outbox import (
     a_lane,
     an_aggregate,
     destination,
+    fetched,
     leases_renewed,
     recorded_for,
+    released,
     row,
     rows,
+    settled,
     time_passes,
     with_shop,
 )
@@ -226,6 +231,17 @@ def test_an_event_for_a_paused_destination_is_described_with_the_reason(shop: Db
 
     assert obstacles(shop) == [Paused(reason="stocktaking (ann)")]
     assert "paused (stocktaking (ann))" in printed(shop, tmp_path)
+
+
+def test_an_event_whose_call_has_not_ended_is_described_until_when_it_may_take(shop: Db, tmp_path: Path) -> None:
+    recorded_for(shop, an_aggregate())
+    lane = a_lane(shop)
+    in_flight = InFlight(timedelta(minutes=1), Future())
+    settled(shop, lane, [(fetched(shop, lane)[0], in_flight)])
+    released(shop, lane)
+
+    assert obstacles(shop) == [CallInFlight(until=row(shop, 1).available_at)]
+    assert "Sent, and shop has not answered yet." in printed(shop, tmp_path)
 
 
 def test_an_event_in_a_leased_lane_is_described_with_the_holder(shop: Db, tmp_path: Path) -> None:

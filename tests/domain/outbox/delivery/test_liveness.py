@@ -1,8 +1,10 @@
 """Liveness: the lanes of a process are free as soon as nobody has its key, and those of a living one never are."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -11,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from deploy.embedded import PostgreSQL
 from domain import outbox
-from domain.outbox import CommitHorizon, Delivered, LeasedLane
+from domain.outbox import CommitHorizon, Delivered, InFlight, LeasedLane
 from domain.outbox.delivery.liveness import LOCK_CLASS, neighbour_of
 from domain.outbox.table import lanes
 from domain.runtime.direct_connections import open_direct
@@ -244,3 +246,25 @@ def test_a_process_that_has_a_new_key_keeps_the_lanes_that_nobody_has_freed(
 
     assert key_of(shop, lane) == new.key
     assert freed(shop) == []
+
+
+def test_the_rows_of_calls_in_flight_are_due_as_soon_as_their_process_has_ended(shop: Db, a_process: Start) -> None:
+    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    ending, living = a_process(), a_process()
+    for process in (ending, living):
+        lane = a_lane_of(shop, process.key)
+        settled(shop, lane, [(fetched(shop, lane)[0], InFlight(timedelta(minutes=1), Future()))])
+        released(shop, lane)
+    assert freed_calls(shop) == 0
+
+    ending.end()
+
+    assert freed_calls(shop) == 1
+    assert freed_calls(shop) == 0
+    lane = a_lane(shop)
+    assert (lane.number, lane.has_due_rows, claimed(shop)) == (1, True, None)
+
+
+def freed_calls(db: Db) -> int:
+    with db.begin() as session:
+        return outbox.free_calls(session, outbox.find_liveness_keys(session).dead)
