@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from domain.outbox import REFUSED_IN_A_ROW, Delivered, Failed, NotSent, Outcome, Rejected, Row, Unreachable
+from domain.outbox import REFUSED_IN_A_ROW, Delivered, Failed, InFlight, NotSent, Outcome, Rejected, Row, Unreachable
 from domain.outbox.delivery.history import TAKEN_FOR_EACH_REFUSED
 from domain.outbox.table import lane_of
 from tests.support.outbox import an_aggregate
@@ -18,8 +18,8 @@ MAX_ATTEMPTS = 2
 class ModelRow:
     """What a row must look like.
 
-    `place` is that of its aggregate in AGGREGATES. With `is_due` the row waits and its time has come. `refused_at` is
-    the number of the last answer by which it was refused.
+    `place` is that of its aggregate in AGGREGATES. With `is_due` the row waits and its time has come. Rows that wait
+    until the same time have the same `wait`. `refused_at` is the number of the last answer by which it was refused.
     """
 
     place: int
@@ -27,6 +27,13 @@ class ModelRow:
     attempts: int = 0
     is_due: bool = False
     refused_at: int | None = None
+    wait: object = None
+
+    def wait_alone(self, *, is_due: bool = False) -> None:
+        self.state, self.is_due, self.wait = "waiting", is_due, object()
+
+    def wait_with(self, other: "ModelRow") -> None:
+        self.state, self.is_due, self.wait = "waiting", other.is_due, other.wait
 
 
 @dataclass
@@ -94,12 +101,13 @@ class Model:
                 row.state = "processed"
             case "nothing":
                 self._keep_behind(row, sent, before)
-            case "down" | "doubt":
-                row.state, row.is_due = "waiting", False
+            case "down" | "doubt" | "in flight":
+                row.wait_alone()
             case "fault" | "rejected":
                 row.attempts += 1
-                is_dead = shows == "rejected" or row.attempts == MAX_ATTEMPTS
-                row.state, row.is_due = "dead" if is_dead else "waiting", False
+                row.wait_alone()
+                if shows == "rejected" or row.attempts == MAX_ATTEMPTS:
+                    row.state = "dead"
         if isinstance(sent.outcome, Unreachable | Rejected):
             row.refused_at = len(self.answers)
         return shows
@@ -110,6 +118,8 @@ class Model:
                 return "processed"
             case NotSent():
                 return "nothing"
+            case InFlight():
+                return "in flight"
             case Failed():
                 return "fault"
             case _ if len(self.streak) >= REFUSED_IN_A_ROW and len(set(self.streak)) > 1:
@@ -131,10 +141,24 @@ class Model:
         """Make a row that was not sent wait with the waiting row before it. Behind a dead row it stays ready."""
         ahead = [self.rows[other.row.id] for other in before if self.rows[other.row.id].place == row.place]
         ahead = [other for other in ahead if other.state == "waiting"]
-        if sent.head:
-            row.state, row.is_due = "waiting", sent.head.is_due
+        if sent.head and (head := self.head_of(sent.row.id)):
+            row.wait_with(head)
+        elif sent.head:
+            # The call of the earlier row has ended meanwhile.
+            row.wait_alone(is_due=True)
         elif ahead:
-            row.state, row.is_due = "waiting", ahead[-1].is_due
+            row.wait_with(ahead[-1])
+
+    def settle_late(self, sent: "Sent") -> None:
+        """Settle the end of a call that has outlasted its batch. The rows that have waited with it move on."""
+        row = self.rows[sent.row.id]
+        later = [other for other in self.rows.values() if other is not row and other.wait is row.wait]
+        self.settle([sent], probing=False)
+        for other in later:
+            if other.state == "waiting" and row.state == "waiting":
+                other.wait_with(row)
+            elif other.state == "waiting":
+                other.wait_alone(is_due=True)
 
 
 @dataclass

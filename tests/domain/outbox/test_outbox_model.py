@@ -1,7 +1,8 @@
 """The outbox beside a model, one step of one worker at a time: runs over several lanes interleave, also stale ones."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from random import Random
@@ -20,7 +21,7 @@ from sqlalchemy import func, update
 from sqlalchemy.orm import Session
 
 from domain import outbox
-from domain.outbox import Delivered, Delivery, LeasedLane, NotSent, Outcome, Rejected
+from domain.outbox import Call, Delivered, Delivery, InFlight, LeasedLane, NotSent, Outcome, Rejected
 from domain.outbox.delivery.lanes import LEASE
 from domain.outbox.delivery.outcomes import LONGEST_RETRY_AFTER
 from domain.outbox.table import destinations, lanes, waiting
@@ -38,6 +39,7 @@ LATER, BEFORE = func.now() + LONGEST_RETRY_AFTER, func.now() - func.make_interva
 
 PLACES = range(len(AGGREGATES))
 ANSWERS: list[Outcome] = [*[Delivered()] * 4, NOT_NOW, NOT_NOW, DOWN, Rejected("never")]
+IN_FLIGHT = InFlight(timedelta(hours=1), Future())
 
 #: What can happen. What is repeated here happens more often.
 ACTIONS = [
@@ -46,6 +48,7 @@ ACTIONS = [
     *["claim"] * 5,
     *["deliver"] * 5,
     *["settle"] * 5,
+    *["end_a_call"] * 2,
     *["expire_a_lease"] * 3,
     "renew",
     "release",
@@ -78,6 +81,8 @@ class Outbox(RuleBasedStateMachine):
         self.commit_horizon = outbox.CommitHorizon()
         self.history = outbox.History()
         self.runs: list[Run] = []
+        #: The calls that have outlasted their batch, each with the wait of its row.
+        self.calls: list[tuple[Call, object]] = []
         #: The rows that the destination received, in order.
         self.received: list[int] = []
         #: The rows that the destination has rejected once and will always reject.
@@ -157,7 +162,7 @@ class Outbox(RuleBasedStateMachine):
         """Send the batch of a run, whether or not its lease was lost."""
         unsent = [run for run in self.runs if any(sent.outcome is None for sent in run.batch)]
         if unsent:
-            self._deliver(dice.choice(unsent), lambda: dice.choice(ANSWERS))
+            self._deliver(dice.choice(unsent), lambda: dice.choice([*ANSWERS, IN_FLIGHT]))
 
     def _deliver(self, run: Run, answer: Callable[[], Outcome]) -> None:
         """Send rows in order, and no row behind an undelivered one of its aggregate."""
@@ -216,8 +221,30 @@ class Outbox(RuleBasedStateMachine):
         self.settled.update(row.id for row, _ in settlement.processed)
         ready = [sent.row.id for sent in batch if model.rows[sent.row.id].state == "ready"]
         assert settlement.read_on_after == (ready[0] - 1 if ready else batch[-1].row.id)
+        self._expect_calls(settlement, batch)
         run.after, run.batch = settlement.read_on_after, []
         run.lane = replace(lane, probing=lane.probing and not settlement.is_up)
+
+    def _expect_calls(self, settlement: outbox.Settlement, batch: Sequence[Sent]) -> None:
+        for sent in batch:
+            if isinstance(sent.outcome, InFlight):
+                call = Call(destination=SHOP, row=sent.row, until=settlement.at + sent.outcome.within)
+                self.calls.append((call, self.model.rows[sent.row.id].wait))
+
+    def end_a_call(self, dice: Random) -> None:
+        """End a call that has outlasted its batch. Its row may have been sent again meanwhile."""
+        if not self.calls:
+            return
+        call, wait = self.calls.pop(dice.randrange(len(self.calls)))
+        row, outcome = self.model.rows[call.row.id], self._receive(call.row.id, dice.choice(ANSWERS))
+        is_ours = row.state == "waiting" and row.wait is wait
+        with self.db.begin() as session:
+            settlement = outbox.settle_late(session, call, outcome, retry_policy=RETRY_POLICY, history=self.history)
+            assert (settlement is not None) == is_ours
+            self._stop_the_clock(session)
+        if settlement:
+            self.model.settle_late(Sent(call.row, None, outcome))
+            self.settled.update(row.id for row, _ in settlement.processed)
 
     def renew(self, dice: Random) -> None:
         if not self.runs:
@@ -271,7 +298,8 @@ class Outbox(RuleBasedStateMachine):
             session.execute(update(destinations).values(open_until=BEFORE))
         self.model.is_open = False
         for one in self.model.rows.values():
-            one.is_due = one.state == "waiting"
+            if one.state == "waiting":
+                one.wait_alone(is_due=True)
 
     def _prolong_leases(self) -> None:
         """Let leases end only when the model says so, however slow this machine is."""
