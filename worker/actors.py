@@ -20,10 +20,11 @@ from domain.runtime.wakeups import (
     RESET_LOW_WATERMARKS,
 )
 from worker import ending, maintenance
-from worker.app import GRACE_SECONDS, App, open_app
+from worker.app import App, open_app
 from worker.broker import DOWN, connect
 from worker.maintenance import Retention
 from worker.relay.dispatcher import Dispatcher
+from worker.relay.late_answers import GRACE_SECONDS
 
 #: Maintenance ends before its next wake-up, which continues. So a backlog of one kind uses one thread at the most, and
 #: a worker with a single thread still delivers, expires and prunes in turns.

@@ -26,9 +26,6 @@ from worker.telemetry import metrics
 #: The connections of a process beside those of its threads: one is for late answers.
 SPARE_CONNECTIONS = 2
 
-#: Calls that have begun get this time to end when the process stops.
-GRACE_SECONDS = 6.0
-
 #: All destinations share the connections, and each of their threads uses one for some milliseconds at a time. If one
 #: gives up waiting, the answers that it has got are thrown away, and their events are sent again. So nobody gives up
 #: while the queue moves. It moves without a database too: then each use of a connection fails within 3 s.
@@ -51,7 +48,7 @@ class App:
     relay: Relay
     liveness: Liveness
 
-    def close(self, grace_seconds: float = GRACE_SECONDS) -> None:
+    def close(self, grace_seconds: float = 0.0) -> None:
         """Close everything. Calls that have begun get this time to end."""
         self.relay.close(grace_seconds)
         # Not before its lanes are released, or others would take this process for dead.

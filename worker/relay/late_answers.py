@@ -17,6 +17,9 @@ from worker.relay.tally import Tally
 #: An answer that could not be written, as PostgreSQL had trouble, is written again after this time.
 AGAIN_SECONDS = 1.0
 
+#: Calls that have begun get this time to end when the process stops.
+GRACE_SECONDS = 6.0
+
 #: Who waits for a late answer looks this often, in seconds, whether the process stops.
 LOOK_SECONDS = 0.1
 
@@ -64,13 +67,16 @@ class LateAnswers:
     def next(self, destinations: Iterable[str], stopping: threading.Event) -> Tally | None:
         """Wait until a late answer of these destinations is settled. Return what became of it, None if there is none.
 
-        Answers that were settled since the last time are returned at once. It does not wait when the process stops.
+        Answers that were settled since the last time are returned at once. When the process stops, it waits for no
+        longer than GRACE_SECONDS.
         """
-        names = [*destinations]
+        names, until = [*destinations], float("inf")
         with self._changed:
             while not (settled := [self._tallies.pop(name) for name in names if name in self._tallies]):
-                if stopping.is_set() or not self._of(names):
+                if not self._of(names) or time.monotonic() > until:
                     return None
+                if stopping.is_set():
+                    until = min(until, time.monotonic() + GRACE_SECONDS)
                 self._changed.wait(LOOK_SECONDS)
             return sum(settled, Tally())
 

@@ -57,17 +57,16 @@ class Relay:
         It waits for the calls that have begun. `progress` is called with what became of the rows of each lane.
         """
         names, total = self.destinations if names is None else names, Tally()
-        while total.tried < limit and not self.stopping.is_set():
-            claimed = self.claim(names, limit - total.tried)
-            if claimed:
-                drained = self.drain(claimed, limit=limit - total.tried)
-            elif (late := self.late_answers.next(names, self.stopping)) is not None:
-                drained = late
-            else:
-                break
+        while (drained := self._drain_next(names, limit - total.tried)) is not None:
             progress(drained)
             total += drained
         return total
+
+    def _drain_next(self, names: Iterable[str], limit: float) -> Tally | None:
+        """Drain the next lane, or wait for the next late answer. Return None if there is neither."""
+        if limit > 0 and (claimed := self.claim(names, limit)):
+            return self.drain(claimed, limit=limit)
+        return self.late_answers.next(names, self.stopping)
 
     def run_side_by_side(
         self, *, limit: float = float("inf"), progress: Callable[[Tally], None] = lambda _: None

@@ -43,6 +43,10 @@ class RowUpdate:
     dead: bool = False
     refused: bool = False
 
+    def waits_after(self, at: datetime) -> bool:
+        """Return whether the row waits. The one that it was behind may not wait any more."""
+        return not self.dead and (self.until is None or self.until > at)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:

@@ -82,7 +82,8 @@ def settle_late(
 ) -> Settlement | None:
     """Write the outcome of a call that has outlasted its batch. Return None if its row has waited too long for it.
 
-    The later rows of its aggregate have waited with it. They are due now, or when its own next attempt is.
+    The later rows of its aggregate have waited with it. They are due now, or when its own next attempt is. `waiting` is
+    by how many more rows wait: those that are due now are taken off.
     """
     at = _lock(session, call)
     if at is None:
@@ -90,8 +91,9 @@ def settle_late(
     settlement = write(
         session, call.destination, [(call.row, outcome)], at=at, retry_policy=retry_policy, history=history
     )
-    session.execute(_MOVE_LATER_ROWS, _of(call))
-    return settlement
+    later = session.execute(_MOVE_LATER_ROWS.returning(outbox.c.id), _of(call)).all()
+    # Later rows that have waited with it wait on with it, or do not wait any more.
+    return settlement if settlement.waiting else replace(settlement, waiting=-len(later))
 
 
 def give_up(session: Session, call: Call) -> None:

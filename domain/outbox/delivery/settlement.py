@@ -133,11 +133,15 @@ def write(
         at=at,
         processed=processed,
         dead=[one for one in updates if one.dead],
-        waiting=sum(not one.dead for one in updates),
+        waiting=sum(one.waits_after(at) for one in updates) - sum(_is_in_flight(outcome) for _, outcome in deliveries),
         read_on_after=_read_on_after(deliveries, processed, updates),
         is_up=is_up,
         down=error_of(down[0]) if down else None,
     )
+
+
+def _is_in_flight(outcome: Outcome) -> bool:
+    return isinstance(outcome, InFlight)
 
 
 def _note_calls(session: Session, deliveries: Sequence[Delivery], liveness_key: int | None) -> None:

@@ -196,13 +196,13 @@ def test_a_paused_destination_without_pending_events_is_not_named(db: Db, routes
 
 def test_a_row_that_has_to_be_retried_is_trouble(db: Db, routes: Callable[..., str]) -> None:
     shop = with_shop(db)
-    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    recorded_for(shop, an_aggregate())
     with a_server() as server:
         server.answer = saying(500)
         run = run_command("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
 
     assert run.returncode == 1 and run.stdout.startswith("0 delivered, 1 waiting, 0 dead\n")
-    assert sorted(states(shop)) == ["ready", "waiting"], "after the first one, the shop counts as down"
+    assert states(shop) == ["waiting"]
 
 
 def test_a_row_that_becomes_a_dead_letter_is_trouble(db: Db, routes: Callable[..., str]) -> None:

@@ -185,10 +185,10 @@ def one_connection(db: Db, settings: Settings) -> Iterator[str]:
     """The URL of the database for a user who may have one connection."""
     with db.begin() as session:
         session.execute(text("CREATE ROLE lonely LOGIN CONNECTION LIMIT 1"))
-        session.execute(text("GRANT SELECT, UPDATE ON outbox_lanes TO lonely"))
+        session.execute(text("GRANT ALL ON outbox_lanes, outbox_calls, outbox TO lonely"))
     yield make_url(settings.database_url).set(username="lonely").render_as_string(hide_password=False)
     with db.begin() as session:
-        session.execute(text("REVOKE ALL ON outbox_lanes FROM lonely"))
+        session.execute(text("REVOKE ALL ON outbox_lanes, outbox_calls, outbox FROM lonely"))
         session.execute(text("DROP ROLE lonely"))
 
 
