@@ -76,8 +76,8 @@ class Up:
 
     def is_ready(self) -> bool:
         try:
-            answer: object = httpx.get(f"{self.url}/health/ready", trust_env=False).json()
-            return answer == {"status": "ok", "database": "ok", "broker": "ok"}
+            answer = httpx.get(f"{self.url}/health/ready", trust_env=False).json()
+            return {answer["status"], answer["database"], answer["broker"]} == {"ok"}
         except (httpx.HTTPError, KeyError):
             return False
 

@@ -7,11 +7,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import pytest
-from sqlalchemy import select, text, tuple_
+from sqlalchemy import text
 
 from domain import outbox
-from domain.outbox.table import outbox as table
-from domain.outbox.table import pending
 from tests.proofs.checker import check, wait_until_drained
 from tests.proofs.cluster.cluster import Cluster
 from tests.proofs.cluster.processes import Process
@@ -70,8 +68,7 @@ def cluster(open_cluster: Open, receiver: Receiver) -> Cluster:
 
 @pytest.mark.timed
 def test_what_a_killed_worker_had_in_flight_is_begun_again_within_a_second(cluster: Cluster, calls: Calls) -> None:
-    killed = delivering(cluster, calls, range(RESERVATIONS))
-    in_flight = bookings_of(cluster, killed)
+    killed, in_flight = delivering(cluster, calls, range(RESERVATIONS))
     other = living(cluster, threads=RESERVATIONS)
 
     moment = time.monotonic()
@@ -89,8 +86,8 @@ def test_two_workers_of_which_one_watched_the_other_are_killed_at_once_and_the_t
     cluster: Cluster, calls: Calls
 ) -> None:
     """Each of three watches the next one, so one of any two is the watcher of the other."""
-    killed = [delivering(cluster, calls, range(first, first + RESERVATIONS)) for first in (0, RESERVATIONS)]
-    in_flight = [booking for worker in killed for booking in bookings_of(cluster, worker)]
+    both = [delivering(cluster, calls, range(first, first + RESERVATIONS)) for first in (0, RESERVATIONS)]
+    killed, in_flight = [worker for worker, _ in both], [booking for _, bookings in both for booking in bookings]
     third = living(cluster, threads=2 * RESERVATIONS)
 
     moment = time.monotonic()
@@ -129,18 +126,21 @@ def test_workers_whose_sessions_are_ended_lose_nothing_and_show_that_they_live_a
     assert not load.unexpected
 
 
-def delivering(cluster: Cluster, calls: Calls, lanes: Sequence[int]) -> Process:
-    """Start a worker, and wait until it has a call in flight to the partner in each of these lanes."""
+def delivering(cluster: Cluster, calls: Calls, lanes: Sequence[int]) -> tuple[Process, Sequence[str]]:
+    """Start a worker, and have the partner called for a reservation in each of these lanes. Return these as well.
+
+    An earlier worker may make some of the calls.
+    """
     worker = living(cluster, threads=len(lanes))
     item = cluster.an_item(len(lanes))
     made = [str(booking) for lane in lanes for booking in cluster.hold(item, lane=lane)]
 
     def has_begun() -> Sequence[float]:
-        cluster.wake()  # until it has woken this worker: another one whose threads are busy may get a wake-up
+        cluster.wake()
         return calls.begun(made)
 
     wait_until("it delivers", has_begun)
-    return worker
+    return worker, made
 
 
 def living(cluster: Cluster, *, threads: int) -> Process:
@@ -154,14 +154,6 @@ def living(cluster: Cluster, *, threads: int) -> Process:
 def live(cluster: Cluster) -> frozenset[int]:
     with cluster.db.begin() as session:
         return outbox.find_liveness_keys(session).live
-
-
-def bookings_of(cluster: Cluster, worker: Process) -> Sequence[str]:
-    """Return the reservations whose events for the partner are pending in lanes that a worker has leased."""
-    leased = [lane for lane in cluster.leased_by(worker) if lane[0] == "partner"]
-    rows = select(table.c.aggregate_id).where(pending, tuple_(table.c.destination, table.c.lane).in_(leased))
-    with cluster.db.begin() as session:
-        return [str(one) for one in session.execute(rows).scalars()]
 
 
 def end_sessions(cluster: Cluster) -> None:

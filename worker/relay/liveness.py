@@ -78,6 +78,8 @@ class Liveness:
         self._key: int | None = None
         self._lost_key: int | None = None
         self._has_trouble = False
+        #: Whether this process has ever freed lanes or calls of another one.
+        self._has_freed = False
         self._may_free_from = 0.0
         self._watch: Watch | None = None
         self._stopped = threading.Event()
@@ -93,8 +95,13 @@ class Liveness:
         self._thread.start()
 
     def watch(self, take_over: Callable[[], None]) -> None:
-        """From now on wait for the end of another process as well. `take_over` is called when lanes were freed."""
+        """From now on wait for the end of another process as well. `take_over` is called when lanes were freed.
+
+        Some may have been freed when this process started.
+        """
         self._watch = Watch(self._url, take_over)
+        if self._has_freed:
+            self._watch.take_over()
 
     def close(self) -> None:
         """Stop watching, and let others see that this process has ended. Its lanes are released."""
@@ -166,6 +173,7 @@ class Liveness:
     def _report(self, freed: Sequence[str], rows: int) -> None:
         # A holder's name ends in digits that differ from lane to lane.
         workers = sorted({holder.rsplit(":", 1)[0] for holder in freed})
+        self._has_freed = True
         log.warning("worker.died", workers=workers, lanes=len(freed), calls=rows, advice=DIED)
         if self._watch is not None:
             self._watch.take_over()

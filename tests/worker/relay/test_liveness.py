@@ -118,9 +118,12 @@ def test_a_process_frees_the_lanes_of_the_dead_when_it_starts(shop: Db, a_proces
     dead.close()
     wait_until("PostgreSQL has noticed", lambda: not sessions_of(shop, "holdfast-liveness"))
 
-    a_process()
+    starting = a_process()
 
     assert keys_in_lanes(shop) == set()
+    taken: list[LeasedLane | None] = []
+    starting.watch(lambda: taken.append(claimed(shop)))
+    assert len(taken) == 1, "What was freed before it could drain is drained now."
 
 
 def test_a_process_that_has_released_its_lanes_ends_without_a_word(shop: Db, a_process: Start, logs: Logs) -> None:
