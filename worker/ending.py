@@ -25,7 +25,9 @@ def wait(seconds: float = float("inf")) -> bool:
     """Wait until this process has to end, for so many seconds at the most. Return whether it has to."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
-        if signal.sigtimedwait(SIGNALS, min(left, LOOK_SECONDS)) or _is_orphan():
+        received = signal.sigtimedwait(SIGNALS, min(left, LOOK_SECONDS))
+        # A process that was frozen and continues gets something that is no signal.
+        if (received and received.si_signo in SIGNALS) or _is_orphan():
             return True
     return False
 

@@ -33,6 +33,11 @@ class Job:
     def has_process(self) -> bool:
         return self._process is not None
 
+    @property
+    def is_working(self) -> bool:
+        """Whether it has a process that lives, and that the worker is there for."""
+        return self._is_vital and self._process is not None and self._process.exitcode is None
+
     def start_if_due(self) -> None:
         if self._process is None and self.starts_at <= time.monotonic():
             self._process = _forks.Process(target=process.run, args=[self._run])

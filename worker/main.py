@@ -19,6 +19,7 @@ def work(processes: int, threads: int) -> int:
     from worker.supervisor import Supervisor
 
     settings = Settings.load()
+    logs.lose_what_can_not_be_written()
     logs.configure(settings.log_level)
     routes = load_routes(settings)
     tracing.require()

@@ -21,9 +21,18 @@ TROUBLE = 1
 
 RESTARTED = "A process of the worker has died. {lost} Another one is started in {pause:g} s."
 
+#: A process that the configuration keeps from starting is tried again after this time, while others work on.
+TRY_AGAIN_SECONDS = 15.0
+
 WRONG = (
     "The configuration has become wrong since this worker was started; the lines above name what is wrong. So the"
     f" worker ends, with exit code {WRONG_CONFIGURATION}: correct it and start the worker again."
+)
+
+WRONG_FOR_ONE = (
+    "A process of the worker can't start: the configuration has become wrong since the others were started, and the"
+    " lines above name what is wrong. The others work on with what they have read. Correct it: the start is tried again"
+    f" every {TRY_AGAIN_SECONDS:g} s, and the worker ends when no process is left."
 )
 
 CRASHES = (
@@ -54,12 +63,16 @@ class Supervisor:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         # They wait until this thread takes them. A new process has them blocked as well, until it is ready for them.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *self._ending})
-        exit_code = None
-        while exit_code is None:
-            for job in self._jobs:
-                job.start_if_due()
-            exit_code = 0 if self._next_signal() in self._ending else self._after_deaths()
-        return max(exit_code, self._end())
+        exit_code: int | None = None
+        try:
+            while exit_code is None:
+                for job in self._jobs:
+                    job.start_if_due()
+                exit_code = 0 if self._next_signal() in self._ending else self._after_deaths()
+        finally:
+            # Also after an error here: nobody else would end them.
+            ended = self._end()
+        return max(exit_code, ended)
 
     def _next_signal(self) -> int | None:
         """Wait for a signal, until the next process has to be started. Return its number."""
@@ -73,9 +86,13 @@ class Supervisor:
         for job, process, code in self._ended():
             lived_seconds = time.monotonic() - job.starts_at
             facts = {"process": process, "ended_by": cause(code), "lived_seconds": round(lived_seconds, 1)}
-            if code == WRONG_CONFIGURATION:
+            if code == WRONG_CONFIGURATION and not any(other.is_working for other in self._jobs):
                 log.error("worker.wrong_configuration", **facts, message=WRONG)
                 return WRONG_CONFIGURATION
+            if code == WRONG_CONFIGURATION:
+                log.error("worker.wrong_configuration", **facts, message=WRONG_FOR_ONE)
+                job.starts_at = time.monotonic() + TRY_AGAIN_SECONDS
+                continue
             pause = job.pause_after(lived_seconds)
             if pause is None:
                 log.error("worker.crash_loop", **facts, message=CRASHES)

@@ -120,8 +120,9 @@ class _Watched:
                     self._used_since.pop(id(connection))
                     # It has no socket any more if it was closed or lost meanwhile.
                     with suppress(OSError, psycopg.Error):
-                        cut.append(connection.info.backend_pid)
+                        backend = connection.info.backend_pid
                         _shut(connection)
+                        cut.append(backend)
         return cut
 
 

@@ -2,9 +2,38 @@
 
 import logging
 import sys
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
+
+
+class Lossy:
+    """A stream that loses what can't be written: its reader is gone, or its disk is full."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
+def lose_what_can_not_be_written() -> None:
+    """Let this process and those that it forks work on when nobody takes their logs any more.
+
+    A log that can't be written is no reason to stop delivering, nor to stop watching those who deliver.
+    """
+    sys.stderr = cast(TextIO, Lossy(sys.stderr))
 
 
 def configure(level: str) -> None:

@@ -34,7 +34,15 @@ def cluster(open_cluster: Open) -> Cluster:
 
 
 def children(worker: Process) -> set[int]:
-    return worker.pids() - {worker.popen.pid}
+    """Return the processes that a worker has forked. Its script starts others before it is there."""
+    return {pid for pid in worker.pids() - {worker.popen.pid} if is_forked(pid)}
+
+
+def is_forked(pid: int) -> bool:
+    try:
+        return "worker.main" in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
 
 
 def started(worker: Process, count: int, *, but: Collection[int] = ()) -> set[int]:
@@ -106,19 +114,37 @@ def test_a_crash_loop_ends_the_worker_and_says_why(cluster: Cluster, tmp_path: P
     assert "FileNotFoundError" in worker.log.read_text()
 
 
-def test_a_configuration_that_has_become_wrong_ends_the_worker_at_once(cluster: Cluster) -> None:
+def test_a_configuration_that_has_become_wrong_ends_no_process_that_works(cluster: Cluster) -> None:
     worker = cluster.worker(processes=2)
-    first, _ = started(worker, 2)
+    first, second = started(worker, 2)
     wait_until("they work", cluster.destinations)
 
     (cluster.home / "routes.toml").write_text("destinations = nonsense")
     kill(first)
+    (kept,) = wait_until("it can't start another one", lambda: worker.events("worker.wrong_configuration"))
 
+    assert "The others work on" in kept["message"]
+    assert children(worker) == {second}
+    kill(second)
     assert worker.popen.wait(PATIENCE_SECONDS) == 2
-    assert len(worker.events("worker.process_died")) == 1
-    (end,) = worker.events("worker.wrong_configuration")
+    assert len(worker.events("worker.process_died")) == 2
+    end = worker.events("worker.wrong_configuration")[-1]
     assert "the lines above name what is wrong" in end["message"]
     assert "routes.toml" in worker.log.read_text()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_log_that_can_not_be_written_stops_neither_the_worker_nor_its_end(cluster: Cluster) -> None:
+    (cluster.home / f"worker-{len(cluster.started)}.log").symlink_to("/dev/full")
+    worker = cluster.worker(processes=2)
+    first, _ = started(worker, 2)
+    wait_until("they work", cluster.destinations)
+
+    kill(first)
+    wait_until("another one is started", lambda: len(children(worker)) == 2 and first not in children(worker))
+
+    worker.popen.send_signal(signal.SIGTERM)
+    assert worker.popen.wait(GONE_WITHIN_SECONDS) == 0
 
 
 def stop_during_a_pause(worker: Process, end: Callable[[], None]) -> int:

@@ -171,7 +171,6 @@ def time_passes(db: Db, by: timedelta = timedelta(hours=2)) -> None:
     """Move the times that retries, leases and circuit breakers wait for into the past, as if `by` had passed."""
     with db.begin() as session:
         session.execute(update(table).where(waiting).values(available_at=table.c.available_at - by))
-        session.execute(update(table).values(unreachable_at=table.c.unreachable_at - by))
         session.execute(update(lanes).values(leased_until=lanes.c.leased_until - by))
         session.execute(
             update(destinations).values(

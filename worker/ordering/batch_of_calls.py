@@ -1,9 +1,11 @@
 """A batch of calls, and when to wait for it no longer: a call that hangs keeps no answer of its neighbours."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from datetime import timedelta
+from statistics import median
 from threading import Event, Lock
 
 from domain.outbox import NOT_SENT, InFlight, Outcome, Row
@@ -11,33 +13,52 @@ from worker.isolate import isolate_row
 from worker.ordering.pace import Pace
 from worker.ordering.rules import BATCH_SECONDS, Streak, allows_next
 
-#: A batch waits for a call that takes up to so many times as long as the slowest one that was answered.
-TIMES_SLOWEST = 3.0
+#: A batch waits for a call that takes up to so many times as long as calls to its destination usually do.
+TIMES_USUAL = 3.0
+
+#: The calls whose median says how long one usually takes.
+CALLS = 100
 
 #: It waits for each call for as long at the least, in seconds: writing to PostgreSQL twice would take longer than that.
 LEAST_PATIENCE_SECONDS = 0.05
 
-#: A batch without any answer waits for this long: then its lane is better used for other reservations.
+#: While no call has ever been answered, a batch waits for this long: then its lane is better used for others.
 FIRST_ANSWER_SECONDS = 1.0
 
 #: So often, in seconds, a batch looks whether only calls are left that take too long.
 LOOK_SECONDS = 0.025
 
 
+class AnswerTimes:
+    """How long the last calls to a destination took. Safe for threads."""
+
+    def __init__(self) -> None:
+        self._seconds: deque[float] = deque(maxlen=CALLS)
+
+    def add(self, seconds: float) -> None:
+        self._seconds.append(seconds)
+
+    def patience_seconds(self) -> float:
+        """Return how long a batch waits for a call."""
+        seconds = sorted(self._seconds.copy())
+        return max(LEAST_PATIENCE_SECONDS, TIMES_USUAL * median(seconds)) if seconds else FIRST_ANSWER_SECONDS
+
+
 class BatchOfCalls:
     """The calls of one batch. Threads make them, one aggregate each at a time; another thread waits for them."""
 
-    def __init__(self, call: Callable[[Row], Outcome], pace: Pace, *, aggregates: int) -> None:
+    def __init__(
+        self, call: Callable[[Row], Outcome], pace: Pace, answer_times: AnswerTimes, *, aggregates: int
+    ) -> None:
         self._call = call
         self._pace = pace
+        self._answer_times = answer_times
         self._deadline = time.monotonic() + BATCH_SECONDS
         self._streak = Streak(pace)
         self._lock = Lock()
         self._outcomes: dict[int, Outcome] = {}
         #: When each call began that has not ended, by the id of its row.
         self._begun: dict[int, float] = {}
-        #: How long the slowest call took that was answered.
-        self._slowest: float | None = None
         self._aggregates_left = aggregates
         self._ended = Event()
         #: Calls that nobody waited for any longer, by the id of the row. None: the batch is waited for.
@@ -88,9 +109,10 @@ class BatchOfCalls:
         with self._lock:
             begun = self._begun.pop(row.id, None)
             late = self._late and self._late.get(row.id)
+            if begun is not None:
+                self._answer_times.add(time.monotonic() - begun)
             if begun is not None and self._late is None:
                 self._outcomes[row.id] = outcome
-                self._slowest = max(self._slowest or 0.0, time.monotonic() - begun)
         if late:
             late.set_result(outcome)
 
@@ -98,8 +120,6 @@ class BatchOfCalls:
         """Return whether a call is in flight that does not take too long yet, or may still begin."""
         with self._lock:
             now, begun = time.monotonic(), max(self._begun.values(), default=None)
-            if begun is None:
-                return now < self._deadline
-            if self._slowest is None:
-                return now - begun < FIRST_ANSWER_SECONDS
-            return now - begun < max(LEAST_PATIENCE_SECONDS, TIMES_SLOWEST * self._slowest)
+        if begun is None:
+            return now < self._deadline
+        return now - begun < self._answer_times.patience_seconds()

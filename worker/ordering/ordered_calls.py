@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from domain.outbox import LEASE, Outcome, Row
 from worker.ordering import calling_threads
-from worker.ordering.batch_of_calls import BatchOfCalls
+from worker.ordering.batch_of_calls import AnswerTimes, BatchOfCalls
 from worker.ordering.pace import Pace
 from worker.ordering.rules import by_aggregate
 
@@ -19,6 +19,7 @@ class OrderedCalls:
     def __init__(self, concurrency: int, pace: Pace, *, timeout_seconds: float) -> None:
         self._threads = calling_threads.pool(concurrency)
         self._pace = pace
+        self._answer_times = AnswerTimes()
         self._longest_call = timedelta(seconds=timeout_seconds) + LEASE
 
     def deliver(self, rows: Sequence[Row], call: Callable[[Row], Outcome]) -> Sequence[Outcome]:
@@ -31,7 +32,7 @@ class OrderedCalls:
         if not rows:
             return []
         queues = by_aggregate(rows)
-        batch = BatchOfCalls(call, self._pace, aggregates=len(queues))
+        batch = BatchOfCalls(call, self._pace, self._answer_times, aggregates=len(queues))
         for queue in queues.values():
             self._threads.submit(batch.call_in_order, queue)
         batch.wait()

@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
 from domain.outbox import Call, InFlight, Outcome
+from domain.runtime.rounds import isolate_round
 from worker.relay.tally import Tally
 
 #: An answer that could not be written, as PostgreSQL had trouble, is written again after this time.
@@ -22,6 +23,11 @@ GRACE_SECONDS = 6.0
 
 #: Who waits for a late answer looks this often, in seconds, whether the process stops.
 LOOK_SECONDS = 0.1
+
+NOT_CLAIMED = (
+    "A late answer was settled, and whether that has made other events due was not looked for: the next wake-up finds"
+    " them. If this continues, look at PostgreSQL."
+)
 
 log = structlog.get_logger()
 
@@ -35,10 +41,14 @@ class Expected:
     lapses_at: float
 
 
+Answered = SimpleQueue[tuple[Expected, Outcome] | None]
+
+
 class LateAnswers:
     """The calls of this process that have outlasted their batches. Safe for threads.
 
-    One thread settles what they answer. It then calls `settled`, as later rows of the reservation may be due.
+    Each destination has a thread that settles what they answer. It then calls `settled`, as later rows of the
+    reservation may be due.
     """
 
     def __init__(self, db: sessionmaker[Session]) -> None:
@@ -48,16 +58,17 @@ class LateAnswers:
         self._expected: set[Expected] = set()
         self._tallies: dict[str, Tally] = {}
         self._stopped = threading.Event()
-        self._answered: SimpleQueue[tuple[Expected, Outcome] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="late-answers", daemon=True)
-        self._thread.start()
+        #: By the name of the destination: what was answered, and the thread that settles it.
+        self._answered: dict[str, Answered] = {}
+        self._threads: list[threading.Thread] = []
 
     def expect(self, call: Call, in_flight: InFlight, settle: Callable[[Outcome], Tally]) -> None:
         """Settle a call as soon as it ends. Its row waits for that by now: it was committed."""
         expected = Expected(call, settle, time.monotonic() + in_flight.within.total_seconds())
         with self._changed:
             self._expected.add(expected)
-        in_flight.answer.add_done_callback(lambda answer: self._answered.put((expected, answer.result())))
+            answered = self._answered.get(call.destination) or self._start(call.destination)
+        in_flight.answer.add_done_callback(lambda answer: answered.put((expected, answer.result())))
 
     def count(self, destination: str) -> int:
         """Return how many calls of a destination are in flight here."""
@@ -85,8 +96,10 @@ class LateAnswers:
         with self._changed:
             self._changed.wait_for(lambda: not self._expected, seconds)
         self._stopped.set()
-        self._answered.put(None)
-        self._thread.join()
+        for answered in self._answered.values():
+            answered.put(None)
+        for thread in self._threads:
+            thread.join()
         try:
             with self._db.begin() as session:
                 for one in sorted(self._expected, key=lambda one: one.call.row.id):
@@ -98,18 +111,26 @@ class LateAnswers:
         now, names = time.monotonic(), {*destinations}
         return [one for one in self._expected if one.call.destination in names and one.lapses_at > now]
 
-    def _run(self) -> None:
-        while answered := self._answered.get():
-            self._settle(*answered)
+    def _start(self, destination: str) -> Answered:
+        answered: Answered = SimpleQueue()
+        self._answered[destination] = answered
+        thread = threading.Thread(target=self._run, args=[answered], name=f"late-answers-{destination}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+        return answered
 
-    def _settle(self, expected: Expected, outcome: Outcome) -> None:
+    def _run(self, answered: Answered) -> None:
+        while answer := answered.get():
+            self._settle(answered, *answer)
+
+    def _settle(self, answered: Answered, expected: Expected, outcome: Outcome) -> None:
         tally = Tally()
         try:
             tally = expected.settle(outcome)
         except SQLAlchemyError as error:
             log.warning("late_answer.not_settled", row=expected.call.row.id, error=type(error).__name__)
             if time.monotonic() < expected.lapses_at and not self._stopped.wait(AGAIN_SECONDS):
-                self._answered.put((expected, outcome))
+                answered.put((expected, outcome))
                 return
         # Nobody waits for this thread, so nobody else would say it. The row is sent again when its time is over.
         except Exception:
@@ -122,4 +143,4 @@ class LateAnswers:
             self._expected.discard(expected)
             self._tallies[name] = self._tallies.get(name, Tally()) + tally
             self._changed.notify_all()
-        self.settled()
+        isolate_round(self.settled, thread="late answers", advice=NOT_CLAIMED)

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain import outbox
 from domain.outbox import LivenessKeys
 from domain.runtime.direct_connections import PoolerBetween, open_direct
+from domain.runtime.rounds import isolate_round
 from domain.runtime.settings import Settings
 
 #: How long one statement waits for the end of another process. It keeps VACUUM from removing what has become dead since
@@ -48,6 +49,12 @@ LOST = (
     " to deliver what is in flight here, so some events may be sent twice. The process connects again by itself; if it"
     " can't, look at PostgreSQL and the network."
 )
+NEVER_CONNECTED = (
+    "This process can't open the connection by which other workers see that it lives: to DATABASE_DIRECT_URL or,"
+    " without that, to DATABASE_URL. Deliveries continue. But if this process is killed, others continue with its events"
+    " only when its leases are over, after 4 s. It tries again by itself: check that variable, and how many connections"
+    " PostgreSQL allows."
+)
 UNWATCHED = (
     "This process can't open its second connection to PostgreSQL, by which it notices that another one has died."
     " It looks twice a second instead. Check how many connections PostgreSQL allows."
@@ -56,6 +63,11 @@ DIED = (
     "A worker process has ended, or lost its connection to PostgreSQL, without releasing its lanes. What it had in"
     " flight is delivered by others now; some of these events may be sent twice. If nobody has killed it, its log and"
     " the one of the system say why it ended."
+)
+
+UNEXPECTED = (
+    "Whether other workers live was not looked for this time; it is the next time. If this continues, the work of a"
+    " killed worker waits until its leases are over, after 4 s: report the error."
 )
 
 log = structlog.get_logger()
@@ -78,6 +90,7 @@ class Liveness:
         self._key: int | None = None
         self._lost_key: int | None = None
         self._has_trouble = False
+        self._has_connected = False
         #: Whether this process has ever freed lanes or calls of another one.
         self._has_freed = False
         self._may_free_from = 0.0
@@ -110,11 +123,13 @@ class Liveness:
             self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
-        try:
-            while not self._stopped.is_set():
-                self._wait(self._examine())
-        finally:
-            self._close()
+        while not self._stopped.is_set():
+            isolate_round(self._round, thread="liveness", advice=UNEXPECTED)
+        self._key = None
+        self._close()
+
+    def _round(self) -> None:
+        self._wait(self._examine())
 
     def _examine(self) -> LivenessKeys | None:
         """Free the lanes of dead processes. Return who lives and who is dead, or None if that is not known."""
@@ -145,6 +160,7 @@ class Liveness:
                     outbox.adopt(session, lost=self._lost_key, key=key)
                     self._may_free_from = time.monotonic() + GRACE_SECONDS
             self._key, self._lost_key = key, None
+            self._has_connected = True
             if self._has_trouble:
                 self._has_trouble = False
                 log.info("liveness.restored")
@@ -163,7 +179,10 @@ class Liveness:
         self._close()
         if not self._has_trouble:
             self._has_trouble = True
-            log.warning("liveness.lost", error=type(error).__name__, advice=LOST)
+            log.warning("liveness.lost", error=str(error.__cause__ or error).splitlines()[0], advice=self._advice())
+
+    def _advice(self) -> str:
+        return LOST if self._has_connected else NEVER_CONNECTED
 
     def _switch_off(self, advice: str) -> None:
         self._key = None

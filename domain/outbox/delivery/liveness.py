@@ -108,10 +108,24 @@ _FREE = (
 
 
 def free_calls(session: Session, dead: Collection[int]) -> int:
-    """Have the rows sent again at once whose calls were in flight in processes that are dead. Return how many."""
-    ended = delete(calls).where(calls.c.liveness_key.in_(dead)).returning(calls.c.id).cte("ended")
-    due = update(outbox).where(outbox.c.id.in_(select(ended.c.id)), waiting).values(available_at=func.clock_timestamp())
-    return len(session.execute(due.returning(outbox.c.id)).all())
+    """Have the rows sent again at once whose calls were in flight in processes that are dead. Return how many.
+
+    The later rows of their aggregates, which have waited with them, are due as well and counted.
+    """
+    rows = session.execute(_FREE_ROWS, {"dead": list(dead)}).all()
+    session.execute(delete(calls).where(calls.c.liveness_key.in_(dead)))
+    return len(rows)
+
+
+_head = outbox.alias("head")
+_FREE_ROWS = (
+    update(outbox)
+    .where(calls.c.liveness_key == any_(cast(bindparam("dead"), ARRAY(Integer))), _head.c.id == calls.c.id)
+    .where(outbox.c.destination == _head.c.destination, outbox.c.aggregate_id == _head.c.aggregate_id)
+    .where(waiting, outbox.c.id >= _head.c.id, outbox.c.available_at == _head.c.available_at)
+    .values(available_at=func.clock_timestamp())
+    .returning(outbox.c.id)
+)
 
 
 def adopt(session: Session, *, lost: int, key: int) -> None:

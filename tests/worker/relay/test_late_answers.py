@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select, text
+from sqlalchemy.exc import OperationalError
 
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.table import outbox
@@ -163,3 +164,24 @@ def test_an_answer_that_postgresql_did_not_write_is_written_later(
         session.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
 
     assert run.result().processed == 1
+
+
+@pytest.mark.usefixtures("quickly")
+def test_late_answers_are_settled_on_when_nothing_could_be_claimed_after_one_of_them(
+    relay_to: OpenRelay, elsewhere: ThreadPoolExecutor
+) -> None:
+    shop = HangingFor(1, 2)
+    relay = relay_to(shop, concurrency=2)
+    recorded_for(relay.db, an_aggregate(), an_aggregate())
+    failures: list[int] = []
+
+    def fail() -> None:
+        failures.append(1)
+        raise OperationalError("", {}, Exception("the connection is lost"))
+
+    relay.late_answers.settled = fail
+    run = elsewhere.submit(relay.run)
+    wait_until("both calls outlast their batch", lambda: relay.late_answers.count("shop") == 2)
+    shop.may_answer.set()
+
+    assert run.result().processed == len(failures) == 2

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from deploy.embedded import PostgreSQL
 from domain import outbox
-from domain.outbox import CommitHorizon, Delivered, InFlight, LeasedLane
+from domain.outbox import NOT_SENT, CommitHorizon, Delivered, InFlight, LeasedLane
 from domain.outbox.delivery.liveness import LOCK_CLASS, neighbour_of
 from domain.outbox.table import lanes
 from domain.runtime.direct_connections import open_direct
@@ -249,17 +249,20 @@ def test_a_process_that_has_a_new_key_keeps_the_lanes_that_nobody_has_freed(
 
 
 def test_the_rows_of_calls_in_flight_are_due_as_soon_as_their_process_has_ended(shop: Db, a_process: Start) -> None:
-    recorded_for(shop, an_aggregate(1), an_aggregate(2))
+    aggregate = an_aggregate(1)
+    recorded_for(shop, aggregate, aggregate, an_aggregate(2))
     ending, living = a_process(), a_process()
     for process in (ending, living):
         lane = a_lane_of(shop, process.key)
-        settled(shop, lane, [(fetched(shop, lane)[0], InFlight(timedelta(minutes=1), Future()))])
+        head, *behind = fetched(shop, lane)
+        in_flight = InFlight(timedelta(minutes=1), Future())
+        settled(shop, lane, [(head, in_flight), *((one, NOT_SENT) for one in behind)])
         released(shop, lane)
     assert freed_calls(shop) == 0
 
     ending.end()
 
-    assert freed_calls(shop) == 1
+    assert freed_calls(shop) == 2, "The row of the call, and the one that waits behind it."
     assert freed_calls(shop) == 0
     lane = a_lane(shop)
     assert (lane.number, lane.has_due_rows, claimed(shop)) == (1, True, None)
