@@ -51,7 +51,7 @@ LOST = (
 )
 NEVER_CONNECTED = (
     "This process can't open the connection by which other workers see that it lives: to DATABASE_DIRECT_URL or,"
-    " without that, to DATABASE_URL. Deliveries continue. But if this process is killed, others continue with its events"
+    " without that, to DATABASE_URL. Deliveries continue. If this process is killed, others continue with its events"
     " only when its leases are over, after 4 s. It tries again by itself: check that variable, and how many connections"
     " PostgreSQL allows."
 )
