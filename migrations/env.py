@@ -21,6 +21,9 @@ ATTEMPTS = 4
 #: Between two attempts, everybody who had to wait gets ahead.
 PAUSE_SECONDS = 2.0
 
+#: A migration that does nothing for longer than this, within a transaction, hangs.
+IDLE_SECONDS = 60
+
 logging.basicConfig(level=logging.WARNING)
 
 
@@ -29,10 +32,17 @@ def migrate() -> None:
     locks.limit_waiting(engine)
     try:
         with engine.connect() as connection:
+            _be_patient(connection)
             locks.wait_for_turn(connection)
             _persist(connection)
     finally:
         engine.dispose()
+
+
+def _be_patient(connection: Connection) -> None:
+    """Let the session survive a machine that is so busy that a migration does nothing for some seconds."""
+    connection.exec_driver_sql(f"SET idle_in_transaction_session_timeout = '{IDLE_SECONDS}s'")
+    connection.commit()
 
 
 def _persist(connection: Connection) -> None:

@@ -1,7 +1,7 @@
 """The tables of the outbox: rows, lanes, destinations, and what operators did."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -65,6 +65,9 @@ outbox = Table(
     # would collect two million of these before a vacuum, and each claim would walk over them.
     postgresql_with={"autovacuum_vacuum_scale_factor": 0.01, "autovacuum_vacuum_threshold": 10_000},
 )
+
+#: A time that has come, whatever steps the clock of PostgreSQL makes: for rows that are due at once.
+LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 pending = and_(outbox.c.processed_at.is_(None), outbox.c.dead_at.is_(None))
 ready = and_(pending, outbox.c.available_at.is_(None))

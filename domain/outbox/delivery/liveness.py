@@ -14,7 +14,7 @@ from typing import NamedTuple
 from sqlalchemy import ARRAY, Integer, any_, bindparam, cast, delete, func, select, text, union, update
 from sqlalchemy.orm import Session
 
-from domain.outbox.table import calls, lanes, outbox, waiting
+from domain.outbox.table import LONG_AGO, calls, lanes, outbox, waiting
 
 #: The first number of these advisory locks; the second one is the key. Spells HOLD, so that nobody else has it by
 #: chance.
@@ -123,7 +123,7 @@ _FREE_ROWS = (
     .where(calls.c.liveness_key == any_(cast(bindparam("dead"), ARRAY(Integer))), _head.c.id == calls.c.id)
     .where(outbox.c.destination == _head.c.destination, outbox.c.aggregate_id == _head.c.aggregate_id)
     .where(waiting, outbox.c.id >= _head.c.id, outbox.c.available_at == _head.c.available_at)
-    .values(available_at=func.clock_timestamp())
+    .values(available_at=LONG_AGO)
     .returning(outbox.c.id)
 )
 

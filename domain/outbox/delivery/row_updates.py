@@ -17,7 +17,7 @@ from domain.outbox.delivery.outcomes import (
     Unreachable,
     retry_after_of,
 )
-from domain.outbox.table import Row
+from domain.outbox.table import LONG_AGO, Row
 from domain.runtime.backoff import delay
 
 #: How long a row waits that is in doubt for the first time. Each further time it waits twice as long.
@@ -94,7 +94,7 @@ def row_updates(deliveries: Sequence[Delivery], circumstances: Circumstances) ->
 
 def _row_update(row: Row, outcome: Outcome, ahead: RowUpdate | None, circumstances: Circumstances) -> RowUpdate | None:
     if row.waits_until is not None:
-        until = circumstances.waits.get(row.aggregate_id, circumstances.at)
+        until = circumstances.waits.get(row.aggregate_id, LONG_AGO)
         return RowUpdate(row=row, attempts=row.attempts, until=until)
     match outcome:
         case NotSent():

@@ -12,7 +12,7 @@ from domain.outbox.delivery.lanes import LeasedLane, fence, release, release_all
 from domain.outbox.delivery.outcomes import Delivery, Outcome, is_processed
 from domain.outbox.delivery.row_updates import RetryPolicy
 from domain.outbox.delivery.settlement import Settlement, write
-from domain.outbox.table import BY_AGGREGATE, Row, calls, lane_of, outbox, pending, waiting, within
+from domain.outbox.table import BY_AGGREGATE, LONG_AGO, Row, calls, lane_of, outbox, pending, waiting, within
 
 
 def settle(
@@ -100,7 +100,7 @@ def give_up(session: Session, call: Call) -> None:
     """Have the row of a call that has not ended sent again at once: its process ends."""
     if _lock(session, call):
         due = update(outbox).where(outbox.c.id == call.row.id)
-        session.execute(due.values(available_at=func.clock_timestamp()))
+        session.execute(due.values(available_at=LONG_AGO))
         session.execute(_MOVE_LATER_ROWS, _of(call))
 
 
@@ -139,5 +139,5 @@ _MOVE_LATER_ROWS = (
     update(outbox)
     .where(waiting, within(BY_AGGREGATE, _AGGREGATE, above=_ROW))
     .where(outbox.c.available_at == _UNTIL)
-    .values(available_at=func.coalesce(_own_wait, func.clock_timestamp()))
+    .values(available_at=func.coalesce(_own_wait, LONG_AGO))
 )
