@@ -45,6 +45,7 @@ def test_receivers_accept_what_it_signs(open_cluster: Open, fault_name: str) -> 
     check(cluster)
 
 
+@pytest.mark.timed
 def test_deliveries_continue_when_the_clock_of_postgresql_steps_back_and_forth(
     open_cluster: Open, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

@@ -232,6 +232,8 @@ def test_the_reason_why_an_event_is_not_delivered_is_found_without_reading_proce
     assert plan.pages <= 3 * READY * DESCENT
 
 
+# Beside others, autovacuum may collect statistics in the middle of it; then it runs again by itself.
+@pytest.mark.timed
 def test_the_rows_of_a_reservation_are_found_without_reading_those_of_others(crowded: Db, engine: Engine) -> None:
     operators = sessions(engine)
     with operators() as session:
