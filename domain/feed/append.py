@@ -2,12 +2,11 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import BigInteger, any_, bindparam, cast, func, insert, literal, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import BigInteger, func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from domain.feed.table import feed_events
-from domain.outbox.table import outbox
+from domain.outbox.table import has_given_id, outbox
 from domain.runtime.database import READ_IN_INDEX_ORDER
 
 #: The key of the advisory lock that lets one transaction append at a time: "feed" in ASCII.
@@ -44,7 +43,7 @@ _APPEND = (
             # The clock of a server may be set back.
             func.greatest(_now, select(_last.c.appended_at).scalar_subquery()),
         )
-        .where(outbox.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))))
+        .where(has_given_id)
         .where(_position_of_same.scalar_subquery().is_(None)),
     )
     .returning(feed_events.c.position)

@@ -6,6 +6,7 @@ the two must be no pooler, which gives the sessions of PostgreSQL to one client 
 
 from sqlalchemy import Connection, NullPool, create_engine, func, make_url, select
 
+from domain.runtime import poolers
 from domain.runtime.database import CONNECT_TIMEOUT_SECONDS, KEEPALIVES
 
 #: PostgreSQL ends the session of a machine that has vanished within about 11 s. Otherwise it would keep its locks for
@@ -46,11 +47,10 @@ def open_direct(url: str, *, application_name: str, lock_milliseconds: int = 0) 
 
 
 def _require_postgresql(connection: Connection) -> None:
-    """Raise PoolerBetween if the process that PostgreSQL uses is not the one that was named when connecting."""
+    """Raise PoolerBetween if the other end is a pooler."""
     driver = connection.connection.driver_connection
     assert driver is not None
-    used = connection.execute(select(func.pg_backend_pid())).scalar_one()
-    if used != driver.info.backend_pid:
+    if poolers.is_between(driver):
         raise PoolerBetween
 
 

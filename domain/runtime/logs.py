@@ -36,6 +36,11 @@ def lose_what_can_not_be_written() -> None:
     sys.stderr = cast(TextIO, Lossy(sys.stderr))
 
 
+def printable(text: str | None) -> str:
+    """Return what somebody else has written on one line, without the characters that control a terminal."""
+    return " ".join("".join(sign if sign.isprintable() else " " for sign in text or "").split())
+
+
 def configure(level: str) -> None:
     """Send logs to standard error, so that standard output is left to what a process is for."""
     # Without local variables: they hold requests and rows, which are personal data, and a lot of it.

@@ -53,6 +53,11 @@ def is_pooled(engine: Engine) -> bool:
         return bool(connection.info.get(_BEGIN))
 
 
+def is_between(connection: psycopg.Connection[Any]) -> bool:
+    """Return whether a connection leads to a pooler: then it names another process than the one that it uses."""
+    return connection.execute("SELECT pg_backend_pid()").fetchone() != (connection.info.backend_pid,)
+
+
 class _Connecting:
     """Opens the connections of one engine."""
 
@@ -74,10 +79,9 @@ class _Connecting:
         return dialect.connect(*arguments, **parameters)
 
     def look(self, connection: psycopg.Connection[Any], record: Any) -> None:
-        """Find out whether a connection leads to a pooler: then it names another process than the one that it uses."""
+        """Find out whether a connection leads to a pooler."""
         connection.autocommit = True
-        used = connection.execute("SELECT pg_backend_pid()").fetchone()
-        if self._takes_options and used == (connection.info.backend_pid,):
+        if self._takes_options and not is_between(connection):
             record.info.pop(_BEGIN, None)
             connection.autocommit = False
         else:

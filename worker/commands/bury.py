@@ -11,9 +11,10 @@ from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.burial import PendingRow, find
 from domain.outbox.operations.selection import Among, Selection
 from domain.reservations.events import RESERVATION_CONFIRM
+from domain.runtime.logs import printable
 from worker.commands import options
 from worker.commands.command_line import DONE, Command
-from worker.commands.output import print_json, print_wrapped, printable, rows
+from worker.commands.output import print_json, print_wrapped, rows
 from worker.commands.runner import fail, opened
 
 MEMBERS = (

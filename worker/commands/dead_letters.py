@@ -11,10 +11,11 @@ from domain.outbox.operations import dead_letters as letters
 from domain.outbox.operations import replay as replays
 from domain.outbox.operations.dead_letters import Letter
 from domain.outbox.operations.selection import Among, Selection
+from domain.runtime.logs import printable
 from worker.commands import command_line, options, paced_changes
 from worker.commands.bury import bury
 from worker.commands.command_line import DONE, Group
-from worker.commands.output import instant, print_json, print_wrapped, printable, progress, rows
+from worker.commands.output import instant, print_json, print_wrapped, progress, rows
 from worker.commands.paced_changes import BulkOperation, Terms
 from worker.commands.replay import RATE, replaying
 from worker.commands.runner import fail, opened

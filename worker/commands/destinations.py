@@ -11,9 +11,10 @@ from domain.outbox.operations import destinations as operations
 from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.destinations import Condition
 from domain.outbox.operations.status import CountedStatus, read_statuses
+from domain.runtime.logs import printable
 from worker.commands import command_line, options, routes
 from worker.commands.command_line import DONE, Group
-from worker.commands.output import instant, print_json, print_wrapped, printable, progress, rows, table
+from worker.commands.output import instant, print_json, print_wrapped, progress, rows, table
 from worker.commands.runner import opened
 
 HEAD = "NAME", "CONDITION", "PENDING", "WAITING", "DEAD", "OLDEST PENDING", "LANES LEASED"

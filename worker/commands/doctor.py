@@ -6,9 +6,10 @@ import rich_click as click
 
 from domain import invariants
 from domain.invariants import Finding
+from domain.runtime.logs import printable
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
-from worker.commands.output import print_json, print_wrapped, printable, progress, rows
+from worker.commands.output import print_json, print_wrapped, progress, rows
 from worker.commands.runner import opened
 
 MEMBERS = (

@@ -7,11 +7,12 @@ import rich_click as click
 
 from domain.outbox.operations import destinations
 from domain.outbox.operations.destinations import DestinationStatus
+from domain.runtime.logs import printable
 from domain.runtime.settings import Settings
 from worker.app import open_app
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
-from worker.commands.output import instant, print_json, print_wrapped, printable, progress
+from worker.commands.output import instant, print_json, print_wrapped, progress
 from worker.commands.runner import reporting, stoppable
 from worker.relay.tally import Tally
 

@@ -42,11 +42,6 @@ def rows(number: int, noun: str = "row") -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def printable(text: str | None) -> str:
-    """Return what a server said on one line, without the characters that control a terminal."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text or "").split())
-
-
 def print_wrapped(text: str, indent: str = "") -> None:
     """Print text in lines that fit. A line of the text begins a new line, so that a command in it can be copied."""
     click.echo("\n".join(_filled(line, indent) for line in text.splitlines()))

@@ -9,9 +9,10 @@ from domain.outbox import Routes
 from domain.outbox.operations import routes_in_force as operations
 from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.routes_in_force import Difference, Recorded, RoutesInForce, compare, recorded_by
+from domain.runtime.logs import printable
 from worker.commands import options
 from worker.commands.command_line import DONE, TROUBLE, Command
-from worker.commands.output import instant, print_json, print_wrapped, printable, table
+from worker.commands.output import instant, print_json, print_wrapped, table
 from worker.commands.runner import opened
 
 MEMBERS = (

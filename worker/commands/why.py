@@ -26,9 +26,10 @@ from domain.outbox.operations.explain import (
     Waiting,
 )
 from domain.reservations.events import RESERVATION_CONFIRM
+from domain.runtime.logs import printable
 from worker.commands import command_line, options, why_not_free
 from worker.commands.command_line import DONE, Command
-from worker.commands.output import instant, print_json, print_wrapped, printable, rows
+from worker.commands.output import instant, print_json, print_wrapped, rows
 from worker.commands.runner import opened
 
 MEMBERS = (

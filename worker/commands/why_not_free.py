@@ -12,7 +12,8 @@ from domain import calendars, reservations
 from domain.calendars import Period
 from domain.reservations import Claim, Reschedule
 from domain.runtime.errors import HoldExpired, Invalid, NotFree, OutsideOpeningHours, Refusal, SoldOut, WrongStatus
-from worker.commands.output import instant, print_json, print_wrapped, printable, rows
+from domain.runtime.logs import printable
+from worker.commands.output import instant, print_json, print_wrapped, rows
 from worker.commands.runner import opened
 
 MEMBERS = (

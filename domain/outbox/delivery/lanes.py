@@ -5,7 +5,20 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, SmallInteger, String, and_, bindparam, case, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    SmallInteger,
+    String,
+    TableValuedAlias,
+    and_,
+    bindparam,
+    case,
+    func,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -72,15 +85,18 @@ def renew(session: Session, leased: Collection[LeasedLane]) -> set[LeasedLane]:
     return renewed
 
 
+def _still_claimed(claims: TableValuedAlias, *columns: ColumnElement[Any]) -> Select[Any]:
+    """Select the lanes that are still leased by these claims."""
+    return (
+        select(lanes.c.destination, lanes.c.lane, *columns)
+        .join(claims, and_(lanes.c.destination == claims.c.destination, lanes.c.lane == claims.c.lane))
+        .where(lanes.c.epoch == claims.c.epoch, lanes.c.holder == claims.c.holder)
+    )
+
+
 _CLAIM = {"destination": String, "lane": SmallInteger, "epoch": BigInteger, "holder": String}
 _leased = arrays("leased", **_CLAIM)
-_mine = (
-    select(lanes.c.destination, lanes.c.lane)
-    .join(_leased, and_(lanes.c.destination == _leased.c.destination, lanes.c.lane == _leased.c.lane))
-    .where(lanes.c.epoch == _leased.c.epoch, lanes.c.holder == _leased.c.holder)
-    .with_for_update(of=lanes, skip_locked=True)
-    .cte("mine")
-)
+_mine = _still_claimed(_leased).with_for_update(of=lanes, skip_locked=True).cte("mine")
 _RENEW = (
     update(lanes)
     .where(lanes.c.destination == _mine.c.destination, lanes.c.lane == _mine.c.lane)
@@ -153,40 +169,29 @@ _ours = (
     .returning(func.clock_timestamp())
 )
 _KEEP = _ours.values(leased_until=func.clock_timestamp() + LEASE)
-_watermark = case(
-    # A watermark that was reset meanwhile stays reset.
-    (lanes.c.low_watermark == bindparam("found", type_=BigInteger), bindparam("risen", type_=BigInteger)),
-    else_=lanes.c.low_watermark,
-)
-_RELEASE = _ours.values(holder=None, liveness_key=None, leased_until=func.clock_timestamp(), low_watermark=_watermark)
-_settled = arrays(
-    "settled",
-    destination=String,
-    lane=SmallInteger,
-    epoch=BigInteger,
-    holder=String,
-    found=BigInteger,
-    risen=BigInteger,
-)
+
+
+def _watermark(found: ColumnElement[int], risen: ColumnElement[int]) -> ColumnElement[int]:
+    """Return what the low watermark becomes. One that was reset meanwhile stays reset."""
+    return case((lanes.c.low_watermark == found, risen), else_=lanes.c.low_watermark)
+
+
+#: What a lane stores that nobody has leased any more.
+FREE = {"holder": None, "liveness_key": None, "leased_until": func.clock_timestamp()}
+
+_FOUND, _RISEN = (bindparam(name, type_=BigInteger) for name in ("found", "risen"))
+_RELEASE = _ours.values(**FREE, low_watermark=_watermark(_FOUND, _RISEN))
+_settled = arrays("settled", **_CLAIM, found=BigInteger, risen=BigInteger)
 # In the order of their key, as whoever locks several rows does.
-_mine_to_release = (
-    select(lanes.c.destination, lanes.c.lane, _settled.c.found, _settled.c.risen)
-    .join(_settled, and_(lanes.c.destination == _settled.c.destination, lanes.c.lane == _settled.c.lane))
-    .where(lanes.c.epoch == _settled.c.epoch, lanes.c.holder == _settled.c.holder)
+_to_release = (
+    _still_claimed(_settled, _settled.c.found, _settled.c.risen)
     .order_by(lanes.c.destination, lanes.c.lane)
     .with_for_update(of=lanes, key_share=True)
-    .cte("mine_to_release")
+    .cte("to_release")
 )
 _RELEASE_ALL = (
     update(lanes)
-    .where(lanes.c.destination == _mine_to_release.c.destination, lanes.c.lane == _mine_to_release.c.lane)
-    .values(
-        holder=None,
-        liveness_key=None,
-        leased_until=func.clock_timestamp(),
-        low_watermark=case(
-            (lanes.c.low_watermark == _mine_to_release.c.found, _mine_to_release.c.risen), else_=lanes.c.low_watermark
-        ),
-    )
+    .where(lanes.c.destination == _to_release.c.destination, lanes.c.lane == _to_release.c.lane)
+    .values(**FREE, low_watermark=_watermark(_to_release.c.found, _to_release.c.risen))
     .returning(lanes.c.lane, func.clock_timestamp().label("at"))
 )

@@ -17,17 +17,15 @@ from sqlalchemy import (
     String,
     Text,
     Uuid,
-    any_,
     bindparam,
     case,
-    cast,
     func,
     literal_column,
     select,
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, insert
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery import breaker
@@ -46,7 +44,7 @@ from domain.outbox.delivery.outcomes import (
     is_taken,
 )
 from domain.outbox.delivery.row_updates import Circumstances, RetryPolicy, RowUpdate, row_updates
-from domain.outbox.table import BY_AGGREGATE, Row, calls, outbox, pending, waiting, within
+from domain.outbox.table import BY_AGGREGATE, Row, calls, has_given_id, outbox, pending, waiting, within
 from domain.runtime.database import arrays, lists
 
 
@@ -87,7 +85,7 @@ NOTHING_SETTLED = Settlement(
 
 def still_pending(session: Session, rows: Sequence[Row]) -> Collection[int]:
     """Return the ids of those rows that are neither processed nor dead."""
-    found = select(outbox.c.id).where(outbox.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))), pending)
+    found = select(outbox.c.id).where(has_given_id, pending)
     return set(session.execute(found, {"ids": [row.id for row in rows]}).scalars())
 
 
@@ -109,6 +107,7 @@ def write(
     calls in flight are sent again as soon as the process has ended.
     """
     processed = [(row, outcome) for row, outcome in deliveries if is_processed(outcome)]
+    in_flight = [row.id for row, outcome in deliveries if isinstance(outcome, InFlight)]
     is_all = len(processed) == len(deliveries)
     waits = _waits(session, destination, deliveries)
     if processed:
@@ -128,30 +127,23 @@ def write(
     updates = [] if is_all else row_updates(deliveries, circumstances)
     if updates:
         session.execute(_UPDATE_ROWS, _new_values_of(updates, at))
-        _note_calls(session, deliveries, liveness_key)
+    if in_flight:
+        _note_calls(session, in_flight, liveness_key)
     return Settlement(
         at=at,
         processed=processed,
         dead=[one for one in updates if one.dead],
-        waiting=sum(one.waits_after(at) for one in updates) - sum(_is_in_flight(outcome) for _, outcome in deliveries),
+        waiting=sum(one.waits_after(at) for one in updates) - len(in_flight),
         read_on_after=_read_on_after(deliveries, processed, updates),
         is_up=is_up,
         down=error_of(down[0]) if down else None,
     )
 
 
-def _is_in_flight(outcome: Outcome) -> bool:
-    return isinstance(outcome, InFlight)
-
-
-def _note_calls(session: Session, deliveries: Sequence[Delivery], liveness_key: int | None) -> None:
-    noted = [
-        {"id": row.id, "liveness_key": liveness_key} for row, outcome in deliveries if isinstance(outcome, InFlight)
-    ]
-    if noted:
-        insertion = insert(calls).values(noted)
-        newest = {"liveness_key": insertion.excluded.liveness_key}
-        session.execute(insertion.on_conflict_do_update(index_elements=[calls.c.id], set_=newest))
+def _note_calls(session: Session, row_ids: Sequence[int], liveness_key: int | None) -> None:
+    insertion = insert(calls).values([{"id": row_id, "liveness_key": liveness_key} for row_id in row_ids])
+    newest = {"liveness_key": insertion.excluded.liveness_key}
+    session.execute(insertion.on_conflict_do_update(index_elements=[calls.c.id], set_=newest))
 
 
 def _waits(session: Session, destination: str, deliveries: Sequence[Delivery]) -> Mapping[UUID, datetime]:
@@ -200,11 +192,7 @@ _head = (
     .lateral("head")
 )
 _HEADS = select(_head).select_from(_aggregate.join(_head, true()))
-_MARK_PROCESSED = (
-    update(outbox)
-    .where(outbox.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))), pending)
-    .values(processed_at=func.clock_timestamp())
-)
+_MARK_PROCESSED = update(outbox).where(has_given_id, pending).values(processed_at=func.clock_timestamp())
 
 
 def _open_breaker(

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
+from domain.outbox.delivery.lanes import FREE
 from domain.outbox.operations import audit
 from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.selection import Selection
@@ -114,13 +115,8 @@ def _lock(session: Session, keys: Collection[tuple[str, int]]) -> None:
 
 def _revoke(session: Session, keys: Collection[tuple[str, int]]) -> None:
     """Take lanes from their workers. They are free at once, and the fence rejects what the workers still settle."""
-    free = {
-        "epoch": lanes.c.epoch + 1,
-        "holder": None,
-        "liveness_key": None,
-        "leased_until": func.clock_timestamp(),
-    }
-    session.execute(update(lanes).where(tuple_(*_LANE).in_(keys)).values(free))
+    taken = update(lanes).where(tuple_(*_LANE).in_(keys))
+    session.execute(taken.values(**FREE, epoch=lanes.c.epoch + 1))
 
 
 # Null without an error, and `concat` leaves out what is null.

@@ -19,6 +19,7 @@ from domain.outbox.routes import Routes
 from domain.outbox.table import audit_entries
 from domain.outbox.table import routes_in_force as table
 from domain.runtime.errors import ConfigurationError
+from domain.runtime.logs import printable
 
 #: The action of the audit entry of each change.
 ACTION = "use-routes"
@@ -93,9 +94,11 @@ def require(session: Session, routes: Routes, *, who: str) -> None:
     Raises ConfigurationError if others are in force.
     """
     recorded = recorded_by(routes)
-    if read(session) is None and _put(session, recorded, is_first=True):
-        _audit(session, compare({}, recorded), AuditEntry(who=who, why=FIRST_PROCESS))
     in_force = read(session)
+    if in_force is None:
+        if _put(session, recorded, is_first=True):
+            _audit(session, compare({}, recorded), AuditEntry(who=who, why=FIRST_PROCESS))
+        in_force = read(session)
     assert in_force is not None
     if compare(in_force.recorded, recorded):
         raise ConfigurationError(describe_refusal(in_force, recorded))
@@ -142,7 +145,7 @@ def describe_refusal(in_force: RoutesInForce, recorded: Recorded) -> str:
     since = in_force.changed_at.astimezone(UTC)
     return (
         f"HOLDFAST_ROUTES: other routes are in force in this database, since {since:%Y-%m-%dT%H:%M:%SZ}"
-        f" ({_printable(in_force.who or 'unknown')}: {_printable(in_force.why or 'no reason is known')}).\n"
+        f" ({printable(in_force.who or 'unknown')}: {printable(in_force.why or 'no reason is known')}).\n"
         f"What the routes of this process change:\n{describe(in_force.recorded, recorded)}\n"
         "A process records each event for the destinations of its own routes. So those that it lacks would miss events,"
         " and nobody would notice.\n"
@@ -152,11 +155,6 @@ def describe_refusal(in_force: RoutesInForce, recorded: Recorded) -> str:
         ' processes:\n  bin/destinations use-routes --why "…"\n'
         "To see both: bin/destinations routes"
     )
-
-
-def _printable(text: str) -> str:
-    """Return what an operator has written on one line, without the characters that control a terminal."""
-    return " ".join("".join(sign if sign.isprintable() else " " for sign in text).split())
 
 
 def describe(in_force: Recorded, recorded: Recorded) -> str:

@@ -14,12 +14,13 @@ from domain.outbox.operations import dead_letters, destinations
 from domain.outbox.operations.bulk_change import Batch
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
+from domain.runtime.logs import printable
 from tests.support.builders import Db, an_item, an_overdue_hold
 from tests.support.commands import run_command
 from tests.support.operations import ENTRY, mark_dead, mark_delivered
 from tests.support.outbox import SHOP, a_lane, an_aggregate, leases_renewed, recorded_for, row, states, with_shop
 from tests.worker.commands.every_command import COMMANDS
-from worker.commands.output import instant, print_json, printable, table
+from worker.commands.output import instant, print_json, table
 
 pytestmark = pytest.mark.slow
 

@@ -14,16 +14,9 @@ from domain.runtime import database
 from domain.runtime.settings import Settings
 from tests.conformance.proxy import Proxy
 from tests.support.builders import Db
-from tests.support.outbox import SHOP, a_lane, an_aggregate, claimed, destination, recorded_for, with_shop
+from tests.support.outbox import SHOP, a_lane, claimed, destination
 from tests.support.waiting import wait_until
 from worker.relay.leases import Leases, clock
-
-
-@pytest.fixture
-def shop(db: Db) -> Db:
-    sessions = with_shop(db)
-    recorded_for(sessions, an_aggregate(1), an_aggregate(2))
-    return sessions
 
 
 @pytest.fixture

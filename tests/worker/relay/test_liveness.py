@@ -20,7 +20,7 @@ from domain.outbox.table import lanes
 from domain.runtime.settings import Settings
 from tests.conftest import OpenRelay
 from tests.support.builders import Db
-from tests.support.outbox import SHOP, FakeDestination, an_aggregate, claimed, recorded_for, states, with_shop
+from tests.support.outbox import SHOP, FakeDestination, claimed, states
 from tests.support.ports import free_port
 from tests.support.requirements import required
 from tests.support.waiting import wait_until
@@ -30,13 +30,6 @@ PGBOUNCER = Path("/usr/sbin/pgbouncer")
 
 Start = Callable[..., Liveness]
 Logs = list[Any]
-
-
-@pytest.fixture
-def shop(db: Db) -> Db:
-    sessions = with_shop(db)
-    recorded_for(sessions, an_aggregate(1), an_aggregate(2))
-    return sessions
 
 
 @pytest.fixture

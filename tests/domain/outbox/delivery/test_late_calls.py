@@ -39,6 +39,15 @@ def late(db: Db, lane: LeasedLane, head: Row, *behind: Row) -> Call:
     return Call(destination=SHOP, row=head, until=settlement.at + WITHIN)
 
 
+def a_call_with_a_row_behind(db: Db) -> tuple[LeasedLane, Call, Row]:
+    """A lane that is leased to us, a late call for its first row, and the next row of the same aggregate."""
+    aggregate = an_aggregate()
+    recorded_for(db, aggregate, aggregate)
+    lane = a_lane(db)
+    head, behind = fetched(db, lane)
+    return lane, late(db, lane, head, behind), behind
+
+
 def ended(db: Db, call: Call, outcome: Outcome, max_attempts: int = 12) -> Settlement | None:
     policy = a_retry_policy(max_attempts)
     with db.begin() as session:
@@ -60,16 +69,12 @@ def test_the_row_of_a_call_in_flight_waits_and_other_rows_of_the_lane_are_delive
 
 
 def test_when_the_call_ends_the_later_rows_of_its_aggregate_are_due_at_once(shop: Db) -> None:
-    aggregate = an_aggregate()
-    recorded_for(shop, aggregate, aggregate)
-    lane = a_lane(shop)
-    head, behind = fetched(shop, lane)
-    call = late(shop, lane, head, behind)
+    lane, call, behind = a_call_with_a_row_behind(shop)
     released(shop, lane)
 
     settlement = ended(shop, call, Delivered())
 
-    assert settlement and [one.id for one, _ in settlement.processed] == [head.id]
+    assert settlement and [one.id for one, _ in settlement.processed] == [call.row.id]
     assert states(shop) == ["processed", "waiting"]
     assert row(shop, behind.id).available_at <= clock(shop)
     assert a_lane(shop).has_due_rows
@@ -93,25 +98,17 @@ def test_a_row_that_was_seen_behind_the_call_before_it_ended_does_not_wait_for_i
 
 
 def test_a_call_that_failed_late_spends_an_attempt_and_the_later_rows_wait_for_its_retry(shop: Db) -> None:
-    aggregate = an_aggregate()
-    recorded_for(shop, aggregate, aggregate)
-    lane = a_lane(shop)
-    head, behind = fetched(shop, lane)
-    call = late(shop, lane, head, behind)
+    _, call, behind = a_call_with_a_row_behind(shop)
 
     ended(shop, call, Failed("oops", retry_after=timedelta(minutes=5)))
 
-    first, second = row(shop, head.id), row(shop, behind.id)
+    first, second = row(shop, call.row.id), row(shop, behind.id)
     assert (first.attempts, first.last_error, second.attempts) == (1, "oops", 0)
     assert second.available_at == first.available_at > call.until
 
 
 def test_after_the_last_attempt_the_later_rows_go_on_without_it(shop: Db) -> None:
-    aggregate = an_aggregate()
-    recorded_for(shop, aggregate, aggregate)
-    lane = a_lane(shop)
-    head, behind = fetched(shop, lane)
-    call = late(shop, lane, head, behind)
+    _, call, behind = a_call_with_a_row_behind(shop)
 
     ended(shop, call, Failed("oops"), max_attempts=1)
 
@@ -152,11 +149,7 @@ def test_an_event_that_was_buried_meanwhile_stays_buried(shop: Db) -> None:
 
 
 def test_a_call_that_is_given_up_has_its_rows_sent_again_at_once(shop: Db) -> None:
-    aggregate = an_aggregate()
-    recorded_for(shop, aggregate, aggregate)
-    lane = a_lane(shop)
-    head, behind = fetched(shop, lane)
-    call = late(shop, lane, head, behind)
+    lane, call, behind = a_call_with_a_row_behind(shop)
     released(shop, lane)
 
     with shop.begin() as session:
@@ -165,4 +158,4 @@ def test_a_call_that_is_given_up_has_its_rows_sent_again_at_once(shop: Db) -> No
     again = a_lane(shop)
     with shop.begin() as session:
         assert outbox.make_due_rows_ready(session, again) == 2
-    assert [one.id for one in fetched(shop, again)] == [head.id, behind.id]
+    assert [one.id for one in fetched(shop, again)] == [call.row.id, behind.id]
