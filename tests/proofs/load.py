@@ -19,6 +19,9 @@ TIMEOUT_SECONDS = 20.0
 #: A client that got no response repeats its request after this time.
 REPEAT_SECONDS = 0.05
 
+#: The status of a request that nothing was decided about, so the same request is to be sent again.
+BUSY = 503
+
 #: The statuses of a request that was done, and of one that was refused for a reason: sold out, or not PENDING any more.
 EXPECTED = (200, 201, 409)
 
@@ -56,6 +59,16 @@ class Client:
     ) -> Response:
         """Send a request once. Raises OSError or HTTPException if there is no response."""
         return self._send("POST", path, body, key, headers)
+
+    def post_until_decided(
+        self, path: str, body: Mapping[str, object] | None = None, *, key: str, **headers: str
+    ) -> Response:
+        """Send a request again while the answer is 503, which a busy machine gives now and then."""
+        response = self.post(path, body, key=key, **headers)
+        while response.status == BUSY:
+            time.sleep(REPEAT_SECONDS)
+            response = self.post(path, body, key=key, **headers)
+        return response
 
     def put(self, path: str, body: Mapping[str, object]) -> Response:
         """Send a request once. Raises OSError or HTTPException if there is no response."""
@@ -171,7 +184,7 @@ class Load:
         began = time.monotonic()
         while time.monotonic() < began + PATIENCE_SECONDS:
             response = self._post(dice.choice(clients), path, body, key)
-            if response is not None and response.status != 503:
+            if response is not None and response.status != BUSY:
                 self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
                 if response.status not in EXPECTED:
                     self.unexpected.append(response)

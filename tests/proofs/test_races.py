@@ -61,7 +61,7 @@ def _all_want_some(api: Api, item: Item, dice: Random) -> tuple[Sequence[tuple[s
     def some(number: int) -> list[Response]:
         with Client(api.port) as client:
             return [
-                client.post("/reservations", {"item_id": item.id, "quantity": wanted[key]}, key=key)
+                client.post_until_decided("/reservations", {"item_id": item.id, "quantity": wanted[key]}, key=key)
                 for key in keys[number * share : (number + 1) * share]
             ]
 
@@ -184,7 +184,7 @@ def _ask_with_one_key(apis: Sequence[Api], wanted: Sequence[dict[str, int]], key
     def ask(number: int) -> Response:
         with Client(apis[number % 2].port) as client:
             # The payloads take turns in pairs, so that each is sent to both APIs.
-            return client.post("/reservations", wanted[number // 2 % len(wanted)], key=key)
+            return client.post_until_decided("/reservations", wanted[number // 2 % len(wanted)], key=key)
 
     return at_once(32, ask)
 
@@ -215,7 +215,7 @@ def test_of_confirm_and_cancel_at_once_exactly_one_wins(open_cluster: Open, nami
     def change(number: int, to: str) -> list[Response]:
         # The two threads that race for the same holds use different APIs.
         with Client(apis[(number // 2 + number) % 2].port) as client:
-            return [client.post(f"/reservations/{one}/{to}", body, **headers) for one in made[number // 2 :: 8]]
+            return [_change(client, one, to, body, **headers) for one in made[number // 2 :: 8]]
 
     orders = ["confirm", "cancel"] * 8
     responses = at_once(16, lambda number: change(number, orders[number]))
@@ -254,7 +254,7 @@ def test_of_a_change_and_expire_at_once_exactly_one_wins(
     def change(number: int) -> list[tuple[UUID, Response]]:
         with Client(api.port) as client:
             mine = list(zip(made, moments, strict=True))[number::8]
-            return [(one, _post_at(moment, client, f"/reservations/{one}/{operation}", body)) for one, moment in mine]
+            return [(one, _change_at(moment, client, one, operation, body)) for one, moment in mine]
 
     def expire() -> None:
         while not ended.is_set():
@@ -287,10 +287,14 @@ def _expire_at(cluster: Cluster, moments: Mapping[UUID, float]) -> None:
             session.execute(update(table).where(table.c.id == one).values(expires_at=expires_at))
 
 
-def _post_at(moment: float, client: Client, path: str, body: Mapping[str, int]) -> Response:
+def _change(client: Client, one: UUID, operation: str, body: Mapping[str, int], **headers: str) -> Response:
+    return client.post_until_decided(f"/reservations/{one}/{operation}", body, key=f"{operation}-{one}", **headers)
+
+
+def _change_at(moment: float, client: Client, one: UUID, operation: str, body: Mapping[str, int]) -> Response:
     """Send a request at a moment of this machine's clock, which PostgreSQL uses as well."""
     time.sleep(max(0.0, moment - time.time()))
-    return client.post(path, body)
+    return _change(client, one, operation, body)
 
 
 def _won(responses: Sequence[Sequence[Response]], orders: Sequence[str], to: str) -> int:

@@ -22,7 +22,7 @@ from domain import calendars, items, reservations
 from domain.fulfilment import load_routes
 from domain.idempotency import Answered
 from domain.outbox import Routes
-from domain.outbox.table import destinations, lane_of, lanes, outbox, waiting
+from domain.outbox.table import calls, destinations, lane_of, lanes, outbox, waiting
 from domain.reservations import Change, Deferred, Reservation, Reserve
 from domain.reservations.lifecycle import Status
 from domain.runtime import database
@@ -120,12 +120,18 @@ class Cluster:
             session.execute(update(destinations).values(paused=destinations.c.name.in_(names)))
 
     def skip_pauses(self) -> None:
-        """End the pauses of all retries and circuit breakers, as if their time had passed."""
+        """End the pauses of all retries and circuit breakers, as if their time had passed.
+
+        The row of a call in flight goes on waiting for the call's answer.
+        """
         later = outbox.c.available_at > func.clock_timestamp()
+        in_flight = select(calls.c.id).where(calls.c.id == outbox.c.id).exists()
         is_open = destinations.c.open_until > func.clock_timestamp()
         # In two transactions, because a worker that settles locks the destination before its rows.
         with self.db.begin() as session:
-            session.execute(update(outbox).where(waiting, later).values(available_at=func.clock_timestamp()))
+            session.execute(
+                update(outbox).where(waiting, later, ~in_flight).values(available_at=func.clock_timestamp())
+            )
         with self.db.begin() as session:
             session.execute(update(destinations).where(is_open).values(open_until=func.clock_timestamp()))
 
