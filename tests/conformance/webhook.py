@@ -21,6 +21,9 @@ STATUSES = {
 class WebhookHarness(ProxiedHarness):
     scheme = "http"
 
+    #: The header of a request that names its event.
+    id_header = "webhook-id"
+
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._server = self._stack.enter_context(a_server())
@@ -30,9 +33,9 @@ class WebhookHarness(ProxiedHarness):
         self.url = f"http://127.0.0.1:{self.proxy.port}/hook"
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        webhook_id = handler.headers["webhook-id"]
+        named = handler.headers[self.id_header]
         body = next(
-            request.body.decode() for request in self._server.requests if request.headers["webhook-id"] == webhook_id
+            request.body.decode() for request in self._server.requests if request.headers[self.id_header] == named
         )
         status = STATUSES[self.intake.admit(body)]
         if status == 200:
