@@ -25,7 +25,7 @@ from migrations import deletions, locks
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, WRONG_USAGE, Command
 from worker.commands.output import print_json, progress, rows
-from worker.commands.runner import fail, reporting
+from worker.commands.runner import describe, fail, reporting
 
 #: The revision that this code needs, and the one before the first.
 NEWEST, BASE = "head", "base"
@@ -87,9 +87,12 @@ def main(revision: str, erase: str | None, as_json: bool) -> int:
 
 def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, str | None]:
     """Take the schema to a revision, and return the one before and the one after. If it can't be, end the command."""
-    engine = database.connect(Settings.load().direct(), connections=1)
+    settings = Settings.load()
+    engine = database.connect(settings.direct(), connections=1)
     try:
         _require_direct(engine)
+        if settings.database_direct_url:
+            _require_same(engine, settings)
         before = _current(engine)
         _take(engine, revision, before, erase)
         after = _current(engine)
@@ -101,7 +104,7 @@ def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, 
     except OperationalError as error:
         if locks.waited_in_vain(error):
             fail(_describe_lock(error))
-        raise
+        fail(describe(error, UNDONE, url="DATABASE_DIRECT_URL" if settings.database_direct_url else "DATABASE_URL"))
     finally:
         engine.dispose()
 
@@ -113,6 +116,19 @@ def _require_direct(engine: Engine) -> None:
             "DATABASE_URL leads to a pooler, such as PgBouncer, through which the schema can't be migrated safely."
             " Nothing was changed. Set DATABASE_DIRECT_URL to the address of PostgreSQL itself, and run it again."
         )
+
+
+def _require_same(engine: Engine, settings: Settings) -> None:
+    """End the command if DATABASE_URL leads to another database, which would stay as it is."""
+    by_url = database.connect(settings, connections=1)
+    try:
+        if not poolers.lead_to_same_database(engine, by_url):
+            fail(
+                "DATABASE_DIRECT_URL leads to another database than DATABASE_URL. Nothing was changed. Set it to the"
+                " address of the same database without a pooler, or remove it, and run it again."
+            )
+    finally:
+        by_url.dispose()
 
 
 def _current(engine: Engine) -> str | None:

@@ -7,10 +7,11 @@ one, PostgreSQL gets the settings once, when a process connects.
 """
 
 from collections.abc import Mapping
+from secrets import randbits
 from typing import Any
 
 import psycopg
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -51,6 +52,28 @@ def is_pooled(engine: Engine) -> bool:
     """Return whether there is a pooler between this engine and PostgreSQL. It connects."""
     with engine.connect() as connection:
         return bool(connection.info.get(_BEGIN))
+
+
+def lead_to_same_database(direct: Engine, other: Engine) -> bool:
+    """Return whether two engines lead to the same database: a lock that the one holds is seen by the other.
+
+    Names and addresses would not tell, as a pooler has its own. Between `direct` and PostgreSQL is no pooler.
+    """
+    mark = {"high": randbits(31), "low": randbits(31)}
+    with direct.connect() as holder, other.connect() as observer:
+        holder.execute(_MARK, mark)
+        # The lock is of the transaction, which ends with the connection's use.
+        return bool(observer.execute(_IS_MARKED, mark).scalar_one())
+
+
+_MARK = text("SELECT pg_advisory_xact_lock(:high, :low)")
+_IS_MARKED = text("""
+    SELECT EXISTS (
+        SELECT FROM pg_locks
+        WHERE locktype = 'advisory' AND granted AND (classid, objid, objsubid) = (:high, :low, 2)
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    )
+""")
 
 
 def is_between(connection: psycopg.Connection[Any]) -> bool:

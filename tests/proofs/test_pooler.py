@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 import psycopg
 import pytest
+from sqlalchemy import text
 
 from domain.outbox.table import LANES
 from domain.runtime.settings import ROOT
@@ -99,6 +100,20 @@ def test_the_schema_is_migrated_around_the_pooler_only(cluster: Cluster, pgbounc
 
     assert refused.returncode == 1 and "Set DATABASE_DIRECT_URL" in refused.stderr
     assert (migrated.returncode, migrated.stderr) == (0, "")
+
+
+def test_the_schema_of_another_database_is_not_migrated(cluster: Cluster, pgbouncer: PgBouncer) -> None:
+    url = cluster.db.kw["bind"].url.set(drivername="postgresql")
+    with cluster.db.kw["bind"].connect().execution_options(isolation_level="AUTOCOMMIT") as server:
+        server.execute(text("CREATE DATABASE another"))
+
+    refused = _run(
+        cluster, "migrate", DATABASE_DIRECT_URL=url.set(database="another").render_as_string(hide_password=False)
+    )
+    unreachable = _run(cluster, "migrate", DATABASE_DIRECT_URL="postgresql://127.0.0.1:1/holdfast")
+
+    assert refused.returncode == 1 and "leads to another database than DATABASE_URL" in refused.stderr
+    assert unreachable.returncode == 1 and "Check DATABASE_DIRECT_URL" in unreachable.stderr
 
 
 @pytest.mark.parametrize("trouble", ["it is killed", "it is paused"])

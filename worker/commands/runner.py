@@ -78,8 +78,11 @@ def fail(message: str, code: int = TROUBLE) -> NoReturn:
     raise Exit(code)
 
 
-def describe(error: SQLAlchemyError, consequence: str) -> str:
-    """Return what happened in the database, what it means for the command, and what to do."""
+def describe(error: SQLAlchemyError, consequence: str, url: str = "DATABASE_URL") -> str:
+    """Return what happened in the database, what it means for the command, and what to do.
+
+    `url` is the setting that leads to the database.
+    """
     match database.trouble(error):
         case Busy():
             what, advice = "is too busy", "Wait a little and run it again."
@@ -87,7 +90,7 @@ def describe(error: SQLAlchemyError, consequence: str) -> str:
             what = "refused a statement"
             advice = "Repeating does not help: see PostgreSQL's log, and run bin/migrate if the schema is out of date."
         case _:
-            what, advice = "can't be reached", "Check DATABASE_URL and that PostgreSQL runs, and run it again."
+            what, advice = "can't be reached", f"Check {url} and that PostgreSQL runs, and run it again."
     return f"The database {what} ({str(error).splitlines()[0]}). {consequence} {advice}"
 
 

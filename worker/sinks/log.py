@@ -19,8 +19,9 @@ STANDARD_OUTPUT = 1
 class Log:
     """A line counts as delivered once it is on the disk.
 
-    A full disk is an outage: no event is lost, and a line of which only a part was written is written again whole.
-    When the file has been moved away, as log rotation does, a new one is opened at the same path.
+    A full disk, or a path that can't be opened, is an outage: no event is lost, and a line of which only a part was
+    written is written again whole. When the file has been moved away, as log rotation does, a new one is opened at the
+    same path.
     """
 
     def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
@@ -30,13 +31,8 @@ class Log:
         self._format = format_of(route)
         self._lock = threading.Lock()
         self._is_torn = False
-        try:
-            self._file = self._open() if self._path else STANDARD_OUTPUT
-        except OSError as error:
-            raise wrong_route(route, f"it can't write to {self._path}: {error.strerror}") from error
-
-    def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        #: Opened when there is something to write: a path that can't be opened keeps no other destination waiting.
+        self._file: int | None = None if self._path else STANDARD_OUTPUT
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         entries, outcomes = encode(rows, lambda row: self._format(row).body)
@@ -65,7 +61,7 @@ class Log:
         """Return how many lines were written whole, and the error that kept the others from being written."""
         appended = 0
         try:
-            self._reopen_if_moved()
+            self._open_if_moved()
             for line in lines:
                 self._write(line)
                 appended += 1
@@ -73,16 +69,18 @@ class Log:
             return appended, error
         return appended, None
 
-    def _reopen_if_moved(self) -> None:
-        """Open the path again if another file, or none, is there by now."""
-        if not self._path or _is_at(self._file, self._path):
+    def _open_if_moved(self) -> None:
+        """Open the path if none is open yet, or if another file, or none, is there by now."""
+        if not self._path or (self._file is not None and _is_at(self._file, self._path)):
             return
-        moved, self._file = self._file, self._open()
+        former, self._file = self._file, os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self._is_torn = False
-        os.close(moved)
+        if former is not None:
+            os.close(former)
 
     def _write(self, line: str) -> None:
         """Write a line in one call, so that the lines of several processes do not mix."""
+        assert self._file is not None
         whole = ("\n" if self._is_torn else "") + line + "\n"
         remaining = whole.encode()
         while remaining:
@@ -90,11 +88,11 @@ class Log:
             self._is_torn = bool(remaining)
 
     def _sync(self) -> None:
-        if stat.S_ISREG(os.fstat(self._file).st_mode):
+        if self._file is not None and stat.S_ISREG(os.fstat(self._file).st_mode):
             os.fdatasync(self._file)
 
     def close(self) -> None:
-        if self._file != STANDARD_OUTPUT:
+        if self._file is not None and self._file != STANDARD_OUTPUT:
             os.close(self._file)
 
 

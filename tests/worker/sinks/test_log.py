@@ -16,7 +16,6 @@ from uuid import uuid4
 import pytest
 
 from domain.outbox import Delivered, Failed, NotSent, Route, Row, Unreachable
-from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import ROOT
 from tests.support.builders import some_settings
 from worker.formats.envelope import wrap
@@ -97,15 +96,16 @@ def test_a_row_that_can_not_be_written_fails_and_only_its_aggregate_waits(path: 
     assert [line["bookingId"] for line in lines(path)] == [str(good.aggregate_id)]
 
 
-def test_a_path_that_can_not_be_written_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_can_not_be_opened_is_an_outage_until_it_can(tmp_path: Path) -> None:
     path = tmp_path / "nowhere" / "events.log"
+    log, rows = a_log(path), some_rows(2)
+    assert log.deliver(rows) == [Unreachable("can't write to the log: No such file or directory")] * 2
 
-    with pytest.raises(ConfigurationError) as error:
-        a_log(path)
+    path.parent.mkdir()
 
-    assert str(error.value) == (
-        f"HOLDFAST_ROUTES: destination 'log': it can't write to {path}: No such file or directory."
-    )
+    assert log.deliver(rows) == [Delivered()] * 2
+    assert len(lines(path)) == 2
+    log.close()
 
 
 def test_a_full_disk_is_an_outage() -> None:
