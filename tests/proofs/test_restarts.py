@@ -35,7 +35,10 @@ def cluster(open_cluster: Open) -> Cluster:
 
 def children(worker: Process) -> set[int]:
     """Return the processes that a worker has forked. Its script starts others before it is there."""
-    return {pid for pid in worker.pids() - {worker.popen.pid} if is_forked(pid)}
+    try:
+        return {child.pid for child in psutil.Process(worker.popen.pid).children() if is_forked(child.pid)}
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def is_forked(pid: int) -> bool:
@@ -47,10 +50,12 @@ def is_forked(pid: int) -> bool:
 
 def started(worker: Process, count: int, *, but: Collection[int] = ()) -> set[int]:
     """Return the processes of a worker as soon as there are that many, none of which is one of `but`."""
-    return wait_until(
-        f"{count} processes run, and not {but}",
-        lambda: children(worker) if len(children(worker)) == count and not children(worker) & {*but} else None,
-    )
+
+    def found() -> set[int] | None:
+        now = children(worker)
+        return now if len(now) == count and not now & {*but} else None
+
+    return wait_until(f"{count} processes run, and not {but}", found)
 
 
 def died(worker: Process, times: int) -> list[str]:
@@ -116,8 +121,8 @@ def test_a_crash_loop_ends_the_worker_and_says_why(cluster: Cluster, tmp_path: P
 
 def test_a_configuration_that_has_become_wrong_ends_no_process_that_works(cluster: Cluster) -> None:
     worker = cluster.worker(processes=2)
-    first, second = started(worker, 2)
     wait_until("they work", cluster.destinations)
+    first, second = started(worker, 2)
 
     (cluster.home / "routes.toml").write_text("destinations = nonsense")
     kill(first)
@@ -141,7 +146,7 @@ def test_a_log_that_can_not_be_written_stops_neither_the_worker_nor_its_end(clus
     wait_until("they work", cluster.destinations)
 
     kill(first)
-    wait_until("another one is started", lambda: len(children(worker)) == 2 and first not in children(worker))
+    started(worker, 2, but=[first])
 
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.popen.wait(GONE_WITHIN_SECONDS) == 0

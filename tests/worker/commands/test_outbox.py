@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -232,9 +233,11 @@ def test_processes_beside_each_other_deliver_everything_once(
 def test_on_sigterm_a_run_ends_with_its_batch_and_releases_its_lanes(db: Db, routes: Callable[..., str]) -> None:
     shop = with_shop(db)
     recorded_for(shop, *(an_aggregate(number % 4) for number in range(1_000)))
+    is_signalled = threading.Event()
     with a_server() as server:
 
         def slowly(handler: BaseHTTPRequestHandler) -> None:
+            is_signalled.wait()
             time.sleep(0.05)
             saying(200)(handler)
 
@@ -242,6 +245,7 @@ def test_on_sigterm_a_run_ends_with_its_batch_and_releases_its_lanes(db: Db, rou
         process = start_command("process-outbox", HOLDFAST_ROUTES=routes(shop=server.url))
         wait_until("it has begun", lambda: bool(server.requests))
         process.send_signal(signal.SIGTERM)
+        is_signalled.set()
         printed, _ = process.communicate(timeout=10)
 
     delivered = len(server.requests)
