@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.1
 #: Every program ends within 10 s of SIGTERM. One that has not ended by then hangs, and is killed.
 KILL_SECONDS = 11.0
 
-#: A program that never stops writing does not keep what is said of another one waiting for longer.
+#: How often what the programs write is read before a death is reported: a program may never stop writing.
 MOST_ROUNDS = 100
 
 TROUBLE = 1

@@ -88,9 +88,10 @@ def main(revision: str, erase: str | None, as_json: bool) -> int:
 def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, str | None]:
     """Take the schema to a revision, and return the one before and the one after. If it can't be, end the command."""
     settings = Settings.load()
+    url = "DATABASE_DIRECT_URL" if settings.database_direct_url else "DATABASE_URL"
     engine = database.connect(settings.direct(), connections=1)
     try:
-        _require_direct(engine)
+        _require_direct(engine, url)
         if settings.database_direct_url:
             _require_same(engine, settings)
         before = _current(engine)
@@ -104,16 +105,16 @@ def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, 
     except OperationalError as error:
         if locks.waited_in_vain(error):
             fail(_describe_lock(error))
-        fail(describe(error, UNDONE, url="DATABASE_DIRECT_URL" if settings.database_direct_url else "DATABASE_URL"))
+        fail(describe(error, UNDONE, url))
     finally:
         engine.dispose()
 
 
-def _require_direct(engine: Engine) -> None:
+def _require_direct(engine: Engine, url: str) -> None:
     """End the command if a pooler is in the way: the lock that keeps other migrations out is one of a session."""
     if poolers.is_pooled(engine):
         fail(
-            "DATABASE_URL leads to a pooler, such as PgBouncer, through which the schema can't be migrated safely."
+            f"{url} leads to a pooler, such as PgBouncer, through which the schema can't be migrated safely."
             " Nothing was changed. Set DATABASE_DIRECT_URL to the address of PostgreSQL itself, and run it again."
         )
 
@@ -265,7 +266,7 @@ def _describe_count(number: int) -> str:
 
 
 def migrate(revision: str = NEWEST, *, back: bool = False) -> None:
-    """Take the schema of the database that DATABASE_URL names to a revision, forth or back."""
+    """Take the schema of the database of the settings to a revision, forth or back."""
     run = alembic.downgrade if back else alembic.upgrade
     run(_config(), revision)
 

@@ -24,7 +24,6 @@ from worker.app import App, open_app
 from worker.broker import DOWN, connect
 from worker.maintenance import Retention
 from worker.relay.dispatcher import Dispatcher
-from worker.relay.late_answers import GRACE_SECONDS
 
 #: Maintenance ends before its next wake-up, which continues. So a backlog of one kind uses one thread at the most, and
 #: a worker with a single thread still delivers, expires and prunes in turns.
@@ -67,10 +66,10 @@ class Running(Middleware):
     def before_worker_shutdown(self, broker: Broker, worker: Worker) -> None:
         self.app.relay.stopping.set()
 
-    def close(self) -> None:
-        """Wait until the calls in flight have ended, for GRACE_SECONDS at the most, and release all lanes."""
-        ends_at = time.monotonic() + GRACE_SECONDS
-        self.dispatcher.close(GRACE_SECONDS)
+    def close(self, seconds: float) -> None:
+        """Wait until the calls in flight have ended, for so long at the most, and release all lanes."""
+        ends_at = time.monotonic() + seconds
+        self.dispatcher.close(seconds)
         self.app.close(max(0.0, ends_at - time.monotonic()))
 
 

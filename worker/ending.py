@@ -8,14 +8,14 @@ from multiprocessing import parent_process
 #: Ctrl-C reaches all processes of a terminal. The parent gets it as well, and sends SIGTERM to each of them.
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGHUP})
 
-#: A process looks for its parent as often. A parent that was killed with SIGKILL sends no signal.
+#: A process looks this often, in seconds, whether its parent lives: one that was killed with SIGKILL sends no signal.
 LOOK_SECONDS = 1.0
 
 
 def begin() -> None:
     """Let the signals wait until `wait` takes them. Call this in the main thread, before any other is started.
 
-    A second signal, which systemd causes when it signals the whole group, waits until the process has ended.
+    A second signal, which systemd causes when it signals the whole group, then interrupts nothing.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, SIGNALS)
@@ -26,7 +26,7 @@ def wait(seconds: float = float("inf")) -> bool:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         received = signal.sigtimedwait(SIGNALS, min(left, LOOK_SECONDS))
-        # A process that was frozen and continues gets something that is no signal.
+        # After a process was frozen, this may be another signal.
         if (received and received.si_signo in SIGNALS) or _is_orphan():
             return True
     return False

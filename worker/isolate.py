@@ -1,6 +1,6 @@
 """Isolation: a poisonous row, call or effect fails alone, and its neighbours are not stopped.
 
-These are the only places of the workers that catch every exception.
+Beside these, workers catch every exception only in threads that nobody waits for, which would end unnoticed.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,7 +9,10 @@ from domain.runtime.restarts import PAUSES_SECONDS, Restarts
 from worker import process
 
 #: What the death of a process means, by its kind.
-WORK_LOST = "What it had leased is free within 4 s, and is sent again by any process that runs."
+WORK_LOST = (
+    "Other processes continue with what it had leased: at once, or within 4 s if they can't see that it has died. Some"
+    " events may be sent twice."
+)
 METRICS_LOST = "The metrics of this worker are not served meanwhile. Everything else works."
 
 #: A process shares the memory of what its parent has imported.

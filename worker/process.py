@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 
 from domain.runtime import startup
@@ -12,8 +13,9 @@ from worker import ending
 #: would be the latency of every lone event.
 POLL_MILLISECONDS = "20"
 
-#: SIGTERM is answered within 10 s: calls that have begun get 6 s, which leaves time to release the lanes.
-SHUTDOWN_MILLISECONDS = 6_000
+#: SIGTERM is answered within 10 s: what has begun, actors and calls, gets this time to end. The rest is for releasing
+#: the lanes.
+GRACE_SECONDS = 6.0
 
 
 def work(threads: int) -> None:
@@ -28,8 +30,9 @@ def work(threads: int) -> None:
     worker = Worker(broker, worker_threads=threads)
     worker.start()
     ending.wait()
-    worker.stop(timeout=SHUTDOWN_MILLISECONDS)
-    running.close()
+    ends_at = time.monotonic() + GRACE_SECONDS
+    worker.stop(timeout=int(GRACE_SECONDS * 1_000))
+    running.close(max(0.0, ends_at - time.monotonic()))
     broker.close()
     # The lanes of calls that have not ended are released; the calls must not delay the exit.
     if calling_threads.any_alive():

@@ -75,14 +75,14 @@ class Supervisor:
         return max(exit_code, ended)
 
     def _next_signal(self) -> int | None:
-        """Wait for a signal, until the next process has to be started. Return its number."""
+        """Wait for a signal, until the next process has to be started or some seconds are over. Return its number."""
         starts = [job.starts_at for job in self._jobs if not job.has_process]
         seconds = min(starts, default=float("inf")) - time.monotonic()
         received = signal.sigtimedwait({signal.SIGCHLD, *self._ending}, min(max(0.0, seconds), KILL_SECONDS))
         return received.si_signo if received else None
 
     def _after_deaths(self) -> int | None:
-        """Have each process started again that has died. Return the exit code if the worker has to end instead."""
+        """Have the processes that have died started again. Return the exit code if the worker has to end instead."""
         for job, process, code in self._ended():
             lived_seconds = time.monotonic() - job.starts_at
             facts = {"process": process, "ended_by": cause(code), "lived_seconds": round(lived_seconds, 1)}

@@ -37,7 +37,7 @@ def lose_what_can_not_be_written() -> None:
 
 
 def printable(text: str | None) -> str:
-    """Return what somebody else has written on one line, without the characters that control a terminal."""
+    """Return foreign text as one line, without the characters that control a terminal."""
     return " ".join("".join(sign if sign.isprintable() else " " for sign in text or "").split())
 
 

@@ -22,7 +22,7 @@ DRIVER = "postgresql+holdfast"
 #: How poolers say that they take no start-up options: PgBouncer and Amazon RDS Proxy.
 REFUSALS = ("unsupported startup parameter", "command-line options")
 
-#: Where the record of a connection has what begins a transaction, if there is a pooler.
+#: The key, in the `info` of a connection that leads to a pooler, of the message that begins a transaction.
 _BEGIN = "holdfast_begin"
 
 
@@ -45,7 +45,7 @@ def set_up(engine: Engine, settings: Mapping[str, str]) -> None:
     connecting = _Connecting(settings)
     event.listen(engine, "do_connect", connecting.connect)
     # Before SQLAlchemy's own listener, which executes statements.
-    event.listen(engine, "connect", connecting.look, insert=True)
+    event.listen(engine, "connect", connecting.detect_pooler, insert=True)
 
 
 def is_pooled(engine: Engine) -> bool:
@@ -101,7 +101,7 @@ class _Connecting:
                 self._takes_options = False
         return dialect.connect(*arguments, **parameters)
 
-    def look(self, connection: psycopg.Connection[Any], record: Any) -> None:
+    def detect_pooler(self, connection: psycopg.Connection[Any], record: Any) -> None:
         """Find out whether a connection leads to a pooler."""
         connection.autocommit = True
         if self._takes_options and not is_between(connection):

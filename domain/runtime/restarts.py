@@ -26,8 +26,8 @@ class Restarts:
 
         A process that had lived well is started again at once.
         """
-        self._early = 1 if lived_seconds >= WELL_SECONDS else self._early + 1
-        return None if self._early >= CRASH_LOOP else PAUSES_SECONDS[self._early - 1]
+        self._early = 0 if lived_seconds >= WELL_SECONDS else self._early + 1
+        return None if self._early >= CRASH_LOOP else PAUSES_SECONDS[max(0, self._early - 1)]
 
 
 def cause(exit_code: int) -> str:

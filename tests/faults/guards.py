@@ -282,8 +282,8 @@ MUTANTS = (
         guard="fence",
         title="rows of a lane that was lost are settled with those of the others",
         path=SETTLE,
-        text="if lane_of(row.aggregate_id) not in numbers]",
-        without="if not numbers]",
+        text="[lane_of(row.aggregate_id) in numbers for",
+        without="[bool(numbers) for",
         noticed_by=f"{RELAY}/test_lanes_together.py::test_a_lane_that_was_lost_is_left_out_and_the_others_are_settled",
     ),
     Mutant(

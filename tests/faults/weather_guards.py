@@ -44,7 +44,7 @@ BLAMES = tuple(
             f"{TABLE}[401]",
         ),
         (
-            "events that everybody else is rejected like die",
+            "an event dies although all others are rejected as well",
             "return Verdict.DOWN if neighbours is Neighbours.ALL_REFUSED else Verdict.DEAD",
             "return Verdict.DEAD",
             f"{TABLE}[400]",
@@ -57,8 +57,8 @@ BLAMES = tuple(
         ),
         (
             "an event is charged while its destination recovers",
-            "Neighbours.LET_UP: Verdict.IN_DOUBT",
-            "Neighbours.LET_UP: Verdict.AT_FAULT",
+            "Neighbours.RECOVERING: Verdict.IN_DOUBT",
+            "Neighbours.RECOVERING: Verdict.AT_FAULT",
             f"{OUTAGE}::test_after_an_outage_no_row_is_at_fault_before_the_destination_has_recovered",
         ),
     )
@@ -77,7 +77,7 @@ HISTORIES = tuple(
             "a destination has recovered as soon as its breaker is closed",
             "self._to_take = RECOVERED_AFTER",
             "self._to_take = 0",
-            f"{HISTORY}::test_a_destination_that_was_down_is_let_up_before_anybody_is_at_fault",
+            f"{HISTORY}::test_a_destination_that_was_down_recovers_before_anybody_is_at_fault",
         ),
         (
             "a refusal in an outage that is over counts against its event",
@@ -92,7 +92,7 @@ HISTORIES = tuple(
             f"{HISTORY}::test_many_were_refused_if_they_and_the_row_are_more_than_a_tenth[0]",
         ),
         (
-            "what was taken beside a refused event speaks against it",
+            "what was taken in the batch of a refused event counts against it",
             "batch.at > refused_at",
             "batch.at >= refused_at",
             f"{HISTORY}::test_what_was_taken_in_the_batch_in_which_a_row_was_refused_shows_nothing",
@@ -107,13 +107,13 @@ PACES = tuple(
             "a destination that is back is stormed",
             "            self._window = 1\n",
             "            self._window = UNLIMITED\n",
-            f"{PACE}::test_after_an_outage_calls_are_let_up_step_by_step",
+            f"{PACE}::test_after_an_outage_more_and_more_calls_may_begin",
         ),
         (
-            "a destination that refuses while it is let up gets as many calls as before",
+            "a destination that refuses while it recovers gets as many calls as before",
             "window = 1 if refused else self._window + taken",
             "window = self._window + taken",
-            f"{PACE}::test_a_refusal_while_it_is_let_up_begins_with_one_call_again",
+            f"{PACE}::test_a_refusal_while_it_recovers_begins_with_one_call_again",
         ),
         (
             "a destination that sheds load is called as often as before",

@@ -50,7 +50,7 @@ def process_outbox(destination: str | None, limit: int | None, as_json: bool) ->
     if as_json:
         print_json(
             delivered=tally.processed,
-            waiting=tally.waiting,
+            waiting=tally.still_waiting,
             dead=tally.dead,
             fenced=tally.fenced,
             held_back=[_members(one) for one in held_back],
@@ -59,7 +59,7 @@ def process_outbox(destination: str | None, limit: int | None, as_json: bool) ->
         click.echo(_describe(tally))
         for one in held_back:
             print_wrapped(_describe_held_back(one))
-    return TROUBLE if tally.waiting or tally.dead or tally.fenced else DONE
+    return TROUBLE if tally.still_waiting or tally.dead or tally.fenced else DONE
 
 
 def _deliver(destination: str | None, limit: int | None) -> tuple[Tally, Sequence[DestinationStatus]]:
@@ -89,7 +89,7 @@ class SoFar:
 
 
 def _describe(tally: Tally) -> str:
-    counts = f"{tally.processed:,} delivered, {tally.waiting:,} waiting, {tally.dead:,} dead"
+    counts = f"{tally.processed:,} delivered, {tally.still_waiting:,} waiting, {tally.dead:,} dead"
     return f"{counts}, {tally.fenced:,} sent again because their lease was lost" if tally.fenced else counts
 
 

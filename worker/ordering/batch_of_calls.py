@@ -1,4 +1,4 @@
-"""A batch of calls, and when to wait for it no longer: a call that hangs keeps no answer of its neighbours."""
+"""A batch of calls, and when to wait for it no longer: a call that hangs delays no answer of its neighbours."""
 
 import time
 from collections import deque
@@ -57,7 +57,7 @@ class BatchOfCalls:
         self._streak = Streak(pace)
         self._lock = Lock()
         self._outcomes: dict[int, Outcome] = {}
-        #: When each call began that has not ended, by the id of its row.
+        #: When the calls began that have not ended, by the id of their rows.
         self._begun: dict[int, float] = {}
         self._aggregates_left = aggregates
         self._ended = Event()
@@ -75,11 +75,11 @@ class BatchOfCalls:
                 self._ended.set()
 
     def wait(self) -> None:
-        """Wait until all calls have ended that are worth waiting for."""
+        """Wait until the only calls left take too long to be waited for, or there are none."""
         while not self._ended.wait(LOOK_SECONDS) and self._is_worth_waiting():
             pass
 
-    def outcomes(self, rows: Sequence[Row], longest_call: timedelta) -> Sequence[Outcome]:
+    def end(self, rows: Sequence[Row], longest_call: timedelta) -> Sequence[Outcome]:
         """End the batch, so that no call begins any more. Return the outcomes in the order of `rows`."""
         with self._lock:
             self._late = {row_id: Future() for row_id in self._begun}

@@ -36,7 +36,7 @@ class OrderedCalls:
         for queue in queues.values():
             self._threads.submit(batch.call_in_order, queue)
         batch.wait()
-        return batch.outcomes(rows, self._longest_call)
+        return batch.end(rows, self._longest_call)
 
     def close(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)

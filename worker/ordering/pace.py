@@ -10,7 +10,7 @@ from domain.outbox import Cause, Outcome, Row, Unreachable, is_taken
 
 #: After an outage one call may be in flight, then one more for each row that is taken, up to this many. From then on
 #: there is no limit.
-LET_UP_TO = 16
+RECOVERED_AT_CALLS = 16
 
 #: While a destination sheds load, so many calls begin for each row that it takes: enough to find out at once when it
 #: can take more. Source: Site Reliability Engineering, Beyer et al., 2016, chapter 21, "Client-Side Throttling".
@@ -47,7 +47,7 @@ class Pace:
         self._window = UNLIMITED
         self._rate = Rate()
 
-    def let_up(self) -> None:
+    def begin_recovery(self) -> None:
         """The destination was down and is up again: begin with one call."""
         with self._changed:
             self._window = 1
@@ -80,7 +80,7 @@ class Pace:
             self.has_taken = self.has_taken or taken > 0
             if self._window < UNLIMITED:
                 window = 1 if refused else self._window + taken
-                self._window = window if window <= LET_UP_TO else UNLIMITED
+                self._window = window if window <= RECOVERED_AT_CALLS else UNLIMITED
             self._rate.count(taken, [row.aggregate_id for row, one in refused if one.cause is Cause.LOAD])
             self._changed.notify_all()
 

@@ -37,7 +37,7 @@ class Dispatcher:
         relay.late_answers.settled = self.dispatch
 
     def dispatch(self) -> None:
-        """Have every lane drained that has due rows, as far as there are threads. It does not wait for that."""
+        """Have all lanes with due rows drained, as far as there are threads. It does not wait for that."""
         while claimed := self._relay.claim(self._with_room()):
             self._start(claimed)
 

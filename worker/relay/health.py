@@ -15,11 +15,11 @@ class Health:
 
     pace: Pace
     history: History = field(default_factory=History)
-    _let_up_at: datetime = NEVER
+    _recovered_at: datetime = NEVER
 
-    def let_up(self, recovered_at: datetime | None) -> None:
-        """Let the destination be called step by step, and blame no row, if it recovered and that was not known yet."""
-        if recovered_at and recovered_at > self._let_up_at:
-            self._let_up_at = recovered_at
-            self.pace.let_up()
-            self.history.let_up(recovered_at)
+    def begin_recovery(self, recovered_at: datetime | None) -> None:
+        """If it has recovered, and that was not known yet: call it step by step, and blame no row meanwhile."""
+        if recovered_at and recovered_at > self._recovered_at:
+            self._recovered_at = recovered_at
+            self.pace.begin_recovery()
+            self.history.begin_recovery(recovered_at)

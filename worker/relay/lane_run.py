@@ -33,10 +33,10 @@ log = structlog.get_logger()
 SLICE_SECONDS = 1.0
 
 #: After trouble with PostgreSQL a batch is settled again after this time: a lease lasts for four times as long.
-AGAIN_SECONDS = 1.0
+SETTLE_AGAIN_SECONDS = 1.0
 
 #: No slice has begun yet: the first batch is fetched however long its claim took.
-NEVER = float("inf")
+NO_DEADLINE = float("inf")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class LaneRun:
         """Fetch the first batch, in the transaction of the claim."""
         if lane.has_due_rows and not lane.probing:
             lane = _with_due_rows_ready(session, lane)
-        batch = self._fetch(session, lane, after=lane.low_watermark, limit=limit, deadline=NEVER)
+        batch = self._fetch(session, lane, after=lane.low_watermark, limit=limit, deadline=NO_DEADLINE)
         few = self._batch_size(limit) // LANES
         return self._with_more(session, batch, few) if 0 < len(batch.rows) <= few else batch
 
@@ -111,7 +111,7 @@ class LaneRun:
         sent = [row for row in batch.rows if row.waits_until is None]
         outcomes = iter(self._send(sent) if sent else ())
         if batch.lane.probing:
-            outcomes = map(_landed, outcomes)
+            outcomes = map(_waited_for, outcomes)
         return [(row, NOT_SENT if row.waits_until else next(outcomes)) for row in batch.rows]
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
@@ -122,15 +122,15 @@ class LaneRun:
         self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
     ) -> tuple[LaneBatch, Tally]:
         """Settle a batch and fetch the next one. If an effect breaks, settle the rows one by one instead."""
-        committed = self._committed(batch, deliveries, limit, deadline)
+        committed = self._commit_with_retry(batch, deliveries, limit, deadline)
         if isinstance(committed, Broken):
             tally = self._settler.settle_one_by_one(batch.lanes, deliveries)
             self.release(batch)
             return LaneBatch(lane=batch.lane), tally
         following, settlement = committed
-        return following, self._settler.committed(batch.lanes, deliveries, settlement)
+        return following, self._settler.after_commit(batch.lanes, deliveries, settlement)
 
-    def _committed(
+    def _commit_with_retry(
         self, batch: LaneBatch, deliveries: Sequence[Delivery], limit: float, deadline: float
     ) -> tuple[LaneBatch, Settlement | None] | Broken:
         """Commit a batch. After trouble with PostgreSQL it tries once more, as all would be sent again otherwise."""
@@ -138,7 +138,7 @@ class LaneRun:
             return isolate_effects(partial(self._commit, batch, deliveries, limit, deadline))
         except SQLAlchemyError as error:
             log.warning("outbox.not_settled", **facts_of(batch.lanes), error=type(error).__name__)
-            self.stopping.wait(AGAIN_SECONDS)
+            self.stopping.wait(SETTLE_AGAIN_SECONDS)
             return isolate_effects(partial(self._commit_again, batch, deliveries, limit, deadline))
 
     def _commit_again(
@@ -158,7 +158,7 @@ class LaneRun:
     ) -> tuple[LaneBatch, Settlement | None]:
         """Settle a batch and, in the same transaction, fetch the next one or release its lanes."""
         following = LaneBatch(lane=batch.lane)
-        is_last = bool(batch.more) or _is_dry(batch, deliveries)
+        is_last = bool(batch.more) or _is_exhausted_by(batch, deliveries)
         with self.db.begin() as session:
             settlement = self._settler.settle(session, batch.lanes, deliveries, is_last=is_last)
             if settlement and not is_last:
@@ -183,7 +183,7 @@ class LaneRun:
             outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
             return LaneBatch(lane=lane)
         if lane.probing and settlement.is_up:
-            self.health.let_up(settlement.at)
+            self.health.begin_recovery(settlement.at)
             lane = replace(lane, probing=False, has_probe_lease=False)
         return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, deadline=deadline)
 
@@ -215,7 +215,7 @@ def _with_due_rows_ready(session: Session, lane: LeasedLane) -> LeasedLane:
     return replace(lane, has_due_rows=False, low_watermark=0)
 
 
-def _landed(outcome: Outcome) -> Outcome:
+def _waited_for(outcome: Outcome) -> Outcome:
     """Wait for the answer to a probe, however long it takes: nothing else is sent meanwhile."""
     if isinstance(outcome, InFlight):
         with suppress(TimeoutError):
@@ -223,8 +223,8 @@ def _landed(outcome: Outcome) -> Outcome:
     return outcome
 
 
-def _is_dry(batch: LaneBatch, deliveries: Sequence[Delivery]) -> bool:
-    """Return whether the batch was all there was for this run and was delivered whole: there is nothing to fetch.
+def _is_exhausted_by(batch: LaneBatch, deliveries: Sequence[Delivery]) -> bool:
+    """Return whether the batch was all there was for this run, and was delivered whole: there is nothing to fetch.
 
     Obsolete and Declined, which need no further attempt either, are not looked for: they are rare, and such a batch
     only costs one more fetch.

@@ -1,4 +1,4 @@
-"""Late answers: a call that outlasts its batch keeps no lane and no thread, and is settled alone when it ends."""
+"""Late answers: a call that outlasts its batch holds no lane and no thread, and is settled alone when it ends."""
 
 import threading
 import time
@@ -16,7 +16,7 @@ from domain.runtime.rounds import isolate_round
 from worker.relay.tally import Tally
 
 #: An answer that could not be written, as PostgreSQL had trouble, is written again after this time.
-AGAIN_SECONDS = 1.0
+SETTLE_AGAIN_SECONDS = 1.0
 
 #: Calls that have begun get this time to end when the process stops.
 GRACE_SECONDS = 6.0
@@ -129,15 +129,15 @@ class LateAnswers:
             tally = expected.settle(outcome)
         except SQLAlchemyError as error:
             log.warning("late_answer.not_settled", row=expected.call.row.id, error=type(error).__name__)
-            if time.monotonic() < expected.lapses_at and not self._stopped.wait(AGAIN_SECONDS):
+            if time.monotonic() < expected.lapses_at and not self._stopped.wait(SETTLE_AGAIN_SECONDS):
                 answered.put((expected, outcome))
                 return
         # Nobody waits for this thread, so nobody else would say it. The row is sent again when its time is over.
         except Exception:
             log.exception("late_answer.failed", row=expected.call.row.id)
-        self._is_over(expected, tally)
+        self._finish(expected, tally)
 
-    def _is_over(self, expected: Expected, tally: Tally) -> None:
+    def _finish(self, expected: Expected, tally: Tally) -> None:
         name = expected.call.destination
         with self._changed:
             self._expected.discard(expected)

@@ -110,7 +110,10 @@ class Leases:
             self._renew(leased)
 
     def _give_up(self) -> None:
-        """Stop renewing lanes that were leased for too long. The fence rejects what their threads may still settle."""
+        """Stop renewing lanes that were leased for too long.
+
+        Another worker may claim them: from then on, the fence rejects what the threads here still settle.
+        """
         with self._lock:
             latest = clock() - LONGEST_RUN_SECONDS
             too_long = [lane for lane, lease in self._leased.items() if lease.since < latest]

@@ -25,11 +25,11 @@ WAIT_SECONDS = 0.5
 RETRY_SECONDS = 0.5
 
 #: A lane of a dead process may still be locked by its last transaction, which PostgreSQL is about to end.
-AGAIN_SECONDS = 0.05
+LOCKED_LANE_SECONDS = 0.05
 
 #: When a process gets its lock back, PostgreSQL may have restarted, and all others have lost theirs as well. This is
 #: their time to get new ones, before their lanes are freed.
-GRACE_SECONDS = 2.0
+OTHERS_RECONNECT_SECONDS = 2.0
 
 #: A stop waits for this long at most for the thread, which ends by itself.
 CLOSE_SECONDS = 2.0
@@ -70,6 +70,11 @@ UNEXPECTED = (
     " killed worker waits until its leases are over, after 4 s: report the error."
 )
 
+NOT_CLAIMED = (
+    "Lanes of a dead worker were freed, and were not claimed by this process: any process claims them at the next"
+    " wake-up. If this continues, look at PostgreSQL."
+)
+
 log = structlog.get_logger()
 
 
@@ -86,7 +91,7 @@ class Liveness:
     def __init__(self, settings: Settings, db: sessionmaker[Session]) -> None:
         self._url = settings.database_direct_url or settings.database_url
         self._db = db
-        self._holder: Connection | None = None
+        self._lock_connection: Connection | None = None
         self._key: int | None = None
         self._lost_key: int | None = None
         self._has_trouble = False
@@ -151,20 +156,20 @@ class Liveness:
 
     def _held(self) -> Connection:
         """Return the connection that holds the lock of this process; if there is none, open one with a new key."""
-        if self._holder is None:
-            self._holder = open_direct(self._url, application_name="holdfast-liveness")
-            with Session(self._holder) as session:
+        if self._lock_connection is None:
+            self._lock_connection = open_direct(self._url, application_name="holdfast-liveness")
+            with Session(self._lock_connection) as session:
                 key = outbox.lock_liveness_key(session)
                 self._require_seen(key)
                 if self._lost_key is not None:
                     outbox.adopt(session, lost=self._lost_key, key=key)
-                    self._may_free_from = time.monotonic() + GRACE_SECONDS
+                    self._may_free_from = time.monotonic() + OTHERS_RECONNECT_SECONDS
             self._key, self._lost_key = key, None
             self._has_connected = True
             if self._has_trouble:
                 self._has_trouble = False
                 log.info("liveness.restored")
-        return self._holder
+        return self._lock_connection
 
     def _require_seen(self, key: int) -> None:
         """Raise LockedElsewhere unless those who use DATABASE_URL see the lock. They would free every lane with it."""
@@ -202,7 +207,7 @@ class Liveness:
         if keys is None:
             self._stopped.wait(RETRY_SECONDS)
         elif keys.dead:
-            self._stopped.wait(AGAIN_SECONDS)
+            self._stopped.wait(LOCKED_LANE_SECONDS)
         elif not self._waits_for(outbox.neighbour_of(self._key, keys.live)):
             self._stopped.wait(WAIT_SECONDS)
 
@@ -210,8 +215,8 @@ class Liveness:
         return self._watch is not None and neighbour is not None and self._watch.wait(neighbour)
 
     def _close(self) -> None:
-        _close(self._holder)
-        self._holder = None
+        _close(self._lock_connection)
+        self._lock_connection = None
         if self._watch is not None:
             self._watch.close()
 
@@ -238,13 +243,8 @@ class Watch:
         return True
 
     def take_over(self) -> None:
-        """Have the lanes that were freed drained. Whatever fails there, the watch continues: nobody waits for it."""
-        try:
-            self._take_over()
-        except SQLAlchemyError as error:
-            log.warning("relay.interrupted", error=type(error).__name__)
-        except Exception:
-            log.exception("relay.failed")
+        """Have the lanes that were freed drained. Whatever fails there, the watch continues."""
+        isolate_round(self._take_over, thread="liveness", advice=NOT_CLAIMED)
 
     def close(self) -> None:
         _close(self._connection)

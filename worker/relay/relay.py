@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from secrets import token_hex
 
@@ -18,6 +18,9 @@ from worker.relay.lane_run import LaneBatch, LaneRun
 from worker.relay.late_answers import LateAnswers
 from worker.relay.leases import Leases, clock
 from worker.relay.tally import Tally
+
+#: Who waits for runs looks this often, in seconds, whether a signal has come.
+LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -84,13 +87,13 @@ class Relay:
             has_processed = True
             # The answers to a step record events for other destinations.
             while has_processed and not self.stopping.is_set():
-                runs = dict(zip(totals, threads.map(continued, totals), strict=True))
+                runs = _results({name: threads.submit(continued, name) for name in totals})
                 has_processed = any(run.processed for run in runs.values())
                 totals = {name: total + runs[name] for name, total in totals.items()}
         return sum(totals.values(), Tally())
 
     def close(self, grace_seconds: float) -> None:
-        """Close everything. Calls that have begun get this time to end; what the others keep is released."""
+        """Close everything. Calls that have begun get this time to end; then their lanes and rows are released."""
         self.late_answers.close(grace_seconds)
         self.leases.close()
         for destination in self.destinations.values():
@@ -122,7 +125,7 @@ class Relay:
             lane = outbox.claim(session, names, _holder(), self.commit_horizon, liveness_key=self.liveness_key())
             if lane is None:
                 return None
-            self.health[lane.destination].let_up(lane.recovered_at)
+            self.health[lane.destination].begin_recovery(lane.recovered_at)
             run = self._run_over(lane.destination)
             return Claimed(run, run.first_batch(session, lane, limit), at)
 
@@ -136,6 +139,17 @@ class Relay:
             late_answers=self.late_answers,
             stopping=self.stopping,
         )
+
+
+def _results(runs: Mapping[str, Future[Tally]]) -> Mapping[str, Tally]:
+    """Wait for runs, and return their tallies. The main thread handles a signal at the next look at the latest.
+
+    Without looking, it would not handle one that comes just before it begins to wait: Python runs handlers between
+    two steps of the main thread only.
+    """
+    while wait(runs.values(), LOOK_SECONDS).not_done:
+        pass
+    return {name: run.result() for name, run in runs.items()}
 
 
 def _holder() -> str:

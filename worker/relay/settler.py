@@ -52,7 +52,7 @@ class Settler:
         self._apply(session, settlement)
         return settlement
 
-    def committed(
+    def after_commit(
         self, lanes: Sequence[LeasedLane], deliveries: Sequence[Delivery], settlement: Settlement | None
     ) -> Tally:
         """Report a batch that was settled, and have its calls settled that have not ended, as soon as they do."""
@@ -77,7 +77,7 @@ class Settler:
             written, settlement = self._isolated(partial(self._write_alone, lane, row), outcome)
             if written != outcome:
                 broken.add(row.aggregate_id)
-            total += self.committed([lane], [(row, written)], settlement)
+            total += self.after_commit([lane], [(row, written)], settlement)
         return total
 
     def _settle_late(self, call: Call, outcome: Outcome) -> Tally:

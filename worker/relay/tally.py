@@ -17,7 +17,8 @@ class Tally:
     """What became of the rows that were tried. Those that were not sent and are still ready are in `tried` only.
 
     `processed` ones were delivered, or their step was answered or had nothing left to ask. `fenced` ones were sent
-    under a lost lease and are sent again.
+    under a lost lease and are sent again. `waiting` is by how many more rows wait now; it is negative if a late answer
+    has made rows due that were counted before, perhaps by another process.
     """
 
     tried: int = 0
@@ -25,6 +26,10 @@ class Tally:
     waiting: int = 0
     dead: int = 0
     fenced: int = 0
+
+    @property
+    def still_waiting(self) -> int:
+        return max(0, self.waiting)
 
     def __add__(self, other: "Tally") -> "Tally":
         return Tally(

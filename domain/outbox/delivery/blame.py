@@ -19,8 +19,9 @@ class Neighbours(Enum):
     #: None of the last few was taken, though others had been before.
     ALL_REFUSED = "all refused"
     #: Too few have been taken since the destination was down.
-    LET_UP = "let up"
-    #: Some were taken, but none since this row was last refused, or it was refused in an outage that is over.
+    RECOVERING = "recovering"
+    #: This row is refused for the first time, or none was taken since it was last refused, or that was in an outage
+    #: that is over.
     UNKNOWN = "unknown"
     #: Since this row was last refused some were taken, and many were not.
     MANY_REFUSED = "many refused"
@@ -56,7 +57,7 @@ def verdict(outcome: Rejected | Failed | Unreachable, neighbours: Neighbours) ->
 _OF_THE_DESTINATION = {
     Neighbours.NEVER_TAKEN: Verdict.DOWN,
     Neighbours.ALL_REFUSED: Verdict.DOWN,
-    Neighbours.LET_UP: Verdict.IN_DOUBT,
+    Neighbours.RECOVERING: Verdict.IN_DOUBT,
     Neighbours.UNKNOWN: Verdict.IN_DOUBT,
     Neighbours.MANY_REFUSED: Verdict.IN_DOUBT,
     Neighbours.TAKEN: Verdict.AT_FAULT,

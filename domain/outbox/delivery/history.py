@@ -47,7 +47,7 @@ class History:
         self._refused, self._refused_to, self._causes = 0, set[UUID](), set[Cause | None]()
         #: How many rows must still be taken before the destination has recovered.
         self._to_take = 0
-        #: When the destination was last let up after it had been down.
+        #: When the destination last was up again after it had been down.
         self._up_since: datetime | None = None
 
     def add(self, at: datetime, deliveries: Sequence[Delivery]) -> None:
@@ -70,7 +70,7 @@ class History:
         self._refused_to |= {row.aggregate_id for row, _ in refused}
         self._causes |= {outcome.cause if isinstance(outcome, Unreachable) else None for _, outcome in refused}
 
-    def let_up(self, at: datetime) -> None:
+    def begin_recovery(self, at: datetime) -> None:
         """The destination was down, and is up again: nobody is at fault before it has recovered."""
         with self._lock:
             self._to_take = RECOVERED_AFTER
@@ -90,7 +90,7 @@ class History:
             if not self._has_taken:
                 return Neighbours.NEVER_TAKEN
             if self._to_take:
-                return Neighbours.LET_UP
+                return Neighbours.RECOVERING
             return self._since(row.unreachable_at, row.aggregate_id)
 
     def _since(self, refused_at: datetime | None, aggregate: UUID) -> Neighbours:

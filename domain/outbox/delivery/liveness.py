@@ -1,10 +1,9 @@
 """Liveness: a process that delivers holds an advisory lock, and without it the lanes of the process are free.
 
 A process locks a key of its own and writes it into each lane that it claims, and beside each of its calls that have
-outlasted their batch. However the process ends, PostgreSQL ends
-its session and with it the lock, so another process knows that the lanes with this key belong to nobody. Epoch and
-holder remain the fence: freeing the lanes of a process that lives after all leads to repeated deliveries, not to lost
-or settled ones.
+outlasted their batch. However the process ends, PostgreSQL ends its session and with it the lock, so another process
+knows that the lanes with this key belong to nobody. Epoch and holder remain the fence: if the lanes of a process that
+still lives are freed, some events are sent twice, none is lost, and that process can settle nothing.
 """
 
 from collections.abc import Collection, Sequence

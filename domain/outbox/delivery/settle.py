@@ -3,6 +3,8 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import compress
+from operator import not_
 
 from sqlalchemy import BigInteger, DateTime, String, Uuid, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
@@ -29,16 +31,15 @@ def settle(
     `history` is what the destination has lately answered this process; the batch is added to it. With `is_last` the
     lanes are released in the same statement that fences them; several lanes always are.
     """
-    fenced = _release(session, leased, deliveries) if is_last or len(leased) > 1 else _fence(session, leased[0])
-    if fenced is None:
+    kept = _release(session, leased, deliveries) if is_last or len(leased) > 1 else _fence(session, leased[0])
+    if kept is None:
         return None
-    at, ours = fenced
-    numbers = {lane.number for lane in ours}
-    lost = [(row, outcome) for row, outcome in deliveries if lane_of(row.aggregate_id) not in numbers]
+    at, lanes = kept
+    ours, lost = _by_lanes(deliveries, {lane.number for lane in lanes})
     settlement = write(
         session,
         leased[0].destination,
-        [delivery for delivery in deliveries if delivery not in lost] if lost else deliveries,
+        ours,
         at=at,
         retry_policy=retry_policy,
         history=history,
@@ -46,6 +47,14 @@ def settle(
         liveness_key=leased[0].liveness_key,
     )
     return replace(settlement, fenced=lost)
+
+
+def _by_lanes(
+    deliveries: Sequence[Delivery], numbers: Collection[int]
+) -> tuple[Sequence[Delivery], Sequence[Delivery]]:
+    """Return the deliveries of the lanes with these numbers, and the others."""
+    are_of = [lane_of(row.aggregate_id) in numbers for row, _ in deliveries]
+    return [*compress(deliveries, are_of)], [*compress(deliveries, map(not_, are_of))]
 
 
 def _fence(session: Session, lane: LeasedLane) -> tuple[datetime, Collection[LeasedLane]] | None:
@@ -80,12 +89,12 @@ class Call:
 def settle_late(
     session: Session, call: Call, outcome: Outcome, *, retry_policy: RetryPolicy, history: History
 ) -> Settlement | None:
-    """Write the outcome of a call that has outlasted its batch. Return None if its row has waited too long for it.
+    """Write the outcome of a call that has outlasted its batch. Return None if its row does not wait for it any more.
 
     The later rows of its aggregate have waited with it. They are due now, or when its own next attempt is. `waiting` is
     by how many more rows wait: those that are due now are taken off.
     """
-    at = _lock(session, call)
+    at = _take(session, call)
     if at is None:
         return None
     settlement = write(
@@ -98,14 +107,14 @@ def settle_late(
 
 def give_up(session: Session, call: Call) -> None:
     """Have the row of a call that has not ended sent again at once: its process ends."""
-    if _lock(session, call):
+    if _take(session, call):
         due = update(outbox).where(outbox.c.id == call.row.id)
         session.execute(due.values(available_at=LONG_AGO))
         session.execute(_MOVE_LATER_ROWS, _of(call))
 
 
-def _lock(session: Session, call: Call) -> datetime | None:
-    """Lock the row of a call, which has ended. Return the time, or None if it is not ours to settle any more."""
+def _take(session: Session, call: Call) -> datetime | None:
+    """Lock the row of a call, and forget the call. Return the time, or None if the row waits for it no longer."""
     at = session.execute(_LOCK, _of(call)).scalar_one_or_none()
     if at:
         session.execute(delete(calls).where(calls.c.id == call.row.id))

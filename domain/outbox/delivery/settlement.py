@@ -50,7 +50,10 @@ from domain.runtime.database import arrays, lists
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settlement:
-    """What was written: the rows that were processed, the rows that are dead letters now, and how many wait.
+    """What was written: the rows that were processed, and the rows that are dead letters now.
+
+    `waiting` is by how many more rows wait. It is negative if more rows are due now than have begun to wait. A row of
+    a call in flight is counted when the call ends.
 
     `processed` rows were delivered, or their step was answered or had nothing left to ask. Operators see all of them
     as delivered.
@@ -147,7 +150,7 @@ def _note_calls(session: Session, row_ids: Sequence[int], liveness_key: int | No
 
 
 def _waits(session: Session, destination: str, deliveries: Sequence[Delivery]) -> Mapping[UUID, datetime]:
-    """Return until when the aggregates wait of which rows were not sent as an earlier one waits.
+    """Some rows were not sent because an earlier row of their aggregate waits. Return until when that one waits.
 
     The call of the earlier row may have ended since the rows were fetched. Whoever settles that holds the row until
     these rows can be seen to wait, or has ended before.

@@ -28,9 +28,9 @@ def test_there_is_no_limit_at_first() -> None:
     assert Pace(Event()).admit(1_000, FAR) == 1_000
 
 
-def test_after_an_outage_calls_are_let_up_step_by_step() -> None:
+def test_after_an_outage_more_and_more_calls_may_begin() -> None:
     pace, steps = Pace(Event()), []
-    pace.let_up()
+    pace.begin_recovery()
 
     while (admitted := pace.admit(1_000, FAR)) < 1_000:
         assert admitted_at_once(pace) == 0, "they are in flight"
@@ -40,9 +40,9 @@ def test_after_an_outage_calls_are_let_up_step_by_step() -> None:
     assert steps == [1, 2, 4, 8, 16]
 
 
-def test_a_refusal_while_it_is_let_up_begins_with_one_call_again() -> None:
+def test_a_refusal_while_it_recovers_begins_with_one_call_again() -> None:
     pace = Pace(Event())
-    pace.let_up()
+    pace.begin_recovery()
     for _ in range(3):
         answered(pace, Delivered(), pace.admit(1_000, FAR))
 
@@ -53,7 +53,7 @@ def test_a_refusal_while_it_is_let_up_begins_with_one_call_again() -> None:
 
 def test_a_call_that_was_not_made_frees_its_place() -> None:
     pace = Pace(Event())
-    pace.let_up()
+    pace.begin_recovery()
 
     for _ in range(3):
         answered(pace, NotSent(), pace.admit(1, FAR))
@@ -63,7 +63,7 @@ def test_a_call_that_was_not_made_frees_its_place() -> None:
 
 def test_a_call_waits_until_another_one_was_answered() -> None:
     pace = Pace(Event())
-    pace.let_up()
+    pace.begin_recovery()
     pace.admit(1, FAR)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(pace.admit, 1, FAR)
@@ -82,7 +82,7 @@ def test_no_call_begins_in_a_process_that_stops() -> None:
 def test_a_call_that_waits_for_its_turn_does_not_begin_when_the_process_stops() -> None:
     stopping = Event()
     pace = Pace(stopping)
-    pace.let_up()
+    pace.begin_recovery()
     pace.admit(1, FAR)
     with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(pace.admit, 1, FAR)

@@ -192,7 +192,7 @@ def test_after_a_loss_of_its_own_a_process_gives_the_others_time_to_come_back(
     shop: Db, a_process: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL restarts, and all processes lose their locks at once: none of them is dead."""
-    monkeypatch.setattr("worker.relay.liveness.GRACE_SECONDS", 60.0)
+    monkeypatch.setattr("worker.relay.liveness.OTHERS_RECONNECT_SECONDS", 60.0)
     process, other = a_process(), a_process()
     lost, lane = key_of(process), a_lane_of(shop, other)
 
@@ -225,7 +225,7 @@ def test_nothing_that_fails_when_lanes_are_taken_over_ends_the_watch(shop: Db, a
         dying.close()
         wait_until("its lane is taken over", partial(_has, taken, times), within=3)
 
-    assert len(events(logs, "relay.failed")) == 2
+    assert len(events(logs, "thread.round_failed")) == 2
 
 
 def _has(taken: Sequence[object], times: int) -> bool:

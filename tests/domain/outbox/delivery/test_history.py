@@ -109,13 +109,13 @@ def test_a_row_that_is_refused_again_and_again_counts_once() -> None:
     assert history.neighbours_of(a_row(aggregate, refused_at=NOON)) is Neighbours.TAKEN
 
 
-def test_a_destination_that_was_down_is_let_up_before_anybody_is_at_fault() -> None:
+def test_a_destination_that_was_down_recovers_before_anybody_is_at_fault() -> None:
     history = a_history([TAKEN])
-    history.let_up(seconds(-1))
+    history.begin_recovery(seconds(-1))
     refused = a_row(refused_at=NOON)
 
     history.add(seconds(1), [(a_row(), TAKEN)] * (RECOVERED_AFTER - 1))
-    assert history.neighbours_of(refused) is Neighbours.LET_UP
+    assert history.neighbours_of(refused) is Neighbours.RECOVERING
 
     history.add(seconds(2), [(a_row(), TAKEN)])
     assert history.neighbours_of(refused) is Neighbours.TAKEN
@@ -123,7 +123,7 @@ def test_a_destination_that_was_down_is_let_up_before_anybody_is_at_fault() -> N
 
 def test_a_refusal_in_an_outage_that_is_over_is_no_sign_of_a_fault_when_the_next_outage_begins() -> None:
     history = a_history([TAKEN])
-    history.let_up(seconds(1))
+    history.begin_recovery(seconds(1))
     history.add(seconds(2), [(a_row(), TAKEN)] * RECOVERED_AFTER)
 
     assert history.neighbours_of(a_row(refused_at=NOON)) is Neighbours.UNKNOWN
