@@ -20,8 +20,8 @@ class Log:
     """A line counts as delivered once it is on the disk.
 
     A full disk, or a path that can't be opened, is an outage: no event is lost, and a line of which only a part was
-    written is written again whole. When the file has been moved away, as log rotation does, a new one is opened at the
-    same path.
+    written is written again whole. Several processes may write to the same file, and each of them may leave half a line
+    at its end. When the file has been moved away, as log rotation does, a new one is opened at the same path.
     """
 
     def __init__(self, route: Route, settings: Settings, pace: Pace) -> None:
@@ -30,6 +30,7 @@ class Log:
             raise wrong_route(route, "its URL has no host. Write log:/path/to/file, or log: for the standard output")
         self._format = format_of(route)
         self._lock = threading.Lock()
+        #: Whether this process has left half a line. What is in a regular file is read instead.
         self._is_torn = False
         #: Opened when there is something to write: a path that can't be opened keeps no other destination waiting.
         self._file: int | None = None if self._path else STANDARD_OUTPUT
@@ -73,19 +74,40 @@ class Log:
         """Open the path if none is open yet, or if another file, or none, is there by now."""
         if not self._path or (self._file is not None and _is_at(self._file, self._path)):
             return
-        former, self._file = self._file, os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        former, self._file = self._file, _open(self._path)
         self._is_torn = False
         if former is not None:
             os.close(former)
 
     def _write(self, line: str) -> None:
-        """Write a line in one call, so that the lines of several processes do not mix."""
+        """Write a line in one call, so that the lines of several processes do not mix, until it stands alone."""
+        file, whole = self._current(), line.encode() + b"\n"
+        is_written = False
+        while not is_written:
+            sent = b"\n" + whole if self._ends_torn(file) else whole
+            self._is_torn = os.write(file, sent) < len(sent)
+            is_written = not self._is_torn and self._begins_a_line(file, len(whole))
+
+    def _current(self) -> int:
         assert self._file is not None
-        whole = ("\n" if self._is_torn else "") + line + "\n"
-        remaining = whole.encode()
-        while remaining:
-            remaining = remaining[os.write(self._file, remaining) :]
-            self._is_torn = bool(remaining)
+        return self._file
+
+    def _ends_torn(self, file: int) -> bool:
+        """Return whether half a line is at the end of the file. Any process may have left it, and died."""
+        if not self._can_be_read(file):
+            return self._is_torn
+        size = os.fstat(file).st_size
+        return size > 0 and os.pread(file, 1, size - 1) != b"\n"
+
+    def _begins_a_line(self, file: int, length: int) -> bool:
+        """Return whether the bytes that were just written begin a line, and do not follow half a line of another."""
+        if not self._can_be_read(file):
+            return True
+        start = os.lseek(file, 0, os.SEEK_CUR) - length
+        return start == 0 or os.pread(file, 1, start - 1) == b"\n"
+
+    def _can_be_read(self, file: int) -> bool:
+        return bool(self._path) and stat.S_ISREG(os.fstat(file).st_mode)
 
     def _sync(self) -> None:
         if self._file is not None and stat.S_ISREG(os.fstat(self._file).st_mode):
@@ -94,6 +116,13 @@ class Log:
     def close(self) -> None:
         if self._file is not None and self._file != STANDARD_OUTPUT:
             os.close(self._file)
+
+
+def _open(path: str) -> int:
+    """Open a path to append to it. A pipe that nobody reads is an error: it would block."""
+    is_pipe = os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
+    access = os.O_WRONLY | os.O_NONBLOCK if is_pipe else os.O_RDWR
+    return os.open(path, access | os.O_CREAT | os.O_APPEND, 0o644)
 
 
 def _is_at(file: int, path: str) -> bool:

@@ -220,3 +220,45 @@ def test_a_pipe_whose_reader_is_gone_is_an_outage() -> None:
     os.close(pipe)
 
     assert isinstance(outcome, Unreachable)
+
+
+def test_a_pipe_that_nobody_reads_is_an_outage_until_somebody_does(path: Path) -> None:
+    os.mkfifo(path)
+    log, rows = a_log(path), some_rows(2)
+    assert log.deliver(rows) == [Unreachable("can't write to the log: No such device or address")] * 2
+
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    assert log.deliver(rows) == [Delivered()] * 2
+    assert len(os.read(reader, 1_000_000).splitlines()) == 2
+    log.close()
+    os.close(reader)
+
+
+@pytest.mark.parametrize("when", ["before the write", "between looking and writing"])
+def test_half_a_line_that_another_process_has_left_swallows_no_event(
+    path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    log, rows = a_log(path), some_rows(3)
+    log.deliver(rows[:1])
+    with path.open("ab", buffering=0) as other:
+        tears = iter([None])
+        read = os.pread
+
+        def torn_after_looking(*arguments: int) -> bytes:
+            found = read(*arguments)
+            for _ in tears:
+                other.write(b'{"torn')
+            return found
+
+        if when == "before the write":
+            other.write(b'{"torn')
+        else:
+            monkeypatch.setattr(os, "pread", torn_after_looking)
+
+        assert log.deliver(rows[1:]) == [Delivered()] * 2
+
+    readable = [line for line in path.read_bytes().splitlines() if not line.startswith(b'{"torn')]
+    assert len(readable) == len(rows)
+    assert all(json.loads(line) for line in readable)
+    log.close()
