@@ -16,7 +16,8 @@ from domain.reservations.events import RESERVATION_CONFIRM
 def bury(session: Session, selection: Selection, entry: AuditEntry, routes: Routes) -> Sequence[PendingRow]:
     """Make the pending rows of a selection dead letters. Return them, in order of id.
 
-    A hold whose confirmation is buried is cancelled, as after the last attempt to ask the service.
+    A hold whose confirmation is buried is cancelled, as after the last attempt to ask the service. If it may be asked
+    about at this moment, the release waits until that call has ended.
     """
     buried = burial.bury(session, selection, entry)
     asked = [row for row in buried if row.type == RESERVATION_CONFIRM]
@@ -28,4 +29,5 @@ def bury(session: Session, selection: Selection, entry: AuditEntry, routes: Rout
         headers={row.aggregate_id: confirmation.cause(row.headers) for row in asked},
         routes=routes,
     )
+    burial.let_calls_end(session, asked)
     return buried

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -12,10 +13,10 @@ from sqlalchemy import (
     and_,
     any_,
     bindparam,
+    case,
     cast,
     func,
     literal,
-    or_,
     select,
     tuple_,
     update,
@@ -23,18 +24,21 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.outbox.delivery.lanes import FREE
+from domain.outbox.delivery.lanes import FREE, LEASE
 from domain.outbox.operations import audit
 from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.selection import Selection
-from domain.outbox.table import calls, lanes, outbox, pending, waiting
+from domain.outbox.table import BY_AGGREGATE, calls, lanes, outbox, pending, waiting, within
+
+#: A call that has begun has ended after this time: no time-out is longer than 60 s. The lease is for the time between.
+LONGEST_CALL = timedelta(seconds=60) + LEASE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRow:
     """A row that is buried, or would be. `headers` is JSON text.
 
-    With `in_flight` a worker may be sending it at this moment, so that its destination may get it all the same.
+    Until `busy_until`, if that is there, a worker may be sending it, so that its destination may get it all the same.
     """
 
     id: int
@@ -46,7 +50,11 @@ class PendingRow:
     attempts: int
     last_error: str | None
     headers: str
-    in_flight: bool
+    busy_until: datetime | None
+
+    @property
+    def in_flight(self) -> bool:
+        return self.busy_until is not None
 
 
 def find(session: Session, selection: Selection) -> Sequence[PendingRow]:
@@ -72,6 +80,18 @@ def bury(session: Session, selection: Selection, entry: AuditEntry) -> Sequence[
     return buried
 
 
+def let_calls_end(session: Session, buried: Sequence[PendingRow]) -> None:
+    """Have what was recorded behind buried rows, as they were buried, wait until their calls have ended.
+
+    A release that overtakes the call that it is to undo finds nothing to release.
+    """
+    for row in buried:
+        if row.busy_until:
+            behind = within(BY_AGGREGATE, (row.destination, row.aggregate_id), above=row.id)
+            ready = update(outbox).where(behind, pending, outbox.c.available_at.is_(None))
+            session.execute(ready.values(available_at=row.busy_until))
+
+
 def _ids(rows: Collection[PendingRow]) -> dict[str, Any]:
     return {"ids": [row.id for row in rows]}
 
@@ -94,7 +114,10 @@ _ROWS = (
         outbox.c.last_error,
         cast(outbox.c.headers, Text).label("headers"),
         # A row that waits becomes ready, and is sent, only by a worker that has its lane. Or it waits for its call.
-        func.coalesce(or_(and_(outbox.c.available_at.is_(None), _is_leased), _is_called), False).label("in_flight"),
+        case(
+            (_is_called, outbox.c.available_at),
+            (and_(outbox.c.available_at.is_(None), _is_leased), func.clock_timestamp() + LONGEST_CALL),
+        ).label("busy_until"),
     )
     .outerjoin_from(outbox, lanes, _its_lane)
     .order_by(outbox.c.id)

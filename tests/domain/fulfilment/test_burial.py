@@ -1,10 +1,15 @@
 """Burying a confirmation: its hold is cancelled, and the service is asked to release what it may have confirmed."""
 
+from collections.abc import Sequence
+from concurrent.futures import Future
+from datetime import timedelta
+
 from sqlalchemy import update
 
 from domain.fulfilment import CONFIRMATION
 from domain.fulfilment.burial import bury
-from domain.outbox import Delivered
+from domain.outbox import Delivered, InFlight, Row, make_due_rows_ready
+from domain.outbox import release as outbox_release
 from domain.outbox.operations.selection import Among, Selection
 from domain.outbox.table import outbox
 from domain.reservations import Reservation
@@ -14,13 +19,21 @@ from tests.domain.fulfilment.test_confirmation import last_change, released, set
 from tests.support.builders import Db, a_hold, an_item, available, let_lapse, routes_of
 from tests.support.invariants import violations
 from tests.support.operations import ENTRY
-from tests.support.outbox import a_lane, claimed, fetched, rows, settled
+from tests.support.outbox import a_lane, claimed, fetched, rows, settled, time_passes
 
 
 def buried(db: Db, hold: Reservation, destination: str = CONFIRMATION) -> list[str]:
     selection = Selection(among=Among.PENDING, reservation_id=hold.id, destination=destination)
     with db.begin() as session:
         return [row.type for row in bury(session, selection, ENTRY, routes_of(db))]
+
+
+def due(db: Db) -> Sequence[Row]:
+    """The rows of the step that a worker would send now."""
+    lane = a_lane(db, CONFIRMATION)
+    with db.begin() as session:
+        make_due_rows_ready(session, lane)
+    return fetched(db, lane)
 
 
 def test_its_hold_is_cancelled_and_the_stock_comes_back(db: Db) -> None:
@@ -45,9 +58,31 @@ def test_the_answer_that_was_on_its_way_changes_nothing_more(db: Db) -> None:
 
     assert settled(db, lane, [(batch[0], Delivered())]) is None
     assert stored(db, hold).status is Status.CANCELLED
-    released_lane = claimed(db, CONFIRMATION)
-    assert released_lane is not None
-    assert [row.type for row in fetched(db, released_lane)] == ["reservation_release"]
+    assert claimed(db, CONFIRMATION) is None, "the release would overtake the call"
+    time_passes(db)
+    assert [row.type for row in due(db)] == ["reservation_release"]
+
+
+def test_the_release_waits_for_a_call_that_outlasts_its_batch(db: Db) -> None:
+    hold = a_hold(db, an_item(db))
+    lane = a_lane(db, CONFIRMATION)
+    settlement = settled(db, lane, [(fetched(db, lane)[0], InFlight(timedelta(minutes=1), Future()))])
+    with db.begin() as session:
+        outbox_release(session, lane)
+
+    buried(db, hold)
+
+    assert settlement is not None
+    (release,) = [row for row in rows(db) if row.type == "reservation_release"]
+    assert release.available_at == settlement.at + timedelta(minutes=1)
+
+
+def test_the_release_of_what_nobody_asks_at_this_moment_is_due_at_once(db: Db) -> None:
+    hold = a_hold(db, an_item(db))
+
+    buried(db, hold)
+
+    assert [row.type for row in due(db)] == ["reservation_release"]
 
 
 def test_a_hold_that_was_confirmed_meanwhile_stays_confirmed(db: Db) -> None:
