@@ -108,7 +108,8 @@ def _connect(url: str) -> tuple[Broker, Callable[[], int]]:
 
     client = Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
     redis = RedisBroker(client=client, middleware=[])
-    return redis, lambda: redis.do_qsize(DRAINING)
+    # Not `do_qsize`: it also counts the messages that nobody can fetch any more, as when Redis has lost the list.
+    return redis, lambda: int(client.llen(f"{redis.namespace}:{DRAINING}"))
 
 
 #: What an unreachable broker raises. Dramatiq translates the errors of AMQP, or they are OSErrors.

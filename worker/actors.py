@@ -1,6 +1,7 @@
 """What a wake-up starts. `worker.process` runs these actors."""
 
 import sys
+import threading
 import time
 from contextlib import suppress
 
@@ -9,6 +10,7 @@ import structlog
 from dramatiq import Broker, Middleware, Worker
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+from domain.runtime.rounds import isolate_round
 from domain.runtime.schema import lacks_schema
 from domain.runtime.settings import Settings
 from domain.runtime.wakeups import (
@@ -32,8 +34,16 @@ EXPIRE_SECONDS, PRUNE_SECONDS = 2.0, 4.0
 #: Enough wake-ups for all processes.
 MANY = 8
 
+#: A worker that got no wake-up for this time looks for due rows by itself: the broker may be down, or have lost them.
+LOOK_SECONDS = 5.0
+
 #: A worker that started before its database tries again to open it after this time.
 OPEN_AGAIN_SECONDS = 1.0
+
+NOT_LOOKED = (
+    "This worker did not look for due events this time; it does at the next wake-up, or after some seconds. If"
+    " this continues, report the error."
+)
 
 log = structlog.get_logger()
 
@@ -43,6 +53,8 @@ class Running(Middleware):
 
     app: App
     dispatcher: Dispatcher
+    #: By the monotonic clock: when this process looks for due rows, if no wake-up comes before.
+    _looks_at: float
 
     @property
     def actor_options(self) -> set[str]:
@@ -57,6 +69,25 @@ class Running(Middleware):
         self.app = _open(threads=threads)
         self.dispatcher = Dispatcher(self.app.relay, threads=threads, busy=_wake_another)
         self.app.liveness.watch(self._take_over)
+        self._looks_at = time.monotonic() + LOOK_SECONDS
+        threading.Thread(target=self._look, name="look", daemon=True).start()
+
+    def dispatch(self) -> None:
+        """Have all lanes with due rows drained. It does not wait for that."""
+        self._looks_at = time.monotonic() + LOOK_SECONDS
+        self.dispatcher.dispatch()
+
+    def _look(self) -> None:
+        """Dispatch whenever no wake-up has come for some time, until the process stops."""
+        while not self.app.relay.stopping.wait(max(0.0, self._looks_at - time.monotonic())):
+            if time.monotonic() >= self._looks_at:
+                isolate_round(self._dispatch_without_wakeup, thread="look", advice=NOT_LOOKED)
+
+    def _dispatch_without_wakeup(self) -> None:
+        try:
+            self.dispatch()
+        except SQLAlchemyError as error:
+            log.warning("relay.interrupted", error=type(error).__name__)
 
     def _take_over(self) -> None:
         """Drain the lanes that a dead process has left, with the help of others, which may have more threads free."""
@@ -93,7 +124,7 @@ broker, waiting = connect(settings.broker(), [running])
 @dramatiq.actor(broker=broker, actor_name=PROCESS_OUTBOX, queue_name=DRAINING, throws=OperationalError)
 def process_outbox() -> None:
     """Have the outbox drained by the threads of its destinations, until nothing is due."""
-    running.dispatcher.dispatch()
+    running.dispatch()
 
 
 def _wake_another() -> None:

@@ -40,4 +40,5 @@ def connect(url: str, middleware: list[Middleware]) -> tuple[Broker, Callable[[s
 
     client = Redis.from_url(url, socket_timeout=TIMEOUT_SECONDS, socket_connect_timeout=TIMEOUT_SECONDS)
     redis = RedisBroker(client=client, middleware=middleware)
-    return redis, lambda queue: int(redis.do_qsize(queue))
+    # Not `do_qsize`: it also counts the messages that nobody can fetch any more, as when Redis has lost the list.
+    return redis, lambda queue: int(client.llen(f"{redis.namespace}:{queue}"))

@@ -16,6 +16,7 @@ from deploy.embedded import PostgreSQL
 from domain import reservations
 from domain.outbox.delivery.breaker import LONGEST_OPEN
 from domain.outbox.table import destinations
+from domain.runtime.wakeups import DRAINING, ENOUGH_WAITING
 from tests.proofs.checker import check, check_invariants, count, statuses, wait_until_drained
 from tests.proofs.cluster.cluster import Cluster
 from tests.proofs.cluster.receiver import Rule, a_receiver, healthy
@@ -29,6 +30,10 @@ MANY_FAILURES = 20
 #: After the pause of a breaker, a wake-up brings a probe: the next one of the scheduler at the latest. A busy machine
 #: may need three seconds more.
 PROBED_WITHIN_SECONDS = 1.0 + 3.0
+
+
+#: The list in Redis of the wake-ups that wait.
+QUEUE = f"dramatiq:{DRAINING}"
 
 
 @pytest.fixture
@@ -54,6 +59,37 @@ def test_nothing_is_lost_with_a_redis_that_forgets_everything(open_cluster: Open
 
     assert (load.unanswered, load.unexpected) == (0, [])
     assert check(cluster, answered=load.answered).attempts == 0
+
+
+def test_events_are_delivered_while_redis_is_down(open_cluster: Open) -> None:
+    cluster = _running(open_cluster)
+    wait_until("the worker is ready", cluster.destinations)
+    cluster.redis.stop()
+
+    cluster.hold(cluster.an_item(10), 10)
+    wait_until_drained(cluster)
+
+    assert check(cluster).attempts == 0
+
+
+def test_wakeups_that_redis_has_lost_are_sent_again(open_cluster: Open, seed: int) -> None:
+    """It loses the list of a queue, as by an eviction, and keeps the messages, which nobody can fetch any more."""
+    cluster = open_cluster()
+    api = cluster.api().ready()
+    cluster.partners.ready()
+
+    with (
+        Load([api.port], [cluster.an_item(100_000).id], seed) as load,
+        Redis.from_url(cluster.redis.url) as redis,
+    ):
+        wait_until("enough wake-ups wait", lambda: redis.llen(QUEUE) >= ENOUGH_WAITING)
+        redis.delete(QUEUE)
+        wait_until("wake-ups wait again", lambda: redis.llen(QUEUE))
+        cluster.worker()
+        load.wait(answers=20)
+    wait_until_drained(cluster)
+
+    check(cluster, answered=load.answered)
 
 
 def test_nobody_needs_a_restart_when_redis_is_back(open_cluster: Open, seed: int) -> None:

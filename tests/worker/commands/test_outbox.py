@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -18,9 +19,10 @@ from sqlalchemy import func, select
 from domain.outbox.operations import destinations
 from domain.outbox.routes import Route, Routes
 from domain.outbox.table import lanes
+from domain.runtime.settings import ROOT
 from tests.domain.outbox.conftest import clock, set_shop
 from tests.support.builders import Db, with_routes
-from tests.support.commands import on_one_line, run_command, start_command
+from tests.support.commands import bare, on_one_line, run_command, start_command
 from tests.support.http_server import a_server, saying
 from tests.support.operations import ENTRY, mark_delivered
 from tests.support.outbox import an_aggregate, recorded_for, row, states, with_shop
@@ -63,6 +65,23 @@ def test_the_outbox_is_delivered_to_where_the_routes_lead(db: Db, routes: Callab
     assert (run.returncode, run.stdout) == (0, "40 delivered, 0 waiting, 0 dead\n")
     assert len((tmp_path / "events").read_text().splitlines()) == 40
     assert set(states(shop)) == {"processed"}
+
+
+def test_whoever_closes_the_standard_streams_gets_events_delivered_too(
+    db: Db, routes: Callable[..., str], tmp_path: Path
+) -> None:
+    shop = with_shop(db)
+    recorded_for(shop, an_aggregate())
+    environment = {
+        "DATABASE_URL": os.environ["DATABASE_URL"],
+        "HOLDFAST_ROUTES": routes(shop=f"log:{tmp_path}/events"),
+    }
+
+    line = ["sh", "-c", 'exec "$0" <&- >&- 2>&-', str(ROOT / "bin" / "process-outbox")]
+    run = subprocess.run(line, cwd="/", env=bare(environment), check=False)
+
+    assert run.returncode == 0
+    assert len((tmp_path / "events").read_text().splitlines()) == 1
 
 
 def test_a_destination_that_hangs_keeps_no_other_waiting(db: Db, routes: Callable[..., str], tmp_path: Path) -> None:
