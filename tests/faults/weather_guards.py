@@ -111,7 +111,7 @@ PACES = tuple(
         ),
         (
             "a destination that refuses while it recovers gets as many calls as before",
-            "window = 1 if refused else self._window + taken",
+            "window = 1 if has_refused else self._window + taken",
             "window = self._window + taken",
             f"{PACE}::test_a_refusal_while_it_recovers_begins_with_one_call_again",
         ),

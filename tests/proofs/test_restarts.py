@@ -43,10 +43,12 @@ def children(worker: Process) -> set[int]:
 
 
 def is_forked(pid: int) -> bool:
+    """Return whether a process is a fork of the worker, and not one of the shell that becomes the worker."""
     try:
-        return "worker.main" in psutil.Process(pid).cmdline()
+        program, *arguments = psutil.Process(pid).cmdline() or [""]
     except psutil.Error:
         return False
+    return Path(program).name.startswith("python") and "worker.main" in arguments
 
 
 def started(worker: Process, count: int, *, but: Collection[int] = ()) -> set[int]:
@@ -228,6 +230,7 @@ def test_the_metrics_of_a_worker_add_up_over_a_restart(cluster: Cluster, tmp_pat
         lambda seen: (
             seen["holdfast_outbox_delivered_total[journal]"]
             >= delivered["holdfast_outbox_delivered_total[journal]"] + 10
+            and "holdfast_lanes_leased[journal]" in seen
         ),
     )
 

@@ -83,6 +83,7 @@ class BatchOfCalls:
         """End the batch, so that no call begins any more. Return the outcomes in the order of `rows`."""
         with self._lock:
             self._late = {row_id: Future() for row_id in self._begun}
+            self._pace.outlasted(len(self._late))
             in_flight = {row_id: InFlight(longest_call, answer) for row_id, answer in self._late.items()}
             outcomes: Mapping[int, Outcome] = self._outcomes | in_flight
         return [outcomes.get(row.id, NOT_SENT) for row in rows]
@@ -93,7 +94,6 @@ class BatchOfCalls:
     def _outcome(self, row: Row) -> Outcome:
         """Call for a row that was admitted."""
         outcome = isolate_row(self._call, row) if self._begin(row) else NOT_SENT
-        self._pace.answered([row], [outcome])
         self._streak.add([outcome])
         self._end(row, outcome)
         return outcome
@@ -114,7 +114,10 @@ class BatchOfCalls:
             if begun is not None and self._late is None:
                 self._outcomes[row.id] = outcome
         if late:
+            self._pace.answered_late(row, outcome)
             late.set_result(outcome)
+        else:
+            self._pace.answered([row], [outcome])
 
     def _is_worth_waiting(self) -> bool:
         """Return whether a call is in flight that does not take too long yet, or may still begin."""

@@ -71,18 +71,35 @@ class Pace:
                 self._changed.wait(min(until - now, LOOK_SECONDS))
             return 0
 
+    def outlasted(self, calls: int) -> None:
+        """Let other calls begin in place of so many that outlast their batch. One that hangs would stop all others."""
+        with self._changed:
+            self._in_flight -= calls
+            self._changed.notify_all()
+
     def answered(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
         """Count the answers to calls that were admitted."""
         taken = sum(map(is_taken, outcomes))
-        refused = [(row, one) for row, one in zip(rows, outcomes, strict=True) if isinstance(one, Unreachable)]
+        has_refused = any(isinstance(one, Unreachable) for one in outcomes)
         with self._changed:
             self._in_flight -= len(rows)
-            self.has_taken = self.has_taken or taken > 0
             if self._window < UNLIMITED:
-                window = 1 if refused else self._window + taken
+                window = 1 if has_refused else self._window + taken
                 self._window = window if window <= RECOVERED_AT_CALLS else UNLIMITED
-            self._rate.count(taken, [row.aggregate_id for row, one in refused if one.cause is Cause.LOAD])
+            self._count(rows, outcomes)
             self._changed.notify_all()
+
+    def answered_late(self, row: Row, outcome: Outcome) -> None:
+        """Count the answer to a call that has outlasted its batch. It says nothing of how many calls may begin now."""
+        with self._changed:
+            self._count([row], [outcome])
+            self._changed.notify_all()
+
+    def _count(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+        taken = sum(map(is_taken, outcomes))
+        refused = [(row, one) for row, one in zip(rows, outcomes, strict=True) if isinstance(one, Unreachable)]
+        self.has_taken = self.has_taken or taken > 0
+        self._rate.count(taken, [row.aggregate_id for row, one in refused if one.cause is Cause.LOAD])
 
 
 class Rate:

@@ -167,3 +167,27 @@ def test_calls_that_might_have_begun_earlier_may_begin_later_but_only_those_of_a
 
     assert rate.admit(1_000, 100.0) == 1
     assert rate.admit(1_000, 200.0) == 21
+
+
+def test_a_call_that_outlasts_its_batch_takes_no_place_while_the_destination_recovers() -> None:
+    pace = Pace(Event())
+    pace.begin_recovery()
+    assert (pace.admit(1, FAR), admitted_at_once(pace)) == (1, 0)
+
+    pace.outlasted(1)
+
+    assert admitted_at_once(pace) == 1
+
+
+@pytest.mark.parametrize("outcome", [Delivered(), Unreachable("it hung")])
+def test_its_late_answer_changes_not_how_many_calls_may_begin(outcome: Outcome) -> None:
+    pace = Pace(Event())
+    pace.begin_recovery()
+    answered(pace, Delivered(), pace.admit(1_000, FAR))
+    assert pace.admit(1, FAR) == 1
+    pace.outlasted(1)
+
+    (row,) = some_rows(uuid4())
+    pace.answered_late(row, outcome)
+
+    assert admitted_at_once(pace) == 2
