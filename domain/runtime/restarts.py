@@ -1,6 +1,6 @@
 """When a process that has died is started again, and when it is given up. Pure."""
 
-from signal import SIGKILL, Signals
+from signal import SIGBUS, SIGKILL, Signals
 
 #: By then a process has read its configuration, imported what it needs and begun its work: on a busy machine too. One
 #: that dies sooner would probably die again at once.
@@ -30,11 +30,18 @@ class Restarts:
         return None if self._early >= CRASH_LOOP else PAUSES_SECONDS[max(0, self._early - 1)]
 
 
+#: What the kernel sends if nobody else has, by the exit code.
+_BY_THE_KERNEL = {
+    -SIGKILL: "SIGKILL, by the kernel for lack of memory if nobody has sent it",
+    -SIGBUS: "SIGBUS, by the kernel: probably the disk of TMPDIR is full, where processes share their metrics",
+}
+
+
 def cause(exit_code: int) -> str:
     """Return what ended a process, by its exit code, which is the negative number of a signal that has killed it."""
     if exit_code >= 0:
         return f"exit code {exit_code}"
-    if exit_code == -SIGKILL:
-        return "SIGKILL, by the kernel for lack of memory if nobody has sent it"
+    if exit_code in _BY_THE_KERNEL:
+        return _BY_THE_KERNEL[exit_code]
     known = -exit_code in set(Signals)  # the real-time signals but two have no name
     return Signals(-exit_code).name if known else f"signal {-exit_code}"

@@ -1,6 +1,6 @@
 """A process that dies is started again: at once if it has lived well, later and later if not, and not for ever."""
 
-from signal import SIGKILL, SIGSEGV
+from signal import SIGBUS, SIGKILL, SIGSEGV
 
 from domain.runtime.restarts import CRASH_LOOP, WELL_SECONDS, Restarts, cause
 
@@ -38,4 +38,5 @@ def test_what_ended_a_process_is_named() -> None:
     assert cause(3) == "exit code 3"
     assert cause(-SIGSEGV) == "SIGSEGV"
     assert cause(-SIGKILL).startswith("SIGKILL, by the kernel for lack of memory")
+    assert "the disk of TMPDIR is full" in cause(-SIGBUS)
     assert cause(-40) == "signal 40"
