@@ -287,10 +287,18 @@ def trouble(error: Exception) -> Unavailable | None:
     return None
 
 
+def is_standby(error: DBAPIError) -> bool:
+    """Return whether a statement failed because it would write, and PostgreSQL is a standby."""
+    return getattr(error.orig, "sqlstate", None) == STANDBY
+
+
 #: A lock time-out, a deadlock, a serialization failure, a statement that took too long.
 LOCK_NOT_AVAILABLE = "55P03"
 BUSY_CODES = frozenset({LOCK_NOT_AVAILABLE, "40P01", "40001", "57014"})
 
+#: What a standby answers to whoever takes it for the primary.
+STANDBY = "25006"
+
 #: Connections, resources (a full disk and memory among them), a disk that fails, shutdown and start-up, and a standby
 #: in the primary's place.
-DOWN_CODES = ("08", "53", "58", "57P", "25006")
+DOWN_CODES = ("08", "53", "58", "57P", STANDBY)

@@ -91,10 +91,11 @@ class _Connecting:
         self._takes_options = True
 
     def connect(self, dialect: Any, _: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
-        """Connect with the settings as start-up options, or without where they are refused."""
+        """Connect with the settings as start-up options, besides those of the URL, or without where they are refused."""
         if self._takes_options:
+            options = " ".join(filter(None, [parameters.get("options"), self._options]))
             try:
-                return dialect.connect(*arguments, **parameters, options=self._options)
+                return dialect.connect(*arguments, **(parameters | {"options": options}))
             except psycopg.OperationalError as error:
                 if not any(refusal in str(error) for refusal in REFUSALS):
                     raise

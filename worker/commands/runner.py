@@ -9,7 +9,7 @@ from typing import NoReturn
 
 import rich_click as click
 from click.exceptions import Exit
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain.fulfilment import load_routes
@@ -84,6 +84,8 @@ def describe(error: SQLAlchemyError, consequence: str, url: str = "DATABASE_URL"
     `url` is the setting that leads to the database.
     """
     match database.trouble(error):
+        case _ if isinstance(error, DBAPIError) and database.is_standby(error):
+            what, advice = "is a standby, which takes no changes", f"Set {url} to the primary, and run it again."
         case Busy():
             what, advice = "is too busy", "Wait a little and run it again."
         case None:

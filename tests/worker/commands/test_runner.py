@@ -1,10 +1,12 @@
 """Expected errors are reported in one line: what happened, what it means for this command, and what to do."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from deploy.embedded import PostgreSQL
+from tests.support.builders import Db
 from tests.support.commands import run_bare, run_command
 from tests.worker.commands.every_command import ACCEPTED
 
@@ -34,6 +36,17 @@ def test_a_database_that_is_not_migrated_is_reported_in_one_line(postgresql: Pos
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.startswith("The database refused a statement (") and len(run.stderr.splitlines()) == 1
     assert "does not exist" in run.stderr and "bin/migrate" in run.stderr
+
+
+def test_a_standby_is_named_as_what_it_is(postgresql: PostgreSQL, db: Db) -> None:
+    only_reads = "options=-c%20default_transaction_read_only%3Don"
+    url = os.environ["DATABASE_URL"]
+
+    run = run_command("process-outbox", DATABASE_URL=f"{url}{'&' if '?' in url else '?'}{only_reads}")
+
+    assert run.returncode == 1 and len(run.stderr.splitlines()) == 1
+    assert run.stderr.startswith("The database is a standby, which takes no changes (")
+    assert run.stderr.endswith(" Set DATABASE_URL to the primary, and run it again.\n")
 
 
 @pytest.mark.parametrize("path", [("doctor",), ("process-outbox",), ("migrate",)], ids=" ".join)
