@@ -21,8 +21,8 @@ class Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, address: str = "127.0.0.1", port: int = 0) -> None:
+        super().__init__((address, port), _Handler)
         self.url = f"http://127.0.0.1:{self.server_port}/hook"
         self.requests: list[ReceivedRequest] = []
         self.connections: set[object] = set()
@@ -87,8 +87,8 @@ _stopped = threading.Event()
 
 
 @contextmanager
-def a_server() -> Iterator[Server]:
-    with Server() as server:
+def a_server(address: str = "127.0.0.1", port: int = 0) -> Iterator[Server]:
+    with Server(address, port) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:

@@ -27,8 +27,19 @@ CAUSES = {
     **dict.fromkeys((502, 504, *range(521, 528), 530), Cause.OUTAGE),
 }
 
-#: The bytes of a response that are read. The connection to a server that sends more is closed.
+#: The bytes of a response's body that are read. The connection to a server that sends more is closed.
 MAX_RESPONSE_BYTES = 65_536
+
+#: The pieces of a body that are read, as each takes processor time, be it a single byte. A body of MAX_RESPONSE_BYTES
+#: has about half as many if each packet is a piece. The connection to a server that sends more is closed.
+MAX_PIECES = 100
+
+#: How long the body of a 2xx is waited for. Nobody uses it: it is read so that its connection can be used again. The
+#: body of an ordinary server follows the head at once, or after a round trip, which takes this long around the world.
+SUCCESS_BODY_SECONDS = 0.3
+
+#: How long the body of any other response is waited for. Its beginning tells people why something was not taken.
+REFUSAL_BODY_SECONDS = 2.0
 
 #: No Retry-After counts for more than this: a server that asks for a longer wait is mistaken.
 LONGEST_WAIT = timedelta(days=1)
@@ -55,10 +66,14 @@ class Response:
 
 def outcome_of(response: Response) -> Outcome:
     """Return what a response means for the row that was sent."""
-    if 200 <= response.status < 300:
+    if _is_success(response.status):
         return Delivered()
     cause = CAUSES.get(response.status, Cause.ERROR if response.status >= 500 else None)
     return Unreachable(response.summary(), response.retry_after, cause) if cause else Rejected(response.summary())
+
+
+def _is_success(status: int) -> bool:
+    return 200 <= status < 300
 
 
 class Http:
@@ -95,6 +110,7 @@ class Http:
         length = {"Content-Length": str(len(body))}
         sent = [(name.encode("ascii"), value.encode("ascii")) for name, value in {**headers, **length}.items()]
         with self._connections.stream(b"POST", self._url, sent, body) as response:
+            self._deadline.shorten(SUCCESS_BODY_SECONDS if _is_success(response.status) else REFUSAL_BODY_SECONDS)
             return Response(response.status, _read(response), _retry_after(response))
 
     def close(self) -> None:
@@ -123,12 +139,12 @@ def _target(url: str) -> tuple[httpcore.URL, Mapping[str, str]]:
 
 
 def _read(response: httpcore.Response) -> str:
-    """Read the body of a response, up to MAX_RESPONSE_BYTES. If it breaks off, the status counts all the same."""
+    """Read a body, up to MAX_RESPONSE_BYTES, MAX_PIECES and the deadline. The status counts wherever the body ends."""
     read = b""
     with suppress(*CONNECTION_ERRORS):
-        for chunk in response.iter_stream():
-            read += chunk
-            if len(read) > MAX_RESPONSE_BYTES:
+        for pieces, piece in enumerate(response.iter_stream(), start=1):
+            read += piece
+            if len(read) > MAX_RESPONSE_BYTES or pieces == MAX_PIECES:
                 break
     end_connection_with_unread_bytes(response)
     # Without NUL, which PostgreSQL's text can't hold.

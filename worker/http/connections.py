@@ -16,7 +16,7 @@ KEEPALIVE_SECONDS = 5.0
 CONNECTION_ERRORS = (
     httpcore.TimeoutException,
     httpcore.NetworkError,
-    httpcore.ProtocolError,
+    httpcore.ProtocolError,  # raised as itself when a server sends too much: see worker.http.deadlines
     httpcore.UnsupportedProtocol,
 )
 
@@ -69,6 +69,7 @@ class Connections:
                 if self._deadline.opened:
                     raise
                 response = stack.enter_context(self._fresh.stream(method, url, headers=headers, content=content))
+            self._deadline.end_head()
             yield response
 
     def close(self) -> None:

@@ -3,14 +3,14 @@
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from ipaddress import ip_network
 
 import pytest
 
 from domain.outbox import Delivered, Outcome, Unreachable
 from domain.runtime.settings import Network
-from tests.support.http_server import Server, saying, trickling
+from tests.support.http_server import Server, a_server, saying, trickling
 from worker.http.client import Http
 
 #: Longer than a connection to this machine takes, even when others are busy.
@@ -33,6 +33,23 @@ def swallowing(server: Server) -> Iterator[None]:
         yield
 
 
+def resolve_to(environment: pytest.MonkeyPatch, addresses: Sequence[str]) -> None:
+    """Give partner.example these addresses. The resolver of names, which is not our code, is replaced."""
+
+    def resolving(host: str, port: int, *_: object, **__: object) -> list[object]:
+        found = addresses if host == "partner.example" else [host]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
+
+    environment.setattr(socket, "getaddrinfo", resolving)
+
+
+def client(
+    server: Server, *, timeout_seconds: float = TIMEOUT_SECONDS, allowed: Sequence[Network] | None = None
+) -> closing[Http]:
+    url = f"http://partner.example:{server.server_port}/hook"
+    return closing(Http(url, timeout_seconds=timeout_seconds, connections=1, allowed=allowed))
+
+
 def posted(
     server: Server,
     environment: pytest.MonkeyPatch,
@@ -40,22 +57,10 @@ def posted(
     *,
     allowed: Sequence[Network] | None = None,
 ) -> Outcome:
-    """Post to a host with these addresses. The resolver of names, which is not our code, is replaced."""
-
-    def resolving(host: str, port: int, *_: object, **__: object) -> list[object]:
-        found = addresses if host == "partner.example" else [host]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found]
-
-    environment.setattr(socket, "getaddrinfo", resolving)
-    http = Http(
-        f"http://partner.example:{server.server_port}/hook",
-        timeout_seconds=TIMEOUT_SECONDS,
-        connections=1,
-        allowed=allowed,
-    )
-    outcome = http.post("{}", {})
-    http.close()
-    return outcome
+    """Post once to a host with these addresses."""
+    resolve_to(environment, addresses)
+    with client(server, allowed=allowed) as http:
+        return http.post("{}", {})
 
 
 @pytest.mark.timed
@@ -100,3 +105,63 @@ def test_a_connected_address_that_does_not_answer_gets_all_the_time_and_the_requ
     assert isinstance(outcome, Unreachable) and "ReadTimeout" in outcome.error
     assert TIMEOUT_SECONDS * 0.9 < time.monotonic() - began < TIMEOUT_SECONDS * 1.5
     assert len(server.requests) == 1
+
+
+@pytest.mark.timed
+@pytest.mark.usefixtures("swallowing")
+def test_an_address_that_swallows_packets_takes_time_of_the_first_connection_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolve_to(monkeypatch, [SECOND, "127.0.0.1"])
+    server.answer = saying(200, Connection="close")
+    with client(server, timeout_seconds=10) as http:
+        assert http.post("{}", {}) == Delivered()
+        began = time.monotonic()
+
+        outcomes = [http.post("{}", {}) for _ in range(2)]
+
+    assert outcomes == [Delivered()] * 2
+    assert len(server.connections) == 3
+    assert time.monotonic() - began < 4, "half of the time-out, twice, is 10 s"
+
+
+def test_a_remembered_address_that_fails_leaves_its_time_to_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve_to(monkeypatch, [SECOND, "127.0.0.1"])
+    with ExitStack() as stack:
+        with a_server() as before:
+            before.answer = saying(200, Connection="close")
+            http = stack.enter_context(client(before))
+            assert http.post("{}", {}) == Delivered()
+        after = stack.enter_context(a_server(SECOND, before.server_port))
+
+        outcome = http.post("{}", {})
+
+    assert outcome == Delivered()
+    assert len(after.requests) == 1
+
+
+def test_a_remembered_address_that_the_host_no_longer_has_is_not_called(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer = saying(200, Connection="close")
+    with client(server) as http:
+        resolve_to(monkeypatch, [SECOND, "127.0.0.1"])
+        assert http.post("{}", {}) == Delivered()
+        resolve_to(monkeypatch, [SECOND, THIRD])
+
+        outcome = http.post("{}", {})
+
+    assert isinstance(outcome, Unreachable)
+    assert len(server.requests) == 1
+
+
+def test_while_no_address_fails_the_order_of_the_resolver_counts(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with a_server(SECOND, server.server_port) as second, client(server) as http:
+        server.answer = second.answer = saying(200, Connection="close")
+        for addresses in (["127.0.0.1", SECOND], [SECOND, "127.0.0.1"]):
+            resolve_to(monkeypatch, addresses)
+            assert http.post("{}", {}) == Delivered()
+
+    assert (len(server.requests), len(second.requests)) == (1, 1)

@@ -209,6 +209,14 @@ def test_a_response_that_is_too_large_is_not_read_to_its_end(server: Server) -> 
     assert isinstance(outcome, Unreachable) and "262,144 bytes" in outcome.error
 
 
+def test_a_response_in_thousands_of_chunks_is_not_read_to_its_end(server: Server) -> None:
+    server.answer = sending(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 5_000)
+
+    (outcome,) = outcomes_of([a_row()])
+
+    assert isinstance(outcome, Unreachable) and "1,000 chunks" in outcome.error
+
+
 def test_a_queue_that_does_not_exist_is_an_outage(sqs: SqsHarness) -> None:
     (outcome,) = outcomes_of([a_row()], f"sqs://sqs.{REGION}.amazonaws.com/{ACCOUNT}/not-there")
 

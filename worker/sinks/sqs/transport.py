@@ -22,6 +22,9 @@ from worker.http.unread import end_connection_with_unread_bytes
 #: The bytes of a response that are read. A response about ten messages has less than a tenth of this.
 MAX_RESPONSE_BYTES = 262_144
 
+#: The pieces of a response that are read, as each takes processor time, be it a single byte. SQS sends a few.
+MAX_PIECES = 1_000
+
 #: The error of urllib3 would quote the URL, which may hold a password.
 UNREADABLE_PROXY = f"the proxy of HTTPS_PROXY, or of HTTP_PROXY, can't be read: {ESCAPES}"
 
@@ -71,10 +74,12 @@ class Transport:
 
 def _read(response: httpcore.Response) -> bytes:
     body = b""
-    for chunk in response.iter_stream():
-        body += chunk
+    for pieces, piece in enumerate(response.iter_stream(), start=1):
+        body += piece
         if len(body) > MAX_RESPONSE_BYTES:
             raise httpcore.ReadError(f"the answer has more than {MAX_RESPONSE_BYTES:,} bytes")
+        if pieces > MAX_PIECES:
+            raise httpcore.ReadError(f"the answer has more than {MAX_PIECES:,} chunks")
     return body
 
 
