@@ -91,7 +91,7 @@ class _Connecting:
         self._takes_options = True
 
     def connect(self, dialect: Any, _: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
-        """Connect with the settings as start-up options, besides those of the URL, or without where they are refused."""
+        """Connect with the settings as start-up options, after those of the URL, or without where they are refused."""
         if self._takes_options:
             options = " ".join(filter(None, [parameters.get("options"), self._options]))
             try:
