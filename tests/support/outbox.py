@@ -190,7 +190,7 @@ NOT_NOW = Failed("not now", retry_after=timedelta(minutes=1))
 DOWN = Unreachable("down", retry_after=timedelta(minutes=1))
 
 
-def some_health(names: Iterable[str]) -> Mapping[str, Health]:
+def some_health(names: Iterable[str]) -> dict[str, Health]:
     """The health of destinations of which nothing is known yet."""
     return {name: Health(Pace(Event())) for name in names}
 
@@ -204,7 +204,8 @@ class FakeDestination:
         self.failures: dict[int, Outcome] = {}
         #: Every row that it was called with, in order, whatever the outcome.
         self.called: list[int] = []
-        self._calls = OrderedCalls(concurrency, Pace(Event()), timeout_seconds=10)
+        self.pace = Pace(Event())
+        self._calls = OrderedCalls(concurrency, self.pace, timeout_seconds=10)
 
     def deliver(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         return self._calls.deliver(rows, self._call)
@@ -230,11 +231,15 @@ def relaying(db: Db, shop: Destination, **fields: Any) -> Iterator[Relay]:
 
 def a_relay(db: Db, routes: Mapping[str, Route], destinations: Mapping[str, Destination]) -> Relay:
     """A relay to these destinations, of which nothing is known yet. Close it."""
+    health = some_health(destinations)
+    for name, one in destinations.items():
+        if isinstance(one, FakeDestination):
+            health[name] = Health(one.pace)
     return Relay(
         db=db,
         routes=routes,
         destinations=destinations,
         leases=Leases(db),
         late_answers=LateAnswers(db),
-        health=some_health(destinations),
+        health=health,
     )

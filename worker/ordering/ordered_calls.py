@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from domain.outbox import LEASE, Outcome, Row
-from worker.ordering import calling_threads
 from worker.ordering.batch_of_calls import AnswerTimes, BatchOfCalls
+from worker.ordering.calling_threads import CallingThreads
 from worker.ordering.pace import Pace
 from worker.ordering.rules import by_aggregate
 
@@ -13,11 +13,12 @@ from worker.ordering.rules import by_aggregate
 class OrderedCalls:
     """The threads that call one destination, as many as its route allows, at its pace.
 
-    A call takes `timeout_seconds` at the most, or little more.
+    A call takes `timeout_seconds` at the most, or little more. Calls that hang do not count while others are answered.
     """
 
     def __init__(self, concurrency: int, pace: Pace, *, timeout_seconds: float) -> None:
-        self._threads = calling_threads.pool(concurrency)
+        self._threads = CallingThreads(concurrency)
+        pace.has_room = self._threads.has_room
         self._pace = pace
         self._answer_times = AnswerTimes()
         self._longest_call = timedelta(seconds=timeout_seconds) + LEASE
@@ -36,7 +37,9 @@ class OrderedCalls:
         for queue in queues.values():
             self._threads.submit(batch.call_in_order, queue)
         batch.wait()
-        return batch.end(rows, self._longest_call)
+        outcomes = batch.end(rows, self._longest_call)
+        self._threads.note(outcomes)
+        return outcomes
 
     def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._threads.close()

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Condition, Event
 from uuid import UUID
 
@@ -41,6 +41,8 @@ class Pace:
         self.stopping = stopping
         #: Whether the destination has ever taken a row.
         self.has_taken = False
+        #: Whether a call could begin at all: who makes calls may have no thread left for one.
+        self.has_room: Callable[[], bool] = lambda: True
         self._changed = Condition()
         self._in_flight = 0
         #: How many calls may be in flight.

@@ -101,7 +101,7 @@ class Relay:
 
     def claim(self, names: Iterable[str], limit: float = float("inf")) -> Claimed | None:
         """Claim a lane of these destinations that has due rows. Return None if none is free, or the process stops."""
-        left = [name for name in names if not self._is_saturated(name)]
+        left = [name for name in names if self.health[name].pace.has_room()]
         while left and not self.stopping.is_set():
             try:
                 return self._claim(left, limit)
@@ -113,10 +113,6 @@ class Relay:
         """Drain a lane that was claimed, for about a second."""
         with self.leases.renewing(*claimed.batch.lanes, claimed_at=claimed.at):
             return claimed.run.drain(claimed.batch, limit)
-
-    def _is_saturated(self, name: str) -> bool:
-        """Return whether as many calls outlast their batches as the destination takes at once: none could begin."""
-        return self.late_answers.count(name) >= self.routes[name].concurrency
 
     def _claim(self, names: Sequence[str], limit: float) -> Claimed | None:
         """Claim a lane and fetch its first batch, in one transaction. Raises ProbeTaken."""

@@ -10,6 +10,7 @@ from domain.outbox import Cause, Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
 from worker.formats import Message, format_of
 from worker.http.client import Http, Response, outcome_of
+from worker.ordering.calling_threads import most
 from worker.ordering.ordered_calls import OrderedCalls
 from worker.ordering.pace import Pace
 from worker.route_options import timeout_of, wrong_route
@@ -26,7 +27,7 @@ class Webhook:
             self._http = Http(
                 route.url,
                 timeout_seconds=timeout_seconds,
-                connections=route.concurrency,
+                connections=most(route.concurrency),
                 allowed=settings.webhook_private_networks,
             )
         except ValueError as error:

@@ -12,6 +12,7 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 from worker.formats.envelope import trace, wrap
 from worker.http.client import Http, Response, outcome_of
+from worker.ordering.calling_threads import most
 from worker.ordering.ordered_calls import OrderedCalls
 from worker.ordering.pace import Pace
 
@@ -26,7 +27,7 @@ class ConfirmationStep:
         self._routes = routes
         timeout_seconds = settings.confirmation_timeout_seconds
         try:
-            self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=route.concurrency)
+            self._http = Http(route.url, timeout_seconds=timeout_seconds, connections=most(route.concurrency))
         except ValueError as error:
             raise ConfigurationError(f"CONFIRMATION_URL: it can't be used: {error}.") from error
         self._calls = OrderedCalls(route.concurrency, pace, timeout_seconds=timeout_seconds)
