@@ -101,8 +101,13 @@ class Place:
     @property
     def serves(self) -> bool:
         """Whether there is a process that serves, or that will as far as anybody knows."""
-        is_well = self._process is not None and self._process.exitcode is None and self._lived() >= WELL_SECONDS
+        is_well = self._process is not None and self._process.exitcode is None and self.lived_seconds >= WELL_SECONDS
         return is_well or not self.is_hopeless
+
+    @property
+    def lived_seconds(self) -> float:
+        """For how long the process has lived, or had lived until it ended just now."""
+        return time.monotonic() - self.starts_at
 
     def start_if_due(self) -> None:
         if self._process is None and self.starts_at <= time.monotonic():
@@ -122,7 +127,7 @@ class Place:
 
     def fail(self, code: int) -> float:
         """Note that the process has ended with this exit code. Return after how many seconds the next one starts."""
-        pause = TRY_AGAIN_SECONDS if code == WRONG_CONFIGURATION else self._restarts.pause_after(self._lived())
+        pause = TRY_AGAIN_SECONDS if code == WRONG_CONFIGURATION else self._restarts.pause_after(self.lived_seconds)
         self.is_hopeless = code == WRONG_CONFIGURATION or pause is None
         pause = PAUSES_SECONDS[-1] if pause is None else pause
         self.starts_at = time.monotonic() + pause
@@ -142,9 +147,6 @@ class Place:
             log.warning("api.process_hangs", process=self._process.pid, message=HANGS)
             self._process.kill()
             self._process.join()
-
-    def _lived(self) -> float:
-        return time.monotonic() - self.starts_at
 
 
 class Supervisor:
@@ -189,7 +191,7 @@ class Supervisor:
 
     def _after_death(self, place: Place, process: int, code: int) -> int | None:
         """Have a process that has died started again. Return the exit code if the API has to end instead."""
-        facts = {"process": process, "ended_by": cause(code)}
+        facts = {"process": process, "ended_by": cause(code), "lived_seconds": round(place.lived_seconds, 1)}
         pause = place.fail(code)
         is_over = not any(each.serves for each in self._places)
         if code == WRONG_CONFIGURATION:

@@ -65,14 +65,16 @@ def kill_until(api: Process, is_over: Callable[[], object], *, but: Collection[i
 
     def killed() -> object:
         kill(*children(api) - {*but})
-        return is_over()
+        return is_over() or not api.is_running()
 
     wait_until("the processes that die are given up", killed)
 
 
 def told(api: Process, event: str) -> str:
-    """Return what an API has last said by this event, as soon as it has."""
-    said: str = wait_until(f"{event} is logged", lambda: api.events(event))[-1]["message"]
+    """Return what an API has last said by this event, as soon as it has said it or has ended."""
+    wait_until(f"{event} is logged", lambda: api.events(event) or not api.is_running())
+    assert api.events(event), api.log.read_text()
+    said: str = api.events(event)[-1]["message"]
     return said
 
 
@@ -99,15 +101,14 @@ def test_a_process_that_dies_again_and_again_takes_no_other_along(cluster: Clust
     with Load([api.port], [cluster.an_item(100_000).id], seed) as load:
         load.wait(answers=20)
         kill_until(api.process, lambda: api.process.events("api.crash_loop"), but=[untouched])
+        assert api.process.is_running(), api.process.log.read_text()
         load.wait(answers=20)
         assert untouched in started(api.process, 2)
         load.wait(answers=20)
 
     assert "The others serve" in told(api.process, "api.crash_loop")
     deaths = [event["message"] for event in api.process.events("api.process_died")]
-    assert [f"started in {pause:g} s" in death for pause, death in zip(PAUSES_SECONDS, deaths, strict=True)] == [
-        True
-    ] * len(deaths)
+    assert all(f"started in {pause:g} s" in death for pause, death in zip(PAUSES_SECONDS, deaths, strict=True))
     assert not load.unexpected
 
 
