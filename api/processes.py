@@ -46,7 +46,7 @@ CRASHES = (
 
 WRONG_FOR_ONE = (
     "A process of the API can't start: the configuration is wrong, and the lines above name what is wrong. Processes"
-    " that have read it before go on with what they have read. Correct it: the start is tried again every"
+    " that have read it before continue with what they have read. Correct it: the start is tried again every"
     f" {TRY_AGAIN_SECONDS:g} s, and the API ends when no process is left."
 )
 

@@ -70,7 +70,7 @@ def kill_until(api: Process, is_over: Callable[[], object], *, but: Collection[i
     wait_until("the processes that die are given up", killed)
 
 
-def told(api: Process, event: str) -> str:
+def message_of(api: Process, event: str) -> str:
     """Return what an API has last said by this event, as soon as it has said it or has ended."""
     wait_until(f"{event} is logged", lambda: api.events(event) or not api.is_running())
     assert api.events(event), api.log.read_text()
@@ -106,7 +106,7 @@ def test_a_process_that_dies_again_and_again_takes_no_other_along(cluster: Clust
         assert untouched in started(api.process, 2)
         load.wait(answers=20)
 
-    assert "The others serve" in told(api.process, "api.crash_loop")
+    assert "The others serve" in message_of(api.process, "api.crash_loop")
     deaths = [event["message"] for event in api.process.events("api.process_died")]
     assert all(f"started in {pause:g} s" in death for pause, death in zip(PAUSES_SECONDS, deaths, strict=True))
     assert not load.unexpected
@@ -118,7 +118,7 @@ def test_an_api_whose_processes_all_crash_in_a_loop_ends_and_says_why(cluster: C
     kill_until(api, lambda: not api.is_running())
 
     assert api.popen.wait(PATIENCE_SECONDS) == 1
-    assert "no other one serves. So the API ends, with exit code 1" in told(api, "api.crash_loop")
+    assert "no other one serves. So the API ends, with exit code 1" in message_of(api, "api.crash_loop")
     assert len(api.events("api.process_died")) == 2 * (CRASH_LOOP - 1)
 
 
@@ -135,7 +135,7 @@ def test_a_configuration_that_has_become_wrong_ends_no_process_that_serves(
         load.wait(answers=20)
         make_wrong(cluster)
         kill(first)
-        kept = told(api.process, "api.wrong_configuration")
+        kept = message_of(api.process, "api.wrong_configuration")
         load.wait(answers=20)
         assert children(api.process) == {second}
         routes.write_text(before)
@@ -158,7 +158,7 @@ def test_an_api_ends_when_its_last_process_is_gone_and_the_configuration_is_wron
     kill(second)
 
     assert api.popen.wait(PATIENCE_SECONDS) == 2
-    assert "No process of the API can start" in told(api, "api.wrong_configuration")
+    assert "No process of the API can start" in message_of(api, "api.wrong_configuration")
 
 
 def test_no_process_outlives_an_api_that_was_killed_and_its_port_is_free(cluster: Cluster, seed: int) -> None:
