@@ -1,25 +1,22 @@
 """The process that serves the API."""
 
 import gc
-import os
-import signal
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import rich_click as click
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
-from granian.server import Server
 
 from api.ports import allow_connections, require_free
+from api.process import stop
+from api.processes import Server
 from domain.fulfilment import load_routes
 from domain.outbox.operations.routes_check import require_if_reachable
-from domain.runtime import shared_metrics, startup, tracing
+from domain.runtime import logs, shared_metrics, startup, tracing
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 
@@ -27,6 +24,8 @@ if TYPE_CHECKING:
     from api.http.edge.exchanges import Exchanges
 
 HELP = """Serve the HTTP API until SIGTERM, then answer the requests in flight and exit.
+
+A process that dies is started again.
 
 The settings are environment variables. DATABASE_URL is required. Of the others, these belong to the server:
 
@@ -37,8 +36,8 @@ The settings are environment variables. DATABASE_URL is required. Of the others,
 
 \b
 Exit codes:
-  0  stopped by SIGTERM or Ctrl-C
-  1  a process of the server crashed repeatedly
+  0  stopped by SIGTERM, SIGHUP or Ctrl-C
+  1  a process of the server crashed repeatedly, and no other one serves
   2  a setting, the routes file or an option can't be used
 
 \b
@@ -58,10 +57,6 @@ HEADER_SECONDS = 20
 #: What a connection may keep in memory of a request before a handler runs. A larger head is refused.
 MOST_HEAD_BYTES = 16_384
 
-#: A process of the server that has not stopped within this time is killed. Requests in flight are answered by then;
-#: only clients that go on sending are cut off.
-STOP_SECONDS = 8
-
 #: The connections that wait in the system until the server accepts them.
 BACKLOG = 4_096
 
@@ -69,15 +64,14 @@ BACKLOG = 4_096
 #: would delay the other one, and the event loop, by that time at each of their steps.
 SWITCH_SECONDS = 0.0005
 
-#: A process of the server sends this signal to the main process when the configuration can't be used any more.
-STOP_SERVER = signal.SIGUSR1
-
 
 @click.command(help=HELP)
 @click.version_option(package_name="holdfast", prog_name="Holdfast")
 def main() -> None:
     """Check the configuration, then serve. Raises ConfigurationError."""
     settings = Settings.load()
+    logs.lose_what_can_not_be_written()
+    logs.configure(settings.log_level)
     require_free(settings.host, settings.port)
     connections = connections_for(settings)
     # The processes of the server need these as well. They are checked here, before anything is served.
@@ -99,11 +93,10 @@ def main() -> None:
         port=settings.port,
         workers=settings.web_processes,
         log_level=LogLevels.warning,
-        respawn_failed_workers=True,
-        workers_kill_timeout=STOP_SECONDS,
     )
     with shared_metrics.share() if settings.web_processes > 1 else nullcontext():
-        sys.exit(_until_stopped(server.serve))
+        server.serve()
+    sys.exit(server.exit_code)
 
 
 def connections_for(settings: Settings) -> int:
@@ -123,10 +116,9 @@ def connections_for(settings: Settings) -> int:
 
 
 def load_app() -> "Exchanges":
-    """Return the application, in a process of the server. If the configuration can't be used, stop the server.
+    """Return the application, in a process of the server. If the configuration can't be used, the process exits with 2.
 
-    The configuration may have become wrong since the main process checked it. The server starts a process again
-    that has failed, and would do so for ever.
+    The configuration may have become wrong since the main process checked it.
     """
     from api.app import create_app
     from api.hot_path import HotPath
@@ -136,39 +128,14 @@ def load_app() -> "Exchanges":
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        app = Exchanges(Admission(LargeBodies(HotPath.of(create_app(stop=_stop))), most_requests=MOST_REQUESTS))
+        app = Exchanges(Admission(LargeBodies(HotPath.of(create_app(stop=stop))), most_requests=MOST_REQUESTS))
     except ConfigurationError as error:
-        _stop(error)
-        sys.exit(startup.WRONG_CONFIGURATION)
+        sys.exit(startup.report(error))
     # All of this lives as long as the process. To search it for garbage would stop every request for 100 ms, each
     # second or two.
     gc.collect()
     gc.freeze()
     return app
-
-
-def _stop(error: ConfigurationError) -> None:
-    """Have the main process stop the server, as the configuration can't be used."""
-    startup.report(error)
-    os.kill(os.getppid(), STOP_SERVER)
-
-
-def _until_stopped(serve: Callable[[], None]) -> int:
-    """Serve until SIGTERM, or until a process of the server sends STOP_SERVER. Return the exit code."""
-    stopped_by: list[int] = []
-
-    def stop(signum: int, _: FrameType | None) -> None:
-        stopped_by.append(signum)
-        signal.raise_signal(signal.SIGTERM)
-
-    signal.signal(STOP_SERVER, stop)
-    try:
-        serve()
-    except SystemExit:
-        # Granian exits with 1 if a process of the server has ended by itself.
-        if not stopped_by:
-            raise
-    return startup.WRONG_CONFIGURATION if stopped_by else 0
 
 
 if __name__ == "__main__":

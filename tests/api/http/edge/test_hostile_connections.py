@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from api.http.edge.large_bodies import CUT_OFF, MOST_UNSENT_BYTES
 from api.http.limits import BODY_SECONDS
-from api.main import STOP_SECONDS
+from api.process import STOP_SECONDS
 from domain.runtime.settings import Settings
 from tests.support.api_process import Served, serving
 from tests.support.builders import FRIDAY, Db, a_calendar, an_item
