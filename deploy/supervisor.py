@@ -101,9 +101,9 @@ class Supervisor:
             exit_code = self._after_deaths()
             self._print(LOOK_SECONDS)
             look()
-            if self._received:
+            if exit_code is None and self._received:
                 exit_code = 0
-            elif self._output.is_closed:
+            elif exit_code is None and self._output.is_closed:
                 exit_code = TROUBLE
         ignore_signals()
         self._end()

@@ -112,7 +112,7 @@ def write(
     processed = [(row, outcome) for row, outcome in deliveries if is_processed(outcome)]
     in_flight = [row.id for row, outcome in deliveries if isinstance(outcome, InFlight)]
     is_all = len(processed) == len(deliveries)
-    waits = _waits(session, destination, deliveries)
+    waits = _waits_until(session, destination, deliveries)
     if processed:
         session.execute(_MARK_PROCESSED, {"ids": [row.id for row, _ in processed]})
     history.add(at, deliveries)
@@ -149,7 +149,7 @@ def _note_calls(session: Session, row_ids: Sequence[int], liveness_key: int | No
     session.execute(insertion.on_conflict_do_update(index_elements=[calls.c.id], set_=newest))
 
 
-def _waits(session: Session, destination: str, deliveries: Sequence[Delivery]) -> Mapping[UUID, datetime]:
+def _waits_until(session: Session, destination: str, deliveries: Sequence[Delivery]) -> Mapping[UUID, datetime]:
     """Some rows were not sent because an earlier row of their aggregate waits. Return until when that one waits.
 
     The call of the earlier row may have ended since the rows were fetched. Whoever settles that holds the row until

@@ -65,8 +65,8 @@ def find(session: Session, selection: Selection) -> Sequence[PendingRow]:
 def bury(session: Session, selection: Selection, entry: AuditEntry) -> Sequence[PendingRow]:
     """Make the pending rows of a selection dead letters, and have the rows that wait behind them tried at once.
 
-    Return the rows. Whoever delivers one of their lanes at this moment loses it: what that worker had in flight, and
-    was answered but not settled, is sent again without the buried rows. A row that was settled before is left alone.
+    Return the rows. Whoever delivers one of their lanes at this moment loses it: what that worker has sent and not
+    settled is sent again, without the buried rows. A row that was settled before is left alone.
     """
     found = find(session, selection)
     _lock(session, {(row.destination, row.lane) for row in found})

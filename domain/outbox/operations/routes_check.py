@@ -15,7 +15,7 @@ from domain.runtime.identity import user_at_host
 from domain.runtime.settings import Settings
 
 #: A database that does not answer within this time counts as unreachable.
-SECONDS = 5
+TIMEOUT_SECONDS = 5
 
 
 class RoutesCheck:
@@ -68,7 +68,9 @@ class RoutesCheck:
 
 def require(settings: Settings, routes: Routes) -> None:
     """Let this process record by these routes. Raises ConfigurationError if others are in force, or SQLAlchemyError."""
-    engine = database.connect(settings, connections=1, statement_seconds=SECONDS, transaction_seconds=SECONDS)
+    engine = database.connect(
+        settings, connections=1, statement_seconds=TIMEOUT_SECONDS, transaction_seconds=TIMEOUT_SECONDS
+    )
     try:
         with database.sessions(engine).begin() as session:
             routes_in_force.require(session, routes, who=user_at_host())
