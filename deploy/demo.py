@@ -12,6 +12,9 @@ from domain.runtime.identity import user_at_host
 from domain.runtime.settings import Settings as Process
 from migrations.main import take
 
+#: What an error of the database means for `bin/up`.
+NOTHING_STARTED = "Nothing was started."
+
 DEMO = {
     "ROOM-DOUBLE": ("Double room, sea view", 1_000),
     "TICKET-MATINEE": ("Matinee, stalls", 250),
@@ -48,7 +51,7 @@ def seed(*, use_routes: bool) -> None:
 
     With `use_routes`, the routes of this environment are put in force: it starts all processes of the database.
     """
-    take()
+    take(consequence=NOTHING_STARTED)
     settings = Process.load()
     engine = database.connect(settings, connections=1)
     with database.sessions(engine).begin() as session:

@@ -10,7 +10,7 @@ from functools import partial
 import rich_click as click
 
 from deploy import servers
-from deploy.demo import seed
+from deploy.demo import NOTHING_STARTED, seed
 from deploy.home import lock_home, write_settings
 from deploy.output import Output
 from deploy.ports import require_free
@@ -59,7 +59,7 @@ def main() -> int:
         os.environ.update(environment)
         settings = Settings.load()
         write_settings(running, environment)
-        with reporting("Nothing was started."):
+        with reporting(NOTHING_STARTED):
             # The processes of another's database may be elsewhere, with other routes: then the operator decides.
             seed(use_routes="DATABASE_URL" not in given)
         return _run(settings, given, started)

@@ -85,8 +85,13 @@ def main(revision: str, erase: str | None, as_json: bool) -> int:
     return DONE
 
 
-def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, str | None]:
-    """Take the schema to a revision, and return the one before and the one after. If it can't be, end the command."""
+def take(
+    revision: str = NEWEST, erase: str | None = None, *, consequence: str = UNDONE
+) -> tuple[str | None, str | None]:
+    """Take the schema to a revision, and return the one before and the one after. If it can't be, end the command.
+
+    `consequence` says what an error of the database means for the work of the command.
+    """
     settings = Settings.load()
     url = "DATABASE_DIRECT_URL" if settings.database_direct_url else "DATABASE_URL"
     engine = database.connect(settings.direct(), connections=1)
@@ -105,7 +110,7 @@ def take(revision: str = NEWEST, erase: str | None = None) -> tuple[str | None, 
     except OperationalError as error:
         if locks.waited_in_vain(error):
             fail(_describe_lock(error))
-        fail(describe(error, UNDONE, url))
+        fail(describe(error, consequence, url))
     finally:
         engine.dispose()
 
