@@ -54,6 +54,9 @@ log = structlog.get_logger()
 @click.version_option(package_name="holdfast", prog_name="Holdfast")
 def main() -> None:
     """Check the configuration, then serve. Raises ConfigurationError, also one that is found while it serves."""
+    # Blocked in every thread, those of gRPC included, and taken by this one. A handler would not be called while this
+    # thread waits, if the system interrupted another one.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     settings = Settings.load()
     logs.configure(settings.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -62,9 +65,6 @@ def main() -> None:
     check = RoutesCheck(settings, routes, stop=lambda error: _stop(wrong, error))
     check.begin()
     server = Server(settings, routes, check)
-    # Blocked in every thread, and taken by this one. A handler would not be called while this thread waits, if the
-    # system interrupted another one.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     server.start()
     _serve_metrics(settings)
     # All of this lives as long as the process. To search it for garbage would stop every call for 100 ms, each second
