@@ -33,16 +33,16 @@ def most(concurrency: int) -> int:
 class CallingThreads:
     """The threads that call one destination: as many as it allows, and others in place of those whose calls hang.
 
-    A call that outlasts its batch holds its thread until it ends. If the destination takes other rows meanwhile, those
+    A call that outlasts its batch holds its thread until it ends. If the destination takes other rows in time, those
     calls are to blame: when they hold half of the threads, a new pool takes the place of the present one, until
-    HANGING_FOR_EACH times as many hang. If it takes none, it is down, and gets no further threads.
+    HANGING_FOR_EACH times as many hang. If it takes none in time, it is slow or down, and gets no further threads.
     """
 
     def __init__(self, concurrency: int) -> None:
         self._concurrency = concurrency
         self._lock = threading.RLock()
         self._pool = pool(concurrency)
-        #: Whether a row was taken since the present pool began.
+        #: Whether a row was taken in time since the present pool began.
         self._has_taken = False
         #: The calls that hang, in all pools, and those that hold threads of the present one.
         self._hanging = self._held = 0
@@ -80,9 +80,8 @@ class CallingThreads:
         self._pool = pool(self._concurrency)
         self._held, self._has_taken = 0, False
 
-    def _note_end(self, of: ThreadPoolExecutor, answer: Future[Outcome]) -> None:
+    def _note_end(self, of: ThreadPoolExecutor, _: Future[Outcome]) -> None:
+        # A late answer does not show that others are answered in time. A slow destination gets no more calls.
         with self._lock:
             self._hanging -= 1
-            if of is self._pool:
-                self._held -= 1
-                self._has_taken = self._has_taken or is_taken(answer.result())
+            self._held -= of is self._pool

@@ -100,3 +100,14 @@ def test_what_was_submitted_before_new_threads_took_over_is_done_too() -> None:
 
         assert sum(one == Delivered() for one in outcomes) == 49
         assert NotSent() not in outcomes
+
+
+def test_a_destination_that_has_become_slow_gets_no_more_calls_than_before() -> None:
+    with destination() as shop:
+        assert shop.deliver(4) == [Delivered()] * 4
+
+        late = [one for one in shop.deliver(50, hanging=range(1, 51)) if isinstance(one, InFlight)]
+        more = [one for one in shop.deliver(50, hanging=range(1, 51)) if isinstance(one, InFlight)]
+
+        assert (len(late), len(more)) == (CONCURRENCY, CONCURRENCY), "new threads took over once, before it was slow"
+        assert not shop.pace.has_room()
