@@ -9,10 +9,12 @@ BLAME, HISTORY, OUTAGE = (f"{DELIVERY}/test_{name}.py" for name in ("blame", "hi
 BREAKER, CLAIM = f"{DELIVERY}/test_breaker.py", f"{DELIVERY}/test_claim.py"
 PACE, LEASES = "tests/worker/ordering/test_pace.py", "tests/worker/relay/test_leases.py"
 DISPATCHER, RELAY = "tests/worker/relay/test_dispatcher.py", "tests/worker/relay/test_relay.py"
+THREADS, LOG = "tests/worker/ordering/test_calling_threads.py", "tests/worker/sinks/test_log.py"
+BURIAL = "tests/domain/fulfilment/test_burial.py"
 REPLAY, PRUNE = f"{OPERATIONS}/test_replay.py", "tests/domain/outbox/test_prune.py"
 
 #: The tests that must notice when a guard is missing.
-SUITE = (BLAME, HISTORY, OUTAGE, BREAKER, CLAIM, PACE, LEASES, DISPATCHER, RELAY, REPLAY, PRUNE)
+SUITE = (BLAME, HISTORY, OUTAGE, BREAKER, CLAIM, PACE, LEASES, DISPATCHER, RELAY, THREADS, LOG, BURIAL, REPLAY, PRUNE)
 
 #: The test of the whole table of blame, by the answer.
 TABLE = f"{BLAME}::test_what_happens_to_a_row_depends_on_its_answer_and_on_those_of_its_neighbours"
@@ -171,6 +173,50 @@ BULKHEADS = tuple(
     )
 )
 
+HANGS = tuple(
+    _mutant(title, "worker/ordering/calling_threads.py", text, without, f"{THREADS}::{test}")
+    for title, text, without, test in (
+        (
+            "calls that hang keep the threads of their destination",
+            "                self._replace_pool()\n",
+            "                pass\n",
+            "test_rows_are_delivered_beside_more_calls_that_hang_than_there_are_threads",
+        ),
+        (
+            "a destination that answers nothing gets more and more calls",
+            "if self._has_taken and self._is_half_held()",
+            "if self._is_half_held()",
+            "test_a_destination_of_which_nothing_is_answered_gets_no_further_threads",
+        ),
+        (
+            "any number of calls may hang",
+            " and self._hanging <= HANGING_FOR_EACH * self._concurrency",
+            "",
+            "test_the_calls_that_hang_are_limited",
+        ),
+    )
+)
+
+LINES = (
+    _mutant(
+        "half a line of another process swallows an event",
+        "worker/sinks/log.py",
+        'return start == 0 or os.pread(file, 1, start - 1) == b"\\n"',
+        "return True",
+        f"{LOG}::test_half_a_line_that_another_process_has_left_swallows_no_event[meanwhile]",
+    ),
+)
+
+RELEASES = (
+    _mutant(
+        "the release of a buried confirmation overtakes its call",
+        "domain/fulfilment/burial.py",
+        "    burial.let_calls_end(session, asked)\n",
+        "",
+        f"{BURIAL}::test_the_release_waits_for_a_call_that_outlasts_its_batch",
+    ),
+)
+
 PROBES = (
     _mutant(
         "two workers probe at the same time",
@@ -237,4 +283,16 @@ PRUNES = tuple(
     )
 )
 
-MUTANTS = (*BLAMES, *HISTORIES, *PACES, *LEASE_MUTANTS, *BULKHEADS, *PROBES, *REPLAYS, *PRUNES)
+MUTANTS = (
+    *BLAMES,
+    *HISTORIES,
+    *PACES,
+    *LEASE_MUTANTS,
+    *BULKHEADS,
+    *HANGS,
+    *LINES,
+    *RELEASES,
+    *PROBES,
+    *REPLAYS,
+    *PRUNES,
+)
