@@ -51,9 +51,12 @@ class CallingThreads:
         with self._lock:
             self._pool.submit(act, *arguments)
 
-    def has_room(self) -> bool:
-        """Return whether a call could begin now or soon: not all threads are held by calls that hang."""
-        return self._held < self._concurrency
+    def has_room(self, unsettled: int) -> bool:
+        """Return whether a call may begin now or soon: not all threads are held by calls that hang.
+
+        Those that have ended and are `unsettled` count as well: what they say is not known to others yet.
+        """
+        return self._held + unsettled < self._concurrency
 
     def note(self, outcomes: Iterable[Outcome]) -> None:
         """Note what a batch was answered, and which of its calls have outlasted it."""

@@ -41,8 +41,9 @@ class Pace:
         self.stopping = stopping
         #: Whether the destination has ever taken a row.
         self.has_taken = False
-        #: Whether a call could begin at all: who makes calls may have no thread left for one.
-        self.has_room: Callable[[], bool] = lambda: True
+        #: Whether a call may begin at all, by how many late answers are not settled: who makes calls may have no thread
+        #: left for one.
+        self.has_room: Callable[[int], bool] = lambda _: True
         self._changed = Condition()
         self._in_flight = 0
         #: How many calls may be in flight.

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from queue import SimpleQueue
 
@@ -39,6 +40,7 @@ class Expected:
     call: Call
     settle: Callable[[Outcome], Tally]
     lapses_at: float
+    answer: Future[Outcome]
 
 
 Answered = SimpleQueue[tuple[Expected, Outcome] | None]
@@ -64,7 +66,7 @@ class LateAnswers:
 
     def expect(self, call: Call, in_flight: InFlight, settle: Callable[[Outcome], Tally]) -> None:
         """Settle a call as soon as it ends. Its row waits for that by now: it was committed."""
-        expected = Expected(call, settle, time.monotonic() + in_flight.within.total_seconds())
+        expected = Expected(call, settle, time.monotonic() + in_flight.within.total_seconds(), in_flight.answer)
         with self._changed:
             self._expected.add(expected)
             answered = self._answered.get(call.destination) or self._start(call.destination)
@@ -74,6 +76,11 @@ class LateAnswers:
         """Return how many calls of a destination are in flight here."""
         with self._changed:
             return len(self._of([destination]))
+
+    def unsettled(self, destination: str) -> int:
+        """Return how many calls of a destination have ended and are not settled yet."""
+        with self._changed:
+            return sum(one.answer.done() for one in self._of([destination]))
 
     def next(self, destinations: Iterable[str], stopping: threading.Event) -> Tally | None:
         """Wait until a late answer of these destinations is settled. Return what became of it, None if there is none.

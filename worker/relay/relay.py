@@ -101,13 +101,16 @@ class Relay:
 
     def claim(self, names: Iterable[str], limit: float = float("inf")) -> Claimed | None:
         """Claim a lane of these destinations that has due rows. Return None if none is free, or the process stops."""
-        left = [name for name in names if self.health[name].pace.has_room()]
+        left = [name for name in names if self._has_room(name)]
         while left and not self.stopping.is_set():
             try:
                 return self._claim(left, limit)
             except ProbeTaken as taken:
                 left.remove(taken.destination)
         return None
+
+    def _has_room(self, name: str) -> bool:
+        return self.health[name].pace.has_room(self.late_answers.unsettled(name))
 
     def drain(self, claimed: Claimed, *, limit: float = float("inf")) -> Tally:
         """Drain a lane that was claimed, for about a second."""

@@ -61,7 +61,7 @@ def test_rows_are_delivered_beside_more_calls_that_hang_than_there_are_threads()
 
             assert isinstance(hanging, InFlight)
             assert others == [Delivered()] * 3
-            assert shop.pace.has_room()
+            assert shop.pace.has_room(0)
 
 
 def test_a_destination_of_which_nothing_is_answered_gets_no_further_threads() -> None:
@@ -69,13 +69,13 @@ def test_a_destination_of_which_nothing_is_answered_gets_no_further_threads() ->
         outcomes = shop.deliver(4, hanging={1, 2, 3, 4})
 
         assert sum(isinstance(one, InFlight) for one in outcomes) == CONCURRENCY
-        assert not shop.pace.has_room()
+        assert not shop.pace.has_room(0)
 
 
 def test_the_calls_that_hang_are_limited() -> None:
     with destination() as shop:
         hanging = 0
-        while shop.pace.has_room():
+        while shop.pace.has_room(0):
             hanging += isinstance(shop.deliver(2, hanging={1})[0], InFlight)
 
         assert CONCURRENCY * HANGING_FOR_EACH <= hanging <= CONCURRENCY * (HANGING_FOR_EACH + 1)
@@ -84,14 +84,14 @@ def test_the_calls_that_hang_are_limited() -> None:
 def test_there_is_room_again_when_they_end() -> None:
     with destination() as shop:
         late = [one for one in shop.deliver(2, hanging={1, 2}) if isinstance(one, InFlight)]
-        assert not shop.pace.has_room()
+        assert not shop.pace.has_room(0)
 
         shop.may_answer.set()
         for one in late:
             one.answer.result(60)
 
         assert shop.deliver(3) == [Delivered()] * 3
-        assert shop.pace.has_room()
+        assert shop.pace.has_room(0)
 
 
 def test_what_was_submitted_before_new_threads_took_over_is_done_too() -> None:
@@ -110,4 +110,4 @@ def test_a_destination_that_has_become_slow_gets_no_more_calls_than_before() -> 
         more = [one for one in shop.deliver(50, hanging=range(1, 51)) if isinstance(one, InFlight)]
 
         assert (len(late), len(more)) == (CONCURRENCY, CONCURRENCY), "new threads took over once, before it was slow"
-        assert not shop.pace.has_room()
+        assert not shop.pace.has_room(0)
