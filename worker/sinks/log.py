@@ -30,8 +30,9 @@ class Log:
             raise wrong_route(route, "its URL has no host. Write log:/path/to/file, or log: for the standard output")
         self._format = format_of(route)
         self._lock = threading.Lock()
-        #: Whether this process has left half a line. What is in a regular file is read instead.
+        #: Whether this process has left half a line at the end of what can't be read, such as a pipe.
         self._is_torn = False
+        self._can_be_read = False
         #: Opened when there is something to write: a path that can't be opened keeps no other destination waiting.
         self._file: int | None = None if self._path else STANDARD_OUTPUT
 
@@ -76,38 +77,31 @@ class Log:
             return
         former, self._file = self._file, _open(self._path)
         self._is_torn = False
+        self._can_be_read = stat.S_ISREG(os.fstat(self._file).st_mode)
         if former is not None:
             os.close(former)
 
     def _write(self, line: str) -> None:
         """Write a line in one call, so that the lines of several processes do not mix, until it stands alone."""
-        file, whole = self._current(), line.encode() + b"\n"
-        is_written = False
-        while not is_written:
-            sent = b"\n" + whole if self._ends_torn(file) else whole
-            self._is_torn = os.write(file, sent) < len(sent)
-            is_written = not self._is_torn and self._begins_a_line(file, len(whole))
-
-    def _current(self) -> int:
         assert self._file is not None
-        return self._file
-
-    def _ends_torn(self, file: int) -> bool:
-        """Return whether half a line is at the end of the file. Any process may have left it, and died."""
-        if not self._can_be_read(file):
-            return self._is_torn
-        size = os.fstat(file).st_size
-        return size > 0 and os.pread(file, 1, size - 1) != b"\n"
+        whole = line.encode() + b"\n"
+        is_alone = False
+        while not is_alone:
+            sent = b"\n" + whole if self._is_torn else whole
+            is_whole = os.write(self._file, sent) == len(sent)
+            self._is_torn = not (is_whole or self._can_be_read)
+            is_alone = is_whole and self._begins_a_line(self._file, len(whole))
 
     def _begins_a_line(self, file: int, length: int) -> bool:
-        """Return whether the bytes that were just written begin a line, and do not follow half a line of another."""
-        if not self._can_be_read(file):
+        """Return whether the bytes that were just written begin a line, and do not follow half of another one.
+
+        Any process may have left that half, and died. Before the writing nobody can tell: what looks like half a line
+        may be what another process is just writing.
+        """
+        if not self._can_be_read:
             return True
         start = os.lseek(file, 0, os.SEEK_CUR) - length
         return start == 0 or os.pread(file, 1, start - 1) == b"\n"
-
-    def _can_be_read(self, file: int) -> bool:
-        return bool(self._path) and stat.S_ISREG(os.fstat(file).st_mode)
 
     def _sync(self) -> None:
         if self._file is not None and stat.S_ISREG(os.fstat(self._file).st_mode):

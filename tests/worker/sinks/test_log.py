@@ -146,12 +146,13 @@ def test_when_the_disk_has_room_again_the_lines_are_written(path: Path) -> None:
 
 #: Delivers three rows to a file that may grow by one and a half lines, and then the last two without this limit.
 ON_A_SMALL_DISK = """
-import resource, signal, sys
+import json, resource, signal, sys
 from tests.worker.sinks.test_log import a_log, some_rows
 from worker.ordering.pace import Pace
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 log, rows = a_log(sys.argv[1]), some_rows(3)
+print(json.dumps([str(row.event_id) for row in rows]))
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
 print([type(outcome).__name__ for outcome in log.deliver(rows)])
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -170,12 +171,14 @@ def test_a_line_of_which_a_full_disk_took_a_part_is_written_again_whole(path: Pa
         cwd=ROOT,
     )
 
-    first, second = ran.stdout.splitlines()
+    ids, first, second = ran.stdout.splitlines()
     assert first == str(["Delivered", "Unreachable", "Unreachable"])
     assert second == str(["Delivered", "Delivered"])
     whole, torn, *rest = path.read_bytes().splitlines()
-    assert len(whole) == length - 1 and len(torn) == length // 2
-    assert all(json.loads(line) for line in (whole, *rest)) and len(rest) == 2
+    # The line that was written again first stood behind the torn one, so it was written once more.
+    assert len(whole) == length - 1 and len(torn) == length // 2 + length - 1
+    assert [json.loads(line)["event_id"] for line in rest] == json.loads(ids)[1:]
+    assert json.loads(whole)["event_id"] == json.loads(ids)[0]
 
 
 def test_after_log_rotation_a_new_file_is_opened(log: Log, path: Path) -> None:
@@ -195,10 +198,12 @@ def test_a_directory_that_was_removed_is_an_outage(log: Log, path: Path) -> None
     assert outcome == Unreachable("can't write to the log: No such file or directory")
 
 
-def test_lines_of_several_threads_and_processes_do_not_mix(path: Path) -> None:
+@pytest.mark.parametrize(("rows", "length"), [(50, 5_000), (10, 500_000)])
+def test_lines_of_several_threads_and_processes_do_not_mix(path: Path, rows: int, length: int) -> None:
+    """The end of a file may be in the middle of a long line, while another process is writing it."""
     logs = [a_log(path) for _ in range(4)]
-    long = json.dumps({"note": "x" * 5_000})
-    writers = [threading.Thread(target=log.deliver, args=[some_rows(50, long)]) for log in logs for _ in range(2)]
+    long = json.dumps({"note": "x" * length})
+    writers = [threading.Thread(target=log.deliver, args=[some_rows(rows, long)]) for log in logs for _ in range(2)]
 
     for writer in writers:
         writer.start()
@@ -207,7 +212,7 @@ def test_lines_of_several_threads_and_processes_do_not_mix(path: Path) -> None:
     for log in logs:
         log.close()
 
-    assert len(lines(path)) == 400
+    assert len(lines(path)) == len(writers) * rows
 
 
 def test_a_pipe_whose_reader_is_gone_is_an_outage() -> None:
