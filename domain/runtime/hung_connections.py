@@ -5,6 +5,7 @@ proxy, answers nothing, and a thread that waits for it would wait for ever.
 """
 
 import os
+import signal
 import socket
 import threading
 import time
@@ -82,7 +83,7 @@ class _Watched:
             self._used_since[id(connection)] = connection, time.monotonic()
             if not self._has_thread:
                 self._has_thread = True
-                threading.Thread(target=self._look, name="hung-connections", daemon=True).start()
+                _start(threading.Thread(target=self._look, name="hung-connections", daemon=True))
             if len(self._used_since) == 1:
                 self._changed.notify()
 
@@ -124,6 +125,15 @@ class _Watched:
                         _shut(connection)
                         cut.append(backend)
         return cut
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread that never takes a signal: one that the main thread waits for would end the process there."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
 
 def _shut(connection: Any) -> None:

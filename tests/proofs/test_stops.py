@@ -8,7 +8,9 @@ from tests.proofs.checker import check, wait_until_drained, wait_until_in_mid_de
 from tests.proofs.cluster.cluster import Cluster
 from tests.proofs.conftest import Open
 from tests.proofs.load import Load
+from tests.support.ports import free_port
 from tests.support.waiting import wait_until
+from tests.worker.telemetry.test_exposition import eventually
 
 #: What the documentation says of every process.
 GONE_WITHIN_SECONDS = 10.0
@@ -77,7 +79,9 @@ def test_a_scheduler_ends(open_cluster: Open) -> None:
     cluster.partners.ready()
     for whole_group in WHOLE_GROUP:
         cluster.hold(cluster.an_item(1))
-        scheduler = cluster.scheduler()
+        port = free_port()
+        scheduler = cluster.start("scheduler", "bin/scheduler", SCHEDULER_METRICS_PORT=str(port))
+        eventually(f"http://127.0.0.1:{port}/metrics", bool)
         wait_until_drained(cluster)
 
         took = scheduler.stop(within=GONE_WITHIN_SECONDS, whole_group=whole_group)

@@ -1,5 +1,8 @@
 """A connection that is used for too long is cut off, and only that one."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -9,9 +12,10 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from domain.runtime import database
-from domain.runtime.database import IDLE_TRANSACTION_MILLISECONDS, trouble
+from domain.runtime.database import IDLE_TRANSACTION_MILLISECONDS
+from domain.runtime.database_errors import trouble
 from domain.runtime.errors import DatabaseUnavailable
-from domain.runtime.settings import Settings
+from domain.runtime.settings import ROOT, Settings
 from tests.conformance.proxy import Answers
 from tests.support.lossy_proxy import LossyProxy
 from tests.support.waiting import wait_until
@@ -145,3 +149,29 @@ def test_the_thread_that_watches_ends_and_begins_again_with_the_next_use(
     time.sleep(SECONDS)
 
     assert seconds_of_a_failure(engine, "SELECT pg_sleep(60)") < 30
+
+
+#: Waits for a signal that it has blocked, as the supervisors of our processes do, after it has asked a database.
+WAITS_FOR_A_SIGNAL = """
+import os, signal, sys
+from sqlalchemy import text
+from domain.runtime import database
+from domain.runtime.settings import Settings
+
+with database.connect(Settings.load(), connections=1, transaction_seconds=5).connect() as connection:
+    connection.execute(text("SELECT 1"))
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+os.kill(os.getpid(), signal.SIGTERM)
+signal.sigwait([signal.SIGTERM])
+"""
+
+
+def test_the_thread_that_watches_takes_no_signal_for_which_another_one_waits(settings: Settings) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", WAITS_FOR_A_SIGNAL],
+        check=False,
+        cwd=ROOT,
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": settings.database_url},
+    )
+
+    assert ran.returncode == 0
