@@ -20,7 +20,7 @@ from api.fair_queue import FairQueue
 from api.rests import Rests
 from domain import outbox
 from domain.access import ANONYMOUS, Principal
-from domain.runtime import database
+from domain.runtime import database, database_errors
 from domain.runtime.errors import Busy
 from domain.runtime.metrics import Counter
 from domain.runtime.settings import Settings
@@ -133,7 +133,7 @@ class Bulkhead:
         try:
             return await self._run(act, principal)
         except OperationalError as error:
-            if self._for_locked is None or not database.is_lock_timeout(error):
+            if self._for_locked is None or not database_errors.is_lock_timeout(error):
                 raise
         return await self._for_locked.run(act, principal)
 

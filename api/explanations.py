@@ -9,7 +9,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from api.bulkheads import Bulkhead
 from domain import calendars
 from domain.access import Principal
-from domain.runtime import database
+from domain.runtime import database_errors
 from domain.runtime.errors import NotFree, Unavailable
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ async def add_explanation(
     except Unavailable:
         return
     except SQLAlchemyError as error:
-        if database.trouble(error) is None:
+        if database_errors.trouble(error) is None:
             raise
         return
     refused.conflicts = explanation.conflicts

@@ -7,6 +7,8 @@ import time
 from sqlalchemy import ClauseElement, Connection, Engine, event, func, select, text
 from sqlalchemy.exc import OperationalError
 
+from domain.runtime.database_errors import code_of
+
 #: Any number that no other program of this database uses: who holds it, migrates.
 ADVISORY_LOCK = 6_011_996
 
@@ -97,7 +99,7 @@ _BUILD = re.compile(
 
 def waited_in_vain(error: OperationalError) -> bool:
     """Return whether a statement failed because it did not get a lock."""
-    return getattr(error.orig, "sqlstate", None) in WAITED_IN_VAIN
+    return code_of(error) in WAITED_IN_VAIN
 
 
 def oldest_transactions(connection: Connection) -> str:

@@ -11,7 +11,7 @@ from typing import TypeVar
 import structlog
 
 from domain.outbox import Cause, Failed, Outcome, Row, Unreachable
-from domain.runtime.database import trouble
+from domain.runtime.database_errors import trouble
 from domain.runtime.schema import lacks_schema
 
 Result = TypeVar("Result")

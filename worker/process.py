@@ -13,10 +13,6 @@ from worker import ending
 #: would be the latency of every lone event.
 POLL_MILLISECONDS = "20"
 
-#: SIGTERM is answered within 10 s: what has begun, actors and calls, gets this time to end. The rest is for releasing
-#: the lanes.
-GRACE_SECONDS = 6.0
-
 
 def work(threads: int) -> None:
     """Deliver and maintain with so many threads, until the process has to end. Raises ConfigurationError."""
@@ -25,11 +21,13 @@ def work(threads: int) -> None:
 
     from worker.actors import broker, running
     from worker.ordering import calling_threads
+    from worker.relay.late_answers import GRACE_SECONDS
 
     running.open(threads)
     worker = Worker(broker, worker_threads=threads)
     worker.start()
     ending.wait()
+    # Actors and calls that have begun have one time to end.
     ends_at = time.monotonic() + GRACE_SECONDS
     worker.stop(timeout=int(GRACE_SECONDS * 1_000))
     running.close(max(0.0, ends_at - time.monotonic()))

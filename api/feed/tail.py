@@ -16,7 +16,7 @@ from api.feed.schemas import EventView
 from api.waits import wait_seconds
 from domain import feed
 from domain.feed import FeedEvent, Filter
-from domain.runtime.database import trouble
+from domain.runtime.database_errors import trouble
 from domain.runtime.errors import DatabaseUnavailable, Refusal, Unavailable
 from domain.runtime.schema import lacks_schema
 

@@ -16,14 +16,8 @@ from domain import items, outbox
 from domain.idempotency import Answered
 from domain.reservations import BRIEF, THOROUGH, Deferred, Effort, KeyRace, Reserve
 from domain.runtime import database
-from domain.runtime.database import (
-    LOCK_TIMEOUT_MILLISECONDS,
-    commit,
-    commit_without_waiting,
-    is_lock_timeout,
-    lock_at_most,
-    trouble,
-)
+from domain.runtime.database import LOCK_TIMEOUT_MILLISECONDS, commit, commit_without_waiting, lock_at_most
+from domain.runtime.database_errors import is_lock_timeout, trouble
 from domain.runtime.errors import Busy, DatabaseUnavailable, OutcomeUnknown, Refusal, Unavailable
 from domain.runtime.metrics import Counter, Histogram
 from domain.runtime.settings import Settings

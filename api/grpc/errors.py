@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from api.waits import wait_seconds
 from domain.runtime import errors
-from domain.runtime.database import trouble
+from domain.runtime.database_errors import trouble
 from domain.runtime.errors import (
     Conflict,
     DatabaseUnavailable,

@@ -25,7 +25,7 @@ from benchmarks.reservations.textbook import (
 )
 from domain.calendars.table import TIME_IS_EXCLUSIVE, occupancies
 from domain.outbox import Routes
-from domain.runtime.database import constraint_of
+from domain.runtime.database_errors import constraint_of
 
 
 class Occupancy(Base):

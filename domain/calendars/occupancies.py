@@ -17,9 +17,7 @@ from sqlalchemy import (
     Select,
     String,
     Uuid,
-    any_,
     bindparam,
-    cast,
     delete,
     func,
     insert,
@@ -29,7 +27,6 @@ from sqlalchemy import (
     union_all,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.calendars.capacity import Occupied
@@ -37,7 +34,7 @@ from domain.calendars.periods import Period
 from domain.calendars.rules import blocked
 from domain.calendars.table import occupancies, overlapping
 from domain.items import Item, items
-from domain.runtime.database import CLOCK, arrays, lists, records
+from domain.runtime.database import CLOCK, arrays, is_given, lists, records
 from domain.runtime.encoding import encode
 from domain.runtime.errors import InTheWay
 from domain.runtime.pipeline import Query
@@ -249,7 +246,7 @@ def hold_until(session: Session, until: Mapping[UUID, datetime | None]) -> None:
         session.execute(_HOLD, lists(_held, id=list(until), until=list(until.values())))
 
 
-_DELETE = delete(occupancies).where(occupancies.c.reservation_id == any_(cast(bindparam("ids"), ARRAY(Uuid))))
+_DELETE = delete(occupancies).where(is_given(occupancies.c.reservation_id))
 _shorter = arrays("shorter", reservation_id=Uuid, later=Interval, earlier=Interval, fewer=Integer)
 _SHORTEN = (
     update(occupancies)

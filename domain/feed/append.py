@@ -6,8 +6,8 @@ from sqlalchemy import BigInteger, func, insert, literal, select
 from sqlalchemy.orm import Session
 
 from domain.feed.table import feed_events
-from domain.outbox.table import has_given_id, outbox
-from domain.runtime.database import READ_IN_INDEX_ORDER
+from domain.outbox.table import outbox
+from domain.runtime.database import READ_IN_INDEX_ORDER, is_given
 
 #: The key of the advisory lock that lets one transaction append at a time: "feed" in ASCII.
 APPEND_LOCK = 0x66656564
@@ -43,7 +43,7 @@ _APPEND = (
             # The clock of a server may be set back.
             func.greatest(_now, select(_last.c.appended_at).scalar_subquery()),
         )
-        .where(has_given_id)
+        .where(is_given(outbox.c.id))
         .where(_position_of_same.scalar_subquery().is_(None)),
     )
     .returning(feed_events.c.position)

@@ -5,8 +5,7 @@ from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from uuid import UUID
 
-from sqlalchemy import Uuid, any_, bindparam, cast, select
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from domain import outbox
@@ -15,6 +14,7 @@ from domain.reservations import events
 from domain.reservations.lifecycle import RELEASING, Status
 from domain.reservations.table import Reservation, reservations, status_by_now
 from domain.reservations.transition import NOT_CONFIRMED, Change, lock, transition
+from domain.runtime.database import is_given
 
 #: Who is noted as having confirmed or declined.
 SERVICE = "confirmation-service"
@@ -36,9 +36,7 @@ def still_held(session: Session, ids: Collection[UUID]) -> Collection[UUID]:
     return set(session.execute(_STILL_HELD, {"ids": list(ids)}).scalars())
 
 
-_STILL_HELD = select(reservations.c.id).where(
-    reservations.c.id == any_(cast(bindparam("ids"), ARRAY(Uuid))), status_by_now == Status.PENDING
-)
+_STILL_HELD = select(reservations.c.id).where(is_given(reservations.c.id), status_by_now == Status.PENDING)
 
 
 def answer(

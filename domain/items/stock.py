@@ -10,7 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from domain.items.table import MAX_QUANTITY, SKU_IS_UNIQUE, Item, Kind, are_named, by_kind, items
-from domain.runtime.database import arrays, constraint_of, lists
+from domain.runtime.database import arrays, lists
+from domain.runtime.database_errors import constraint_of
 from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, UnknownItem
 from domain.runtime.pipeline import Query, execute
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY
 
-from domain.runtime.database import metadata
+from domain.runtime.database import is_given, metadata
 
 #: What PostgreSQL's `integer` holds; more units of one thing than anyone stores.
 MAX_QUANTITY = 2_147_483_647
@@ -86,7 +86,7 @@ Index("ix_items_venue_id", items.c.venue, items.c.id, postgresql_where=items.c.v
 def are_named() -> ColumnElement[bool]:
     """Return the condition for items that are named by their ids or skus. `by_kind` returns its parameters."""
     return or_(
-        items.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger))),
+        is_given(items.c.id),
         items.c.sku == any_(cast(bindparam("skus"), ARRAY(String))),
     )
 

@@ -22,9 +22,6 @@ from sqlalchemy import (
     UniqueConstraint,
     Uuid,
     and_,
-    any_,
-    bindparam,
-    cast,
     func,
     or_,
     select,
@@ -32,7 +29,7 @@ from sqlalchemy import (
     tuple_,
     union_all,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+from sqlalchemy.dialects.postgresql import JSONB
 
 from domain.runtime.database import metadata
 
@@ -94,10 +91,6 @@ Index("ix_outbox_discarded_at", outbox.c.discarded_at, postgresql_where=outbox.c
 
 # Rows of one reservation, for operators. Whoever records a row does not write to this index (decision 0162).
 Index("ix_outbox_ended_aggregate", outbox.c.aggregate_id, postgresql_where=ended)
-
-
-#: That a row is one of those whose ids are the parameter `ids`.
-has_given_id = outbox.c.id == any_(cast(bindparam("ids"), ARRAY(BigInteger)))
 
 
 def of_aggregate(aggregate_id: UUID) -> ColumnElement[bool]:

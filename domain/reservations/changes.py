@@ -16,7 +16,8 @@ from domain.reservations.lifecycle import Status
 from domain.reservations.reschedule import reschedule, taken_meanwhile
 from domain.reservations.table import Reservation
 from domain.reservations.transition import SYSTEM, Change, is_overdue, lock, transition
-from domain.runtime.database import constraint_of, now
+from domain.runtime.database import now
+from domain.runtime.database_errors import constraint_of
 from domain.runtime.errors import Refusal, StaleVersion, UnknownReservation
 
 

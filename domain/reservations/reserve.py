@@ -17,7 +17,8 @@ from domain.reservations.creation import Made, make, write_queries
 from domain.reservations.decisions import Accepted, Decision, Deferred, Duplicate, Reference, Reserve, decide
 from domain.reservations.shortages import THOROUGH, Effort, relieve
 from domain.reservations.table import reservations
-from domain.runtime.database import constraint_of, records
+from domain.runtime.database import records
+from domain.runtime.database_errors import constraint_of
 from domain.runtime.encoding import encode
 from domain.runtime.errors import Refusal
 from domain.runtime.pipeline import Query, execute

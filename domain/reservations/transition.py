@@ -21,7 +21,7 @@ from domain.reservations import events
 from domain.reservations.lifecycle import FREEING, MAX_HOLD, RELEASING, Kind, Status, allows
 from domain.reservations.table import Reservation, history, read, reservation_lines, reservations, units_of
 from domain.reservations.taken import taken_by
-from domain.runtime.database import arrays, copy, lists, now
+from domain.runtime.database import arrays, copy, is_given, lists, now
 from domain.runtime.errors import HoldExpired, HoldTooLong, Refusal, WrongStatus
 
 #: Who makes a change that nobody asked for.
@@ -75,9 +75,7 @@ def lock(session: Session, ids: Collection[UUID]) -> Sequence[Reservation]:
 
 
 _LOCK = (
-    read.where(reservations.c.id == any_(cast(bindparam("ids"), ARRAY(Uuid))))
-    .order_by(reservations.c.id)
-    .with_for_update(of=reservations, key_share=True)
+    read.where(is_given(reservations.c.id)).order_by(reservations.c.id).with_for_update(of=reservations, key_share=True)
 )
 
 

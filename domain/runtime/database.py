@@ -1,4 +1,4 @@
-"""PostgreSQL: connecting, the clock, bulk writing, errors. It is the only server that the domain speaks to."""
+"""PostgreSQL: connecting, the clock, bulk writing. It is the only server that the domain speaks to."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,11 +9,13 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import (
     JSON,
+    ColumnElement,
     Engine,
     MetaData,
     Table,
     TableValuedAlias,
     Text,
+    any_,
     bindparam,
     cast,
     column,
@@ -24,13 +26,13 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.types import TypeEngine
 
 from domain.runtime import hung_connections, poolers
-from domain.runtime.errors import Busy, DatabaseUnavailable, OutcomeUnknown, Unavailable
+from domain.runtime.database_errors import trouble
+from domain.runtime.errors import DatabaseUnavailable, OutcomeUnknown
 from domain.runtime.settings import Settings
 
 #: Every constraint has a name that says what it guards: `alembic` needs it to drop one,
@@ -161,11 +163,6 @@ def read_by_index(session: Session) -> None:
 _BY_INDEX = select(func.set_config("enable_seqscan", "off", True))
 
 
-def is_lock_timeout(error: OperationalError) -> bool:
-    """Return whether a statement waited for a lock for too long."""
-    return getattr(error.orig, "sqlstate", None) == LOCK_NOT_AVAILABLE
-
-
 def commit(session: Session) -> None:
     """Commit. Raises OutcomeUnknown if the connection breaks before PostgreSQL has answered."""
     try:
@@ -243,6 +240,11 @@ def lists(table: TableValuedAlias, **columns: Sequence[Any]) -> dict[str, Sequen
     return {f"{table.name}_{column}": values for column, values in columns.items()}
 
 
+def is_given(of: ColumnElement[Any]) -> ColumnElement[bool]:
+    """Return that a column has one of the values of the parameter `ids`, a list."""
+    return of == any_(cast(bindparam("ids"), ARRAY(of.type)))
+
+
 def records(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
     """Return a table of that name made from one parameter, for many rows of text.
 
@@ -257,48 +259,3 @@ def records(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> Ta
 def like(pattern: str) -> str:
     """Return a pattern with `*` for any characters as one of LIKE, whose escape character is a backslash."""
     return re.sub(r"([\\%_])", r"\\\1", pattern).replace("*", "%")
-
-
-def constraint_of(error: IntegrityError) -> str | None:
-    """Return the name of the constraint that a statement broke."""
-    diagnosis = getattr(error.orig, "diag", None)
-    name: str | None = getattr(diagnosis, "constraint_name", None)
-    return name
-
-
-def trouble(error: Exception) -> Unavailable | None:
-    """Return Busy or DatabaseUnavailable for an error that passes by itself, None for any other error.
-
-    Source: PostgreSQL's table of error codes, by class.
-    """
-    if isinstance(error, PoolTimeout):
-        return Busy()
-    if not isinstance(error, DBAPIError):
-        return None
-    code = getattr(error.orig, "sqlstate", None) or ""
-    if code in BUSY_CODES:
-        return Busy()
-    if (
-        error.connection_invalidated
-        or code.startswith(DOWN_CODES)
-        or (isinstance(error, OperationalError) and not code)
-    ):
-        return DatabaseUnavailable()
-    return None
-
-
-def is_standby(error: DBAPIError) -> bool:
-    """Return whether a statement failed because it would write, and PostgreSQL is a standby."""
-    return getattr(error.orig, "sqlstate", None) == STANDBY
-
-
-#: A lock time-out, a deadlock, a serialization failure, a statement that took too long.
-LOCK_NOT_AVAILABLE = "55P03"
-BUSY_CODES = frozenset({LOCK_NOT_AVAILABLE, "40P01", "40001", "57014"})
-
-#: What a standby answers to whoever takes it for the primary.
-STANDBY = "25006"
-
-#: Connections, resources (a full disk and memory among them), a disk that fails, shutdown and start-up, and a standby
-#: in the primary's place.
-DOWN_CODES = ("08", "53", "58", "57P", STANDBY)

@@ -16,7 +16,7 @@ from api.bulkheads import Bulkhead, Limits
 from api.rests import ALLOWANCE_SECONDS, Rests
 from domain import items, outbox
 from domain.access import Principal
-from domain.runtime.database import trouble
+from domain.runtime.database_errors import trouble
 from domain.runtime.errors import Busy, UnknownItem
 from domain.runtime.settings import Settings
 from tests.support.builders import ROUTES, Db, an_event, an_item

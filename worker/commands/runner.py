@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.outbox.operations.routes_check import require
-from domain.runtime import database, logs
+from domain.runtime import database, database_errors, logs
 from domain.runtime.errors import (
     Busy,
     ConfigurationError,
@@ -83,8 +83,8 @@ def describe(error: SQLAlchemyError, consequence: str, url: str = "DATABASE_URL"
 
     `url` is the setting that leads to the database.
     """
-    match database.trouble(error):
-        case _ if isinstance(error, DBAPIError) and database.is_standby(error):
+    match database_errors.trouble(error):
+        case _ if isinstance(error, DBAPIError) and database_errors.is_standby(error):
             what, advice = "is a standby, which takes no changes", f"Set {url} to the primary, and run it again."
         case Busy():
             what, advice = "is too busy", "Wait a little and run it again."

@@ -40,7 +40,7 @@ class AnswerTimes:
 
     def patience_seconds(self) -> float:
         """Return how long a batch waits for a call."""
-        seconds = sorted(self._seconds.copy())
+        seconds = self._seconds.copy()
         return max(LEAST_PATIENCE_SECONDS, TIMES_USUAL * median(seconds)) if seconds else FIRST_ANSWER_SECONDS
 
 

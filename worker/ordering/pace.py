@@ -82,14 +82,13 @@ class Pace:
 
     def answered(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
         """Count the answers to calls that were admitted."""
-        taken = sum(map(is_taken, outcomes))
         has_refused = any(isinstance(one, Unreachable) for one in outcomes)
         with self._changed:
             self._in_flight -= len(rows)
+            taken = self._count(rows, outcomes)
             if self._window < UNLIMITED:
                 window = 1 if has_refused else self._window + taken
                 self._window = window if window <= RECOVERED_AT_CALLS else UNLIMITED
-            self._count(rows, outcomes)
             self._changed.notify_all()
 
     def answered_late(self, row: Row, outcome: Outcome) -> None:
@@ -98,11 +97,13 @@ class Pace:
             self._count([row], [outcome])
             self._changed.notify_all()
 
-    def _count(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+    def _count(self, rows: Sequence[Row], outcomes: Sequence[Outcome]) -> int:
+        """Count what was taken, and what was refused because of load. Return how many rows were taken."""
         taken = sum(map(is_taken, outcomes))
         refused = [(row, one) for row, one in zip(rows, outcomes, strict=True) if isinstance(one, Unreachable)]
         self.has_taken = self.has_taken or taken > 0
         self._rate.count(taken, [row.aggregate_id for row, one in refused if one.cause is Cause.LOAD])
+        return taken
 
 
 class Rate:

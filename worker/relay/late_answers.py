@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from itertools import chain
 from queue import SimpleQueue
 
 import structlog
@@ -19,7 +20,8 @@ from worker.relay.tally import Tally
 #: An answer that could not be written, as PostgreSQL had trouble, is written again after this time.
 SETTLE_AGAIN_SECONDS = 1.0
 
-#: Calls that have begun get this time to end when the process stops.
+#: What has begun gets this time to end when the process stops. SIGTERM is answered within 10 s: the rest is for
+#: releasing the lanes.
 GRACE_SECONDS = 6.0
 
 #: Who waits for a late answer looks this often, in seconds, whether the process stops.
@@ -57,7 +59,8 @@ class LateAnswers:
         self.settled: Callable[[], None] = lambda: None
         self._db = db
         self._changed = threading.Condition()
-        self._expected: set[Expected] = set()
+        #: By the name of the destination.
+        self._expected: dict[str, set[Expected]] = {}
         self._tallies: dict[str, Tally] = {}
         self._stopped = threading.Event()
         #: By the name of the destination: what was answered, and the thread that settles it.
@@ -68,19 +71,14 @@ class LateAnswers:
         """Settle a call as soon as it ends. Its row waits for that by now: it was committed."""
         expected = Expected(call, settle, time.monotonic() + in_flight.within.total_seconds(), in_flight.answer)
         with self._changed:
-            self._expected.add(expected)
+            self._expected.setdefault(call.destination, set()).add(expected)
             answered = self._answered.get(call.destination) or self._start(call.destination)
         in_flight.answer.add_done_callback(lambda answer: answered.put((expected, answer.result())))
-
-    def count(self, destination: str) -> int:
-        """Return how many calls of a destination are in flight here."""
-        with self._changed:
-            return len(self._of([destination]))
 
     def unsettled(self, destination: str) -> int:
         """Return how many calls of a destination have ended and are not settled yet."""
         with self._changed:
-            return sum(one.answer.done() for one in self._of([destination]))
+            return sum(one.answer.done() for one in self._of(destination))
 
     def next(self, destinations: Iterable[str], stopping: threading.Event) -> Tally | None:
         """Wait until a late answer of these destinations is settled. Return what became of it, None if there is none.
@@ -91,7 +89,7 @@ class LateAnswers:
         names, until = [*destinations], float("inf")
         with self._changed:
             while not (settled := [self._tallies.pop(name) for name in names if name in self._tallies]):
-                if not self._of(names) or time.monotonic() > until:
+                if not any(map(self._of, names)) or time.monotonic() > until:
                     return None
                 if stopping.is_set():
                     until = min(until, time.monotonic() + GRACE_SECONDS)
@@ -101,7 +99,7 @@ class LateAnswers:
     def close(self, seconds: float) -> None:
         """Wait for the calls to end, for so long at the most. The rows of the others are sent again at once."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._expected, seconds)
+            self._changed.wait_for(lambda: not any(self._expected.values()), seconds)
         self._stopped.set()
         for answered in self._answered.values():
             answered.put(None)
@@ -109,14 +107,17 @@ class LateAnswers:
             thread.join()
         try:
             with self._db.begin() as session:
-                for one in sorted(self._expected, key=lambda one: one.call.row.id):
+                for one in sorted(self._all(), key=lambda one: one.call.row.id):
                     outbox.give_up(session, one.call)
         except SQLAlchemyError as error:
-            log.warning("late_answers.not_given_up", rows=len(self._expected), error=type(error).__name__)
+            log.warning("late_answers.not_given_up", rows=len(self._all()), error=type(error).__name__)
 
-    def _of(self, destinations: Iterable[str]) -> list[Expected]:
-        now, names = time.monotonic(), {*destinations}
-        return [one for one in self._expected if one.call.destination in names and one.lapses_at > now]
+    def _of(self, destination: str) -> Sequence[Expected]:
+        now = time.monotonic()
+        return [one for one in self._expected.get(destination, ()) if one.lapses_at > now]
+
+    def _all(self) -> Sequence[Expected]:
+        return [*chain.from_iterable(self._expected.values())]
 
     def _start(self, destination: str) -> Answered:
         answered: Answered = SimpleQueue()
@@ -147,7 +148,7 @@ class LateAnswers:
     def _finish(self, expected: Expected, tally: Tally) -> None:
         name = expected.call.destination
         with self._changed:
-            self._expected.discard(expected)
+            self._expected[name].discard(expected)
             self._tallies[name] = self._tallies.get(name, Tally()) + tally
             self._changed.notify_all()
         isolate_round(self.settled, thread="late answers", advice=NOT_CLAIMED)

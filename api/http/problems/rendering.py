@@ -15,7 +15,7 @@ from api.http.decoding import sentence
 from api.http.problems.table import BUG, EARLY, MEMBER_OF, NOT_MIGRATED, OF_ERRORS
 from api.http.problems.types import ProblemType
 from api.waits import wait_seconds
-from domain.runtime.database import trouble
+from domain.runtime.database_errors import trouble
 from domain.runtime.errors import DatabaseUnavailable, HoldfastError, Invalid, NotFound, Unavailable
 from domain.runtime.schema import lacks_schema
 

@@ -44,8 +44,8 @@ from domain.outbox.delivery.outcomes import (
     is_taken,
 )
 from domain.outbox.delivery.row_updates import Circumstances, RetryPolicy, RowUpdate, row_updates
-from domain.outbox.table import BY_AGGREGATE, Row, calls, has_given_id, outbox, pending, waiting, within
-from domain.runtime.database import arrays, lists
+from domain.outbox.table import BY_AGGREGATE, Row, calls, outbox, pending, waiting, within
+from domain.runtime.database import arrays, is_given, lists
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +88,7 @@ NOTHING_SETTLED = Settlement(
 
 def still_pending(session: Session, rows: Sequence[Row]) -> Collection[int]:
     """Return the ids of those rows that are neither processed nor dead."""
-    found = select(outbox.c.id).where(has_given_id, pending)
+    found = select(outbox.c.id).where(is_given(outbox.c.id), pending)
     return set(session.execute(found, {"ids": [row.id for row in rows]}).scalars())
 
 
@@ -195,7 +195,7 @@ _head = (
     .lateral("head")
 )
 _HEADS = select(_head).select_from(_aggregate.join(_head, true()))
-_MARK_PROCESSED = update(outbox).where(has_given_id, pending).values(processed_at=func.clock_timestamp())
+_MARK_PROCESSED = update(outbox).where(is_given(outbox.c.id), pending).values(processed_at=func.clock_timestamp())
 
 
 def _open_breaker(

@@ -7,11 +7,8 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    BigInteger,
-    ColumnElement,
     Text,
     and_,
-    any_,
     bindparam,
     case,
     cast,
@@ -21,7 +18,6 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
 from domain.outbox.delivery.lanes import FREE, LEASE
@@ -29,6 +25,7 @@ from domain.outbox.operations import audit
 from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.selection import Selection
 from domain.outbox.table import BY_AGGREGATE, calls, lanes, outbox, pending, waiting, within
+from domain.runtime.database import is_given
 
 #: A call that has begun has ended after this time: no time-out is longer than 60 s. The lease is for the time between.
 LONGEST_CALL = timedelta(seconds=60) + LEASE
@@ -124,11 +121,7 @@ _ROWS = (
 )
 
 
-def _is_one_of(column: ColumnElement[int]) -> ColumnElement[bool]:
-    return column == any_(cast(bindparam("ids"), ARRAY(BigInteger)))
-
-
-_ROWS_BY_ID = _ROWS.where(_is_one_of(outbox.c.id), pending).with_for_update(of=outbox)
+_ROWS_BY_ID = _ROWS.where(is_given(outbox.c.id), pending).with_for_update(of=outbox)
 
 
 def _lock(session: Session, keys: Collection[tuple[str, int]]) -> None:
@@ -146,7 +139,7 @@ def _revoke(session: Session, keys: Collection[tuple[str, int]]) -> None:
 _last_error = literal(". Its last error was: ").concat(outbox.c.last_error)
 _BURY = (
     update(outbox)
-    .where(_is_one_of(outbox.c.id))
+    .where(is_given(outbox.c.id))
     .values(
         dead_at=func.now(),
         available_at=None,
@@ -163,7 +156,7 @@ _is_behind = and_(
 )
 _TRY_THOSE_BEHIND = (
     update(outbox)
-    .where(_is_one_of(_buried.c.id), _is_behind)
+    .where(is_given(_buried.c.id), _is_behind)
     .where(waiting, outbox.c.attempts == 0, outbox.c.unreachable_at.is_(None))
     .values(available_at=func.now())
 )

@@ -16,7 +16,8 @@ from domain.calendars.table import occupancies
 from domain.items import Item
 from domain.reservations import Deferred, KeyRace, Reschedule
 from domain.reservations.lifecycle import Status
-from domain.runtime.database import is_lock_timeout, lock_at_most
+from domain.runtime.database import lock_at_most
+from domain.runtime.database_errors import is_lock_timeout
 from domain.runtime.errors import NotFree
 from tests.support.builders import Db, a_calendar, a_time_hold, a_time_request, hours, reserve, routes_of
 from tests.support.invariants import violations

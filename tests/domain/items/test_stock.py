@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from domain import items
 from domain.items import MAX_QUANTITY, Item
 from domain.items.table import SKU_IS_UNIQUE
-from domain.runtime.database import constraint_of
+from domain.runtime.database_errors import constraint_of
 from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken, UnknownItem
 from tests.support.builders import Db, a_hold, an_item, available
 from tests.support.waiting import wait_until_blocked

@@ -10,7 +10,8 @@ from sqlalchemy.exc import DataError, SQLAlchemyError
 from domain import items, outbox
 from domain.outbox.table import outbox as outbox_table
 from domain.runtime import database
-from domain.runtime.database import arrays, lists, trouble
+from domain.runtime.database import arrays, lists
+from domain.runtime.database_errors import trouble
 from domain.runtime.errors import Busy, DatabaseUnavailable, Unavailable
 from domain.runtime.settings import Settings
 from tests.support.builders import Db, an_event, an_item, recorded, routes_of

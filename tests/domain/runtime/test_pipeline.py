@@ -10,7 +10,8 @@ from sqlalchemy import bindparam, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from domain.items import items
-from domain.runtime.database import connect, constraint_of, sessions, trouble
+from domain.runtime.database import connect, sessions
+from domain.runtime.database_errors import constraint_of, trouble
 from domain.runtime.errors import Busy, DatabaseUnavailable
 from domain.runtime.pipeline import Query, execute
 from domain.runtime.settings import Settings

@@ -10,7 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from domain.runtime import database, poolers
+from domain.runtime import database, database_errors, poolers
 from domain.runtime.database import IDLE_TRANSACTION_MILLISECONDS
 from domain.runtime.errors import DatabaseUnavailable
 from domain.runtime.settings import Settings
@@ -111,7 +111,7 @@ def test_a_pooler_that_is_gone_is_an_outage_until_it_is_back(pgbouncer: PgBounce
         session.execute(text("SELECT 1"))
     pgbouncer.start()
 
-    assert isinstance(database.trouble(down.value), DatabaseUnavailable)
+    assert isinstance(database_errors.trouble(down.value), DatabaseUnavailable)
     with db.begin() as session:
         assert settings_of(session)["lock_timeout"] == "1234ms"
 

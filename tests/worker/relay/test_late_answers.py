@@ -2,19 +2,20 @@
 
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 
 from domain.outbox import Delivered, Outcome, Row
-from domain.outbox.table import outbox
+from domain.outbox.table import calls, outbox
 from tests.conftest import OpenRelay
 from tests.support.outbox import FakeDestination, an_aggregate, recorded_for, row, states
 from tests.support.waiting import wait_until, wait_until_blocked
 from tests.worker.test_isolate import Step
 from worker.relay.relay import Relay
+from worker.relay.tally import Tally
 
 
 class HangingFor(FakeDestination):
@@ -53,6 +54,19 @@ def test_a_hanging_event_holds_its_reservation_and_nobody_else(
     run.result()
 
 
+def late_calls(relay: Relay) -> int:
+    """Return how many calls have outlasted their batches and are not settled."""
+    with relay.db.begin() as session:
+        return session.execute(select(func.count()).select_from(calls)).scalar_one()
+
+
+def outlasting(relay: Relay, elsewhere: ThreadPoolExecutor, *, calls: int = 1) -> Future[Tally]:
+    """Let the relay run elsewhere, and return that as soon as so many calls have outlasted their batch."""
+    run = elsewhere.submit(relay.run)
+    wait_until(f"{calls} calls outlast their batch", lambda: late_calls(relay) == calls)
+    return run
+
+
 def drained(relay: Relay) -> bool:
     """Drain a lane if one is free. The other thread may do it first."""
     if claimed := relay.claim(relay.destinations):
@@ -83,8 +97,7 @@ def test_nothing_more_is_claimed_for_a_destination_whose_calls_all_hang(
     relay = relay_to(shop, concurrency=2)
     recorded_for(relay.db, an_aggregate(), an_aggregate())
 
-    run = elsewhere.submit(relay.run)
-    wait_until("both calls outlast their batch", lambda: relay.late_answers.count("shop") == 2)
+    run = outlasting(relay, elsewhere, calls=2)
     recorded_for(relay.db, an_aggregate())
     assert relay.claim(relay.destinations) is None
     shop.may_answer.set()
@@ -98,8 +111,7 @@ def test_a_process_that_ends_has_the_events_of_its_hanging_calls_sent_again(
     shop = HangingFor(1)
     relay = relay_to(shop)
     recorded_for(relay.db, an_aggregate(), an_aggregate())
-    run = elsewhere.submit(relay.run)
-    wait_until("the call outlasts its batch", lambda: relay.late_answers.count("shop") == 1)
+    run = outlasting(relay, elsewhere)
 
     relay.stopping.set()
     run.result()
@@ -138,8 +150,7 @@ def test_an_effect_of_a_late_answer_that_breaks_fails_its_event(
     recorded_for(relay.db, an_aggregate())
     shop.poisonous = {1}
 
-    run = elsewhere.submit(relay.run)
-    wait_until("the call outlasts its batch", lambda: relay.late_answers.count("shop") == 1)
+    run = outlasting(relay, elsewhere)
     shop.may_answer.set()
     run.result()
 
@@ -155,8 +166,7 @@ def test_an_answer_that_postgresql_did_not_write_is_written_later(
     relay = relay_to(shop)
     recorded_for(relay.db, an_aggregate())
 
-    run = elsewhere.submit(relay.run)
-    wait_until("the call outlasts its batch", lambda: relay.late_answers.count("shop") == 1)
+    run = outlasting(relay, elsewhere)
     with relay.db.begin() as session:
         session.execute(select(outbox).with_for_update())
         shop.may_answer.set()
@@ -180,8 +190,7 @@ def test_late_answers_are_settled_on_when_nothing_could_be_claimed_after_one_of_
         raise OperationalError("", {}, Exception("the connection is lost"))
 
     relay.late_answers.settled = fail
-    run = elsewhere.submit(relay.run)
-    wait_until("both calls outlast their batch", lambda: relay.late_answers.count("shop") == 2)
+    run = outlasting(relay, elsewhere, calls=2)
     shop.may_answer.set()
 
     assert run.result().processed == len(failures) == 2
