@@ -109,12 +109,17 @@ def within(
     columns. Otherwise PostgreSQL may take any index that has one of them while its statistics are old, and walk over a
     whole backlog.
     """
-    row = tuple_(*index)
-    conditions = [column == value for column, value in zip(index, first, strict=False)]
-    if above is not None:
-        conditions.append(row > tuple_(*first, above))
+    row, prefix = tuple_(*index), index[: len(first)]
+    conditions = []
     if to is not None:
         conditions.append(row <= tuple_(*first, to))
+    if above is None:
+        conditions.extend(column == value for column, value in zip(prefix, first, strict=True))
+    else:
+        # With `=`, PostgreSQL would begin where the first columns have these values, and walk from there to `above`.
+        conditions.append(row > tuple_(*first, above))
+        if to is None:
+            conditions.append(tuple_(*prefix) <= tuple_(*first))
     return and_(*conditions)
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, Engine, event, select, text
+from sqlalchemy import Connection, Engine, event, func, select, text
 from sqlalchemy.orm import Session
 
 from domain import outbox, reservations
@@ -169,6 +169,9 @@ FREQUENT = [
     ),
 ]
 
+#: Makes the backlog of the lane ready, so that its other ready rows are the last of thousands.
+READY_BACKLOG = ("UPDATE outbox SET available_at = NULL WHERE lane = 4 AND processed_at IS NULL",)
+
 #: Makes every other hold overdue.
 OVERDUE = (
     "UPDATE reservations SET expires_at = now() - interval '1 minute' WHERE item_id > 50 AND status = 'PENDING'",
@@ -194,6 +197,15 @@ def test_the_plan_is_as_good_when_it_is_made_for_any_parameters(
 
     assert indexes <= plan.indexes
     assert not {("Seq Scan", "outbox"), ("Seq Scan", "reservations")} & plan.scans
+
+
+def test_a_fetch_walks_over_no_rows_that_were_fetched_before(crowded: Db) -> None:
+    with crowded.begin() as session:
+        newest = session.execute(select(func.max(table.c.id))).scalar_one()
+
+    plan = executed(crowded, lambda session: outbox.fetch(session, LANE, after=newest - 1, limit=1), READY_BACKLOG)
+
+    assert plan.pages <= 3 * DESCENT
 
 
 @pytest.mark.parametrize("outcome", [DELIVERED, Failed("sorry")], ids=["delivered", "failed"])
