@@ -5,18 +5,15 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from multiprocessing import parent_process
 from threading import Thread
 
 from domain.runtime import startup
 from domain.runtime.errors import ConfigurationError
+from domain.runtime.processes import parent
 
 #: A process of the server that has not stopped within this time is killed. Requests in flight are answered by then;
 #: only clients that go on sending are cut off.
 STOP_SECONDS = 8
-
-#: A process looks this often, in seconds, whether its parent lives: one that was killed with SIGKILL sends no signal.
-LOOK_SECONDS = 1.0
 
 
 def run(serve: Callable[..., None], *arguments: object) -> None:
@@ -53,9 +50,8 @@ def _take_signals() -> None:
 
 def _watch_parent() -> None:
     """End this process when its parent is gone: the port is needed by the one that is started in its place."""
-    parent = parent_process()
-    while parent is not None and os.getppid() == parent.pid:
-        time.sleep(LOOK_SECONDS)
+    while not parent.is_gone():
+        time.sleep(parent.LOOK_SECONDS)
     _end()
 
 

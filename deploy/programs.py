@@ -13,7 +13,7 @@ from typing import IO
 from honcho.environ import parse_procfile
 
 from deploy.parts import Death
-from domain.runtime.restarts import cause
+from domain.runtime.processes.restarts import cause
 from domain.runtime.settings import ROOT
 from domain.runtime.startup import WRONG_CONFIGURATION
 

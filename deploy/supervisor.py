@@ -11,7 +11,7 @@ from deploy.output import Output
 from deploy.parts import CannotStart, Death, Part
 from deploy.programs import Program
 from deploy.servers import Server
-from domain.runtime.restarts import CRASH_LOOP, WELL_SECONDS, Restarts
+from domain.runtime.processes.restarts import CRASH_LOOP, WELL_SECONDS, Restarts
 from domain.runtime.startup import WRONG_CONFIGURATION
 
 #: Any of these ends `bin/up`. SIGHUP comes when its terminal is closed.

@@ -1,15 +1,12 @@
 """How a process of a worker learns that it has to end: a signal, or the end of its parent."""
 
-import os
 import signal
 import time
-from multiprocessing import parent_process
+
+from domain.runtime.processes import parent
 
 #: Ctrl-C reaches all processes of a terminal. The parent gets it as well, and sends SIGTERM to each of them.
 SIGNALS = frozenset({signal.SIGTERM, signal.SIGHUP})
-
-#: A process looks this often, in seconds, whether its parent lives: one that was killed with SIGKILL sends no signal.
-LOOK_SECONDS = 1.0
 
 
 def begin() -> None:
@@ -25,13 +22,8 @@ def wait(seconds: float = float("inf")) -> bool:
     """Wait until this process has to end, for so many seconds at the most. Return whether it has to."""
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
-        received = signal.sigtimedwait(SIGNALS, min(left, LOOK_SECONDS))
+        received = signal.sigtimedwait(SIGNALS, min(left, parent.LOOK_SECONDS))
         # After a process was frozen, this may be another signal.
-        if (received and received.si_signo in SIGNALS) or _is_orphan():
+        if (received and received.si_signo in SIGNALS) or parent.is_gone():
             return True
     return False
-
-
-def _is_orphan() -> bool:
-    parent = parent_process()
-    return parent is not None and os.getppid() != parent.pid

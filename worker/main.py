@@ -14,9 +14,7 @@ def work(processes: int, threads: int) -> int:
     from domain.outbox.operations.routes_check import require_if_reachable
     from domain.runtime import logs, tracing
     from domain.runtime.settings import Settings
-    from worker import process
-    from worker.job import METRICS_LOST, Job
-    from worker.supervisor import Supervisor
+    from worker import processes as supervised
 
     settings = Settings.load()
     logs.lose_what_can_not_be_written()
@@ -25,11 +23,8 @@ def work(processes: int, threads: int) -> int:
     tracing.require()
     # Each process checks this again. Here, it is reported once.
     require_if_reachable(settings, routes)
-    jobs = [Job(partial(process.work, threads)) for _ in range(processes)]
-    if settings.worker_metrics_port:
-        jobs.append(Job(process.serve_metrics, lost=METRICS_LOST, is_vital=False))
     with shared_metrics.share():
-        return Supervisor(jobs).run()
+        return supervised.run(processes, threads, serve_metrics=settings.worker_metrics_port > 0)
 
 
 @click.command(
@@ -38,7 +33,7 @@ def work(processes: int, threads: int) -> int:
     examples=["bin/worker --processes 2 --threads 4"],
     exit_codes={
         DONE: "stopped by SIGTERM, SIGHUP or Ctrl-C",
-        TROUBLE: "a process crashed repeatedly, or did not end in time; the log says what happened and what to do",
+        TROUBLE: "all processes crashed repeatedly, or one did not end in time; the log says what to do",
     },
 )
 @click.option("--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Worker processes.")

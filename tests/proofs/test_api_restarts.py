@@ -2,16 +2,15 @@
 
 import signal
 import subprocess
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
-import psutil
 import pytest
 
-from api.processes import TRY_AGAIN_SECONDS
-from domain.runtime.restarts import CRASH_LOOP, PAUSES_SECONDS
+from domain.runtime.processes.place import TRY_AGAIN_SECONDS
+from domain.runtime.processes.restarts import CRASH_LOOP, PAUSES_SECONDS
 from domain.runtime.settings import ROOT
 from tests.proofs.cluster.cluster import Cluster
-from tests.proofs.cluster.processes import Api, Process
+from tests.proofs.cluster.processes import Api, Process, is_alive, kill, kill_until
 from tests.proofs.conftest import Open
 from tests.proofs.load import Load
 from tests.support.ports import free_port
@@ -26,48 +25,6 @@ ANOTHER_ROUTE = '\n[[destination]]\nname = "audit"\nurl = "null:"\n'
 @pytest.fixture
 def cluster(open_cluster: Open) -> Cluster:
     return open_cluster(WEB_CONCURRENCY="2")
-
-
-def children(api: Process) -> set[int]:
-    """Return the processes that serve in an API. Its script starts others before it is there."""
-    try:
-        return {child.pid for child in psutil.Process(api.popen.pid).children() if serves(child.pid)}
-    except psutil.NoSuchProcess:
-        return set()
-
-
-def serves(pid: int) -> bool:
-    try:
-        one = psutil.Process(pid)
-        return "api.main" in one.cmdline() and one.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
-        return False
-
-
-def started(api: Process, count: int, *, but: Collection[int] = ()) -> set[int]:
-    """Return the processes of an API as soon as there are that many, none of which is one of `but`."""
-
-    def found() -> set[int] | None:
-        assert api.is_running(), api.log.read_text()
-        now = children(api)
-        return now if len(now) == count and not now & {*but} else None
-
-    return wait_until(f"{count} processes run, and not {but}", found)
-
-
-def kill(*processes: int) -> None:
-    for process in processes:
-        psutil.Process(process).kill()
-
-
-def kill_until(api: Process, is_over: Callable[[], object], *, but: Collection[int] = ()) -> None:
-    """Kill each process of an API as soon as it is there, but for these, until something is so."""
-
-    def killed() -> object:
-        kill(*children(api) - {*but})
-        return is_over() or not api.is_running()
-
-    wait_until("the processes that die are given up", killed)
 
 
 def message_of(api: Process, event: str) -> str:
@@ -96,17 +53,17 @@ def use_routes(cluster: Cluster, further: str) -> None:
 
 def test_a_process_that_dies_again_and_again_takes_no_other_along(cluster: Cluster, seed: int) -> None:
     api = cluster.api().ready()
-    untouched = min(started(api.process, 2))
+    untouched = min(api.process.forked(2))
 
     with Load([api.port], [cluster.an_item(100_000).id], seed) as load:
         load.wait(answers=20)
         kill_until(api.process, lambda: api.process.events("api.crash_loop"), but=[untouched])
         assert api.process.is_running(), api.process.log.read_text()
         load.wait(answers=20)
-        assert untouched in started(api.process, 2)
+        assert untouched in api.process.forked(2)
         load.wait(answers=20)
 
-    assert "The others serve" in message_of(api.process, "api.crash_loop")
+    assert "The others work on" in message_of(api.process, "api.crash_loop")
     deaths = [event["message"] for event in api.process.events("api.process_died")]
     assert all(f"started in {pause:g} s" in death for pause, death in zip(PAUSES_SECONDS, deaths, strict=True))
     assert not load.unexpected
@@ -118,7 +75,7 @@ def test_an_api_whose_processes_all_crash_in_a_loop_ends_and_says_why(cluster: C
     kill_until(api, lambda: not api.is_running())
 
     assert api.popen.wait(PATIENCE_SECONDS) == 1
-    assert "no other one serves. So the API ends, with exit code 1" in message_of(api, "api.crash_loop")
+    assert "No other one works. So the API ends, with exit code 1" in message_of(api, "api.crash_loop")
     assert len(api.events("api.process_died")) == 2 * (CRASH_LOOP - 1)
 
 
@@ -129,7 +86,7 @@ def test_a_configuration_that_has_become_wrong_ends_no_process_that_serves(
     routes = cluster.home / "routes.toml"
     before = routes.read_text()
     api = cluster.api().ready()
-    first, second = started(api.process, 2)
+    first, second = api.process.forked(2)
 
     with Load([api.port], [cluster.an_item(100_000).id], seed) as load:
         load.wait(answers=20)
@@ -137,10 +94,10 @@ def test_a_configuration_that_has_become_wrong_ends_no_process_that_serves(
         kill(first)
         kept = message_of(api.process, "api.wrong_configuration")
         load.wait(answers=20)
-        assert children(api.process) == {second}
+        assert api.process.forks() == {second}
         routes.write_text(before)
         use_routes(cluster, "")
-        assert second in started(api.process, 2)
+        assert second in api.process.forked(2)
         load.wait(answers=20)
 
     assert f"the start is tried again every {TRY_AGAIN_SECONDS:g} s" in kept
@@ -150,7 +107,7 @@ def test_a_configuration_that_has_become_wrong_ends_no_process_that_serves(
 
 def test_an_api_ends_when_its_last_process_is_gone_and_the_configuration_is_wrong(cluster: Cluster) -> None:
     api = cluster.api().ready().process
-    first, second = started(api, 2)
+    first, second = api.forked(2)
     break_the_file(cluster)
     kill(first)
     wait_until("it can't start another one", lambda: api.events("api.wrong_configuration"))
@@ -163,12 +120,12 @@ def test_an_api_ends_when_its_last_process_is_gone_and_the_configuration_is_wron
 
 def test_no_process_outlives_an_api_that_was_killed_and_its_port_is_free(cluster: Cluster, seed: int) -> None:
     api = cluster.api().ready()
-    orphans = started(api.process, 2)
+    orphans = api.process.forked(2)
 
     with Load([api.port], [cluster.an_item(100_000).id], seed) as load:
         load.wait(answers=20)
         api.process.popen.kill()
-        wait_until("all have ended", lambda: not any(map(serves, orphans)), within=GONE_WITHIN_SECONDS)
+        wait_until("all have ended", lambda: not any(map(is_alive, orphans)), within=GONE_WITHIN_SECONDS)
         cluster.api(api.port).ready()
         load.wait(answers=20)
 
@@ -181,19 +138,19 @@ def test_any_signal_to_end_is_obeyed_with_exit_code_0(
     cluster: Cluster, number: signal.Signals, whole_group: bool
 ) -> None:
     api = cluster.api().ready().process
-    processes = started(api, 2)
+    processes = api.forked(2)
 
     api.send(number) if whole_group else api.popen.send_signal(number)
 
     assert api.popen.wait(GONE_WITHIN_SECONDS) == 0
-    assert not any(map(serves, processes))
+    assert not any(map(is_alive, processes))
     assert not api.events("api.process_died")
 
 
 def test_an_api_that_waits_to_start_a_process_again_ends_when_it_has_to(cluster: Cluster) -> None:
     api = cluster.api(WEB_CONCURRENCY="1").ready().process
     kill_until(api, lambda: len(api.events("api.process_died")) == CRASH_LOOP - 1)
-    assert not children(api)
+    assert not api.forks()
 
     api.popen.send_signal(signal.SIGTERM)
 
@@ -204,10 +161,10 @@ def test_an_api_that_was_started_with_nohup_outlives_its_terminal(cluster: Clust
     port = free_port()
     nohup = subprocess.run(["which", "nohup"], capture_output=True, text=True, check=True).stdout.strip()
     api = Api(port, cluster.start("api", nohup, str(ROOT / "bin" / "api"), PORT=str(port))).ready()
-    first, second = started(api.process, 2)
+    first, second = api.process.forked(2)
 
     api.process.send(signal.SIGHUP)
 
     kill(first)
-    assert second in started(api.process, 2, but=[first])
+    assert second in api.process.forked(2, but=[first])
     assert api.ready().process.is_running()

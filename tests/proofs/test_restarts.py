@@ -2,17 +2,17 @@
 
 import shutil
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
 
 from domain import outbox
-from domain.runtime.restarts import CRASH_LOOP
+from domain.runtime.processes.restarts import CRASH_LOOP
 from tests.proofs.checker import check, wait_until_drained
 from tests.proofs.cluster.cluster import Cluster
-from tests.proofs.cluster.processes import Process
+from tests.proofs.cluster.processes import Process, is_alive, kill, kill_until
 from tests.proofs.conftest import Open
 from tests.proofs.load import Load
 from tests.support.ports import free_port
@@ -34,33 +34,6 @@ def cluster(open_cluster: Open) -> Cluster:
     return cluster
 
 
-def children(worker: Process) -> set[int]:
-    """Return the processes that a worker has forked. Its script starts others before it is there."""
-    try:
-        return {child.pid for child in psutil.Process(worker.popen.pid).children() if is_forked(child.pid)}
-    except psutil.NoSuchProcess:
-        return set()
-
-
-def is_forked(pid: int) -> bool:
-    """Return whether a process is a fork of the worker, and not one of the shell that becomes the worker."""
-    try:
-        program, *arguments = psutil.Process(pid).cmdline() or [""]
-    except psutil.Error:
-        return False
-    return Path(program).name.startswith("python") and "worker.main" in arguments
-
-
-def started(worker: Process, count: int, *, but: Collection[int] = ()) -> set[int]:
-    """Return the processes of a worker as soon as there are that many, none of which is one of `but`."""
-
-    def found() -> set[int] | None:
-        now = children(worker)
-        return now if len(now) == count and not now & {*but} else None
-
-    return wait_until(f"{count} processes run, and not {but}", found)
-
-
 def live(cluster: Cluster) -> int:
     """Return how many processes of workers show that they live, which they do when they are open."""
     with cluster.db.begin() as session:
@@ -73,11 +46,6 @@ def died(worker: Process, times: int) -> list[str]:
     return [event["message"] for event in worker.events("worker.process_died")]
 
 
-def kill(*processes: int) -> None:
-    for process in processes:
-        psutil.Process(process).kill()
-
-
 def test_killed_processes_are_back_and_nothing_is_lost(cluster: Cluster, seed: int) -> None:
     api, worker = cluster.api().ready(), cluster.worker(processes=2)
     killed = 0
@@ -85,11 +53,11 @@ def test_killed_processes_are_back_and_nothing_is_lost(cluster: Cluster, seed: i
     with Load([api.port], [cluster.an_item(100_000).id], seed) as load:
         for _ in range(3):
             load.wait(answers=20)
-            before = started(worker, 2)
+            before = worker.forked(2)
             leasing = wait_until("a process delivers", lambda before=before: before & {*cluster.leased_lanes()})  # type: ignore[misc]
             kill(max(leasing))
             killed += 1
-            started(worker, 2, but=[max(leasing)])
+            worker.forked(2, but=[max(leasing)])
         load.wait(answers=20)
     wait_until_drained(cluster)
 
@@ -102,19 +70,19 @@ def test_killed_processes_are_back_and_nothing_is_lost(cluster: Cluster, seed: i
 
 def test_a_process_that_ends_by_itself_is_replaced_too(cluster: Cluster) -> None:
     worker = cluster.worker(processes=1)
-    (first,) = started(worker, 1)
+    (first,) = worker.forked(1)
     wait_until("it works", cluster.destinations)
 
     psutil.Process(first).terminate()
 
-    started(worker, 1, but=[first])
+    worker.forked(1, but=[first])
     assert [event["ended_by"] for event in worker.events("worker.process_died")] == ["exit code 0"]
 
 
 def test_a_crash_loop_ends_the_worker_and_says_why(cluster: Cluster, tmp_path: Path) -> None:
     """Something has cleaned the folder for temporary files, where processes share their metrics."""
     worker = cluster.worker(processes=1, TMPDIR=str(tmp_path))
-    (first,) = started(worker, 1)
+    (first,) = worker.forked(1)
     wait_until("it works", cluster.destinations)
 
     for folder in tmp_path.iterdir():
@@ -128,17 +96,29 @@ def test_a_crash_loop_ends_the_worker_and_says_why(cluster: Cluster, tmp_path: P
     assert "FileNotFoundError" in worker.log.read_text()
 
 
+def test_a_process_that_dies_again_and_again_takes_no_other_along(cluster: Cluster) -> None:
+    worker = cluster.worker(processes=2)
+    untouched = min(worker.forked(2))
+
+    kill_until(worker, lambda: worker.events("worker.crash_loop"), but=[untouched])
+    cluster.hold(cluster.an_item(100), 10)
+    wait_until_drained(cluster)
+
+    assert "The others work on" in worker.events("worker.crash_loop")[0]["message"]
+    assert untouched in worker.forked(2)
+
+
 def test_a_configuration_that_has_become_wrong_ends_no_process_that_works(cluster: Cluster) -> None:
     worker = cluster.worker(processes=2)
     wait_until("both have read the configuration", lambda: live(cluster) == 2)
-    first, second = started(worker, 2)
+    first, second = worker.forked(2)
 
     (cluster.home / "routes.toml").write_text("destinations = nonsense")
     kill(first)
     (kept,) = wait_until("it can't start another one", lambda: worker.events("worker.wrong_configuration"))
 
-    assert "The others work on" in kept["message"]
-    assert children(worker) == {second}
+    assert "continue with what they have read" in kept["message"]
+    assert worker.forks() == {second}
     kill(second)
     assert worker.popen.wait(PATIENCE_SECONDS) == 2
     assert len(worker.events("worker.process_died")) == 2
@@ -151,11 +131,11 @@ def test_a_configuration_that_has_become_wrong_ends_no_process_that_works(cluste
 def test_a_log_that_can_not_be_written_stops_neither_the_worker_nor_its_end(cluster: Cluster) -> None:
     (cluster.home / f"worker-{len(cluster.started)}.log").symlink_to("/dev/full")
     worker = cluster.worker(processes=2)
-    first, _ = started(worker, 2)
+    first, _ = worker.forked(2)
     wait_until("they work", cluster.destinations)
 
     kill(first)
-    started(worker, 2, but=[first])
+    worker.forked(2, but=[first])
 
     worker.popen.send_signal(signal.SIGTERM)
     assert worker.popen.wait(GONE_WITHIN_SECONDS) == 0
@@ -164,10 +144,10 @@ def test_a_log_that_can_not_be_written_stops_neither_the_worker_nor_its_end(clus
 def stop_during_a_pause(worker: Process, end: Callable[[], None]) -> int:
     """Kill the process of a worker until the next one waits for its start, and end the worker then."""
     for times in range(1, 4):
-        kill(*started(worker, 1))
+        kill(*worker.forked(1))
         died(worker, times)
     assert "started in 2 s" in died(worker, 3)[-1]
-    assert not children(worker)
+    assert not worker.forks()
     end()
     return worker.popen.wait(GONE_WITHIN_SECONDS)
 
@@ -187,7 +167,7 @@ def test_any_signal_to_end_is_obeyed_with_exit_code_0(
     cluster: Cluster, number: signal.Signals, whole_group: bool
 ) -> None:
     worker = cluster.worker(processes=2)
-    started(worker, 2)
+    worker.forked(2)
     wait_until("they work", cluster.destinations)
 
     worker.send(number) if whole_group else worker.popen.send_signal(number)
@@ -202,28 +182,28 @@ def test_no_process_outlives_a_worker_that_was_killed(cluster: Cluster) -> None:
         cluster.worker(processes=2, WORKER_METRICS_PORT=str(free_port())),
         cluster.worker(processes=1, DATABASE_URL="postgresql://127.0.0.1:1/nowhere"),
     ]
-    orphans = started(workers[0], 3) | started(workers[1], 1)
+    orphans = workers[0].forked(3) | workers[1].forked(1)
     wait_until("they work", cluster.destinations)
     wait_until("one waits for its database", lambda: workers[1].events("worker.waits"))
 
     for worker in workers:
         worker.popen.kill()
 
-    wait_until("all have ended", lambda: not any(map(psutil.pid_exists, orphans)), within=GONE_WITHIN_SECONDS)
+    wait_until("all have ended", lambda: not any(map(is_alive, orphans)), within=GONE_WITHIN_SECONDS)
 
 
 def test_the_metrics_of_a_worker_add_up_over_a_restart(cluster: Cluster, tmp_path: Path) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     worker = cluster.worker(processes=1, TMPDIR=str(tmp_path), WORKER_METRICS_PORT=str(port))
-    started(worker, 2)
+    worker.forked(2)
     cluster.hold(cluster.an_item(100), 10)
     delivered = eventually(url, lambda seen: seen.get("holdfast_outbox_delivered_total[journal]", 0) >= 10)
     (gauges,) = tmp_path.glob("holdfast-metrics-*/gauge_livesum_*.db")
 
     killed = int(gauges.stem.rpartition("_")[2])
     kill(killed)
-    started(worker, 2, but=[killed])
+    worker.forked(2, but=[killed])
     cluster.hold(cluster.an_item(100), 10)
     after = eventually(
         url,

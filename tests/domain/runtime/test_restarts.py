@@ -2,7 +2,7 @@
 
 from signal import SIGBUS, SIGKILL, SIGSEGV
 
-from domain.runtime.restarts import CRASH_LOOP, WELL_SECONDS, Restarts, cause
+from domain.runtime.processes.restarts import CRASH_LOOP, WELL_SECONDS, Restarts, cause
 
 
 def test_the_first_death_costs_no_time_and_the_next_ones_more_and_more() -> None:

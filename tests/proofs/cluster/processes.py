@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +53,25 @@ class Process:
         except psutil.NoSuchProcess:
             return set()
         return {self.popen.pid, *(child.pid for child in children)}
+
+    def forks(self) -> set[int]:
+        """Return the ids of the processes that the program has forked. Its script starts others before it is there."""
+        try:
+            program = psutil.Process(self.popen.pid)
+            command = program.cmdline()
+            return {child.pid for child in program.children() if "-m" in command and _command(child) == command}
+        except psutil.NoSuchProcess:
+            return set()
+
+    def forked(self, count: int, *, but: Collection[int] = ()) -> set[int]:
+        """Return its forks as soon as there are that many, none of which is one of `but`."""
+
+        def found() -> set[int] | None:
+            assert self.is_running(), self.log.read_text()
+            now = self.forks()
+            return now if len(now) == count and not now & {*but} else None
+
+        return wait_until(f"{self.name} has {count} processes, and not {but}", found)
 
     def is_running(self) -> bool:
         return self.popen.poll() is None
@@ -140,3 +159,34 @@ def _parsed(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return event if isinstance(event, dict) else {}
+
+
+def kill(*processes: int) -> None:
+    for process in processes:
+        psutil.Process(process).kill()
+
+
+def kill_until(program: Process, is_over: Callable[[], object], *, but: Collection[int] = ()) -> None:
+    """Kill each process that a program has forked as soon as it is there, but for these, until something is so."""
+
+    def killed() -> object:
+        kill(*program.forks() - {*but})
+        return is_over() or not program.is_running()
+
+    wait_until("the processes that die are given up", killed)
+
+
+def is_alive(process: int) -> bool:
+    """Return whether there is such a process, and not one that has ended and that nobody has waited for."""
+    try:
+        return bool(psutil.Process(process).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _command(process: psutil.Process) -> Sequence[str]:
+    """Return the command line of a process, which is empty if it has ended."""
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
