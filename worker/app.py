@@ -1,6 +1,7 @@
 """The parts of a process that delivers: the database, the routes, and the relay with its open destinations."""
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from threading import Event
 
@@ -81,24 +82,29 @@ def open_app(settings: Settings, *, threads: int, only: str | None = None) -> Ap
             settings, connections=1, checked=False, transaction_seconds=LEASE.total_seconds(), by_index=True
         )
     )
-    with db.begin() as session:
-        routes_in_force.require(session, routes, who=user_at_host())
-        outbox.register(session, served)
-    metrics.begin(served)
-    stopping, liveness = Event(), Liveness(settings, db)
-    health = {name: Health(Pace(stopping)) for name in served}
-    relay = Relay(
-        db=db,
-        routes=served,
-        destinations=_open(routes, served, settings, db, {name: one.pace for name, one in health.items()}),
-        leases=Leases(renewing),
-        late_answers=LateAnswers(db),
-        health=health,
-        stopping=stopping,
-        liveness_key=liveness.key,
-    )
-    liveness.start()
-    return App(settings=settings, db=db, renewing=renewing, routes=routes, relay=relay, liveness=liveness)
+    with ExitStack() as undo:
+        for each in (db, renewing):
+            undo.callback(each.kw["bind"].dispose)
+        with db.begin() as session:
+            routes_in_force.require(session, routes, who=user_at_host())
+            outbox.register(session, served)
+        metrics.begin(served)
+        stopping, liveness = Event(), Liveness(settings, db)
+        health = {name: Health(Pace(stopping)) for name in served}
+        relay = Relay(
+            db=db,
+            routes=served,
+            destinations=_open(routes, served, settings, db, {name: one.pace for name, one in health.items()}),
+            leases=Leases(renewing),
+            late_answers=LateAnswers(db),
+            health=health,
+            stopping=stopping,
+            liveness_key=liveness.key,
+        )
+        liveness.start()
+        app = App(settings=settings, db=db, renewing=renewing, routes=routes, relay=relay, liveness=liveness)
+        undo.pop_all()
+    return app
 
 
 def _served(routes: Routes, only: str | None) -> Mapping[str, Route]:

@@ -51,8 +51,13 @@ def test_leases_are_renewed_while_the_threads_use_all_connections(app: App, db: 
 @pytest.mark.slow
 def test_a_thread_that_waits_for_a_connection_keeps_what_it_was_answered(app: App) -> None:
     """A time-out would throw it away."""
+
+    def settle() -> object:
+        with app.db.begin() as session:
+            return session.execute(text("SELECT true")).scalar_one()
+
     with ThreadPoolExecutor(1) as threads:
         with with_all_connections_in_use(app):
-            settled = threads.submit(lambda: app.db.begin().__enter__().execute(text("SELECT true")).scalar_one())
+            settled = threads.submit(settle)
             threading.Event().wait(CONNECT_TIMEOUT_SECONDS + 0.5)
         assert settled.result() is True
