@@ -22,8 +22,8 @@ from tests.worker.telemetry.test_exposition import eventually
 #: What the documentation says of every process.
 GONE_WITHIN_SECONDS = 10.0
 
-#: Rows of one batch: what may be sent and not settled, in each lane.
-BATCH = 5
+#: Rows of one batch, which is what may be sent and not settled in each lane: at the partner, and in the journal.
+BATCH, WHOLE_BATCH = 5, 1_000
 
 
 @pytest.fixture
@@ -61,7 +61,8 @@ def test_killed_processes_are_back_and_nothing_is_lost(cluster: Cluster, seed: i
         load.wait(answers=20)
     wait_until_drained(cluster)
 
-    check(cluster, repeats_at_most=killed * BATCH * 4 * 3, answered=load.answered)
+    repeats = {"partner": killed * BATCH * 4 * 3, "journal": killed * WHOLE_BATCH}
+    check(cluster, repeats_at_most=repeats, answered=load.answered)
     assert all(
         "Other processes continue" in message and "Another one is started" in message for message in died(worker, 3)
     )
