@@ -216,7 +216,8 @@ def test_everyone_recovers_from_a_crash_of_postgresql(
     print(f"{len(load.answered)} answered, {repeated}, the slowest took {load.slowest_seconds:.2f} s")
     assert load.unanswered > 0
     assert not load.unexpected
-    check(cluster, repeats_at_most=200, answered=load.answered)
+    # A batch of the journal may have all events that were due.
+    check(cluster, repeats_at_most={"partner": 200, "journal": 1_000}, answered=load.answered)
 
 
 def test_a_worker_that_starts_before_its_database_begins_with_it(
