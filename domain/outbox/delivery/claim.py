@@ -55,6 +55,8 @@ def claim(
 ) -> LeasedLane | None:
     """Lease the lane that has rested longest among those that are free and have due rows. None if there is none.
 
+    The lanes of a destination that has to be probed come after those of the others.
+
     `holder` must be new for each claim. With a `liveness_key`, the lane is free as soon as nobody has locked that key.
     For the commit horizon, this must be the first statement of the transaction. Raises ProbeTaken.
     """
@@ -144,7 +146,8 @@ _free = (
     .where(_destination == any_(_callable))
     .where(_is_free)
     .where(or_(has_ready_above, _has_due))
-    .order_by(_rested_since.nulls_first())
+    # A probe may wait: many are due together when many destinations are down, and the others feel nothing of them.
+    .order_by(destinations.c.failures > 0, _rested_since.nulls_first())
     .limit(1)
     .with_for_update(of=lanes, skip_locked=True)
     .cte("free")

@@ -201,6 +201,23 @@ def test_when_the_probe_is_due_one_worker_probes_and_no_other(shop: Db) -> None:
     assert claimed(shop) is None
 
 
+def test_a_probe_comes_after_the_lanes_of_destinations_that_are_up(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    set_shop(shop, failures=1, open_until=clock(shop))
+    recorded_for(with_shop(shop, name="other"), an_aggregate())
+    just_now = clock(shop)
+    with shop.begin() as session:
+        # It has rested for a shorter time than the lane to be probed, which was never leased.
+        session.execute(update(lanes).where(lanes.c.destination == "other").values(leased_until=just_now))
+
+    def claim() -> tuple[str, bool] | None:
+        with shop.begin() as session:
+            lane = outbox.claim(session, [SHOP, "other"], "me", CommitHorizon())
+        return lane and (lane.destination, lane.probing)
+
+    assert [claim(), claim(), claim()] == [("other", False), (SHOP, True), None]
+
+
 def test_of_two_claims_at_the_same_time_one_may_probe_and_the_other_finds_the_probe_taken(shop: Db) -> None:
     recorded_for(shop, an_aggregate(1), an_aggregate(2))
     set_shop(shop, failures=1, open_until=clock(shop))
