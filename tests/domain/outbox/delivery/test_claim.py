@@ -213,7 +213,7 @@ def test_a_probe_comes_after_the_lanes_of_destinations_that_are_up(shop: Db) -> 
     def claim() -> tuple[str, bool] | None:
         with shop.begin() as session:
             lane = outbox.claim(session, [SHOP, "other"], "me", CommitHorizon())
-        return lane and (lane.destination, lane.probing)
+        return (lane.destination, lane.probing) if lane else None
 
     assert [claim(), claim(), claim()] == [("other", False), (SHOP, True), None]
 
