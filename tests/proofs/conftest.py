@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,26 @@ DEFAULT_SEED = "20251120"
 
 Open = Callable[..., Cluster]
 
+#: The clusters that a proof has opened.
+OPENED = pytest.StashKey[list[Cluster]]()
+
+#: How much of the log of each process is shown if a proof fails, in characters from its end.
+SHOWN_CHARACTERS = 4_000
+
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark every test of this folder as slow: it starts processes."""
     item.add_marker("slow")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show what the processes of a proof that fails have logged: it may have failed on a machine that is gone."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for process in (process for cluster in item.stash.get(OPENED, []) for process in cluster.started):
+            report.sections.append((f"Log of {process.log.name}", process.log.read_text(errors="replace")[-SHOWN_CHARACTERS:]))
+    return report
 
 
 @pytest.fixture(autouse=True)
@@ -33,12 +49,14 @@ def seed() -> int:
 
 
 @pytest.fixture
-def open_cluster(postgresql: PostgreSQL) -> Iterator[Open]:
+def open_cluster(postgresql: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Open clusters, with the options of `a_cluster`. All their processes end with the proof."""
     with ExitStack() as clusters:
+        all_of_them = request.node.stash.setdefault(OPENED, [])
 
         def opened(**options: Any) -> Cluster:
-            return clusters.enter_context(a_cluster(options.pop("on", postgresql), **options))
+            all_of_them.append(clusters.enter_context(a_cluster(options.pop("on", postgresql), **options)))
+            return all_of_them[-1]
 
         yield opened
 

@@ -77,7 +77,7 @@ def test_what_a_killed_worker_had_in_flight_is_begun_again_within_a_second(clust
 
     print(f"{len(in_flight)} in flight, the last begun again {late:.3f} s after the kill")
     assert late <= BEGUN_AGAIN_WITHIN_SECONDS
-    assert other.events("worker.died")
+    wait_until("it is logged", lambda: other.events("worker.died"))
     ends_well(cluster, calls, repeats=len(in_flight))
 
 
@@ -97,7 +97,7 @@ def test_two_workers_of_which_one_watched_the_other_are_killed_at_once_and_the_t
 
     print(f"{len(in_flight)} in flight, the last begun again {late:.3f} s after the first kill")
     assert late <= BEGUN_AGAIN_WITHIN_SECONDS
-    assert third.events("worker.died")
+    wait_until("it is logged", lambda: third.events("worker.died"))
     ends_well(cluster, calls, repeats=len(in_flight))
 
 
