@@ -36,7 +36,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     if report.when == "call" and report.failed:
         for process in (process for cluster in item.stash.get(OPENED, []) for process in cluster.started):
-            report.sections.append((f"Log of {process.log.name}", process.log.read_text(errors="replace")[-SHOWN_CHARACTERS:]))
+            logged = process.log.read_text(errors="replace")[-SHOWN_CHARACTERS:]
+            report.sections.append((f"Log of {process.log.name}", logged))
     return report
 
 
