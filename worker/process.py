@@ -9,14 +9,12 @@ from domain.runtime import startup
 from domain.runtime.errors import ConfigurationError
 from worker import ending
 
-#: Dramatiq's Redis consumer polls, and backs off up to this many milliseconds. Its default of 1,000
-#: would be the latency of every lone event.
-POLL_MILLISECONDS = "20"
+#: How often a thread without work looks whether it has to end, in milliseconds. A message wakes it at once.
+LOOK_MILLISECONDS = 200
 
 
 def work(threads: int) -> None:
     """Deliver and maintain with so many threads, until the process has to end. Raises ConfigurationError."""
-    os.environ.setdefault("dramatiq_worker_timeout", POLL_MILLISECONDS)
     from dramatiq import Worker
 
     from worker.actors import broker, running
@@ -24,7 +22,7 @@ def work(threads: int) -> None:
     from worker.relay.late_answers import GRACE_SECONDS
 
     running.open(threads)
-    worker = Worker(broker, worker_threads=threads)
+    worker = Worker(broker, worker_threads=threads, worker_timeout=LOOK_MILLISECONDS)
     worker.start()
     ending.wait()
     # Actors and calls that have begun have one time to end.

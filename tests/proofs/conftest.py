@@ -53,11 +53,12 @@ def seed() -> int:
 def open_cluster(postgresql: PostgreSQL, request: pytest.FixtureRequest) -> Iterator[Open]:
     """Open clusters, with the options of `a_cluster`. All their processes end with the proof."""
     with ExitStack() as clusters:
-        all_of_them = request.node.stash.setdefault(OPENED, [])
+        opened_so_far = request.node.stash.setdefault(OPENED, [])
 
         def opened(**options: Any) -> Cluster:
-            all_of_them.append(clusters.enter_context(a_cluster(options.pop("on", postgresql), **options)))
-            return all_of_them[-1]
+            cluster = clusters.enter_context(a_cluster(options.pop("on", postgresql), **options))
+            opened_so_far.append(cluster)
+            return cluster
 
         yield opened
 
