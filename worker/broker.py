@@ -12,8 +12,8 @@ from domain.runtime.wakeups import DRAINING
 #: A broker that does not answer in this time is down.
 TIMEOUT_SECONDS = 5.0
 
-#: A consumer of Redis polls, and backs off up to these times. The first is the latency of every lone event, and costs 1%
-#: of a processor. Nobody waits for maintenance, and nothing is ever in the queues of delayed messages.
+#: A consumer of Redis polls, and backs off up to these times. The first is the latency of every lone event, and costs
+#: 1% of a processor. Nobody waits for maintenance, and nothing is ever in the queues of delayed messages.
 POLL_MILLISECONDS, POLL_OTHERS_MILLISECONDS = 20, 500
 
 #: The errors of a broker that is down.
