@@ -19,6 +19,7 @@ from domain.outbox.delivery.low_watermark import reset_wrong_low_watermarks
 from domain.outbox.delivery.outcomes import (
     DELIVERED,
     NOT_SENT,
+    POSTPONED,
     Cause,
     Declined,
     Delivered,
@@ -49,6 +50,7 @@ __all__ = [
     "LEASE",
     "NOTHING_SETTLED",
     "NOT_SENT",
+    "POSTPONED",
     "REFUSED_IN_A_ROW",
     "Call",
     "Cause",

@@ -61,6 +61,11 @@ KEEPALIVES = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count"
 IDLE_TRANSACTION_MILLISECONDS = 5_000
 
 
+#: That is not seen within a pipeline, between two of its statements. So a transaction as a whole has a limit as well,
+#: this much after the time at which its own process cuts it off.
+FROZEN_MILLISECONDS = 2_000
+
+
 def connect(
     settings: Settings,
     *,
@@ -106,6 +111,8 @@ def connect(
             "statement_timeout": f"{statement_seconds * 1_000}",
             **({"enable_seqscan": "off"} if by_index else {}),
         },
+        # PostgreSQL ends what this process should have ended, and could not, as it is frozen.
+        None if transaction_seconds is None else int(transaction_seconds * 1_000) + FROZEN_MILLISECONDS,
     )
     if transaction_seconds is not None:
         hung_connections.watch(engine, transaction_seconds, checked=checked)

@@ -4,10 +4,13 @@ A function whose name ends in `_query` returns what to execute, and executes not
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, NamedTuple
 
 import psycopg
+from psycopg.abc import PQGen
+from psycopg.generators import send
 from psycopg.rows import namedtuple_row
 from sqlalchemy import Executable
 from sqlalchemy.dialects.postgresql.psycopg import dialect
@@ -31,7 +34,7 @@ def execute(session: Session, queries: Iterable[Query]) -> Sequence[Sequence[Any
     """
     driver = driver_of(session)
     try:
-        with driver.pipeline():
+        with _opened(driver):
             cursors = [_send(driver, query) for query in queries]
         return [cursor.fetchall() if cursor.description else () for cursor in cursors]
     except psycopg.Error as error:
@@ -39,6 +42,29 @@ def execute(session: Session, queries: Iterable[Query]) -> Sequence[Sequence[Any
     except BaseException:  # of whatever makes the queries
         invalidate_if_lost(session)
         raise
+
+
+class _Pipeline(psycopg.Pipeline):
+    """A pipeline that sends nothing after its end.
+
+    psycopg asks for the results once more, which changes one thing only: PostgreSQL no longer looks how long the
+    transaction has been idle. It looks from when it has answered the end of a pipeline until the next message.
+    """
+
+    def _exit_gen(self) -> PQGen[None]:
+        try:
+            self._enqueue_sync()
+            yield from self._communicate_gen()
+        finally:
+            if self.result_queue:
+                yield from send(self.pgconn)
+            yield from self._fetch_gen(flush=False)
+
+
+def _opened(driver: psycopg.Connection[Any]) -> AbstractContextManager[psycopg.Pipeline]:
+    # psycopg enters the pipeline that a connection has, and makes one of its own only if there is none.
+    driver._pipeline = _Pipeline(driver)
+    return driver.pipeline()
 
 
 def _send(driver: psycopg.Connection[Any], query: Query) -> psycopg.Cursor[Any]:

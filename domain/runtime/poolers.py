@@ -22,6 +22,9 @@ DRIVER = "postgresql+holdfast"
 #: How poolers say that they take no start-up options: PgBouncer and Amazon RDS Proxy.
 REFUSALS = ("unsupported startup parameter", "command-line options")
 
+#: The first version of PostgreSQL that has it.
+HAS_TRANSACTION_TIMEOUT = 170_000
+
 #: The key, in the `info` of a connection that leads to a pooler, of the message that begins a transaction.
 _BEGIN = "holdfast_begin"
 
@@ -40,9 +43,12 @@ class Dialect(PGDialect_psycopg):
 registry.register("postgresql.holdfast", __name__, Dialect.__name__)
 
 
-def set_up(engine: Engine, settings: Mapping[str, str]) -> None:
-    """Have all transactions of an engine run with these settings, whether or not there is a pooler."""
-    connecting = _Connecting(settings)
+def set_up(engine: Engine, settings: Mapping[str, str], transaction_milliseconds: int | None = None) -> None:
+    """Have all transactions of an engine run with these settings, whether or not there is a pooler.
+
+    No transaction takes longer than `transaction_milliseconds`, if PostgreSQL is 17 or newer.
+    """
+    connecting = _Connecting(settings, transaction_milliseconds)
     event.listen(engine, "do_connect", connecting.connect)
     # Before SQLAlchemy's own listener, which executes statements.
     event.listen(engine, "connect", connecting.detect_pooler, insert=True)
@@ -84,7 +90,8 @@ def is_between(connection: psycopg.Connection[Any]) -> bool:
 class _Connecting:
     """Opens the connections of one engine."""
 
-    def __init__(self, settings: Mapping[str, str]) -> None:
+    def __init__(self, settings: Mapping[str, str], transaction_milliseconds: int | None) -> None:
+        self._transaction_timeout = f"transaction_timeout = {transaction_milliseconds}" * bool(transaction_milliseconds)
         self._options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         # Statements without parameters go in one message.
         self._begin = "; ".join(["BEGIN", *(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())])
@@ -103,12 +110,16 @@ class _Connecting:
         return dialect.connect(*arguments, **parameters)
 
     def detect_pooler(self, connection: psycopg.Connection[Any], record: Any) -> None:
-        """Find out whether a connection leads to a pooler."""
+        """Find out whether a connection leads to a pooler, and complete its settings."""
         connection.autocommit = True
+        # It is no start-up option, because an older PostgreSQL would refuse to connect.
+        timeout = self._transaction_timeout if connection.info.server_version >= HAS_TRANSACTION_TIMEOUT else ""
         if self._takes_options and not is_between(connection):
             record.info.pop(_BEGIN, None)
+            if timeout:
+                connection.execute(f"SET {timeout}")
             connection.autocommit = False
         else:
             # psycopg is left in autocommit mode: it would begin each transaction in a round trip of its own.
-            record.info[_BEGIN] = self._begin
+            record.info[_BEGIN] = f"{self._begin}; SET LOCAL {timeout}" if timeout else self._begin
             connection.prepare_threshold = None

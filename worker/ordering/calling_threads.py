@@ -58,6 +58,10 @@ class CallingThreads:
         """
         return self._held + unsettled < self._concurrency
 
+    def is_crowded(self) -> bool:
+        """Return whether calls that hang hold half of the threads that they may hold."""
+        return self._hanging * 2 >= HANGING_FOR_EACH * self._concurrency
+
     def note(self, outcomes: Iterable[Outcome]) -> None:
         """Note what a batch was answered, and which of its calls have outlasted it."""
         with self._lock:

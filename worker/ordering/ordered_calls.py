@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 
-from domain.outbox import LEASE, Outcome, Row
+from domain.outbox import LEASE, NOT_SENT, POSTPONED, Outcome, Row
 from worker.ordering.batch_of_calls import AnswerTimes, BatchOfCalls
 from worker.ordering.calling_threads import CallingThreads
 from worker.ordering.pace import Pace
@@ -28,13 +28,22 @@ class OrderedCalls:
 
         Rows of an aggregate behind one that was not taken are NotSent. So is every row whose call has not begun when
         the destination turns out to be down, when the time of the batch is over, or when the process stops. Calls that
-        take much longer than the others are InFlight: nobody waits for them here.
+        take much longer than the others are InFlight: nobody waits for them here. While many calls hang, a row that was
+        refused before is Postponed: it may hang as it did, and those that would be taken would find no thread.
         """
-        if not rows:
-            return []
-        queues = by_aggregate(rows)
+        queues, is_crowded = by_aggregate(rows).values(), self._threads.is_crowded()
+        postponed = {queue[0].id for queue in queues if is_crowded and queue[0].unreachable_at}
+        outcomes = self._called(rows, [queue for queue in queues if queue[0].id not in postponed], call)
+        return [POSTPONED if row.id in postponed else outcome for row, outcome in zip(rows, outcomes, strict=True)]
+
+    def _called(
+        self, rows: Sequence[Row], queues: Sequence[Sequence[Row]], call: Callable[[Row], Outcome]
+    ) -> Sequence[Outcome]:
+        """Call for the rows of these queues, each of one aggregate, and return the outcomes of all rows."""
+        if not queues:
+            return [NOT_SENT] * len(rows)
         batch = BatchOfCalls(call, self._pace, self._answer_times, aggregates=len(queues))
-        for queue in queues.values():
+        for queue in queues:
             self._threads.submit(batch.call_in_order, queue)
         batch.wait()
         outcomes = batch.end(rows, self._longest_call)

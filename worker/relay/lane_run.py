@@ -6,7 +6,6 @@ Lanes that have few rows each are leased together: one batch has the rows of all
 import threading
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import attrgetter
@@ -16,10 +15,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import outbox
-from domain.outbox import LANES, NOT_SENT, Delivered, Delivery, InFlight, LeasedLane, Outcome, Route, Row, Settlement
+from domain.outbox import LANES, NOT_SENT, Delivered, Delivery, LeasedLane, Outcome, Route, Row, Settlement
 from worker.destinations import Destination
 from worker.isolate import Broken, isolate_effects
-from worker.ordering.rules import BATCH_SECONDS
+from worker.ordering.rules import BATCH_SECONDS, by_aggregate
 from worker.relay.health import Health
 from worker.relay.late_answers import LateAnswers
 from worker.relay.leases import Leases
@@ -34,6 +33,9 @@ SLICE_SECONDS = 1.0
 
 #: After trouble with PostgreSQL a batch is settled again after this time: a lease lasts for four times as long.
 SETTLE_AGAIN_SECONDS = 1.0
+
+#: A probe is one row. So many are read, of which that one is chosen.
+PROBE_ROWS = 100
 
 #: No slice has begun yet: the first batch is fetched however long its claim took.
 NO_DEADLINE = float("inf")
@@ -95,7 +97,7 @@ class LaneRun:
                 self.release(batch)
                 break
             deliveries = self._deliver(batch)
-            left = limit - total.tried - len(deliveries)
+            left = limit - total.tried - (1 if batch.lane.probing else len(deliveries))
             batch, settled = self._settle_and_fetch(batch, deliveries, left, deadline)
             total += settled
         return total
@@ -108,11 +110,10 @@ class LaneRun:
 
     def _deliver(self, batch: LaneBatch) -> Sequence[Delivery]:
         """Send the rows, outside any transaction. A row behind a waiting one of its aggregate is not sent."""
-        sent = [row for row in batch.rows if row.waits_until is None]
-        outcomes = iter(self._send(sent) if sent else ())
-        if batch.lane.probing:
-            outcomes = map(_waited_for, outcomes)
-        return [(row, NOT_SENT if row.waits_until else next(outcomes)) for row in batch.rows]
+        free = [row for row in batch.rows if row.waits_until is None]
+        sent = _probe_of(free) if batch.lane.probing else free
+        outcomes = dict(zip((row.id for row in sent), self._send(sent) if sent else (), strict=True))
+        return [(row, outcomes.get(row.id, NOT_SENT)) for row in batch.rows]
 
     def _send(self, rows: Sequence[Row]) -> Sequence[Outcome]:
         with tracing.delivering(self.route.name, rows):
@@ -189,11 +190,10 @@ class LaneRun:
 
     def _fetch(self, session: Session, lane: LeasedLane, *, after: int, limit: float, deadline: float) -> LaneBatch:
         """Fetch the next batch, or release the lane if there is none or its time is over."""
-        size = 1 if lane.probing else self._batch_size(limit)
+        size = PROBE_ROWS if lane.probing else self._batch_size(limit)
         rows = self._read(session, lane, after, size, deadline)
         if not rows and lane.has_due_rows:
-            # A probe first tries rows that have not met the outage. A row that has met it may be its cause, and
-            # probing with that row again and again would keep its neighbours waiting for ever.
+            # A probe first tries rows that have not met the outage (see `_probe_of`).
             lane = _with_due_rows_ready(session, lane)
             after = lane.low_watermark
             rows = self._read(session, lane, after, size, deadline)
@@ -215,12 +215,14 @@ def _with_due_rows_ready(session: Session, lane: LeasedLane) -> LeasedLane:
     return replace(lane, has_due_rows=False, low_watermark=0)
 
 
-def _waited_for(outcome: Outcome) -> Outcome:
-    """Wait for the answer to a probe, however long it takes: nothing else is sent meanwhile."""
-    if isinstance(outcome, InFlight):
-        with suppress(TimeoutError):
-            return outcome.answer.result(outcome.within.total_seconds())
-    return outcome
+def _probe_of(rows: Sequence[Row]) -> Sequence[Row]:
+    """Return the row that a destination is probed with: the first that was never refused, if there is one.
+
+    A row that was refused may be the cause of the outage, and to probe with it again and again would keep its
+    neighbours waiting for ever. It overtakes no earlier row of its own aggregate.
+    """
+    heads = [queue[0] for queue in by_aggregate(rows).values()]
+    return ([row for row in heads if row.unreachable_at is None] or heads)[:1]
 
 
 def _is_exhausted_by(batch: LaneBatch, deliveries: Sequence[Delivery]) -> bool:

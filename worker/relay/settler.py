@@ -58,7 +58,8 @@ class Settler:
         """Report a batch that was settled, and have its calls settled that have not ended, as soon as they do."""
         for row, outcome in deliveries:
             if settlement and isinstance(outcome, InFlight) and (row, outcome) not in settlement.fenced:
-                call = Call(destination=lanes[0].destination, row=row, until=settlement.at + outcome.within)
+                since = settlement.at
+                call = Call(destination=lanes[0].destination, row=row, since=since, until=since + outcome.within)
                 self.late_answers.expect(call, outcome, partial(self._settle_late, call))
         return report(lanes, deliveries, settlement)
 

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import case, func, select, update
 from sqlalchemy.orm import Session
@@ -55,8 +55,13 @@ def pause(session: Session, destination: str, *, reason: str) -> None:
     session.execute(paused.values(paused=True, reason=excerpt(reason)))
 
 
-def close(session: Session, destination: str) -> None:
-    """Close the breaker of a destination that has recovered. If it was paused meanwhile, it stays paused."""
+def close(session: Session, destination: str, *, opened_before: datetime | None = None) -> None:
+    """Close the breaker of a destination that has recovered. If it was paused meanwhile, it stays paused.
+
+    With `opened_before` it is closed only if it was opened before that time: the destination has recovered since then.
+    """
     closed = update(destinations).where(destinations.c.name == destination)
+    if opened_before is not None:
+        closed = closed.where(destinations.c.failures > 0, destinations.c.opened_at <= opened_before)
     reason = case((destinations.c.paused, destinations.c.reason))
     session.execute(closed.values(failures=0, open_until=None, opened_at=None, reason=reason, recovered_at=func.now()))

@@ -43,6 +43,7 @@ class History:
         self._lock = Lock()
         self._batches: deque[_Batch] = deque(maxlen=BATCHES)
         self._has_taken = False
+        self._taken_at: datetime | None = None
         #: Of the answers since a row was last taken: how many there were, to which aggregates, and why.
         self._refused, self._refused_to, self._causes = 0, set[UUID](), set[Cause | None]()
         #: How many rows must still be taken before the destination has recovered.
@@ -50,16 +51,21 @@ class History:
         #: When the destination last was up again after it had been down.
         self._up_since: datetime | None = None
 
-    def add(self, at: datetime, deliveries: Sequence[Delivery]) -> None:
-        """Remember a batch, which was settled at this time of the database."""
+    def add(self, at: datetime, deliveries: Sequence[Delivery], *, since: datetime | None = None) -> None:
+        """Remember a batch, which was settled at this time of the database.
+
+        With `since` its calls began before that time. If rows were taken after it, that it was refused says nothing of
+        the present: calls that hang end together, long after others were taken.
+        """
         taken = sum(is_taken(outcome) for _, outcome in deliveries)
         refused = [(row, outcome) for row, outcome in deliveries if is_refused(outcome)]
         with self._lock:
             if taken:
-                self._has_taken = True
+                self._has_taken, self._taken_at = True, at
                 self._to_take -= min(taken, self._to_take)
                 self._refused, self._refused_to, self._causes = 0, set(), set()
-            if refused:
+            is_old = since is not None and self._taken_at is not None and self._taken_at > since
+            if refused and not is_old:
                 last_taken = max((row.id for row, outcome in deliveries if is_taken(outcome)), default=0)
                 self._count([(row, outcome) for row, outcome in refused if row.id > last_taken])
             if taken or refused:

@@ -1,7 +1,7 @@
 """Lanes: registering them, renewing their leases, releasing them. All times are the database's."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -47,20 +47,22 @@ class LeasedLane:
     one by one. With `has_probe_lease`, this worker has leased the probe of the destination (see PROBE_LEASE), so the
     breaker stays open for others meanwhile. `recovered_at` is when the destination was last found up again. With a
     `liveness_key` the claim ends with the process (see `liveness`).
+
+    Two of them are equal if they are of the same claim: a run over the lane changes the rest.
     """
 
     destination: str
     number: int
     epoch: int
     holder: str
-    probing: bool
-    has_due_rows: bool
-    newest: int
-    low_watermark: int
-    commit_horizon: int
-    has_probe_lease: bool
-    recovered_at: datetime | None
-    liveness_key: int | None = None
+    probing: bool = field(compare=False)
+    has_due_rows: bool = field(compare=False)
+    newest: int = field(compare=False)
+    low_watermark: int = field(compare=False)
+    commit_horizon: int = field(compare=False)
+    has_probe_lease: bool = field(compare=False)
+    recovered_at: datetime | None = field(compare=False)
+    liveness_key: int | None = field(default=None, compare=False)
 
 
 def register(session: Session, names: Collection[str]) -> None:

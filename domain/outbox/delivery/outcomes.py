@@ -78,6 +78,11 @@ class NotSent:
 
 
 @dataclass(frozen=True, slots=True)
+class Postponed:
+    """The row was not sent: it was refused before, calls that hang hold many threads, and others go first."""
+
+
+@dataclass(frozen=True, slots=True)
 class InFlight:
     """The call has not ended. Its row waits for that, for `within` at the most, and its lane is not kept for it.
 
@@ -88,11 +93,15 @@ class InFlight:
     answer: "Future[Outcome]"
 
 
-Outcome = Delivered | Declined | Obsolete | Rejected | Failed | Unreachable | NotSent | InFlight
+Outcome = Delivered | Declined | Obsolete | Rejected | Failed | Unreachable | NotSent | Postponed | InFlight
 
-#: The two outcomes that most rows have, and that have no fields.
+#: The outcomes that have no fields.
 DELIVERED = Delivered()
 NOT_SENT = NotSent()
+POSTPONED = Postponed()
+
+#: What is said of a destination whose probe is not answered.
+NO_ANSWER = Unreachable("the probe was not answered in the time that an answer usually takes; it is waited for")
 
 
 Delivery = tuple[Row, Outcome]

@@ -13,6 +13,7 @@ from domain.outbox.delivery.outcomes import (
     InFlight,
     NotSent,
     Outcome,
+    Postponed,
     Rejected,
     Unreachable,
     retry_after_of,
@@ -99,6 +100,8 @@ def _row_update(row: Row, outcome: Outcome, ahead: RowUpdate | None, circumstanc
     match outcome:
         case NotSent():
             return ahead and RowUpdate(row=row, attempts=row.attempts, wait=ahead.wait, until=ahead.until)
+        case Postponed():
+            return RowUpdate(row=row, attempts=row.attempts, wait=_doubt(row, timedelta(0), circumstances))
         case InFlight(within=within):
             return RowUpdate(row=row, attempts=row.attempts, until=circumstances.at + within)
         case Failed() | Unreachable() | Rejected():

@@ -9,6 +9,7 @@ from operator import not_
 from sqlalchemy import BigInteger, DateTime, String, Uuid, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
+from domain.outbox.delivery import breaker
 from domain.outbox.delivery.history import History
 from domain.outbox.delivery.lanes import LeasedLane, fence, release, release_all
 from domain.outbox.delivery.outcomes import Delivery, Outcome, is_processed
@@ -76,13 +77,14 @@ def _release(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """A call that has outlasted its batch, and until when its row waits for it.
+    """A call that has outlasted its batch, when that was settled, and until when its row waits for it.
 
     The row has no lane. Its time is its fence: whoever else touches the row gives it another time, or none.
     """
 
     destination: str
     row: Row
+    since: datetime
     until: datetime
 
 
@@ -98,8 +100,17 @@ def settle_late(
     if at is None:
         return None
     settlement = write(
-        session, call.destination, [(call.row, outcome)], at=at, retry_policy=retry_policy, history=history
+        session,
+        call.destination,
+        [(call.row, outcome)],
+        at=at,
+        retry_policy=retry_policy,
+        history=history,
+        since=call.since,
     )
+    if settlement.is_up:
+        # It may have been a probe.
+        breaker.close(session, call.destination, opened_before=call.since)
     later = session.execute(_MOVE_LATER_ROWS.returning(outbox.c.id), _of(call)).all()
     # Later rows that have waited with it wait on with it, or do not wait any more.
     return settlement if settlement.waiting else replace(settlement, waiting=-len(later))

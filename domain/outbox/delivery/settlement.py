@@ -32,6 +32,7 @@ from domain.outbox.delivery import breaker
 from domain.outbox.delivery.blame import Neighbours, Verdict, verdict
 from domain.outbox.delivery.history import History
 from domain.outbox.delivery.outcomes import (
+    NO_ANSWER,
     Delivery,
     Failed,
     InFlight,
@@ -102,12 +103,14 @@ def write(
     history: History,
     probing: bool = False,
     liveness_key: int | None = None,
+    since: datetime | None = None,
 ) -> Settlement:
     """Write the outcomes of rows, in order of id, that the caller has made sure of: nobody else can settle them.
 
     `at` is the database's time. `history` is what the destination has lately answered this process; the rows are added
-    to it. With `probing`, they were the probe of a destination that was down. With a `liveness_key`, the rows of
-    calls in flight are sent again as soon as the process has ended.
+    to it. With `probing`, they were the probe of a destination that was down: if it has not ended, the next one is due
+    as after one that has failed. With a `liveness_key`, the rows of calls in flight are sent again as soon as the
+    process has ended. `since` is for calls that began before that time (see `History.add`).
     """
     processed = [(row, outcome) for row, outcome in deliveries if is_processed(outcome)]
     in_flight = [row.id for row, outcome in deliveries if isinstance(outcome, InFlight)]
@@ -115,14 +118,16 @@ def write(
     waits = _waits_until(session, destination, deliveries)
     if processed:
         session.execute(_MARK_PROCESSED, {"ids": [row.id for row, _ in processed]})
-    history.add(at, deliveries)
+    history.add(at, deliveries, since=since)
     failures = 0 if is_all else breaker.lock(session, destination)
-    verdicts = {} if is_all else _verdicts(deliveries, history, is_open=failures > 0)
+    verdicts = {} if is_all else _verdicts(deliveries, history, is_open=failures > 0, is_late=since is not None)
     # A row that was rejected for what it is has been read, so the destination is up.
     is_up = any(is_taken(outcome) for _, outcome in deliveries) or Verdict.DEAD in verdicts.values()
     if probing and is_up:
         breaker.close(session, destination)
-    down = [outcome for row, outcome in deliveries if verdicts.get(row.id) is Verdict.DOWN] if verdicts else []
+    down: list[Outcome] = [outcome for row, outcome in deliveries if verdicts.get(row.id) is Verdict.DOWN]
+    if probing and in_flight and not is_up:
+        down.append(NO_ANSWER)
     open_for = timedelta(0)
     if down:
         open_for = _open_breaker(session, destination, failures, down, is_gone=history.is_gone, probing=probing)
@@ -162,7 +167,9 @@ def _waits_until(session: Session, destination: str, deliveries: Sequence[Delive
     return {head.aggregate_id: head.available_at for head in heads}
 
 
-def _verdicts(deliveries: Sequence[Delivery], history: History, *, is_open: bool) -> Mapping[int, Verdict]:
+def _verdicts(
+    deliveries: Sequence[Delivery], history: History, *, is_open: bool, is_late: bool
+) -> Mapping[int, Verdict]:
     """Return whose fault it is that rows were not taken, by their ids. The history has the batch."""
     verdicts = {}
     for row, outcome in deliveries:
@@ -171,7 +178,9 @@ def _verdicts(deliveries: Sequence[Delivery], history: History, *, is_open: bool
             # Another process may have found the destination down after all that this one has seen.
             if is_open and neighbours is not Neighbours.ALL_REFUSED:
                 neighbours = Neighbours.NEVER_TAKEN
-            verdicts[row.id] = verdict(outcome, neighbours)
+            found = verdict(outcome, neighbours)
+            # The probes say whether the destination is still down. A call that began before them does not.
+            verdicts[row.id] = Verdict.IN_DOUBT if found is Verdict.DOWN and is_open and is_late else found
     return verdicts
 
 

@@ -228,7 +228,8 @@ class Outbox(RuleBasedStateMachine):
     def _expect_calls(self, settlement: outbox.Settlement, batch: Sequence[Sent]) -> None:
         for sent in batch:
             if isinstance(sent.outcome, InFlight):
-                call = Call(destination=SHOP, row=sent.row, until=settlement.at + sent.outcome.within)
+                since = settlement.at
+                call = Call(destination=SHOP, row=sent.row, since=since, until=since + sent.outcome.within)
                 self.calls.append((call, self.model.rows[sent.row.id].wait))
 
     def end_a_call(self, dice: Random) -> None:

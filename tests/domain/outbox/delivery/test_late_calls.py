@@ -36,7 +36,7 @@ def late(db: Db, lane: LeasedLane, head: Row, *behind: Row) -> Call:
     """Settle a batch whose first row is in flight, with the rows that were not sent behind it."""
     settlement = settled(db, lane, [(head, in_flight()), *((one, NotSent()) for one in behind)])
     assert settlement
-    return Call(destination=SHOP, row=head, until=settlement.at + WITHIN)
+    return Call(destination=SHOP, row=head, since=settlement.at, until=settlement.at + WITHIN)
 
 
 def a_call_with_a_row_behind(db: Db) -> tuple[LeasedLane, Call, Row]:
