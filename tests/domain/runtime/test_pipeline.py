@@ -10,12 +10,14 @@ from sqlalchemy import bindparam, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from domain.items import items
-from domain.runtime.database import connect, sessions
+from domain.runtime.database import connect, driver_of, sessions
 from domain.runtime.database_errors import constraint_of, trouble
 from domain.runtime.errors import Busy, DatabaseUnavailable
 from domain.runtime.pipeline import Query, execute
+from domain.runtime.poolers import HAS_TRANSACTION_TIMEOUT
 from domain.runtime.settings import Settings
 from tests.support.builders import Db, an_item
+from tests.support.waiting import wait_until
 
 _NAMED = select(items.c.id, items.c.available_quantity).where(items.c.sku == bindparam("sku"))
 _INSERT = insert(items).values(sku=bindparam("sku"), name="Thing")
@@ -127,3 +129,30 @@ def test_a_pipeline_that_can_not_be_left_is_given_up(only_one: Db, monkeypatch: 
     assert isinstance(trouble(caught.value), DatabaseUnavailable)
     with only_one.begin() as session:
         assert session.execute(select(1)).scalar_one() == 1
+
+
+def is_gone(db: Db, backend: int) -> bool:
+    with db.begin() as session:
+        found = session.execute(text("SELECT 1 FROM pg_stat_activity WHERE pid = :pid"), {"pid": backend})
+        return found.one_or_none() is None
+
+
+def test_a_process_that_is_frozen_after_a_pipeline_keeps_its_locks_no_longer_than_after_a_statement(
+    only_one: Db, db: Db
+) -> None:
+    with only_one() as session:
+        session.execute(text("SET LOCAL idle_in_transaction_session_timeout = '300ms'"))
+        (own,), _ = execute(session, [Query(select(func.pg_backend_pid()), {}), Query(_NAMED, {"sku": "a"})])
+        backend = own[0]
+
+        wait_until("PostgreSQL ends its transaction", lambda: is_gone(db, backend))
+
+        session.invalidate()
+
+
+def test_a_transaction_ends_at_postgresql_if_its_process_is_frozen_within_a_pipeline(settings: Settings) -> None:
+    engine = connect(settings, connections=1, transaction_seconds=3)
+    with sessions(engine)() as session:
+        if driver_of(session).info.server_version >= HAS_TRANSACTION_TIMEOUT:
+            assert session.execute(text("SHOW transaction_timeout")).scalar_one() == "5s"
+    engine.dispose()

@@ -19,13 +19,15 @@ from domain.outbox import (
     NotSent,
     Obsolete,
     Outcome,
+    Postponed,
     Rejected,
     Row,
     Unreachable,
 )
-from tests.support.outbox import a_fetched_row
+from tests.support.outbox import NOON, a_fetched_row
 from worker.ordering import batch_of_calls
 from worker.ordering.batch_of_calls import LEAST_PATIENCE_SECONDS
+from worker.ordering.calling_threads import HANGING_FOR_EACH
 from worker.ordering.ordered_calls import OrderedCalls
 from worker.ordering.pace import Pace
 
@@ -291,3 +293,31 @@ def test_a_batch_of_which_nothing_is_answered_is_not_waited_for(
     assert sum(isinstance(outcome, InFlight) for outcome in outcomes) == 3
     assert sum(outcome == NotSent() for outcome in outcomes) == 2
     may_answer.set()
+
+
+def test_while_many_calls_hang_a_row_that_was_refused_before_is_postponed() -> None:
+    may_answer, calls = Event(), OrderedCalls(1, Pace(Event()), timeout_seconds=10)
+    hung, refused_before, fresh = some_rows(A, B, C)
+
+    def answer(row: Row) -> Outcome:
+        assert row != hung or may_answer.wait(60)
+        return Delivered()
+
+    for _ in range(HANGING_FOR_EACH // 2):
+        # Others are answered in time, so each call that hangs gets another thread in its place.
+        calls.deliver([fresh], answer)
+        calls.deliver([hung], answer)
+    refused_before = refused_before._replace(unreachable_at=NOON)
+    behind = a_fetched_row(id=4, aggregate_id=B)
+
+    assert calls.deliver([refused_before, fresh, behind], answer) == [Postponed(), Delivered(), NotSent()]
+    may_answer.set()
+    calls.close()
+
+
+def test_while_few_calls_hang_a_row_that_was_refused_before_is_sent() -> None:
+    (row,) = some_rows(A)
+    calls = OrderedCalls(1, Pace(Event()), timeout_seconds=10)
+
+    assert calls.deliver([row._replace(unreachable_at=NOON)], lambda _: Delivered()) == [Delivered()]
+    calls.close()

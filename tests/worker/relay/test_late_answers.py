@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select, text, update
 from sqlalchemy.exc import OperationalError
 
 from domain.outbox import Delivered, Outcome, Row
 from domain.outbox.table import calls, outbox
 from tests.conftest import OpenRelay
-from tests.support.outbox import FakeDestination, an_aggregate, recorded_for, row, states
+from tests.domain.outbox.conftest import clock, set_shop
+from tests.support.outbox import FakeDestination, an_aggregate, destination, recorded_for, row, states
 from tests.support.waiting import wait_until, wait_until_blocked
 from tests.worker.test_isolate import Step
 from worker.relay.relay import Relay
@@ -194,3 +195,33 @@ def test_late_answers_are_settled_on_when_nothing_could_be_claimed_after_one_of_
     shop.may_answer.set()
 
     assert run.result().processed == len(failures) == 2
+
+
+def test_a_probe_that_hangs_shuts_the_destination_for_no_longer_than_one_that_fails(
+    relay_to: OpenRelay, elsewhere: ThreadPoolExecutor
+) -> None:
+    shop = HangingFor(1)
+    relay = relay_to(shop)
+    recorded_for(relay.db, an_aggregate(), an_aggregate())
+    set_shop(relay.db, failures=1, open_until=clock(relay.db), opened_at=clock(relay.db))
+
+    run = elsewhere.submit(relay.run)
+    wait_until("its neighbour is delivered", lambda: drained(relay) and states(relay.db, 2) == ["processed"])
+
+    assert destination(relay.db).failures == 0
+    shop.may_answer.set()
+    run.result()
+
+
+def test_a_probe_first_tries_a_row_that_was_never_refused(relay_to: OpenRelay) -> None:
+    shop = FakeDestination(lambda _: Delivered())
+    relay = relay_to(shop)
+    aggregate = an_aggregate()
+    refused, behind, never_refused = recorded_for(relay.db, aggregate, aggregate, an_aggregate())
+    with relay.db.begin() as session:
+        session.execute(update(outbox).where(outbox.c.id == refused).values(unreachable_at=func.now()))
+    set_shop(relay.db, failures=1, open_until=clock(relay.db), opened_at=clock(relay.db))
+
+    relay.run()
+
+    assert shop.called == [never_refused, refused, behind]

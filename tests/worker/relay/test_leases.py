@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
@@ -209,3 +210,10 @@ def test_a_lane_that_another_worker_has_claimed_is_never_held_again(shop: Db, le
     with leases.renewing(lost, claimed_at=long_ago), leases.renewing(kept, claimed_at=long_ago):
         wait_until("the other one is renewed", lambda: leases.holds(kept))
         assert not leases.holds(lost)
+
+
+def test_a_run_holds_its_lane_whatever_it_has_found_out_about_it(shop: Db, leases: Leases) -> None:
+    lane = a_lane(shop)
+
+    with leases.renewing(lane, claimed_at=clock()):
+        assert leases.holds(replace(lane, probing=True, has_due_rows=False, low_watermark=7))

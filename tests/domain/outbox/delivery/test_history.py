@@ -141,3 +141,25 @@ def test_a_destination_is_gone_when_several_aggregates_in_a_row_are_told_so() ->
     for _ in range(9):
         alone.add(NOON, [(once, gone)])
     assert not alone.is_gone
+
+
+def late_refusals(history: History, *, since: float) -> None:
+    """Add calls that began before that second, hung, and end one after the other at second 10."""
+    for _ in range(REFUSED_IN_A_ROW):
+        history.add(seconds(10), [(a_row(), DOWN)], since=seconds(since))
+
+
+def test_calls_that_hung_say_nothing_of_a_destination_that_has_taken_others_since() -> None:
+    history = a_history([TAKEN], [TAKEN])
+
+    late_refusals(history, since=0.5)
+
+    assert history.neighbours_of(a_row()) is Neighbours.UNKNOWN
+
+
+def test_when_nothing_was_taken_since_calls_began_to_hang_all_are_refused() -> None:
+    history = a_history([TAKEN], [TAKEN])
+
+    late_refusals(history, since=1.5)
+
+    assert history.neighbours_of(a_row()) is Neighbours.ALL_REFUSED

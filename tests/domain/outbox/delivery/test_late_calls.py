@@ -1,13 +1,26 @@
 """Calls that outlast their batch: their rows wait for them, their lanes do not."""
 
 from concurrent.futures import Future
+from dataclasses import replace
 from datetime import timedelta
 
 from domain import outbox
-from domain.outbox import Call, Delivered, Failed, History, InFlight, LeasedLane, NotSent, Outcome, Row, Settlement
+from domain.outbox import (
+    Call,
+    Delivered,
+    Failed,
+    History,
+    InFlight,
+    LeasedLane,
+    NotSent,
+    Outcome,
+    Row,
+    Settlement,
+    Unreachable,
+)
 from domain.outbox.operations import burial
 from domain.outbox.operations.selection import Among, Selection
-from tests.domain.outbox.conftest import clock
+from tests.domain.outbox.conftest import clock, set_shop
 from tests.support.builders import Db
 from tests.support.operations import ENTRY
 from tests.support.outbox import (
@@ -16,6 +29,7 @@ from tests.support.outbox import (
     a_retry_policy,
     an_aggregate,
     claimed,
+    destination,
     fetched,
     recorded_for,
     released,
@@ -159,3 +173,52 @@ def test_a_call_that_is_given_up_has_its_rows_sent_again_at_once(shop: Db) -> No
     with shop.begin() as session:
         assert outbox.make_due_rows_ready(session, again) == 2
     assert [one.id for one in fetched(shop, again)] == [call.row.id, behind.id]
+
+
+def a_probe_in_flight(db: Db) -> Call:
+    """The call of a probe that has not ended when its batch is settled."""
+    recorded_for(db, an_aggregate())
+    set_shop(db, failures=1, open_until=clock(db), opened_at=clock(db))
+    lane = a_lane(db)
+    assert lane.probing
+    call = late(db, lane, *fetched(db, lane))
+    released(db, replace(lane, probing=False))
+    return call
+
+
+def test_a_probe_that_is_not_answered_is_not_waited_for_and_the_next_one_is_due_later(shop: Db) -> None:
+    a_probe_in_flight(shop)
+
+    assert destination(shop).failures == 2
+    assert destination(shop).open_until > clock(shop)
+
+
+def test_a_probe_that_is_answered_late_closes_the_breaker(shop: Db) -> None:
+    call = a_probe_in_flight(shop)
+
+    ended(shop, call, Delivered())
+
+    assert (destination(shop).failures, destination(shop).open_until) == (0, None)
+
+
+def test_a_call_from_before_the_outage_that_is_answered_late_does_not_close_the_breaker(shop: Db) -> None:
+    recorded_for(shop, an_aggregate())
+    lane = a_lane(shop)
+    call = late(shop, lane, *fetched(shop, lane))
+    set_shop(shop, failures=1, open_until=clock(shop), opened_at=clock(shop))
+
+    ended(shop, call, Delivered())
+
+    assert destination(shop).failures == 1
+
+
+def test_a_call_that_hung_leaves_an_open_breaker_as_it_is_and_its_row_in_doubt(shop: Db) -> None:
+    call = a_probe_in_flight(shop)
+    before = destination(shop)
+
+    settlement = ended(shop, call, Unreachable("timed out"))
+
+    after = destination(shop)
+    assert settlement and settlement.down is None
+    assert (after.failures, after.open_until) == (before.failures, before.open_until)
+    assert states(shop) == ["waiting"] and row(shop, call.row.id).attempts == 0
