@@ -74,8 +74,9 @@ BULKHEADS: Mapping[str, Limits] = {
     "lists": Limits(threads=3, processors=0.2),
     # These compute for some milliseconds each, and for more if much is taken of many calendars.
     "availability": Limits(threads=2, processors=0.3),
-    # Pages of the feed, and streams that have fallen behind its tail.
     "feed_pages": Limits(threads=2, processors=0.3),
+    # Streams that begin before the tail of the feed, or have fallen behind it: all at once after a restart.
+    "feed_catch_up": Limits(threads=1, processors=0.2),
     # The poller of the feed, of which there is one.
     "feed_tail": Limits(threads=1),
     # These lock a reservation, or nothing.

@@ -2,10 +2,15 @@
 
 import resource
 import socket
+import time
 from errno import EADDRNOTAVAIL
 from socket import AF_INET, AF_INET6
 
 from domain.runtime.errors import ConfigurationError
+
+#: The processes of a server whose parent was killed notice that within a second, and have ended after this time.
+ENDING_SECONDS = 3.0
+LOOK_SECONDS = 0.1
 
 #: The files that a process needs beside its connections.
 OTHER_FILES = 200
@@ -14,8 +19,20 @@ OTHER_FILES = 200
 def require_free(host: str, port: int, variable: str = "PORT") -> None:
     """Raise ConfigurationError if this process can't listen there, or another process does already.
 
-    A server itself would share the port with the other process. `variable` is the one that names the port.
+    A server itself would share the port with the other process. `variable` is the one that names the port. It waits
+    for a moment: the processes of a server that was killed end a little later.
     """
+    until = time.monotonic() + ENDING_SECONDS
+    while (reason := _why_not_free(host, port)) and time.monotonic() < until:
+        time.sleep(LOOK_SECONDS)
+    if reason:
+        raise ConfigurationError(
+            f"{variable}: {port} can't be used ({reason}). Stop the process that uses it, or choose another port."
+        )
+
+
+def _why_not_free(host: str, port: int) -> str | None:
+    """Return why this process can't listen there, None if it can. Raises ConfigurationError for an unknown address."""
     with socket.socket(AF_INET6 if ":" in host else AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -23,10 +40,8 @@ def require_free(host: str, port: int, variable: str = "PORT") -> None:
         except OSError as error:
             if error.errno == EADDRNOTAVAIL:
                 raise ConfigurationError(f"HOST: {host} is no address of this machine.") from error
-            raise ConfigurationError(
-                f"{variable}: {port} can't be used ({error.strerror})."
-                " Stop the process that uses it, or choose another port."
-            ) from error
+            return error.strerror
+    return None
 
 
 def allow_connections(most: int) -> int:

@@ -250,8 +250,8 @@ MUTANTS = (
         guard="order",
         title="rows that were fetched behind a waiting row are sent",
         path="worker/relay/lane_run.py",
-        text="sent = [row for row in batch.rows if row.waits_until is None]",
-        without="sent = batch.rows",
+        text="free = [row for row in batch.rows if row.waits_until is None]",
+        without="free = batch.rows",
         noticed_by=f"{RELAY}/test_relay.py::test_a_failed_event_is_tried_again_later_and_before_the_next_one_of_its_aggregate",
     ),
     Mutant(

@@ -6,7 +6,7 @@ GUARD = "weather"
 
 DELIVERY, OPERATIONS = "tests/domain/outbox/delivery", "tests/domain/outbox/operations"
 BLAME, HISTORY, OUTAGE = (f"{DELIVERY}/test_{name}.py" for name in ("blame", "history", "outage"))
-BREAKER, CLAIM = f"{DELIVERY}/test_breaker.py", f"{DELIVERY}/test_claim.py"
+BREAKER, CLAIM, LATE = (f"{DELIVERY}/test_{name}.py" for name in ("breaker", "claim", "late_calls"))
 PACE, LEASES = "tests/worker/ordering/test_pace.py", "tests/worker/relay/test_leases.py"
 DISPATCHER, RELAY = "tests/worker/relay/test_dispatcher.py", "tests/worker/relay/test_relay.py"
 THREADS, LOG = "tests/worker/ordering/test_calling_threads.py", "tests/worker/sinks/test_log.py"
@@ -14,7 +14,23 @@ BURIAL = "tests/domain/fulfilment/test_burial.py"
 REPLAY, PRUNE = f"{OPERATIONS}/test_replay.py", "tests/domain/outbox/test_prune.py"
 
 #: The tests that must notice when a guard is missing.
-SUITE = (BLAME, HISTORY, OUTAGE, BREAKER, CLAIM, PACE, LEASES, DISPATCHER, RELAY, THREADS, LOG, BURIAL, REPLAY, PRUNE)
+SUITE = (
+    BLAME,
+    HISTORY,
+    OUTAGE,
+    BREAKER,
+    CLAIM,
+    LATE,
+    PACE,
+    LEASES,
+    DISPATCHER,
+    RELAY,
+    THREADS,
+    LOG,
+    BURIAL,
+    REPLAY,
+    PRUNE,
+)
 
 #: The test of the whole table of blame, by the answer.
 TABLE = f"{BLAME}::test_what_happens_to_a_row_depends_on_its_answer_and_on_those_of_its_neighbours"
@@ -218,6 +234,34 @@ RELEASES = (
 )
 
 PROBES = (
+    _mutant(
+        "a probe that hangs is waited for",
+        "domain/outbox/delivery/settlement.py",
+        "if probing and in_flight and not is_up:",
+        "if probing and in_flight and is_up:",
+        f"{LATE}::test_a_probe_that_is_not_answered_is_not_waited_for_and_the_next_one_is_due_later",
+    ),
+    _mutant(
+        "a probe that is answered late shows nothing",
+        "domain/outbox/delivery/settle.py",
+        "if settlement.is_up:",
+        "if settlement.down:",
+        f"{LATE}::test_a_probe_that_is_answered_late_closes_the_breaker",
+    ),
+    _mutant(
+        "calls that hung keep an open breaker open",
+        "domain/outbox/delivery/settlement.py",
+        "if found is Verdict.DOWN and is_open and is_late else found",
+        "if found is Verdict.DOWN and is_open and not is_late else found",
+        f"{LATE}::test_a_call_that_hung_leaves_an_open_breaker_as_it_is_and_its_row_in_doubt",
+    ),
+    _mutant(
+        "calls that hang and end together shut a destination that takes others",
+        "domain/outbox/delivery/history.py",
+        "if refused and not is_old:",
+        "if refused:",
+        f"{HISTORY}::test_calls_that_hung_say_nothing_of_a_destination_that_has_taken_others_since",
+    ),
     _mutant(
         "two workers probe at the same time",
         "domain/outbox/delivery/claim.py",

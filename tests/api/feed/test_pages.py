@@ -153,3 +153,9 @@ def test_without_a_feed_the_answer_says_what_to_do(without_feed: Served) -> None
 
         assert (refused.status_code, refused.json()["type"]) == (404, "/problems/no-feed")
         assert 'url = "feed:"' in refused.json()["detail"]
+
+
+def test_a_position_with_a_line_break_is_refused(api: httpx.Client, db: Db) -> None:
+    appended(db)
+
+    assert [api.get("/events", params={"after": after}).status_code for after in ("newest\n", "1\n")] == [400, 400]

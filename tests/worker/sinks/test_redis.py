@@ -220,6 +220,17 @@ def test_an_unread_reply_is_not_taken_for_the_reply_to_the_next_entry(proxy: Red
     assert isinstance(outcome, Unreachable)
 
 
+@pytest.mark.parametrize("endless", [b"$1000000000\r\n" + b"x" * 2_000_000, b"+" + b"x" * 2_000_000])
+def test_a_reply_without_end_is_not_kept(proxy: RedisProxy, client: Redis, endless: bytes) -> None:
+    sink = a_sink(url_of(proxy))
+    proxy.answer = saying(endless)
+
+    (outcome,) = sink.deliver([a_row()])
+
+    sink.close()
+    assert isinstance(outcome, Unreachable) and "more than 1,000,000 bytes" in outcome.error
+
+
 @pytest.mark.timed
 @pytest.mark.parametrize("connects", [True, False], ids=["while it connects", "to entries"])
 def test_a_redis_whose_answers_drip_has_one_time_out_for_all_of_them(server: RedisServer, connects: bool) -> None:

@@ -1,6 +1,7 @@
 """Connections to Redis that end on time: all that is sent and read for one pipeline shares one deadline.
 
-redis-py bounds each read alone, so a Redis that sends a byte now and then could keep a thread for ever.
+redis-py bounds each read alone, so a Redis that sends a byte now and then could keep a thread for ever. It does not
+bound what it keeps of a reply either.
 """
 
 import socket
@@ -8,7 +9,27 @@ from typing import Any
 
 from redis import Connection, SSLConnection, UnixDomainSocketConnection
 
-from worker.deadline import Deadline
+import worker.deadline
+
+#: What may be read for one pipeline, in bytes. The reply to an entry has some 25, and an error a few hundred.
+MOST_BYTES = 1_000_000
+
+
+class Deadline(worker.deadline.Deadline):
+    """A deadline, and a limit for what is read until then."""
+
+    _read_bytes = 0
+
+    def start(self, timeout_seconds: float) -> None:
+        super().start(timeout_seconds)
+        self._read_bytes = 0
+
+    def count(self, read_bytes: int) -> None:
+        """Note what was read. Raises OSError if that is too much: it would be kept in memory."""
+        self._read_bytes += read_bytes
+        self.answered = self.answered or read_bytes > 0
+        if self._read_bytes > MOST_BYTES:
+            raise OSError(f"Redis sent more than {MOST_BYTES:,} bytes")
 
 
 class _Bounded:
@@ -49,7 +70,7 @@ class _Socket:
     def recv_into(self, buffer: bytearray) -> int:
         self._connected.settimeout(self._deadline.remaining_seconds())
         count = self._connected.recv_into(buffer)
-        self._deadline.answered = self._deadline.answered or count > 0
+        self._deadline.count(count)
         return count
 
     def __getattr__(self, name: str) -> Any:

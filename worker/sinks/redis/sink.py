@@ -28,13 +28,12 @@ from redis.retry import Retry
 
 from domain.outbox import DELIVERED, NOT_SENT, Cause, Outcome, Route, Row, Unreachable
 from domain.runtime.settings import Settings
-from worker.deadline import Deadline
 from worker.formats import format_of
 from worker.ordering.ordered_batches import deliver_in_batches, encode
 from worker.ordering.pace import Pace
 from worker.ordering.rules import BATCH_SECONDS
 from worker.route_options import options_of, require_port, timeout_of, wrong_route
-from worker.sinks.redis.connections import BOUNDED
+from worker.sinks.redis.connections import BOUNDED, Deadline
 
 #: The entries that are sent before the first answer is read. Sending more at once is no faster, and all of them are
 #: sent again if the connection breaks.
