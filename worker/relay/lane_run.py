@@ -184,8 +184,10 @@ class LaneRun:
             outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
             return LaneBatch(lane=lane)
         if lane.probing and settlement.is_up:
+            # The destination is let up with the rows of all lanes: those that have few are claimed together.
             self.health.begin_recovery(settlement.at)
-            lane = replace(lane, probing=False, has_probe_lease=False)
+            outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
+            return LaneBatch(lane=lane)
         return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, deadline=deadline)
 
     def _fetch(self, session: Session, lane: LeasedLane, *, after: int, limit: float, deadline: float) -> LaneBatch:
