@@ -59,7 +59,8 @@ class Process:
         try:
             program = psutil.Process(self.popen.pid)
             command = program.cmdline()
-            return {child.pid for child in program.children() if "-m" in command and _command(child) == command}
+            # Only Python has -P. The script has the same arguments otherwise, and so have the shells that it starts.
+            return {child.pid for child in program.children() if "-P" in command and _command(child) == command}
         except psutil.NoSuchProcess:
             return set()
 
