@@ -91,7 +91,7 @@ class _Connecting:
     """Opens the connections of one engine."""
 
     def __init__(self, settings: Mapping[str, str], transaction_milliseconds: int | None) -> None:
-        self._transaction_timeout = f"transaction_timeout = {transaction_milliseconds}" * bool(transaction_milliseconds)
+        self._timeout = f"transaction_timeout = {transaction_milliseconds}" if transaction_milliseconds else ""
         self._options = " ".join(f"-c {name}={value}" for name, value in settings.items())
         # Statements without parameters go in one message.
         self._begin = "; ".join(["BEGIN", *(f"SET LOCAL {name} = '{value}'" for name, value in settings.items())])
@@ -113,7 +113,7 @@ class _Connecting:
         """Find out whether a connection leads to a pooler, and complete its settings."""
         connection.autocommit = True
         # It is no start-up option, because an older PostgreSQL would refuse to connect.
-        timeout = self._transaction_timeout if connection.info.server_version >= HAS_TRANSACTION_TIMEOUT else ""
+        timeout = self._timeout if connection.info.server_version >= HAS_TRANSACTION_TIMEOUT else ""
         if self._takes_options and not is_between(connection):
             record.info.pop(_BEGIN, None)
             if timeout:

@@ -243,9 +243,9 @@ PROBES = (
     ),
     _mutant(
         "a probe that is answered late shows nothing",
-        "domain/outbox/delivery/settle.py",
-        "if settlement.is_up:",
-        "if settlement.down:",
+        "domain/outbox/delivery/settlement.py",
+        "if is_up and (probing or since is not None):",
+        "if is_up and probing:",
         f"{LATE}::test_a_probe_that_is_answered_late_closes_the_breaker",
     ),
     _mutant(

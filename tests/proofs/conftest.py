@@ -35,9 +35,10 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     """Show what the processes of a proof that fails have logged: it may have failed on a machine that is gone."""
     report = yield
     if report.when == "call" and report.failed:
-        for process in (process for cluster in item.stash.get(OPENED, []) for process in cluster.started):
-            logged = process.log.read_text(errors="replace")[-SHOWN_CHARACTERS:]
-            report.sections.append((f"Log of {process.log.name}", logged))
+        for cluster in item.stash.get(OPENED, []):
+            for process in cluster.started:
+                logged = process.log.read_text(errors="replace")[-SHOWN_CHARACTERS:]
+                report.sections.append((f"Log of {process.log.name}", logged))
     return report
 
 

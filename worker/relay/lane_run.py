@@ -179,13 +179,12 @@ class LaneRun:
     def _following(
         self, session: Session, lane: LeasedLane, settlement: Settlement, limit: float, deadline: float
     ) -> LaneBatch:
-        if settlement.down:
-            # The breaker is open now, so there is no probe to hand on.
-            outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
-            return LaneBatch(lane=lane)
-        if lane.probing and settlement.is_up:
-            # The destination is let up with the rows of all lanes: those that have few are claimed together.
+        has_recovered = lane.probing and settlement.is_up
+        if has_recovered:
             self.health.begin_recovery(settlement.at)
+        if settlement.down or has_recovered:
+            # There is no probe to hand on. A destination that has recovered is let up with the rows of all lanes: those
+            # that have few are claimed together.
             outbox.release(session, replace(lane, probing=False), settled_up_to=settlement.read_on_after)
             return LaneBatch(lane=lane)
         return self._fetch(session, lane, after=settlement.read_on_after, limit=limit, deadline=deadline)

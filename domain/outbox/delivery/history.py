@@ -42,7 +42,7 @@ class History:
     def __init__(self) -> None:
         self._lock = Lock()
         self._batches: deque[_Batch] = deque(maxlen=BATCHES)
-        self._has_taken = False
+        #: When a row was last taken, None if none ever was.
         self._taken_at: datetime | None = None
         #: Of the answers since a row was last taken: how many there were, to which aggregates, and why.
         self._refused, self._refused_to, self._causes = 0, set[UUID](), set[Cause | None]()
@@ -61,7 +61,7 @@ class History:
         refused = [(row, outcome) for row, outcome in deliveries if is_refused(outcome)]
         with self._lock:
             if taken:
-                self._has_taken, self._taken_at = True, at
+                self._taken_at = at
                 self._to_take -= min(taken, self._to_take)
                 self._refused, self._refused_to, self._causes = 0, set(), set()
             is_old = since is not None and self._taken_at is not None and self._taken_at > since
@@ -93,7 +93,7 @@ class History:
         with self._lock:
             if self._refused >= REFUSED_IN_A_ROW and len(self._refused_to) > 1:
                 return Neighbours.ALL_REFUSED
-            if not self._has_taken:
+            if self._taken_at is None:
                 return Neighbours.NEVER_TAKEN
             if self._to_take:
                 return Neighbours.RECOVERING

@@ -9,7 +9,6 @@ from operator import not_
 from sqlalchemy import BigInteger, DateTime, String, Uuid, bindparam, delete, func, select, update
 from sqlalchemy.orm import Session
 
-from domain.outbox.delivery import breaker
 from domain.outbox.delivery.history import History
 from domain.outbox.delivery.lanes import LeasedLane, fence, release, release_all
 from domain.outbox.delivery.outcomes import Delivery, Outcome, is_processed
@@ -108,9 +107,6 @@ def settle_late(
         history=history,
         since=call.since,
     )
-    if settlement.is_up:
-        # It may have been a probe.
-        breaker.close(session, call.destination, opened_before=call.since)
     later = session.execute(_MOVE_LATER_ROWS.returning(outbox.c.id), _of(call)).all()
     # Later rows that have waited with it wait on with it, or do not wait any more.
     return settlement if settlement.waiting else replace(settlement, waiting=-len(later))

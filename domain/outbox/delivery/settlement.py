@@ -123,9 +123,12 @@ def write(
     verdicts = {} if is_all else _verdicts(deliveries, history, is_open=failures > 0, is_late=since is not None)
     # A row that was rejected for what it is has been read, so the destination is up.
     is_up = any(is_taken(outcome) for _, outcome in deliveries) or Verdict.DEAD in verdicts.values()
-    if probing and is_up:
-        breaker.close(session, destination)
-    down: list[Outcome] = [outcome for row, outcome in deliveries if verdicts.get(row.id) is Verdict.DOWN]
+    # A call that is answered late may have been a probe.
+    if is_up and (probing or since is not None):
+        breaker.close(session, destination, opened_before=since)
+    down: list[Outcome] = []
+    if verdicts:
+        down += [outcome for row, outcome in deliveries if verdicts.get(row.id) is Verdict.DOWN]
     if probing and in_flight and not is_up:
         down.append(NO_ANSWER)
     open_for = timedelta(0)
