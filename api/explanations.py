@@ -10,27 +10,30 @@ from api.bulkheads import Bulkhead
 from domain import calendars
 from domain.access import Principal
 from domain.runtime import database_errors
-from domain.runtime.errors import NotFree, Unavailable
+from domain.runtime.errors import NotFree, Refusal, Unavailable
 
 T = TypeVar("T")
 
 
 async def explained(
-    outcome: Awaitable[T],
+    outcome: Awaitable[T | Refusal],
     bulkhead: Bulkhead,
     principal: Principal,
     *,
     is_whole: bool = True,
     but: UUID | None = None,
 ) -> T:
-    """Return an outcome. If it is that time is not free, raise that with an explanation.
+    """Return an outcome, or raise the refusal that it is. If time is not free, raise that with an explanation.
 
     This reads what the decision did not need, when its locks are gone. While too many ask, refusals are not explained.
     Alternatives are for one calendar, so there are none for a request that is not for one as a whole. What the
     reservation `but` has counts as free.
     """
     try:
-        return await outcome
+        found = await outcome
+        if isinstance(found, Refusal):
+            raise found
+        return found
     except NotFree as error:
         refused = error
     await add_explanation(refused, bulkhead, principal, is_whole=is_whole, but=but)

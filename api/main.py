@@ -11,6 +11,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.log import LogLevels
 
+from api.auth.limits.rates import Rates
 from api.ports import allow_connections, require_free
 from api.process import stop
 from api.processes import Server
@@ -21,7 +22,7 @@ from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 
 if TYPE_CHECKING:
-    from api.http.edge.exchanges import Exchanges
+    from api.http.asgi import Application
 
 HELP = """Serve the HTTP API until SIGTERM, then answer the requests in flight and exit.
 
@@ -51,7 +52,9 @@ MOST_REQUESTS = 4_096
 #: The connections that a process of the server may have, idle ones included.
 MOST_CONNECTIONS = 16_000
 
-#: A connection that has sent no whole request head for this time, in seconds, is closed.
+#: A connection that was used, and has sent no whole request head for this time since, in seconds, is closed. It is more
+#: than most clients and gateways keep a connection that they do not use: one that is closed in the moment in which a
+#: request is sent breaks that request. One that was never used is ended sooner: see api/connections.
 HEADER_SECONDS = 20
 
 #: What a connection may keep in memory of a request before a handler runs. A larger head is refused.
@@ -73,6 +76,7 @@ def main() -> None:
     logs.lose_what_can_not_be_written()
     logs.configure(settings.log_level)
     require_free(settings.host, settings.port)
+    Rates.of(settings)
     connections = connections_for(settings)
     # The processes of the server need these as well. They are checked here, before anything is served.
     tracing.require()
@@ -115,27 +119,35 @@ def connections_for(settings: Settings) -> int:
     return connections
 
 
-def load_app() -> "Exchanges":
+def load_app() -> "Application":
     """Return the application, in a process of the server. If the configuration can't be used, the process exits with 2.
 
     The configuration may have become wrong since the main process checked it.
     """
-    from api.app import create_app
+    from api.app import create_app, guarded
+    from api.connections import Connections
     from api.hot_path import HotPath
     from api.http.edge.admission import Admission
     from api.http.edge.exchanges import Exchanges
+    from api.http.edge.fair_shares import FairShares
     from api.http.edge.large_bodies import LargeBodies
+    from api.http.edge.used_connections import UsedConnections
 
     sys.setswitchinterval(SWITCH_SECONDS)
     try:
-        app = Exchanges(Admission(LargeBodies(HotPath.of(create_app(stop=stop))), most_requests=MOST_REQUESTS))
+        inner, settings = create_app(stop=stop), Settings.load()
+        admission = Admission(LargeBodies(HotPath.of(inner)), most_requests=MOST_REQUESTS)
+        app = Exchanges(guarded(FairShares(admission), inner))
+        most, addresses = connections_for(settings), inner.state.gate.addresses
+        connections = Connections(settings.host, settings.port, most, addresses, needs_request=True)
     except ConfigurationError as error:
         sys.exit(startup.report(error))
     # All of this lives as long as the process. To search it for garbage would stop every request for 100 ms, each
     # second or two.
     gc.collect()
     gc.freeze()
-    return app
+    connections.start()
+    return UsedConnections(app, connections.use)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from api.auth.gate import Gate
 from api.bulkheads import Bulkhead
 from api.group_commit import GroupCommit
 from domain.outbox import Routes
@@ -50,6 +51,14 @@ async def of_routes(routes: Routes, probes: Bulkhead) -> str:
         return OTHER_ROUTES if await probes.run(differ) else OK
     except (SQLAlchemyError, Unavailable):
         return UNKNOWN
+
+
+def of_tokens(gate: Gate) -> str:
+    """Return OK, or what is wrong with the keys of tokens. A process without any serves API keys all the same.
+
+    If it were not ready, an outage of the identity provider would keep out those who need no token of it.
+    """
+    return (gate.credentials.trouble if gate.credentials else None) or OK
 
 
 def _check_schema(session: Session) -> str:

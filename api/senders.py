@@ -2,18 +2,18 @@
 
 import re
 
-from domain.access import ANONYMOUS, Principal
 from domain.runtime.errors import Invalid
 
-#: What names and keys consist of. What is sent on to consumers in the headers of events has the same form.
+#: What names and keys consist of.
 PRINTABLE = re.compile(r"[\x20-\x7e]{1,255}")
 
+#: The trace context of W3C. Consumers get no other text for it, which might be anything.
+TRACE_CONTEXT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
-def principal_named(written: str | None, field: str) -> Principal:
-    """Return the sender whose client has this name, or nobody in particular. `field` is where it is. Raises Invalid."""
-    if written is None:
-        return ANONYMOUS
-    return Principal(_printable(written, field))
+
+def client_named(written: str | None, field: str) -> str | None:
+    """Return the name of a client, if there is one. `field` is where it is. Raises Invalid."""
+    return None if written is None else _printable(written, field)
 
 
 def key_in(written: str, field: str) -> str:

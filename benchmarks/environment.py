@@ -78,8 +78,8 @@ class Environment:
         """Start again with full stock, no reservations, any routes and fresh statistics."""
         with self.connect() as connection:
             connection.execute("""
-                TRUNCATE items, reservations, reservation_lines, reservation_history, calendar_occupancies,
-                    idempotency_requests, outbox, outbox_routes, feed_events
+                TRUNCATE items, reservations, guests, reservation_lines, reservation_history, bookings,
+                    calendar_occupancies, idempotency_requests, outbox, outbox_routes, feed_events
                 RESTART IDENTITY
             """)
             # The ids start again at 1, so a low watermark of the run before would hide new rows.
@@ -126,6 +126,7 @@ def environment() -> Iterator[Environment]:
             "HOLDFAST_ROUTES": str(routes),
             "CONFIRMATION_URL": "http://127.0.0.1:1/",
             "WEBHOOK_PRIVATE_NETWORKS": "127.0.0.0/8",
+            "AUTH": "none",
             "LOG_LEVEL": "ERROR",
         }
         os.environ.update(variables)

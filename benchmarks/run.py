@@ -25,13 +25,17 @@ from benchmarks.outbox.sinks import sinks
 from benchmarks.outbox.snapshot import snapshot
 from benchmarks.outbox.waiting import waiting
 from benchmarks.reservations.availability import availability
+from benchmarks.reservations.booking import booking, booking_outage, booking_steps
 from benchmarks.reservations.calendars import calendars
 from benchmarks.reservations.expiring import expiring
+from benchmarks.reservations.flooding import flooding
+from benchmarks.reservations.guarded import guarded
 from benchmarks.reservations.hotel import BOOKINGS, hotel, require_bookings
 from benchmarks.reservations.listing import listing
 from benchmarks.reservations.load import require_wrk
 from benchmarks.reservations.over_grpc import grpc_querying, grpc_reserving
 from benchmarks.reservations.reserving import locked_item, reserving, selling_out
+from benchmarks.reservations.rotating import rotating
 from benchmarks.rivals.draining import rivals
 from domain.runtime import logs, startup
 from worker.commands import command_line, options
@@ -44,6 +48,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "reserving": reserving,
     "selling-out": selling_out,
     "locked-item": locked_item,
+    "guarded": guarded,
+    "flooding": flooding,
     "draining": draining,
     "latency": latency,
     "busy": busy,
@@ -57,9 +63,13 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "idling": idling,
     "recovering": recovering,
     "expiring": expiring,
+    "rotating": rotating,
     "listing": listing,
     "calendars": calendars,
     "availability": availability,
+    "booking": booking,
+    "booking-steps": booking_steps,
+    "booking-outage": booking_outage,
     "grpc-reserving": grpc_reserving,
     "grpc-querying": grpc_querying,
     "hotel": hotel,
@@ -68,7 +78,19 @@ BENCHMARKS: Mapping[str, Benchmark] = {
 }
 
 #: The benchmarks whose load comes from wrk.
-WITH_WRK = frozenset({"reserving", "selling-out", "locked-item", "calendars", "grpc-reserving", "history"})
+WITH_WRK = frozenset(
+    {
+        "reserving",
+        "selling-out",
+        "locked-item",
+        "guarded",
+        "flooding",
+        "calendars",
+        "booking",
+        "grpc-reserving",
+        "history",
+    }
+)
 
 MEMBERS = (
     "machine, and measures, a list of benchmark, what, measured, baseline, budget, met (null without a budget) and"

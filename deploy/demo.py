@@ -3,10 +3,10 @@
 from sqlalchemy.orm import Session
 
 from domain import calendars, items
+from domain.access.audit import AuditEntry
 from domain.calendars import Settings
 from domain.fulfilment import load_routes
 from domain.outbox.operations import routes_in_force
-from domain.outbox.operations.audit import AuditEntry
 from domain.runtime import database
 from domain.runtime.identity import user_at_host
 from domain.runtime.settings import Settings as Process
@@ -14,6 +14,9 @@ from migrations.main import take
 
 #: What an error of the database means for `bin/up`.
 NOTHING_STARTED = "Nothing was started."
+
+#: The venue to which the items belong whose skus begin with this.
+VENUES = {"SEAVIEW": "seaview", "ROOM": "seaview", "TRATTORIA": "trattoria"}
 
 DEMO = {
     "ROOM-DOUBLE": ("Double room, sea view", 1_000),
@@ -23,8 +26,8 @@ DEMO = {
 
 #: The hotel cleans a room for two hours after each guest. What is reserved of the restaurant are covers.
 CALENDARS = {
-    "SEAVIEW-SUITE": ("Suite of the hotel Seaview", Settings(1, "Europe/Lisbon", 0, 7_200, venue="seaview")),
-    "SEAVIEW-DOUBLE": ("Double rooms of the hotel Seaview", Settings(10, "Europe/Lisbon", 0, 7_200, venue="seaview")),
+    "SEAVIEW-SUITE": ("Suite of the hotel Seaview", Settings(1, "Europe/Lisbon", 0, 7_200)),
+    "SEAVIEW-DOUBLE": ("Double rooms of the hotel Seaview", Settings(10, "Europe/Lisbon", 0, 7_200)),
     "SEAVIEW-PARKING": ("Parking lots of the hotel Seaview", Settings(20, "Europe/Lisbon")),
     "TRATTORIA": (
         "Covers of the restaurant Trattoria",
@@ -65,6 +68,10 @@ def seed(*, use_routes: bool) -> None:
 
 def _create(session: Session) -> None:
     for sku, (name, quantity) in DEMO.items():
-        items.create(session, sku=sku, name=name, available_quantity=quantity)
+        items.create(session, sku=sku, name=name, available_quantity=quantity, venue=_venue(sku))
     for sku, (name, settings) in CALENDARS.items():
-        calendars.create(session, sku=sku, name=name, settings=settings)
+        calendars.create(session, sku=sku, name=name, settings=settings, venue=_venue(sku))
+
+
+def _venue(sku: str) -> str | None:
+    return VENUES.get(sku.partition("-")[0])

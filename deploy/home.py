@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from contextlib import ExitStack
 
+from domain.privacy.keyring import new_key
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import HOME
 
@@ -14,6 +15,9 @@ ENV_FILE = HOME / "env"
 
 #: Whoever holds a lock on this file uses HOLDFAST_HOME. It contains the id of that process.
 LOCK_FILE = HOME / "lock"
+
+#: The keys of guests' personal data, which are kept as long as the database is.
+KEYS_FILE = HOME / "pii-keys"
 
 
 def lock_home(running: ExitStack) -> None:
@@ -42,3 +46,20 @@ def write_settings(running: ExitStack, environment: Mapping[str, str]) -> None:
     ENV_FILE.touch(mode=0o600)  # there may be a password in it
     ENV_FILE.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items()))
     running.callback(ENV_FILE.unlink, missing_ok=True)
+
+
+def personal_data_keys() -> dict[str, str]:
+    """Return the setting that leads to the keys of personal data, which are made at the first start.
+
+    There is none if the environment has keys. The keys outlive a run, as the data does that they encrypt.
+    """
+    if os.environ.get("PII_KEYS"):
+        return {}
+    if given := os.environ.get("PII_KEYS_FILE"):
+        return {"PII_KEYS_FILE": given}
+    if not KEYS_FILE.exists():
+        made = KEYS_FILE.with_suffix(".new")
+        made.touch(mode=0o600)
+        made.write_text(f"{new_key('demo-1')}\n")
+        made.rename(KEYS_FILE)
+    return {"PII_KEYS_FILE": str(KEYS_FILE)}

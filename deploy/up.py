@@ -11,7 +11,7 @@ import rich_click as click
 
 from deploy import servers
 from deploy.demo import NOTHING_STARTED, seed
-from deploy.home import lock_home, write_settings
+from deploy.home import lock_home, personal_data_keys, write_settings
 from deploy.output import Output
 from deploy.ports import require_free
 from deploy.programs import programs
@@ -20,7 +20,7 @@ from deploy.supervisor import Supervisor, ignore_signals, on_end
 from deploy.welcome import Welcome
 from domain.runtime import startup
 from domain.runtime.errors import ConfigurationError
-from domain.runtime.settings import ROOT, Settings
+from domain.runtime.settings import HOME, ROOT, Settings
 from worker.commands import command_line
 from worker.commands.command_line import Command
 from worker.commands.runner import reporting
@@ -55,7 +55,7 @@ def main() -> int:
         for variable, wanted in (("PORT", port), ("PARTNERS_PORT", partners_port), ("GRPC_PORT", grpc_port)):
             require_free(host, wanted, variable)
         started, where = servers.start(running, given)
-        environment = {**where, **_partners(partners_port)}
+        environment = {**where, **_partners(partners_port), **personal_data_keys()}
         os.environ.update(environment)
         settings = Settings.load()
         write_settings(running, environment)
@@ -82,10 +82,17 @@ def _partners(port: int) -> dict[str, str]:
     """Return the settings that lead to the stand-in for the outside world, unless the environment has others."""
     defaults = {
         "PARTNERS_PORT": str(port),
+        "PARTNERS_KEY_FILE": str(HOME / "identity.pem"),
         "CONFIRMATION_URL": f"http://127.0.0.1:{port}/confirmations",
+        "INVENTORY_URL": f"http://127.0.0.1:{port}/inventory",
+        "PRICING_URL": f"http://127.0.0.1:{port}/pricing",
+        "PAYMENT_URL": f"http://127.0.0.1:{port}/payment",
         "HOLDFAST_ROUTES": str(ROOT / "examples" / "partners" / "routes.toml"),
         "WEBHOOK_PRIVATE_NETWORKS": "127.0.0.0/8",
     }
+    if not any(os.environ.get(name) for name in ("AUTH", "AUTH_JWKS_URL", "AUTH_PUBLIC_KEY_FILE")):
+        defaults["AUTH_JWKS_URL"] = f"http://127.0.0.1:{port}/jwks.json"
+        defaults["AUTH_ISSUER"], defaults["AUTH_AUDIENCE"] = f"http://127.0.0.1:{port}", "holdfast"
     return {name: os.environ.get(name, default) for name, default in defaults.items()}
 
 

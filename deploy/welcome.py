@@ -74,16 +74,18 @@ Holdfast is running.
   gRPC         {grpc}   the same reservations: docs/grpc.md
   worker       delivers events, confirms reservations, expires holds
   scheduler    wakes the worker by the clock
-  partners     {partners}   a stand-in for the outside world: it confirms reservations and
-               receives events. See what it has received: curl -s {partners}/received
+  partners     {partners}   a stand-in for the outside world: it confirms reservations,
+               receives events and signs tokens. See what it has received: curl -s {partners}/received
   PostgreSQL   {database}
   Redis        {broker}
 
-Reserve two of the demo rooms, then read the newest reservation: within a second PENDING has become CONFIRMED.
+Get a token, reserve two of the demo rooms, then read the newest reservation: within a second PENDING has become
+CONFIRMED.
 
-  curl -s {url}/reservations -H 'Content-Type: application/json' -H 'Idempotency-Key: first' \\
+  guest="Authorization: Bearer $(bin/token --role guest)"
+  curl -s {url}/reservations -H "$guest" -H 'Content-Type: application/json' -H 'Idempotency-Key: first' \\
        -d '{{"sku": "ROOM-DOUBLE", "quantity": 2}}'
-  curl -s "{url}/reservations?limit=1"
+  curl -s "{url}/reservations?limit=1" -H "$guest"
 
 In a second terminal, bin/doctor checks the data, and bin/why RESERVATION_ID shows where each event of a reservation is.
 

@@ -1,7 +1,7 @@
 """A small client of the gRPC service: book a room for next Friday, be refused, and take what is offered instead.
 
-Run it beside bin/up: bin/python -m examples.grpc_client. A project of your own generates the two modules from
-api/grpc/proto/reservation.proto.
+Run it beside bin/up: bin/python -m examples.grpc_client "$(bin/token --role staff)". A project of your own generates
+the two modules from api/grpc/proto/reservation.proto.
 """
 
 import json
@@ -65,16 +65,16 @@ class NotFree(Exception):
 
 
 class Client:
-    """Reserves time of resources. Its name tells the service who sends its calls."""
+    """Reserves time of resources. Its token, or API key, tells the service who sends its calls."""
 
-    def __init__(self, channel: grpc.Channel, name: str) -> None:
+    def __init__(self, channel: grpc.Channel, token: str) -> None:
         self._service = ReservationServiceStub(channel)
-        self._name = ("x-client-id", name)
+        self._sender = ("authorization", f"Bearer {token}")
 
     def reserve(self, user_id: str, resource_id: str, start: datetime, end: datetime, *, key: str) -> Booked:
         """Reserve time. Whoever lost the answer asks again, with the same key. Raises NotFree."""
         wanted = proto.Reservation(user_id=user_id, resource_id=resource_id, start=_written(start), end=_written(end))
-        metadata = [self._name, ("idempotency-key", key)]
+        metadata = [self._sender, ("idempotency-key", key)]
         try:
             answer = self._service.reserve(
                 proto.ReserveRequest(reservation=wanted), timeout=TIMEOUT_SECONDS, metadata=metadata
@@ -86,13 +86,13 @@ class Client:
     def confirm(self, reservation_id: str) -> Booked:
         """Confirm a reservation that is PENDING."""
         request = proto.ConfirmRequest(id=reservation_id)
-        answer = self._service.confirm(request, timeout=TIMEOUT_SECONDS, metadata=[self._name])
+        answer = self._service.confirm(request, timeout=TIMEOUT_SECONDS, metadata=[self._sender])
         return Booked.of(answer.reservation)
 
     def booked(self, resource_id: str, start: datetime, end: datetime) -> Iterator[Booked]:
         """Yield what is booked of a resource within a time, in order of the start."""
         request = proto.QueryRequest(resource_id=resource_id, start=_written(start), end=_written(end))
-        for message in self._service.Query(request, metadata=[self._name]):
+        for message in self._service.Query(request, metadata=[self._sender]):
             yield Booked.of(message)
 
 
@@ -115,13 +115,13 @@ def _written(moment: datetime) -> Timestamp:
     return written
 
 
-def main(address: str) -> None:
+def main(token: str, address: str = "127.0.0.1:50051") -> None:
     """Book a room for next Friday, twice."""
     today = datetime.now(UTC).replace(hour=9, minute=0, second=0, microsecond=0)
     start = today + timedelta(days=(4 - today.weekday()) % 7 or 7)
     end = start + timedelta(hours=2)
     with grpc.insecure_channel(address) as channel:
-        client = Client(channel, "example")
+        client = Client(channel, token)
         try:
             print(client.reserve("ann", "room-1", start, end, key=str(uuid4())))
             print(client.reserve("ben", "room-1", start, end, key=str(uuid4())))
@@ -134,4 +134,4 @@ def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else "127.0.0.1:50051")
+    main(*sys.argv[1:])

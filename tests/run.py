@@ -6,8 +6,8 @@
 
 Further arguments go to pytest. Paths and -k choose tests as usual; -n 0 runs them in one process.
 
-A test that compares a time with a limit is marked `timed`. If only such tests fail beside others, they are run again,
-one after another on a machine that is free for them, and that result counts.
+If a few tests fail beside others, they are run again, one after another on a machine that is free for them, and that
+result counts. A test that compares a time with a limit is marked `timed`: of those, any number is run again.
 """
 
 import os
@@ -28,9 +28,19 @@ TIERS: Mapping[str, Sequence[Sequence[str]]] = {
     "faults": ((*PARALLEL, "tests/faults"),),
 }
 
+#: So many tests that are not `timed` may fail, and are run again. More are a fault that needs no second look.
+FEW = 5
+
+AGAIN = "Some tests failed. They are run again, one after another: what fails twice is a failure."
+UNSTABLE = (
+    "The tests that failed beside others passed alone. Nothing stops you from landing. If one of these fails often, it,"
+    " or what it tests, does not stand a busy machine: mend that."
+)
+
 #: The tests that failed in the run before.
 FAILED = ("--last-failed", "--last-failed-no-failures", "none")
 
+PYTEST = (sys.executable, "-m", "pytest")
 NONE = pytest.ExitCode.NO_TESTS_COLLECTED
 
 
@@ -48,14 +58,23 @@ def main(arguments: Sequence[str]) -> int:
 def _run(*arguments: str) -> int:
     asks_for_failed = {"--lf", "--last-failed", "--ff", "--failed-first"} & {*arguments}
     code = _pytest(*arguments, *(() if asks_for_failed else ("--cache-clear",)))
-    if code == pytest.ExitCode.TESTS_FAILED and _pytest(*FAILED, "-m", "not timed", "--collect-only") == NONE:
-        print("Only tests that measure times failed. They run again, one after another.", flush=True)
-        return _pytest(*FAILED)
+    if code == pytest.ExitCode.TESTS_FAILED and _not_timed_of_the_failed() <= FEW:
+        print(AGAIN, flush=True)
+        code = _pytest(*FAILED)
+        if code == pytest.ExitCode.OK:
+            print(UNSTABLE, flush=True)
     return code
 
 
+def _not_timed_of_the_failed() -> int:
+    """Return how many of the tests that failed in the last run are not `timed`."""
+    command = [*PYTEST, *FAILED, "-m", "not timed", "--collect-only"]
+    listed = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    return sum("::" in line for line in listed.splitlines())
+
+
 def _pytest(*arguments: str) -> int:
-    return subprocess.call([sys.executable, "-m", "pytest", *arguments])
+    return subprocess.call([*PYTEST, *arguments])
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from domain.runtime.wakeups import (
     PROCESS_OUTBOX,
     PRUNE,
     RESET_LOW_WATERMARKS,
+    SEAL_AUDIT,
 )
 from worker import ending, maintenance
 from worker.app import App, open_app
@@ -29,7 +30,7 @@ from worker.relay.dispatcher import Dispatcher
 
 #: Maintenance ends before its next wake-up, which continues. So a backlog of one kind uses one thread at the most, and
 #: a worker with a single thread still delivers, expires and prunes in turns.
-EXPIRE_SECONDS, PRUNE_SECONDS = 2.0, 4.0
+EXPIRE_SECONDS, PRUNE_SECONDS, SEAL_SECONDS = 2.0, 4.0, 2.0
 
 #: Enough wake-ups for all processes.
 MANY = 8
@@ -144,6 +145,12 @@ def expire_reservations() -> None:
 def prune() -> None:
     """Delete what has been kept long enough."""
     maintenance.prune(running.app.db, running.app.relay.stopping, Retention.of(settings), seconds=PRUNE_SECONDS)
+
+
+@dramatiq.actor(broker=broker, actor_name=SEAL_AUDIT, queue_name=MAINTENANCE, throws=OperationalError)
+def seal_audit() -> None:
+    """Seal what was committed to the audit."""
+    maintenance.seal_audit(running.app.db, running.app.relay.stopping, seconds=SEAL_SECONDS)
 
 
 @dramatiq.actor(broker=broker, actor_name=RESET_LOW_WATERMARKS, queue_name=MAINTENANCE, throws=OperationalError)

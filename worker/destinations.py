@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.fulfilment import CONFIRMATION
+from domain.bookings.saga import Step as BookingStep
 from domain.outbox import Outcome, Route, Routes, Row, Settlement
 from domain.runtime.settings import Settings
 from worker import formats
@@ -88,7 +88,10 @@ SINKS: Mapping[str, Kind] = {
 
 #: All steps, by the name of their route. Each class is called with the arguments of `open_step`.
 STEPS: Mapping[str, Kind] = {
-    CONFIRMATION: Kind("worker.steps.confirmation", "ConfirmationStep"),
+    BookingStep.INVENTORY: Kind("worker.steps.inventory", "InventoryStep"),
+    BookingStep.PRICING: Kind("worker.steps.pricing", "PricingStep"),
+    BookingStep.PAYMENT: Kind("worker.steps.payment", "PaymentStep"),
+    BookingStep.CONFIRMATION: Kind("worker.steps.confirmation", "ConfirmationStep"),
 }
 
 

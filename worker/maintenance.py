@@ -1,4 +1,4 @@
-"""Maintenance: expiring overdue holds, and deleting rows and keys that have been kept long enough."""
+"""Maintenance: expiring overdue holds, sealing the audit, and deleting what has been kept long enough."""
 
 import threading
 import time
@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
 from domain import feed, idempotency, outbox, reservations
+from domain.access import audit
 from domain.outbox import Routes
 from domain.outbox.operations import routes_in_force
 from domain.runtime.pruning import BEGINNING, Prune
@@ -142,6 +143,24 @@ class _Turns:
         if batch.next_after is not None:
             self.waiting.append((name, prune_batch, batch.next_after))
         return batch.deleted
+
+
+def seal_audit(db: sessionmaker[Session], stopping: threading.Event, *, seconds: float = float("inf")) -> int:
+    """Seal what was committed to the audit, seal by seal, until nothing waits or the time is over. Return how much.
+
+    The next run continues. It does nothing while another process seals.
+    """
+    deadline = time.monotonic() + seconds
+    sealed = 0
+    while not stopping.is_set() and time.monotonic() < deadline:
+        with db.begin() as session:
+            found = audit.seal(session)
+        sealed += found
+        if not found:
+            break
+    if sealed:
+        log.debug("audit.sealed", count=sealed)
+    return sealed
 
 
 def compare_routes(db: sessionmaker[Session], routes: Routes) -> None:

@@ -12,6 +12,10 @@ from worker import ending
 #: How often a thread without work looks whether it has to end, in milliseconds. A message wakes it at once.
 LOOK_MILLISECONDS = 200
 
+#: After so long, a thread that computes lets others compute that have got an answer, of PostgreSQL or of a server. They
+#: wait for each of many answers in turn: by Python's default of 5 ms, a busy worker would spend most of its time so.
+SWITCH_SECONDS = 0.0005
+
 
 def work(threads: int) -> None:
     """Deliver and maintain with so many threads, until the process has to end. Raises ConfigurationError."""
@@ -21,6 +25,7 @@ def work(threads: int) -> None:
     from worker.ordering import calling_threads
     from worker.relay.late_answers import GRACE_SECONDS
 
+    sys.setswitchinterval(SWITCH_SECONDS)
     running.open(threads)
     worker = Worker(broker, worker_threads=threads, worker_timeout=LOOK_MILLISECONDS)
     worker.start()

@@ -18,6 +18,7 @@ from domain.runtime.wakeups import (
     PRUNE,
     QUEUES,
     RESET_LOW_WATERMARKS,
+    SEAL_AUDIT,
 )
 from worker.broker import DOWN, connect
 from worker.commands.command_line import DONE, Command, run
@@ -25,7 +26,7 @@ from worker.telemetry import exposition, metrics
 
 #: The time between two wake-ups of each actor, in seconds. Retries become due by the outbox's clock, so
 #: a retry is late by this time at most.
-EVERY = {PROCESS_OUTBOX: 1, EXPIRE_RESERVATIONS: 2, PRUNE: 5, RESET_LOW_WATERMARKS: 300}
+EVERY = {PROCESS_OUTBOX: 1, EXPIRE_RESERVATIONS: 2, PRUNE: 5, SEAL_AUDIT: 5, RESET_LOW_WATERMARKS: 300}
 
 STOPPING = frozenset({signal.SIGTERM, signal.SIGINT})
 

@@ -36,7 +36,12 @@ AnyRequest = Request[Any, Any, Any]
 IdInPath = Annotated[int, Parameter(ge=1, le=MAX_ID, description="The id of the calendar")]
 
 
-@get("/items/by-id/{item_id:str}/availability", responses=reading(UnknownItem), tags=["calendars"])
+@get(
+    "/items/by-id/{item_id:str}/availability",
+    responses=reading(UnknownItem),
+    tags=["calendars"],
+    operation="calendars.availability",
+)
 async def get_availability(
     request: AnyRequest,
     item_id: IdInPath,
@@ -75,6 +80,7 @@ async def get_availability(
     responses=reading(UnknownItem, has_body=True),
     tags=["calendars"],
     only_reads=True,
+    operation="calendars.availability",
 )
 async def find_availability(
     request: AnyRequest, data: AvailabilityQuestion, availability: ClientBulkhead

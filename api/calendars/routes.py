@@ -17,6 +17,7 @@ from api.http.payloads import hash_of
 from api.http.responses import answered, changing
 from api.reservations.schemas import ReservationView, render_reservation
 from domain import items
+from domain.access import Reach
 from domain.calendars import Period
 from domain.items import MAX_ID, Kind
 from domain.reservations import Claim, Reserve
@@ -33,9 +34,10 @@ IdInPath = Annotated[int, Parameter(ge=1, le=MAX_ID, description="The id of the 
     dto=Strict[NewBlock],
     responses=changing(UnknownItem, NotFree, OutsideOpeningHours),
     tags=["calendars"],
+    operation="reservations.block",
 )
 async def make_block(
-    request: AnyRequest, item_id: IdInPath, data: NewBlock, reads: ClientBulkhead
+    request: AnyRequest, item_id: IdInPath, data: NewBlock, reads: ClientBulkhead, reach: Reach
 ) -> Response[ReservationView]:
     """Block time of a calendar, so that nobody can reserve it. To unblock it, cancel the block."""
     period = Period(data.start, data.end)
@@ -51,8 +53,9 @@ async def make_block(
         key=key,
         payload_hash=hash_of(await request.body(), item_id) if key else "",
         note=data.note,
+        within=reach,
         client_id=client.client_id,
-        changed_by=client.client_id,
+        changed_by=client.name,
         render=render_reservation,
         headers=trace_of(request.scope),
     )

@@ -44,7 +44,7 @@ EventType = Annotated[
 Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of events of a page")]
 
 
-@get("/events", responses=reading(NoFeed, PositionGone), tags=["events"])
+@get("/events", responses=reading(NoFeed, PositionGone), tags=["events"], operation="events.read")
 async def list_events(
     request: Request[Any, Any, Any],
     feed_pages: ClientBulkhead,
@@ -57,8 +57,9 @@ async def list_events(
 ) -> Response[EventPage]:
     """Read the feed: every event once, in order for each reservation.
 
-    The answer is a page. With `Accept: text/event-stream` it is a stream of server-sent events, which does not end:
-    the `id` of each is its position, and its `data` the event as in a page.
+    The answer is a page. With `Accept: text/event-stream` it is a stream of server-sent events: the `id` of each is its
+    position, and its `data` the event as in a page. It ends when the credentials expire or are revoked, with an event
+    `problem` that has no `id`.
     """
     feed.require(routes)
     wanted, start = Filter(type=type, aggregate_id=reservation), _last_event_id(request) or after
@@ -72,16 +73,20 @@ async def list_events(
     page = await (feed_catch_up if is_stream else feed_pages).run(act)
     if is_stream:
         streams: Streams = request.app.state.streams
-        return streams.open(feed_catch_up, wanted, page)
+        return streams.open(feed_catch_up, wanted, page, header_of(_scope(request), "Authorization"))
     return Response(EventPage.of(page), headers={"Cache-Control": "no-store", "Vary": "Accept"})
 
 
 def _last_event_id(request: Request[Any, Any, Any]) -> str | None:
     """Return the position that a client sends when it connects again. Raises Invalid."""
-    sent = header_of(cast(Mapping[str, Any], request.scope), "Last-Event-ID")
+    sent = header_of(_scope(request), "Last-Event-ID")
     if sent is not None and not re.fullmatch(POSITION, sent):
         raise Invalid("Last-Event-ID", "it must be the id of an event of the feed, such as 17")
     return sent
+
+
+def _scope(request: Request[Any, Any, Any]) -> Mapping[str, Any]:
+    return cast(Mapping[str, Any], request.scope)
 
 
 def _position(session: Session, start: str | None) -> int | None:

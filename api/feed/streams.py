@@ -9,18 +9,20 @@ from collections import Counter as Occurrences
 from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
+import msgspec
 from litestar import Response
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from api.auth.gate import Gate
 from api.bulkheads import ClientBulkhead
 from api.fair_queue import who_makes_room
 from api.feed.reader import Reader
 from api.feed.tail import StreamedEvent, Tail
+from api.http import problems
 from api.http.limits import PART_BYTES, SEND_SECONDS
-from domain.access import Principal
 from domain.feed import Filter, Page
-from domain.runtime.errors import Busy, Refusal
+from domain.runtime.errors import Busy, NotAuthenticated, Refusal
 from domain.runtime.metrics import Counter, Gauge
 
 #: The streams that a process serves at a time. Each is a connection, and some 50 KB of memory.
@@ -32,11 +34,18 @@ HEARTBEAT_SECONDS = 15.0
 #: The end of a stream is sent within this time, or not at all: the process may be stopping.
 END_SECONDS = 1.0
 
+#: How often the credentials are checked by which streams were opened. That is done in memory.
+CHECK_SECONDS = 1.0
+
 #: After how long a reader connects again, in milliseconds: not all of them at the same moment.
 RETRY_MILLISECONDS = (1_000, 3_000)
 
 #: A comment. No empty line follows it: some clients take that for an event without data.
 HEARTBEAT = b": heartbeat\n"
+
+#: The last event of a stream whose credentials have ended, in place of the answer 401. It has no id, so its reader
+#: keeps the position of the last event of the feed.
+PROBLEM = b"event: problem\ndata: %s\n\n"
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -53,6 +62,10 @@ CUT_OFF = Counter(
     "holdfast_feed_streams_cut_off",
     f"Streams of the feed that were ended because their reader took nothing for {SEND_SECONDS:g} s.",
 )
+LAPSED = Counter(
+    "holdfast_feed_streams_lapsed",
+    "Streams of the feed that were ended because their credentials had expired or were revoked.",
+)
 
 
 class SlowReader(Exception):
@@ -62,23 +75,30 @@ class SlowReader(Exception):
 class Streams:
     """The streams of this process, with the tail that they share."""
 
-    def __init__(self, tail: Tail) -> None:
+    def __init__(self, tail: Tail, gate: Gate) -> None:
         self._tail = tail
+        self._gate = gate
         #: The oldest first.
         self._streams: dict[Stream, None] = {}
+        self._checker: asyncio.Task[None] | None = None
         self._is_stopping = False
 
-    def open(self, pages: ClientBulkhead, wanted: Filter, first: Page) -> Response[Any]:
-        """Return the response that streams what is wanted, from a first page on. Raises Busy if there are too many."""
+    def open(self, pages: ClientBulkhead, wanted: Filter, first: Page, authorization: str | None) -> Response[Any]:
+        """Return the response that streams what is wanted, from a first page on. Raises Busy if there are too many.
+
+        It ends when the credentials in `authorization` do.
+        """
         if self._is_stopping:
             raise Busy
         if len(self._streams) >= MOST_STREAMS:
-            self._make_room_for(pages.principal)
+            self._make_room_for(pages.principal.name)
         events = [StreamedEvent.of(event) for event in first.events]
-        stream = Stream(self, pages.principal, events, Reader(self._tail, pages, wanted, first.read_up_to))
+        reader = Reader(self._tail, pages, wanted, first.read_up_to)
+        stream = Stream(self, pages.principal.name, events, reader, authorization)
         self._streams[stream] = None
         STREAMS.inc()
         self._tail.start(first.newest, self.end_all)
+        self._checker = self._checker or asyncio.create_task(self._check())
         return _Streaming(stream)
 
     def stop(self) -> None:
@@ -92,27 +112,64 @@ class Streams:
             self.end(stream)
 
     def end(self, stream: "Stream") -> None:
-        """End a stream, if it has not ended. Without streams, nobody polls."""
+        """End a stream, if it has not ended. Without streams, nobody polls, and nothing is checked."""
         if stream in self._streams:
             del self._streams[stream]
             STREAMS.dec()
             stream.ended.set()
             if not self._streams:
                 self._tail.stop()
+                if self._checker:
+                    self._checker.cancel()
+                self._checker = None
 
-    def _make_room_for(self, principal: Principal) -> None:
-        """End the oldest stream of the client that has the most. Raises Busy if this one has about as many."""
-        largest = who_makes_room(Occurrences(stream.principal for stream in self._streams), principal)
+    async def _check(self) -> None:
+        """End each stream whose credentials have ended, until this is cancelled."""
+        try:
+            while True:
+                await asyncio.sleep(CHECK_SECONDS)
+                await self._end_lapsed()
+        finally:
+            # Without a check, no stream may go on. Those that were opened after the last one had ended have another.
+            if self._checker is asyncio.current_task():
+                self.end_all()
+
+    async def _end_lapsed(self) -> None:
+        """Check each `authorization` once, however many streams have it, and end those that nobody is let in by."""
+        lapses: dict[str | None, NotAuthenticated | None] = {}
+        for stream in [*self._streams]:
+            if stream.authorization not in lapses:
+                # When keys have changed, signatures are verified anew: the event loop does other things between them.
+                await asyncio.sleep(0)
+                lapses[stream.authorization] = self._gate.lapse_of(stream.authorization)
+            stream.lapse = lapses[stream.authorization]
+            if stream.lapse:
+                self.end(stream)
+
+    def _make_room_for(self, sender: str) -> None:
+        """End the oldest stream of the sender that has the most. Raises Busy if this one has about as many."""
+        largest = who_makes_room(Occurrences(stream.sender for stream in self._streams), sender)
         if largest is None:
             raise Busy
-        self.end(next(stream for stream in self._streams if stream.principal == largest))
+        self.end(next(stream for stream in self._streams if stream.sender == largest))
 
 
 class Stream:
     """One stream: an ASGI application for one exchange."""
 
-    def __init__(self, streams: Streams, principal: Principal, first: Sequence[StreamedEvent], reader: Reader) -> None:
-        self.principal = principal
+    def __init__(
+        self,
+        streams: Streams,
+        sender: str,
+        first: Sequence[StreamedEvent],
+        reader: Reader,
+        authorization: str | None,
+    ) -> None:
+        #: Who has opened it, by name. For how many clients the same one acts makes no difference.
+        self.sender = sender
+        self.authorization = authorization
+        #: Why its credentials have ended, if they have.
+        self.lapse: NotAuthenticated | None = None
         self.ended = asyncio.Event()
         self._streams = streams
         self._first = first
@@ -124,12 +181,18 @@ class Stream:
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             if not scope.get("is_head"):
                 await self._run(receive, send)
-            await _send(send, b"", within=END_SECONDS, more=False)
+            await _send(send, self._last_part(), within=END_SECONDS, more=False)
         except SlowReader:
             # Without its end, so that the server closes the connection.
             CUT_OFF.inc()
         finally:
             self._streams.end(self)
+
+    def _last_part(self) -> bytes:
+        if self.lapse is None:
+            return b""
+        LAPSED.inc()
+        return PROBLEM % msgspec.json.encode(problems.body_of(self.lapse))
 
     async def _run(self, receive: Receive, send: Send) -> None:
         following = asyncio.create_task(self._follow(send))

@@ -34,6 +34,7 @@ from domain.runtime.errors import (
     NotFound,
     NotFree,
     OutsideOpeningHours,
+    RateLimited,
     Unavailable,
 )
 from domain.runtime.schema import lacks_schema
@@ -84,7 +85,19 @@ _SEND_AGAIN = "Send the same call again later, with the same idempotency-key."
 
 OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
     errors.Invalid: _invalid("{field}: {reason}."),
+    errors.IllegalTransition: _invalid("The booking is {status}, and can't become {to}. It can become {allowed}."),
+    errors.NotAuthenticated: Kind(
+        code_pb2.UNAUTHENTICATED,
+        "Nobody knows who has sent this: {reason}. Nothing was changed."
+        " Send the metadata `authorization`, with Bearer and a token or an API key.",
+    ),
+    errors.NotAllowed: Kind(
+        code_pb2.PERMISSION_DENIED,
+        "None of your roles may do this ({operation}), or not on what belongs to others. Nothing was changed.",
+    ),
     errors.UnknownItem: _not_found("resource", "No resource has the id {item}."),
+    errors.UnknownVenue: _not_found("venue", "No calendar belongs to the venue {venue}."),
+    errors.UnknownReference: _not_found("booking", "No booking has the reference {reference}."),
     errors.UnknownReservation: _not_found("reservation", "No reservation has the id {reservation_id}."),
     errors.UnknownDestination: _not_found(
         "destination", "No destination has the name {destination}. Known destinations: {known}."
@@ -95,6 +108,10 @@ OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
     errors.NoFeed: Kind(code_pb2.NOT_FOUND, "There is no feed: no destination has the URL feed:."),
     errors.PositionGone: _not_found(
         "position", "The events after position {after} were deleted from the feed; the oldest one is at {oldest}."
+    ),
+    errors.UnknownGuest: _not_found("guest", "The reservation {reservation_id} has no guest with personal data."),
+    errors.GuestForgotten: _not_found(
+        "guest", "The guest of the reservation {reservation_id} was forgotten at {forgotten_at}."
     ),
     errors.SoldOut: _conflict("Requested {asked} of {sku}; {available_quantity} available."),
     errors.NotFree: _conflict(
@@ -109,6 +126,7 @@ OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
     errors.InsufficientAvailableStock: _conflict(
         "The stock of {sku} cannot change by {adjust_quantity_by}: {available_quantity} available."
     ),
+    errors.CalendarChanged: _conflict("The venue or the time zone of {sku} has just been changed. Send it again."),
     errors.WrongStatus: _conflict("The reservation is {status}, and in this status it cannot be changed in this way."),
     errors.HoldExpired: _conflict("The reservation expired at {expired_at}. Make a new one."),
     errors.HoldTooLong: _conflict("The reservation may be PENDING until {latest_expires_at} at most."),
@@ -117,13 +135,36 @@ OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
     errors.IdempotencyKeyReused: _conflict(
         "The idempotency-key {key} was used for another call. Use another key, or send the first call again."
     ),
+    errors.NoKeys: _conflict("No personal data is kept here: there are no keys to encrypt it (PII_KEYS)."),
     errors.Busy: _unavailable(
         f"There are too many calls, or another one has locked what this one needs. Nothing was changed. {_SEND_AGAIN}"
     ),
+    errors.TooManyRequests: Kind(
+        code_pb2.RESOURCE_EXHAUSTED,
+        f"The limit {{limit}} allows {{quota}} calls within {{seconds}} s. Nothing was changed. {_SEND_AGAIN}",
+    ),
+    errors.FailedTooOften: Kind(
+        code_pb2.RESOURCE_EXHAUSTED,
+        "From your network address came more than {quota} calls within {seconds} s without valid credentials (the limit"
+        " is {limit}). Nothing was changed. Whoever has valid credentials is served all the same: renew yours.",
+    ),
     errors.DatabaseUnavailable: _unavailable(f"The database can't be reached. Nothing was changed. {_SEND_AGAIN}"),
+    errors.KeysUnavailable: _unavailable(
+        f"The keys that credentials are checked by can't be read at present. Nothing was changed. {_SEND_AGAIN}"
+    ),
     errors.OutcomeUnknown: _unavailable(
         "The connection to the database broke before it answered: the change may have been made, or not."
         f" {_SEND_AGAIN} You then get the answer to the first one."
+    ),
+    errors.GuestUnreadable: _unavailable(
+        "The key that the personal data was encrypted by is not there. Whoever runs Holdfast has to put it back."
+    ),
+    errors.PersonalDataUnavailable: _unavailable(
+        f"The service that keeps the keys of personal data can't be reached. {_SEND_AGAIN}"
+    ),
+    errors.SearchIncomplete: _unavailable(
+        "Nobody was found, but not all guests can be found without the key {key_id}. Whoever runs Holdfast has to put"
+        " it back."
     ),
 }
 
@@ -207,7 +248,7 @@ def _subject(error: Conflict) -> str:
 
 def _facts(error: HoldfastError) -> dict[str, str]:
     """Return the fields of an error that are values, as text. Lists are JSON, as the HTTP API shows them."""
-    if isinstance(error, Invalid | Unavailable):
+    if isinstance(error, Invalid | Unavailable) and not isinstance(error, RateLimited):
         return {}
     facts = {name: _plain(value) for name, value in vars(error).items() if isinstance(value, _VALUES)}
     if isinstance(error, NotFree):

@@ -11,17 +11,23 @@ import grpc
 from api.fair_queue import who_makes_room
 from api.grpc.time_limits import TimeLimit
 
+#: This part of the calls may wait for keys. Others that would have to are refused.
+WAITING = 8
+
 
 class Group:
     """Methods that share places for `most` calls at a time, of which one client has at most `share`.
 
-    Each call that has a place has a thread. `receiving` limits the time in which a call's message must come. In a group
-    that `makes_room`, a call that finds no place ends the oldest call of the client that has the most, if that client
-    would still have as many as its own.
+    Each call that has a place has a thread. `waits` are for those that wait for the keys of credentials: there are
+    threads for them besides, because such a call waits on when it has made room for another one. `receiving` limits
+    the time in which a call's message must come. In a group that `makes_room`, a call that finds no place ends the
+    oldest call of the client that has the most, if that client would still have as many as its own.
     """
 
     def __init__(self, name: str, *, most: int, share: int, receiving: TimeLimit, makes_room: bool = False) -> None:
-        self.threads = ThreadPoolExecutor(most, thread_name_prefix=name)
+        most_waiting = max(1, most // WAITING)
+        self.threads = ThreadPoolExecutor(most + most_waiting, thread_name_prefix=name)
+        self.waits = threading.Semaphore(most_waiting)
         self.receiving = receiving
         self._share = share
         self._makes_room = makes_room

@@ -11,6 +11,7 @@ import rich_click as click
 import structlog
 
 from api.grpc.server import Server
+from api.ports import require_free
 from domain.fulfilment import load_routes
 from domain.outbox.operations.routes_check import RoutesCheck
 from domain.runtime import logs, metrics, startup
@@ -60,6 +61,7 @@ def main() -> None:
     settings = Settings.load()
     logs.configure(settings.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
+    require_free(settings.host, settings.grpc_port, "GRPC_PORT")
     routes = load_routes(settings)
     wrong: list[ConfigurationError] = []
     check = RoutesCheck(settings, routes, stop=lambda error: _stop(wrong, error))

@@ -11,6 +11,7 @@ from api.grpc.calls import Call
 from api.grpc.messages import MAX_ID_CHARACTERS, instant_in, status_in, text_in
 from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.time_limits import TimeLimit
+from domain.access import EVERYTHING, Reach
 from domain.reservations import Filter, Window
 from domain.reservations.streaming import BEGINNING, Found, stream
 from domain.runtime import database
@@ -65,13 +66,18 @@ class Query:
         self._engine.dispose()
 
     def stream(self, call: Call, request: proto.QueryRequest) -> Iterator[bytes]:
-        """Yield the reservations that overlap a window of time, as messages. Raises DatabaseUnavailable."""
-        reading = parts(self._db, *wanted_of(request))
+        """Yield the reservations that overlap a window of time, as messages.
+
+        Raises DatabaseUnavailable, and NotAuthenticated when the credentials of its client have ended.
+        """
+        reading = parts(self._db, *wanted_of(request), call.reach)
         try:
             while part := self._next(reading):
                 began = time.monotonic()
                 with self._sending.step(call.context):
-                    yield from map(_message, part)
+                    for found in part:
+                        call.require_credentials()
+                        yield _message(found)
                 if len(part) < PART:
                     break  # It was the last one.
                 # The threads of a process take turns on one processor, so a stream would slow all other calls down.
@@ -105,14 +111,16 @@ def wanted_of(request: proto.QueryRequest) -> tuple[Filter, Window]:
     return wanted, Window(ends_after=start, starts_before=end)
 
 
-def parts(db: sessionmaker[Session], wanted: Filter, window: Window) -> Generator[Sequence[Found]]:
+def parts(
+    db: sessionmaker[Session], wanted: Filter, window: Window, reach: Reach = EVERYTHING
+) -> Generator[Sequence[Found]]:
     """Yield the reservations of a window part by part, from one short transaction after the other."""
     place = BEGINNING
     has_more = True
     while has_more:
         with db() as session:
             has_more, began = False, time.monotonic()
-            for part in stream(session, wanted, window, after=place, size=PART):
+            for part in stream(session, wanted, window, after=place, size=PART, reach=reach):
                 yield part
                 place = part[-1].place
                 if has_more := time.monotonic() - began > SNAPSHOT_SECONDS:

@@ -21,14 +21,16 @@ from api.grpc.messages import (
 )
 from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.transactions import Transactions
-from domain import calendars, idempotency, reservations
+from domain import calendars, idempotency, items, reservations
+from domain.access import reach_of
 from domain.calendars import Settings as CalendarSettings
 from domain.idempotency import Answered, Key
 from domain.items import Item
 from domain.outbox import Routes
 from domain.reservations import Amendment, Claim, Reservation, Reserve, Wanted
 from domain.reservations.lifecycle import MAX_HOLD, RELEASING, Status
-from domain.runtime.errors import Invalid, NotFree, Refusal, SkuTaken, UnknownItem
+from domain.reservations.ownership import made_for
+from domain.runtime.errors import Invalid, NotAllowed, NotFree, Refusal, SkuTaken, UnknownItem
 from domain.runtime.settings import Settings
 
 R = TypeVar("R", proto.ReserveResponse, proto.ConfirmResponse, proto.UpdateResponse, proto.CancelResponse)
@@ -41,8 +43,24 @@ NEW_RESOURCE = CalendarSettings(capacity=1, time_zone="UTC")
 
 _SECONDS = re.compile("[0-9]{1,6}")
 
-#: The statuses that a reservation may begin with.
-FIRST = frozenset({Status.PENDING, Status.CONFIRMED, Status.BLOCKED})
+#: The statuses that a reservation may begin with, and the operation that says who may have it begin so.
+FIRST = {
+    Status.PENDING: "reservations.make",
+    Status.CONFIRMED: "reservations.confirm",
+    Status.BLOCKED: "reservations.block",
+}
+
+#: The operations by which a reservation gets a status. On what each may be used, its note may be changed as well.
+OPERATIONS = {
+    Status.PENDING: "reservations.change",
+    Status.CONFIRMED: "reservations.confirm",
+    Status.CHECKED_IN: "reservations.check-in",
+    Status.COMPLETED: "reservations.complete",
+    Status.CANCELLED: "reservations.cancel",
+    Status.REJECTED: "reservations.reject",
+    Status.NO_SHOW: "reservations.no-show",
+    Status.BLOCKED: "reservations.block",
+}
 
 #: Where the contract has what the domain finds invalid in a reservation to make.
 FIELDS = {"start": "reservation.start", "end": "reservation.end"}
@@ -56,6 +74,7 @@ class Reservations:
         self._routes = routes
         self._requires_keys = settings.require_idempotency_keys
         self._registers_resources = settings.grpc_register_resources
+        self._hold_lifetime = timedelta(seconds=settings.hold_seconds)
 
     def reserve(self, call: Call, request: proto.ReserveRequest) -> bytes:
         """Make a reservation of a resource for a period."""
@@ -72,29 +91,38 @@ class Reservations:
         except UnknownItem as unknown:
             if not self._registers_resources:
                 raise
+            # It belongs to no venue and to no provider.
+            if not reach_of(call.principal, "items.create").is_everything:
+                raise NotAllowed("items.create") from None
             self._register(call, str(unknown.item))
         return self._answered(call, call.result(self._transactions.reserve(wanted)))
 
     def _wanted(self, call: Call, request: proto.ReserveRequest) -> Reserve:
         if not request.HasField("reservation"):
             raise Invalid("reservation", "it is required")
-        asked, key, client = request.reservation, self._key(call, "reserve"), call.principal.client_id
+        asked, key = request.reservation, self._key(call, "reserve")
         if asked.id:
             raise Invalid("reservation.id", "it must be empty: the answer has the id")
         status = status_in("reservation.status", asked.status) or Status.PENDING
         if status not in FIRST:
             raise Invalid("reservation.status", "a reservation is made as PENDING, CONFIRMED or BLOCKED")
+        reach = reach_of(call.principal, FIRST[status])
+        is_guest = reach.guest_id is not None
+        user_id = asked.user_id if is_guest and not asked.user_id else name_in("reservation.user_id", asked.user_id)
+        guest_id, within = made_for(user_id or None, reach)
         ttl = _ttl(call, status)
         return Reserve(
             lines=(Claim(name_in("reservation.resource_id", asked.resource_id), 1, period_of(asked)),),
             status=status,
-            hold_for=ttl,
+            # Hosts hold what is theirs for as long as they like.
+            hold_for=self._hold_lifetime if ttl is None and is_guest else ttl,
             key=key,
             payload_hash=hash_of(request, ttl) if key else "",
-            guest_id=name_in("reservation.user_id", asked.user_id),
+            guest_id=guest_id,
+            within=within,
             note=text_in("reservation.note", asked.note, MAX_NOTE_CHARACTERS) or None,
-            client_id=client,
-            changed_by=client,
+            client_id=call.principal.client_id,
+            changed_by=call.principal.name,
             source="grpc",
             render=_renders(proto.ReserveResponse),
             headers=call.trace(),
@@ -104,7 +132,9 @@ class Reservations:
         """Make a calendar of capacity 1, unless another call has made it meanwhile."""
 
         def act(session: Session) -> Item:
-            return calendars.create(session, sku=sku, name=sku, settings=NEW_RESOURCE)
+            created = calendars.create(session, sku=sku, name=sku, settings=NEW_RESOURCE)
+            items.audit_creation(session, created, who=call.principal.name)
+            return created
 
         with suppress(SkuTaken):
             call.result(self._transactions.run("item_changes", act, call.principal))
@@ -118,6 +148,8 @@ class Reservations:
         to = status_in("status", request.status)
         if to is Status.EXPIRED:
             raise Invalid("status", "a reservation expires by itself; cancel it instead")
+        if to is not None:
+            call.reach = reach_of(call.principal, OPERATIONS[to])
         note = text_in("note", request.note, MAX_NOTE_CHARACTERS) or None
         return self._change(call, request, "update", Amendment({"note": note}, to), proto.UpdateResponse)
 
@@ -128,7 +160,11 @@ class Reservations:
     def get(self, call: Call, request: proto.GetRequest) -> bytes:
         """Return a reservation."""
         reservation_id = reservation_id_of(request.id)
-        reading = self._transactions.run("reads", lambda one: reservations.get(one, reservation_id), call.principal)
+
+        def act(session: Session) -> Reservation:
+            return reservations.get(session, reservation_id, call.reach)
+
+        reading = self._transactions.run("reads", act, call.principal)
         return proto.GetResponse(reservation=message_of(call.result(reading))).SerializeToString()
 
     def _change(
@@ -149,7 +185,8 @@ class Reservations:
                 reservation_id,
                 wanted,
                 is_repeatable=is_repeatable,
-                changed_by=client.client_id,
+                changed_by=client.name,
+                reach=call.reach,
                 headers=call.trace(),
                 routes=self._routes,
             )

@@ -17,3 +17,5 @@ class Readiness(msgspec.Struct):
     broker: str
     #: Whether this process records by the routes in force.
     routes: str
+    #: Whether there are keys that the tokens of requests can be verified with.
+    tokens: str

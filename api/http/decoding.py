@@ -71,12 +71,14 @@ def read(body: bytes, model: type[T]) -> T:
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Invalid("body", f"this is not JSON in UTF-8 ({error})") from error
+        reason = "half of a character, a surrogate, is alone" if _ALONE.search(body) else f"{error}"
+        raise Invalid("body", f"this is not JSON in UTF-8 ({reason})") from error
     except RecursionError as error:
         raise Invalid("body", "it is nested too deeply") from error
     return decoded
 
 
+_ALONE = re.compile(rb"\\u[dD][89abAB]..(?!\\u[dD][c-fC-F])|(?<!\\u[dD][89abAB]..)\\u[dD][c-fC-F]")
 _MESSAGE = re.compile(r"(?P<reason>.*?)(?: - at `(?:key in )?\$\.?(?P<place>[^`]*)`)?", re.DOTALL)
 _UNKNOWN = re.compile(r"Object contains unknown field `(?P<field>.*)`", re.DOTALL)
 _INDEX = re.compile(r"\[.*?\]")

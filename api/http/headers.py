@@ -8,19 +8,14 @@ from litestar.openapi.spec import OpenAPIHeader, OpenAPIType, Parameter, Schema
 
 from api.http import request_ids, tracing
 from api.http.tracing import READS
-from api.senders import PRINTABLE, key_in, principal_named
+from api.senders import TRACE_CONTEXT, key_in
 from domain.access import Principal
 from domain.idempotency import Key
 from domain.runtime.errors import Invalid
 
 
-def find_principal(scope: Mapping[str, Any]) -> Principal:
-    """Return the sender of a request, from the header X-Client-Id. Raises Invalid."""
-    return principal_named(header_of(scope, "X-Client-Id"), "X-Client-Id")
-
-
 def principal_of(scope: Mapping[str, Any]) -> Principal:
-    """Return the sender of a request, as `find_principal` has found it before the request was routed."""
+    """Return the sender of a request, who was found out before the request was routed."""
     principal: Principal = scope["principal"]
     return principal
 
@@ -59,9 +54,10 @@ def trace_of(scope: Mapping[str, Any]) -> dict[str, str]:
 
     The trace context is that of our own span if traces are wanted, otherwise the one that the client sent.
     """
-    found = {"traceparent": tracing.current() or next(iter(_values(scope, "traceparent")), None)}
-    found["correlation_id"] = request_ids.current()
-    return {name: value[:255] for name, value in found.items() if value and PRINTABLE.fullmatch(value[:255])}
+    trace = tracing.current() or next(iter(_values(scope, "traceparent")), "")
+    found = {"traceparent": trace} if TRACE_CONTEXT.fullmatch(trace) else {}
+    request_id = request_ids.current()
+    return found | {"correlation_id": request_id} if request_id else found
 
 
 #: The headers of requests, as the OpenAPI document describes them.
@@ -74,7 +70,7 @@ KEY = Parameter(
 CLIENT = Parameter(
     name="X-Client-Id",
     param_in="header",
-    description="The client that sends the request: idempotency keys and reservations belong to it",
+    description="The client for whom the sender acts, if it may: idempotency keys and reservations belong to it",
     schema=Schema(type=OpenAPIType.STRING, min_length=1, max_length=255, pattern="^[ -~]+$"),
 )
 SENT_REQUEST_ID = Parameter(
@@ -100,6 +96,7 @@ def _header(description: str) -> OpenAPIHeader:
 #: The headers of responses, likewise.
 REPLAYED = {"Idempotency-Replayed": _header("`true` if this is the stored answer to an earlier request")}
 ETAG = {"ETag": _header("The version, for If-Match")}
+PREFERENCE_APPLIED = {"Preference-Applied": _header("`wait=…` if the answer has waited for the booking to be settled")}
 LOCATION = {"Location": _header("The path of the new resource")}
 REQUEST_ID = {"X-Request-Id": _header("The id of the request, which log lines, problems and events have as well")}
 RETRY_AFTER = {"Retry-After": _header("Send the request again after this many seconds")}

@@ -15,6 +15,7 @@ from litestar.openapi.spec import (
     Parameter,
     RequestBody,
     Schema,
+    SecurityScheme,
 )
 
 from api.http.headers import CLIENT, KEY, REQUEST_ID, RETRY_AFTER, SENT_REQUEST_ID
@@ -23,6 +24,15 @@ from api.http.problems import MEDIA_TYPE, schemas
 #: The moments at which everything in the examples was made, and was changed.
 MADE = datetime(2030, 1, 31, 12, 0, tzinfo=UTC)
 CHANGED = MADE + timedelta(minutes=2)
+
+
+#: How requests say who sends them.
+BEARER = "bearer"
+SECURITY = SecurityScheme(
+    type="http",
+    scheme="bearer",
+    description="A token (JWT) of the identity provider, or an API key. `bin/token` prints one for the demo.",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,18 +45,25 @@ class Shown:
     writes: Mapping[str, OpenAPIHeader] = field(default_factory=dict)
 
 
-def complete(document: OpenAPI, operations: Mapping[str, Shown], *, requires_keys: bool) -> None:
+def complete(
+    document: OpenAPI, operations: Mapping[str, Shown], *, requires_keys: bool, requires_credentials: bool
+) -> None:
     """Add to a document that was generated from the handlers what their signatures do not show.
 
-    `operations` are by the names of the handlers. `requires_keys` is whether changes need an idempotency key.
+    `operations` are by the names of the handlers. `requires_keys` is whether changes need an idempotency key, and
+    `requires_credentials` whether every operation that may refuse its sender needs a token or an API key.
     """
     for path in (document.paths or {}).values():
         for operation in filter(None, (path.get, path.post, path.put, path.patch)):
             _complete(operation, operations[str(operation.operation_id)])
+            if requires_credentials:
+                operation.security = [{BEARER: []}] if "401" in (operation.responses or {}) else []
             if requires_keys:
                 operation.parameters = [
                     replace(one, required=True) if one is KEY else one for one in operation.parameters or []
                 ]
+    if requires_credentials:
+        document.components.security_schemes = {BEARER: SECURITY}
     for name in _strict(operations):
         document.components.schemas[name].additional_properties = False
     document.components.schemas.update(schemas.components())
@@ -70,7 +87,7 @@ def _complete(operation: Operation, shown: Shown) -> None:
         if status.startswith("2"):
             response.headers |= shown.writes
             _exemplify(response, shown.answer)
-        elif status == "503":
+        elif status in {"429", "503"}:
             response.headers |= RETRY_AFTER
         _complete_problems(response)
 

@@ -1,10 +1,13 @@
-"""If-Match: a request that names the ETags that it has seen changes nothing else. Source: RFC 9110 §13.1.1."""
+"""The ETags that a client has seen: If-Match, by which a request changes nothing else, and If-None-Match.
+
+Source: RFC 9110 §13.1.
+"""
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from litestar import Request
@@ -44,6 +47,33 @@ def if_match_of(request: Request[Any, Any, Any]) -> IfMatch | None:
     if not _LIST.fullmatch(written) or '"' not in written:
         raise Invalid("If-Match", 'it must be * or a list of ETags, such as "3"')
     return IfMatch(written, frozenset(tag for weak, tag in _ETAG.findall(written) if not weak))
+
+
+class Versioned(Protocol):
+    """What has a version, which is its ETag."""
+
+    @property
+    def version(self) -> int: ...
+
+
+def precondition_of(request: Request[Any, Any, Any]) -> Callable[[Versioned], None]:
+    """Return what raises StalePrecondition if If-Match does not name the version of what it is called with.
+
+    Raises Invalid.
+    """
+    if_match = if_match_of(request)
+
+    def require_match(one: Versioned) -> None:
+        if if_match is not None:
+            if_match.require(etag_of(one.version), one.version)
+
+    return require_match
+
+
+def is_known(request: Request[Any, Any, Any], etag: str) -> bool:
+    """Return whether If-None-Match names this ETag, so that its client needs no content. What is no ETag names none."""
+    written = ", ".join(request.headers.getall("if-none-match", []))
+    return written.strip() == "*" or any(tag == etag for _, tag in _ETAG.findall(written))
 
 
 def etag_of(version: int | str | datetime) -> str:

@@ -8,10 +8,11 @@ from structlog.contextvars import STRUCTLOG_KEY_PREFIX
 from uuid_utils import uuid7
 
 from api.http.asgi import Message, Send
+from api.http.security_headers import secured
 
 #: An id that a client sends is taken over if it looks like this, and replaced by one of our own otherwise: it gets into
-#: logs, and into the headers of messages to consumers.
-_ACCEPTED = re.compile(rb"[!-~]{1,128}")
+#: logs, and into the headers of messages to consumers. No e-mail address does.
+_ACCEPTED = re.compile(rb"[\w.:/+=-]{1,128}", re.ASCII)
 
 #: The id of the request that is being served. Its name makes structlog add it to every log line.
 _CURRENT: ContextVar[str | None] = ContextVar(f"{STRUCTLOG_KEY_PREFIX}request_id", default=None)
@@ -31,13 +32,13 @@ def current() -> str | None:
 
 
 def echo(send: Send, request_id: str) -> Send:
-    """Return a `send` that adds the id to the headers of the response."""
+    """Return a `send` that adds the id to the headers of the response, and those that every response has."""
     header = (b"x-request-id", request_id.encode("ascii"))
 
     # A plain function, because every message of every response passes through it.
     def echoing(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], header]
+            message["headers"] = secured([*message["headers"], header])
         return send(message)
 
     return echoing

@@ -64,12 +64,19 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
     type(error): error
     for error in (
         errors.Invalid("quantity", "expected int >= 1"),
+        errors.NotAuthenticated("the token has expired"),
+        errors.NotAllowed("reservations.confirm"),
+        errors.KeysUnavailable(),
         errors.UnknownItem(SKU),
+        errors.UnknownVenue("ristorante-vela"),
         errors.UnknownReservation(RESERVATION_ID),
+        errors.UnknownReference("BR-20300503-A3B9C2"),
         errors.UnknownDestination("partners", "log, partner"),
         errors.NotInOutbox(RESERVATION_ID),
         errors.NoFeed(),
         errors.PositionGone(17, 1_041),
+        errors.UnknownGuest(RESERVATION_ID),
+        errors.GuestForgotten(RESERVATION_ID, datetime(2030, 2, 1, 9, 0, tzinfo=UTC)),
         errors.SoldOut(SKU, asked=3, available_quantity=1),
         errors.NotFree(
             SKU,
@@ -85,13 +92,21 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
         errors.SkuTaken(SKU),
         errors.ReferenceTaken("booking-4711"),
         errors.InsufficientAvailableStock(SKU, adjust_quantity_by=-5, available_quantity=3),
+        errors.CalendarChanged(SKU),
         errors.WrongStatus("CANCELLED", "CONFIRMED"),
+        errors.IllegalTransition("PENDING", "COMPLETED", "CONFIRMED, CANCELLED, REJECTED"),
         errors.HoldExpired(RESERVATION_ID, datetime(2030, 1, 31, 12, 15, tzinfo=UTC)),
         errors.HoldTooLong(RESERVATION_ID, datetime(2030, 2, 7, 12, 0, tzinfo=UTC)),
         errors.StaleVersion(1, 2),
         errors.StalePrecondition(etag_of(1), etag_of(2), 2),
         errors.IdempotencyKeyReused("order-7"),
+        errors.NoKeys(),
+        errors.GuestUnreadable("2030-01"),
+        errors.SearchIncomplete("2030-01"),
+        errors.PersonalDataUnavailable(),
         errors.Busy(),
+        errors.TooManyRequests("principal", 1_000, 1, 1),
+        errors.FailedTooOften("failed-authentication", 30, 60, 21),
         errors.DatabaseUnavailable(),
         errors.OutcomeUnknown(),
     )
@@ -100,26 +115,37 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
 #: The id of the request in all examples.
 REQUEST_ID = "01943bb1-8a00-7e3c-9d54-3f1c0b6a7e22"
 
+#: How every operation that is not open to anybody may refuse its sender.
+OF_ACCESS = (errors.NotAuthenticated, errors.NotAllowed, errors.FailedTooOften, errors.KeysUnavailable)
+
 #: What a request with a body may be answered before a handler is called, by status.
 OF_BODIES = (408, 413, 415)
 
 
 def probing() -> dict[int, ResponseSpec]:
     """Return the problems of every operation, for the OpenAPI document."""
-    return _specs([_example(errors.Invalid), _early(414)])
+    return _specs([_example(errors.Invalid), _example(errors.TooManyRequests), _early(414)])
 
 
-def reading(*refusals: type[Refusal], has_body: bool = False) -> dict[int, ResponseSpec]:
+def reading(*refusals: type[HoldfastError], has_body: bool = False) -> dict[int, ResponseSpec]:
     """Return the problems of an operation that reads, for the OpenAPI document: these, and those of every operation."""
-    every: Sequence[type[HoldfastError]] = (errors.Invalid, *refusals, errors.Busy, errors.DatabaseUnavailable)
+    every: Sequence[type[HoldfastError]] = (
+        errors.Invalid,
+        *OF_ACCESS,
+        *refusals,
+        errors.TooManyRequests,
+        errors.Busy,
+        errors.DatabaseUnavailable,
+    )
     return _specs([*map(_example, every), *map(_early, (*(OF_BODIES if has_body else ()), 414))])
 
 
-def changing(*refusals: type[Refusal]) -> dict[int, ResponseSpec]:
+def changing(*refusals: type[HoldfastError]) -> dict[int, ResponseSpec]:
     """Return the problems of an operation that changes something: these, and those of every such operation."""
-    unavailable = (errors.Busy, errors.DatabaseUnavailable, errors.OutcomeUnknown)
+    unavailable = (errors.TooManyRequests, errors.Busy, errors.DatabaseUnavailable, errors.OutcomeUnknown)
     every: Sequence[type[HoldfastError]] = (
         errors.Invalid,
+        *OF_ACCESS,
         *refusals,
         errors.IdempotencyKeyReused,
         *unavailable,

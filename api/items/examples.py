@@ -24,6 +24,8 @@ ITEM = ItemView(
     buffer_after_seconds=None,
     opening_hours=None,
     venue=None,
+    provider=None,
+    price=None,
     created_at=MADE,
     updated_at=MADE,
 )

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from api.http.fields import ItemId, Sku
 from domain import calendars
+from domain.bookings import Per, amount_of, list_price_columns
 from domain.items import MAX_QUANTITY, Item, Kind
 from domain.runtime.errors import Invalid
 
@@ -27,14 +28,44 @@ Hours = Annotated[
     ),
 ]
 Venue = Annotated[str, Meta(min_length=1, max_length=64, examples=["hotel-seaview"])]
+Provider = Annotated[str, Meta(min_length=1, max_length=64, examples=["dr-silva"])]
+
+
+Amount = Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[0-9]+([.][0-9]+)?$", examples=["25.00"])]
+Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", examples=["EUR"])]
+
+
+class ListPrice(msgspec.Struct, forbid_unknown_fields=True):
+    """What an item costs unless a pricing service says otherwise: a decimal amount in a currency of ISO 4217.
+
+    It is `per` unit (such as a guest at a table), per unit and hour that has begun, per unit and night, or for the
+    reservation as a whole.
+    """
+
+    amount: Amount
+    currency: Currency
+    per: Per = Per.UNIT
+
+    @property
+    def columns(self) -> dict[str, object]:
+        """The columns that it is kept in. Raises Invalid."""
+        return list_price_columns(self.amount, self.currency, self.per)
+
+    @classmethod
+    def of(cls, item: Item) -> Self | None:
+        if item.price_amount is None or item.price_currency is None or item.price_per is None:
+            return None
+        exact = amount_of("price.amount", str(item.price_amount), item.price_currency)
+        return cls(str(exact), item.price_currency, Per(item.price_per))
 
 
 class NewItem(msgspec.Struct, forbid_unknown_fields=True):
     """An item to create: stock with its units, or a calendar with the units that can be reserved at any moment.
 
     A calendar needs a `capacity` and a `time_zone`. Between two of its reservations lie the first one's
-    `buffer_after_seconds` and the second one's `buffer_before_seconds`. Items of the same `venue` are offered as
-    alternatives to each other.
+    `buffer_after_seconds` and the second one's `buffer_before_seconds`. Calendars of the same `venue` are offered as
+    alternatives to each other. Bookings have the `price` unless a service says another one. Whoever acts for the
+    `venue` or the `provider` may change the item, and sees and changes its reservations.
     """
 
     sku: Sku
@@ -47,6 +78,8 @@ class NewItem(msgspec.Struct, forbid_unknown_fields=True):
     buffer_after_seconds: Buffer | None = None
     opening_hours: Hours | None = None
     venue: Venue | None = None
+    provider: Provider | None = None
+    price: ListPrice | None = None
 
     @property
     def calendar(self) -> calendars.Settings | None:
@@ -71,8 +104,8 @@ CALENDAR_FIELDS = calendars.Settings._fields
 class ItemChange(msgspec.Struct, forbid_unknown_fields=True):
     """The fields to change, as a JSON Merge Patch (RFC 7396). At least one must be given.
 
-    `adjust_quantity_by` says by how many units to change the stock: a negative number takes units away. The fields
-    after it belong to calendars. The reservations that a calendar has stay as they are.
+    `adjust_quantity_by` says by how many units to change the stock: a negative number takes units away. Stock has none
+    of the fields from `capacity` to `opening_hours`. The reservations that a calendar has stay as they are.
     """
 
     name: Name | UnsetType = UNSET
@@ -83,6 +116,8 @@ class ItemChange(msgspec.Struct, forbid_unknown_fields=True):
     buffer_after_seconds: Buffer | UnsetType = UNSET
     opening_hours: Hours | UnsetType | None = UNSET
     venue: Venue | UnsetType | None = UNSET
+    provider: Provider | UnsetType | None = UNSET
+    price: ListPrice | UnsetType | None = UNSET
 
 
 class ItemView(msgspec.Struct):
@@ -103,6 +138,8 @@ class ItemView(msgspec.Struct):
     buffer_after_seconds: Buffer | None
     opening_hours: Hours | None
     venue: Venue | None
+    provider: Provider | None
+    price: ListPrice | None
     created_at: datetime
     updated_at: datetime
 
@@ -122,6 +159,8 @@ class ItemView(msgspec.Struct):
             buffer_after_seconds=item.buffer_after_seconds,
             opening_hours=None if item.opening_hours is None else msgspec.json.decode(item.opening_hours),
             venue=item.venue,
+            provider=item.provider,
+            price=ListPrice.of(item),
             created_at=item.created_at,
             updated_at=item.updated_at,
         )

@@ -1,6 +1,6 @@
 """The outbox over HTTP, for operators: the status of each destination, dead letters, replay, and explanations.
 
-Each change is recorded in the audit, with the client that X-Client-Id names and the reason.
+Each change is recorded in the audit, with its sender and the reason.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,9 +36,9 @@ from api.outbox.schemas import (
     ReplayRequest,
 )
 from domain import idempotency
+from domain.access.audit import AuditEntry
 from domain.outbox import Routes
 from domain.outbox.operations import dead_letters, destinations, replay
-from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.explain import explain
 from domain.outbox.operations.selection import Among, Selection
@@ -54,7 +54,7 @@ Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of 
 Cursor = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
 
 
-@get("/outbox/destinations", responses=reading(), tags=["outbox"])
+@get("/outbox/destinations", responses=reading(), tags=["outbox"], operation="outbox.read")
 async def list_destinations(operations: ClientBulkhead, routes: Routes) -> DestinationList:
     """List the status of each destination."""
     statuses = await operations.run(read_statuses)
@@ -67,6 +67,7 @@ async def list_destinations(operations: ClientBulkhead, routes: Routes) -> Desti
     status_code=200,
     responses=changing(UnknownDestination),
     tags=["outbox"],
+    operation="outbox.pause",
 )
 async def pause_destination(
     request: AnyRequest, name: Name, data: ActionRequest, operations: ClientBulkhead, routes: Routes
@@ -81,6 +82,7 @@ async def pause_destination(
     status_code=200,
     responses=changing(UnknownDestination),
     tags=["outbox"],
+    operation="outbox.resume",
 )
 async def resume_destination(
     request: AnyRequest, name: Name, data: ActionRequest, operations: ClientBulkhead, routes: Routes
@@ -95,6 +97,7 @@ async def resume_destination(
     status_code=200,
     responses=changing(UnknownDestination),
     tags=["outbox"],
+    operation="outbox.probe",
 )
 async def probe_destination(
     request: AnyRequest, name: Name, data: ActionRequest, operations: ClientBulkhead, routes: Routes
@@ -113,7 +116,7 @@ async def _change(
     verb: Callable[[Session, str, AuditEntry], bool],
 ) -> Response[DestinationStatusView]:
     key = key_of(request.scope, f"outbox.{action}")
-    entry = AuditEntry(who=principal_of(request.scope).client_id, why=data.why)
+    entry = AuditEntry(who=principal_of(request.scope).name, why=data.why)
 
     def change(session: Session) -> DestinationStatusView:
         verb(session, name, entry)
@@ -129,7 +132,7 @@ def _rendered(view: msgspec.Struct) -> str:
     return msgspec.json.encode(view).decode()
 
 
-@get("/outbox/dead-letters/groups", responses=reading(), tags=["outbox"])
+@get("/outbox/dead-letters/groups", responses=reading(), tags=["outbox"], operation="outbox.read")
 async def group_dead_letters(
     operations: ClientBulkhead,
     destination: OneDestination = None,
@@ -141,7 +144,7 @@ async def group_dead_letters(
     return GroupList([GroupView.of(one) for one in groups])
 
 
-@get("/outbox/dead-letters", responses=reading(), tags=["outbox"])
+@get("/outbox/dead-letters", responses=reading(), tags=["outbox"], operation="outbox.read")
 async def list_dead_letters(
     operations: ClientBulkhead,
     destination: OneDestination = None,
@@ -162,6 +165,7 @@ async def list_dead_letters(
     status_code=200,
     responses=changing(),
     tags=["outbox"],
+    operation="outbox.replay",
 )
 async def replay_dead_letters(
     request: AnyRequest, data: DeadLetterRequest, operations: ClientBulkhead, routes: Routes
@@ -176,6 +180,7 @@ async def replay_dead_letters(
     status_code=200,
     responses=changing(),
     tags=["outbox"],
+    operation="outbox.discard",
 )
 async def discard_dead_letters(
     request: AnyRequest, data: DeadLetterRequest, operations: ClientBulkhead, routes: Routes
@@ -190,6 +195,7 @@ async def discard_dead_letters(
     status_code=200,
     responses=changing(),
     tags=["outbox"],
+    operation="outbox.replay",
 )
 async def replay_delivered(
     request: AnyRequest, data: ReplayRequest, operations: ClientBulkhead, routes: Routes
@@ -216,7 +222,7 @@ async def _batch(
 ) -> Response[Progress]:
     key = key_of(request.scope, f"outbox.{action}.{among}")
     selection = data.selection.to_selection(among)
-    entry = AuditEntry(who=principal_of(request.scope).client_id, why=data.why)
+    entry = AuditEntry(who=principal_of(request.scope).name, why=data.why)
 
     def change(session: Session) -> Progress:
         selected = selection.as_of_now(session)
@@ -243,7 +249,7 @@ def _progress(selection: Selection, rows: int, after: int | None, skipped_steps:
     )
 
 
-@get("/outbox/why/{subject_id:str}", responses=reading(NotInOutbox), tags=["outbox"])
+@get("/outbox/why/{subject_id:str}", responses=reading(NotInOutbox), tags=["outbox"], operation="outbox.read")
 async def explain_delivery(
     subject_id: Annotated[UUID, Parameter(description="The id of an event or of a reservation")],
     operations: ClientBulkhead,

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
-from domain.outbox.operations.audit import WHY_LENGTH
+from domain.access.audit import WHY_LENGTH
 from domain.outbox.operations.dead_letters import Group, Letter
 from domain.outbox.operations.destinations import Condition, DestinationStatus
 from domain.outbox.operations.explain import End, Explanation, Obstacle
@@ -59,7 +59,7 @@ class SelectedLetters(Selected, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class ActionRequest(msgspec.Struct, forbid_unknown_fields=True):
-    """The reason for an action. The audit keeps it, with the client that X-Client-Id names."""
+    """The reason for an action. The audit keeps it, with the sender of the request."""
 
     why: WhyText
 

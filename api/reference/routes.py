@@ -14,13 +14,13 @@ MEDIA_TYPE = "text/plain"
 _PAGES = {one.slug: pages.page(one) for one in ALL}
 
 
-@get(PAGES, media_type=MEDIA_TYPE, include_in_schema=False)
+@get(PAGES, media_type=MEDIA_TYPE, include_in_schema=False, operation="reference.read")
 async def list_problem_types() -> str:
     """List the types of problems."""
     return pages.index()
 
 
-@get(f"{PAGES}/{{slug:str}}", media_type=MEDIA_TYPE, include_in_schema=False)
+@get(f"{PAGES}/{{slug:str}}", media_type=MEDIA_TYPE, include_in_schema=False, operation="reference.read")
 async def get_problem_type(slug: str) -> str:
     """Describe a type of problems."""
     if slug not in _PAGES:

@@ -1,6 +1,6 @@
 """Changing reservations over HTTP: an operation for each status that a client may ask for, and others for the rest."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -14,7 +14,7 @@ from api.explanations import explained
 from api.http.decoding import Strict, given_fields
 from api.http.headers import key_of, principal_of, trace_of
 from api.http.payloads import hash_of
-from api.http.preconditions import etag_of, if_match_of
+from api.http.preconditions import precondition_of
 from api.http.responses import answered, changing
 from api.reservations.schemas import (
     Cancellation,
@@ -33,6 +33,7 @@ from api.reservations.schemas import (
     render_reservation,
 )
 from domain import idempotency, reservations
+from domain.access import Reach
 from domain.idempotency import Answered
 from domain.outbox import Routes
 from domain.reservations import Amendment, Extension, Reschedule, Reservation, Wanted
@@ -64,7 +65,9 @@ def _options(*refusals: type[Refusal]) -> Mapping[str, Any]:
 OPTIONS = _options(StaleVersion)
 
 
-@post("/reservations/{reservation_id:str}/confirm", dto=Strict[Confirmation], **OPTIONS)
+@post(
+    "/reservations/{reservation_id:str}/confirm", dto=Strict[Confirmation], **OPTIONS, operation="reservations.confirm"
+)
 async def confirm_reservation(
     request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: Confirmation | None = None
 ) -> Response[ReservationView]:
@@ -72,7 +75,7 @@ async def confirm_reservation(
     return await _set_status(request, reservation_id, changes, routes, Status.CONFIRMED, data or Confirmation())
 
 
-@post("/reservations/{reservation_id:str}/reject", dto=Strict[Rejection], **OPTIONS)
+@post("/reservations/{reservation_id:str}/reject", dto=Strict[Rejection], **OPTIONS, operation="reservations.reject")
 async def reject_reservation(
     request: AnyRequest,
     reservation_id: UUID,
@@ -84,7 +87,7 @@ async def reject_reservation(
     return await _set_status(request, reservation_id, item_changes, routes, Status.REJECTED, data or Rejection())
 
 
-@post("/reservations/{reservation_id:str}/cancel", dto=Strict[Cancellation], **OPTIONS)
+@post("/reservations/{reservation_id:str}/cancel", dto=Strict[Cancellation], **OPTIONS, operation="reservations.cancel")
 async def cancel_reservation(
     request: AnyRequest,
     reservation_id: UUID,
@@ -96,7 +99,7 @@ async def cancel_reservation(
     return await _set_status(request, reservation_id, item_changes, routes, Status.CANCELLED, data or Cancellation())
 
 
-@post("/reservations/{reservation_id:str}/check-in", dto=Strict[CheckIn], **OPTIONS)
+@post("/reservations/{reservation_id:str}/check-in", dto=Strict[CheckIn], **OPTIONS, operation="reservations.check-in")
 async def check_in_reservation(
     request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: CheckIn | None = None
 ) -> Response[ReservationView]:
@@ -104,7 +107,9 @@ async def check_in_reservation(
     return await _set_status(request, reservation_id, changes, routes, Status.CHECKED_IN, data or CheckIn())
 
 
-@post("/reservations/{reservation_id:str}/complete", dto=Strict[Completion], **OPTIONS)
+@post(
+    "/reservations/{reservation_id:str}/complete", dto=Strict[Completion], **OPTIONS, operation="reservations.complete"
+)
 async def complete_reservation(
     request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: Completion | None = None
 ) -> Response[ReservationView]:
@@ -112,7 +117,7 @@ async def complete_reservation(
     return await _set_status(request, reservation_id, changes, routes, Status.COMPLETED, data or Completion())
 
 
-@post("/reservations/{reservation_id:str}/no-show", dto=Strict[NoShow], **OPTIONS)
+@post("/reservations/{reservation_id:str}/no-show", dto=Strict[NoShow], **OPTIONS, operation="reservations.no-show")
 async def note_no_show(
     request: AnyRequest, reservation_id: UUID, item_changes: ClientBulkhead, routes: Routes, data: NoShow | None = None
 ) -> Response[ReservationView]:
@@ -120,7 +125,12 @@ async def note_no_show(
     return await _set_status(request, reservation_id, item_changes, routes, Status.NO_SHOW, data or NoShow())
 
 
-@post("/reservations/{reservation_id:str}/extend", dto=Strict[LongerHold], **_options(HoldTooLong, StaleVersion))
+@post(
+    "/reservations/{reservation_id:str}/extend",
+    dto=Strict[LongerHold],
+    **_options(HoldTooLong, StaleVersion),
+    operation="reservations.extend",
+)
 async def extend_reservation(
     request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: LongerHold
 ) -> Response[ReservationView]:
@@ -131,7 +141,9 @@ async def extend_reservation(
     )
 
 
-@patch("/reservations/{reservation_id:str}", dto=Strict[ReservationChange], **_options())
+@patch(
+    "/reservations/{reservation_id:str}", dto=Strict[ReservationChange], **_options(), operation="reservations.change"
+)
 async def change_reservation(
     request: AnyRequest, reservation_id: UUID, changes: ClientBulkhead, routes: Routes, data: ReservationChange
 ) -> Response[ReservationView]:
@@ -144,6 +156,7 @@ async def change_reservation(
     "/reservations/{reservation_id:str}",
     dto=Strict[NewTime],
     **_options(StaleVersion, NotFree, OutsideOpeningHours, SoldOut),
+    operation="reservations.reschedule",
 )
 async def reschedule_reservation(
     request: AnyRequest, reservation_id: UUID, item_changes: ClientBulkhead, routes: Routes, data: NewTime
@@ -190,13 +203,10 @@ async def _change(
     expected_version: int | None = None,
 ) -> Response[ReservationView]:
     """Change a reservation. `key` names the operation to which an idempotency key belongs."""
-    its_key, changed_by = key_of(request.scope, f"reservations.{key}"), principal_of(request.scope).client_id
-    if_match, headers = if_match_of(request), trace_of(request.scope)
+    its_key, principal = key_of(request.scope, f"reservations.{key}"), principal_of(request.scope)
+    precondition, headers = precondition_of(request), trace_of(request.scope)
+    reach: Reach = request.scope["reach"]  # type: ignore[typeddict-item]
     payload_hash = hash_of(await request.body(), reservation_id) if its_key else ""
-
-    def require_match(one: Reservation) -> None:
-        if if_match is not None:
-            if_match.require(etag_of(one.version), one.version)
 
     def change(session: Session) -> Reservation | Refusal:
         return reservations.change(
@@ -204,27 +214,20 @@ async def _change(
             reservation_id,
             wanted,
             reason=reason,
-            changed_by=changed_by,
-            precondition=require_match,
+            changed_by=principal.name,
+            precondition=precondition,
             expected_version=expected_version,
             headers=headers,
+            reach=reach,
             routes=routes,
         )
 
     def act(session: Session) -> Answered | Refusal:
         return idempotency.once(session, its_key, payload_hash, change, render_reservation)
 
-    bulkheads, client = request.app.state, principal_of(request.scope)
-    outcome = await explained(_raising(bulkhead.run(act)), bulkheads.explanations, client, but=reservation_id)
+    explanations = request.app.state.explanations
+    outcome = await explained(bulkhead.run(act), explanations, principal, but=reservation_id)
     return answered(outcome, status=200, at="/reservations")
-
-
-async def _raising(outcome: Awaitable[Answered | Refusal]) -> Answered:
-    """Return an answer, or raise the refusal, of which something is committed by then."""
-    found = await outcome
-    if isinstance(found, Refusal):
-        raise found
-    return found
 
 
 ROUTES: Sequence[HTTPRouteHandler] = (

@@ -10,6 +10,8 @@ from api.http.fields import ITEM_ID, RESERVATION_ID, SKU
 from api.http.headers import ETAG, KEY, LOCATION, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
 from api.http.preconditions import IF_MATCH
+from api.reservations.guests import GuestKept, GuestSearch, GuestSearchPage
+from api.reservations.people import GuestDetails
 from api.reservations.schemas import (
     Cancellation,
     CheckIn,
@@ -18,6 +20,7 @@ from api.reservations.schemas import (
     Guest,
     LineView,
     LongerHold,
+    NewGuest,
     NewReservation,
     NewTime,
     NoShow,
@@ -53,8 +56,15 @@ HOLD = ReservationView(
     cancelled_at=None,
     rejected_at=None,
 )
+_GUEST = GuestDetails(
+    name="Zoë Ångström",
+    email="zoe@example.com",
+    telephone="+351 21 000 00 00",
+    special_requests="A quiet room, please",
+)
+_NEW_GUEST = NewGuest(id="guest-42", name=_GUEST.name, email=_GUEST.email)
 _NEW_HOLD = NewReservation(
-    sku=HOLD.sku, quantity=HOLD.quantity, guest=HOLD.guest, note=HOLD.note, metadata=HOLD.metadata
+    sku=HOLD.sku, quantity=HOLD.quantity, guest=_NEW_GUEST, note=HOLD.note, metadata=HOLD.metadata
 )
 _CONFIRMED = replace(HOLD, status=Status.CONFIRMED, version=2, updated_at=CHANGED, confirmed_at=CHANGED)
 _REJECTED = replace(
@@ -99,4 +109,7 @@ OPERATIONS: Mapping[str, Shown] = {
     "reschedule_reservation": _change(NewTime(quantity=1, expected_version=1), _SMALLER),
     "extend_reservation": _change(LongerHold(ttl_seconds=900, expected_version=1), _EXTENDED),
     "change_reservation": _change(ReservationChange(note=_NOTED.note), _NOTED),
+    "get_guest": Shown(answer=_GUEST),
+    "change_guest": Shown(body=_GUEST, answer=GuestKept(RESERVATION_ID), reads=(KEY,), writes=REPLAYED),
+    "search_guests": Shown(body=GuestSearch(email=_GUEST.email), answer=GuestSearchPage([RESERVATION_ID], None, True)),
 }

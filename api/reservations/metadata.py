@@ -32,7 +32,7 @@ Metadata = Annotated[Raw, Meta(examples=[{"cart": "c-7"}])]
 NONE = Raw(b"null")
 
 
-def require_bounded(metadata: bytes) -> None:
+def require_bounded(metadata: bytes, levels: int = MAX_METADATA_DEPTH) -> None:
     """Raise Invalid unless this is null or an object of JSON that may be kept. Its size is checked before all else."""
     if len(metadata) > MAX_METADATA_BYTES:
         raise Invalid("metadata", f"it has more than {MAX_METADATA_BYTES} bytes")
@@ -42,7 +42,7 @@ def require_bounded(metadata: bytes) -> None:
         raise Invalid("metadata", sentence(str(error).partition(" - at ")[0])) from error
     except UnicodeDecodeError as error:
         raise Invalid("body", f"this is not JSON in UTF-8 ({error})") from error
-    if _count_values(decoded, MAX_METADATA_DEPTH) > MAX_METADATA_VALUES:
+    if _count_values(decoded, levels, levels) > MAX_METADATA_VALUES:
         raise Invalid("metadata", f"it has more than {MAX_METADATA_VALUES} values")
 
 
@@ -57,13 +57,15 @@ def _number(written: str) -> float:
 _METADATA = msgspec.json.Decoder(dict[str, Any] | None, float_hook=_number)
 
 
-def _count_values(value: object, levels: int) -> int:
+def _count_values(value: object, left: int, levels: int) -> int:
     """Return how many values there are, this one included. Raises Invalid if they are nested in more levels."""
     if not isinstance(value, dict | list):
         return 1
-    if levels == 0:
-        raise Invalid("metadata", f"it is nested more than {MAX_METADATA_DEPTH} deep")
-    return 1 + sum(_count_values(one, levels - 1) for one in (value.values() if isinstance(value, dict) else value))
+    if left == 0:
+        raise Invalid("metadata", f"it is nested more than {levels} deep")
+    return 1 + sum(
+        _count_values(one, left - 1, levels) for one in (value.values() if isinstance(value, dict) else value)
+    )
 
 
 class MetadataSchema(OpenAPISchemaPlugin):

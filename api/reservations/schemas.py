@@ -11,8 +11,10 @@ from msgspec import UNSET, Meta, Raw, UnsetType
 from api.http.fields import ItemId, Sku
 from api.reservations.cursors import write_start
 from api.reservations.metadata import NONE, Metadata, require_bounded
+from api.reservations.people import Email, Name, SpecialRequests, Telephone, person_of
 from domain.calendars import Period
 from domain.items import MAX_QUANTITY
+from domain.privacy import Person
 from domain.reservations import Claim, Page, Reservation, WindowPage
 from domain.reservations.lifecycle import MAX_HOLD, Status
 from domain.runtime.errors import Invalid
@@ -27,15 +29,43 @@ Quantity = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[2])]
 Reason = Annotated[str, Meta(min_length=1, max_length=500, examples=["The guest's plans changed"])]
 Ttl = Annotated[int, Meta(ge=1, le=MAX_TTL_SECONDS, examples=[900])]
 Note = Annotated[str, Meta(max_length=2_000, examples=["Late arrival"])]
+GuestId = Annotated[str, Meta(min_length=1, max_length=64, examples=["guest-42"])]
 #: With an offset from UTC: without one its meaning would depend on the place.
 Instant = Annotated[datetime, Meta(tz=True, examples=["2030-05-03T15:00:00Z"])]
 Version = Annotated[int, Meta(ge=1, le=MAX_QUANTITY, examples=[1])]
 
 
-class Guest(msgspec.Struct, forbid_unknown_fields=True):
-    """The guest that a reservation is for, by the id that your systems use."""
+class Guest(msgspec.Struct):
+    """The guest that a reservation is for, by the id that your systems use. It has no personal data."""
 
-    id: Annotated[str, Meta(min_length=1, max_length=64, examples=["guest-42"])]
+    id: GuestId
+
+
+class NewGuest(msgspec.Struct, forbid_unknown_fields=True):
+    """The guest that a reservation is for: by the `id` that your systems use, and who it is, if that is to be kept.
+
+    Everything but the `id` is personal data. It needs a `name`, and is in no answer but that of
+    `GET /reservations/{id}/guest`.
+    """
+
+    id: GuestId | None = None
+    name: Name | None = None
+    email: Email | None = None
+    telephone: Telephone | None = None
+    special_requests: SpecialRequests | None = None
+
+    def __repr__(self) -> str:
+        return "NewGuest(…)"
+
+    @property
+    def person(self) -> Person | None:
+        """Who the guest is, if that is given. Raises Invalid."""
+        given = (self.name, self.email, self.telephone, self.special_requests)
+        if not any(one is not None for one in given):
+            if self.id is None:
+                raise Invalid("guest.id", "give the id of the guest, its name, or both")
+            return None
+        return person_of(*given, within="guest.")
 
 
 class NewLine(msgspec.Struct, forbid_unknown_fields=True):
@@ -60,7 +90,7 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
     start: Instant | None = None
     end: Instant | None = None
     ttl_seconds: Ttl | None = None
-    guest: Guest | None = None
+    guest: NewGuest | None = None
     note: Note | None = None
     # By a function, because the OpenAPI document can't show this value as a default.
     metadata: Metadata = msgspec.field(default_factory=lambda: NONE)
@@ -79,6 +109,11 @@ class NewReservation(msgspec.Struct, forbid_unknown_fields=True):
             if getattr(self, name) is not None:
                 raise Invalid(name, "give either lines or one item, and not both")
         return tuple(_claim_of(line.item_id, line.sku, line.quantity, period, within="lines.") for line in self.lines)
+
+    @property
+    def person(self) -> Person | None:
+        """Who its guest is, if that is given. Raises Invalid."""
+        return None if self.guest is None else self.guest.person
 
     @property
     def metadata_text(self) -> str | None:

@@ -1,14 +1,16 @@
-"""Lists of reservations: every filter and every pair of filters, among ten million reservations."""
+"""Lists of reservations: every filter and every pair of filters, and one's own, among ten million reservations."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import combinations, product
+from pathlib import Path
 
 import httpx
 
 from benchmarks.environment import Environment
 from benchmarks.measure import Measure, median
+from benchmarks.reservations.guarded import Senders
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import reservations
 
@@ -37,6 +39,23 @@ VALUES: Mapping[str, Sequence[str]] = {
 #: An hour in the middle of the week in which the reservations were made.
 PERIOD = {"from": "2026-11-04T12:00:00Z", "to": "2026-11-04T13:00:00Z"}
 
+#: Senders who see what is their own: of most reservations, of many, of few, and of none.
+OWNERS: Mapping[str, Sequence[str]] = {
+    "guest": ("walk-in", "agency", "guest-7", "nobody"),
+    "business": ("lisbon", "venue-9", "nowhere"),
+    "provider": ("rita", "provider-9", "nobody"),
+}
+
+#: By what these senders narrow their lists.
+OWN_FILTERS: Mapping[str, Sequence[Sequence[str]]] = {
+    "with or without a status": ((), ("status",)),
+    "by an item, a source or both": (("item_id",), ("source",), ("item_id", "source")),
+    "by a status, and an item or a source": (("status", "item_id"), ("status", "source")),
+}
+
+#: The parameters of a list, and the token of its sender, if nobody else may see all.
+_Query = tuple[Mapping[str, str], str | None]
+
 #: Both name the item.
 SAME = {"item_id", "sku"}
 
@@ -52,13 +71,27 @@ def listing(environment: Environment, number: int = RESERVATIONS) -> Iterator[Me
         for count in (0, 1, 2):
             for names in combinations(VALUES, count):
                 if not set(names) >= SAME:
-                    yield _measure(names, _slowest(names), number)
+                    by = " and ".join(names) if names else "no filter"
+                    yield _measure(f"by {by}", _slowest(_queries(names)), number)
+    yield from _own(environments, number)
 
 
-def _measure(names: Sequence[str], took: Mapping[str, float], number: int) -> Measure:
-    by = " and ".join(names) if names else "no filter"
+def _own(environments: Mapping[str, Environment], number: int) -> Iterator[Measure]:
+    """Measure the lists of senders who see what is their own, with tokens."""
+    senders = Senders(Path(environments["many"].variables["HOLDFAST_HOME"]))
+    with ExitStack() as serving:
+        for name, one in environments.items():
+            serving.enter_context(one.serving("api.main:load_app", PORTS[name], **senders.settings))
+        for role, names in OWNERS.items():
+            tokens = [senders.token(name, role, venues=[name], provider_id=name) for name in names]
+            for which, filters in OWN_FILTERS.items():
+                narrowed = [query for names in filters for query in _values(names)]
+                yield _measure(f"of a {role}'s own, {which}", _slowest([*product(narrowed, tokens)]), number)
+
+
+def _measure(which: str, took: Mapping[str, float], number: int) -> Measure:
     return Measure(
-        what=f"list by {by}, p50 of the slowest values, among {number / 1e6:g} million reservations",
+        what=f"list {which}, p50 of the slowest values, among {number / 1e6:g} million reservations",
         measured=f"{took['many']:.1f} ms",
         baseline=f"among {FEW:,}: {took['few']:.1f} ms",
         budget=f"≤ {BUDGET_MILLISECONDS:g} ms",
@@ -67,10 +100,17 @@ def _measure(names: Sequence[str], took: Mapping[str, float], number: int) -> Me
     )
 
 
-def _slowest(names: Sequence[str]) -> Mapping[str, float]:
-    """Return the median times, in milliseconds, of the values and the period that take longest in either database."""
-    values = [dict(zip(names, one, strict=True)) for one in product(*(VALUES[name] for name in names))]
-    queries = [{**one, **period} for one in values for period in ({}, PERIOD)]
+def _queries(names: Sequence[str]) -> Sequence[_Query]:
+    """Return the lists by these filters, with each of their values, of all times and of the period."""
+    return [({**one, **period}, None) for one in _values(names) for period in ({}, PERIOD)]
+
+
+def _values(names: Sequence[str]) -> Sequence[Mapping[str, str]]:
+    return [dict(zip(names, one, strict=True)) for one in product(*(VALUES[name] for name in names))]
+
+
+def _slowest(queries: Sequence[_Query]) -> Mapping[str, float]:
+    """Return the median times, in milliseconds, of the lists that take longest in either database."""
     # In turns: the other load of the machine changes slowly, and affects all alike.
     rounds = [{name: _times(port, queries) for name, port in PORTS.items()} for _ in range(REQUESTS)]
     return {
@@ -79,13 +119,14 @@ def _slowest(names: Sequence[str]) -> Mapping[str, float]:
     }
 
 
-def _times(port: int, queries: Sequence[Mapping[str, str]]) -> Sequence[float]:
+def _times(port: int, queries: Sequence[_Query]) -> Sequence[float]:
     """Return how long each list takes, in milliseconds."""
     took = []
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-        for query in queries:
+        for query, token in queries:
+            headers = {"Authorization": f"Bearer {token}"} if token else {}
             begun = time.perf_counter()
-            client.get("/reservations", params=query).raise_for_status()
+            client.get("/reservations", params=query, headers=headers).raise_for_status()
             took.append((time.perf_counter() - begun) * 1_000)
     return took
 
@@ -108,7 +149,7 @@ def _fill(environment: Environment, number: int) -> None:
 
 #: Ids are of version 7, as the product makes them, and as old as their rows.
 FILL = """
-    INSERT INTO reservations (id, item_id, quantity, status, expires_at, guest_id, source, created_at)
+    INSERT INTO reservations (id, item_id, quantity, status, expires_at, guest_id, source, venue, provider, created_at)
     SELECT (lpad(to_hex(trunc(extract(epoch FROM made) * 1000)::bigint), 12, '0')
             || '7' || substr(md5(n::text), 1, 3) || '8' || substr(md5(n::text), 4, 15))::uuid,
            CASE WHEN n %% 10 < 9 THEN 1 WHEN n %% 20 = 9 THEN 2 ELSE 3 + n / 20 %% 997 END, 1,
@@ -118,6 +159,8 @@ FILL = """
            CASE WHEN n %% 20 = 9 THEN 'agency' WHEN n %% 5 = 0 THEN NULL WHEN n %% 7 = 0 THEN 'guest-' || n %% 10000
                 ELSE 'walk-in' END,
            CASE WHEN n %% 20 = 9 THEN 'csv' WHEN n %% 1000 < 3 THEN 'rare' ELSE 'api' END,
+           CASE WHEN n %% 10 < 9 THEN 'lisbon' ELSE 'venue-' || n %% 1000 END,
+           CASE WHEN n %% 10 < 3 THEN 'rita' ELSE 'provider-' || n %% 1000 END,
            made
     FROM (SELECT n, timestamptz '2026-11-01T00:00:00Z' + interval '7 days' * (n / %(number)s::float) AS made
           FROM generate_series(1, %(number)s) AS n) AS n

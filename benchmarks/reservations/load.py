@@ -4,6 +4,7 @@ import re
 import secrets
 import shutil
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -44,17 +45,25 @@ def require_wrk() -> None:
         )
 
 
-def reserve(port: int, *, connections: int, items: int, first: int = 1) -> Load:
-    """Reserve units of that many items from that id on, and require that every request is answered with success."""
-    load = send(port, connections=connections, items=items, first=first)
+def reserve(port: int, *, connections: int, items: int, first: int = 1, tokens: Sequence[str] = ()) -> Load:
+    """Reserve units of that many items from that id on, and require that every request is answered with success.
+
+    The requests bring these tokens in turn, if there are any.
+    """
+    load = send(port, connections=connections, items=items, first=first, TOKENS=" ".join(tokens))
     # Errors and refusals are fast, and would look like a good figure.
     assert load.refused == 0, f"{load.refused} answers were not 201"
     return load
 
 
-def reserve_time(port: int, *, connections: int, calendars: int, first: int, start: datetime) -> Load:
-    """Reserve one period after another from `start` on, of that many calendars from that id on. All must be free."""
-    variables = {"START": f"{start.timestamp():.0f}"}
+def reserve_time(
+    port: int, *, connections: int, calendars: int, first: int, start: datetime, as_bookings: bool = False
+) -> Load:
+    """Reserve one period after another from `start` on, of that many calendars from that id on. All must be free.
+
+    `as_bookings` asks for them by the booking contract: the calendar that is the first one is that of `venue-1`.
+    """
+    variables = {"START": f"{start.timestamp():.0f}"} | ({"BOOKINGS": "1"} if as_bookings else {})
     load = send(port, connections=connections, items=calendars, first=first, script=TIME_SCRIPT, **variables)
     assert load.refused == 0, f"{load.refused} answers were not 201"
     return load

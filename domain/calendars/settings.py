@@ -28,18 +28,27 @@ class Settings(NamedTuple):
     buffer_before_seconds: int = 0
     buffer_after_seconds: int = 0
     opening_hours: Mapping[str, Any] | None = None
-    venue: str | None = None
 
 
-def create(session: Session, *, sku: str, name: str, settings: Settings) -> Item:
-    """Create a calendar. Raises SkuTaken, Invalid."""
-    return items.create(session, sku=sku, name=name, kind=Kind.CALENDAR, **_columns(settings._asdict()))
+def create(
+    session: Session,
+    *,
+    sku: str,
+    name: str,
+    settings: Settings,
+    venue: str | None = None,
+    provider: str | None = None,
+    **price: object,
+) -> Item:
+    """Create a calendar, with these columns of a list price. Raises SkuTaken, Invalid."""
+    columns = _columns(settings._asdict()) | price
+    return items.create(session, sku=sku, name=name, venue=venue, provider=provider, kind=Kind.CALENDAR, **columns)
 
 
 def amend(
     session: Session, reference: int | str, precondition: Callable[[Item], None] | None = None, **changes: Any
 ) -> Item:
-    """Change the name or settings of a calendar. Raises UnknownItem, Invalid, CapacityInUse.
+    """Change the name, the owners or the settings of a calendar. Raises UnknownItem, Invalid, CapacityInUse.
 
     The reservations that it has keep their time, even outside new opening hours, and the buffers that they were made
     with. If the capacity becomes 1, the time that they take from now on becomes exclusive.

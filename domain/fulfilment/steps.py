@@ -1,23 +1,29 @@
 """The steps: destinations whose answers change reservations, and the routes with them."""
 
+from collections.abc import Sequence
+
 from domain import feed
+from domain.bookings.saga import ASKS, UNDOES, Step
 from domain.events.validation import event_types
 from domain.outbox import Route, Routes, routes_file
-from domain.reservations.events import RESERVATION_CONFIRM, RESERVATION_RELEASE
+from domain.reservations.events import RESERVATION_RELEASE
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 
 #: The step that CONFIRMATION_URL leads to.
-CONFIRMATION = "confirmation"
+CONFIRMATION = Step.CONFIRMATION.value
 
 #: Events that ask for something to be done.
-STEP_TYPES = frozenset({RESERVATION_CONFIRM, RESERVATION_RELEASE})
+STEP_TYPES = frozenset({*ASKS.values(), *UNDOES.values(), RESERVATION_RELEASE})
 
 #: The sinks without a routes file.
 DEFAULT = (Route(name="log", url="log:"), feed.FEED)
 
 #: Rows of a step that are fetched together: few enough that a batch is answered well within its lease.
-BATCH_SIZE = 100
+BATCH_SIZE = 320
+
+#: Calls of a service that run at once.
+CONCURRENCY = 16
 
 
 def load_routes(settings: Settings) -> Routes:
@@ -27,7 +33,7 @@ def load_routes(settings: Settings) -> Routes:
     taken = {step.name for step in steps} & {sink.name for sink in sinks}
     if taken:
         raise ConfigurationError(
-            f"HOLDFAST_ROUTES: {min(taken)!r} is the name of the step that CONFIRMATION_URL leads to."
+            f"HOLDFAST_ROUTES: {min(taken)!r} is the name of the step that {min(taken).upper()}_URL leads to."
             " Give the destination another name."
         )
     routes = Routes(sinks, steps, STEP_TYPES)
@@ -48,14 +54,22 @@ def _require_known_events(routes: Routes) -> None:
             )
 
 
-def _steps(settings: Settings) -> list[Route]:
-    if not settings.confirmation_url:
-        return []
+def _steps(settings: Settings) -> Sequence[Route]:
+    """Return the steps that a variable such as PAYMENT_URL leads to. Without one, a step is skipped."""
+    urls = {
+        Step.INVENTORY: settings.inventory_url,
+        Step.PRICING: settings.pricing_url,
+        Step.PAYMENT: settings.payment_url,
+        Step.CONFIRMATION: settings.confirmation_url,
+    }
     return [
-        Route(
-            name=CONFIRMATION,
-            url=settings.confirmation_url,
-            events=(RESERVATION_CONFIRM, RESERVATION_RELEASE),
-            batch_size=BATCH_SIZE,
-        )
+        Route(name=step.value, url=url, events=events_of(step), batch_size=BATCH_SIZE, concurrency=CONCURRENCY)
+        for step, url in urls.items()
+        if url
     ]
+
+
+def events_of(step: Step) -> tuple[str, ...]:
+    """Return the types of the events that ask for a step, and to undo it."""
+    undo = RESERVATION_RELEASE if step is Step.CONFIRMATION else UNDOES.get(step)
+    return (ASKS[step], undo) if undo else (ASKS[step],)

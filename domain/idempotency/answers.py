@@ -20,6 +20,9 @@ from domain.runtime.pipeline import Query
 
 T = TypeVar("T")
 
+#: What a hash has after a # begins with so many digits, which stand for the key that it was made by.
+KEY_DIGITS = 6
+
 
 def lookup(session: Session, keys: Collection[Key]) -> Mapping[Key, StoredAnswer]:
     """Return the answers that were given under these keys."""
@@ -91,9 +94,13 @@ def is_same_request(stored: str, given: str) -> bool:
     """Return whether two hashes may be of the same request.
 
     A hash may begin with the rule by which it was made, and a colon. Hashes of two rules can't be compared: another
-    release has made one of them, and most repeats are honest, so they count as the same request.
+    release has made one of them, and most repeats are honest, so they count as the same request. So do those whose
+    parts after a # were made by different keys, if what is before it agrees.
     """
-    return stored == given or stored.rpartition(":")[0] != given.rpartition(":")[0]
+    if stored == given or stored.rpartition(":")[0] != given.rpartition(":")[0]:
+        return True
+    (plain, _, keyed), (other_plain, _, other_keyed) = stored.partition("#"), given.partition("#")
+    return plain == other_plain and keyed[:KEY_DIGITS] != other_keyed[:KEY_DIGITS]
 
 
 def _is(key: Key) -> list[ColumnElement[bool]]:

@@ -5,11 +5,12 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import ColumnElement, CompoundSelect, Select, String, and_, cast, func, or_, select, union_all
 
+from domain.access.audit import audit_entries
 from domain.invariants.invariant import Invariant, minutes
 from domain.outbox.delivery import low_watermark
 from domain.outbox.delivery.fetch import LONGEST_WAIT
 from domain.outbox.delivery.lanes import LEASE
-from domain.outbox.table import LANES, audit_entries, destinations, lanes, outbox, pending, waiting
+from domain.outbox.table import LANES, destinations, lanes, outbox, pending, waiting
 
 #: An event that can be delivered is delivered within this time, in minutes, or no worker serves its destination.
 DELIVERED_WITHIN_MINUTES = 10

@@ -1,5 +1,6 @@
 """Items: what can be reserved, and how much of it there is."""
 
+from domain.items.audit import audit_change, audit_creation
 from domain.items.queries import find, get, id_of, named, of_venue
 from domain.items.stock import Locked, amend, create, lock, lock_free, move, move_query
 from domain.items.table import MAX_ID, MAX_QUANTITY, Item, Kind, items
@@ -11,6 +12,8 @@ __all__ = [
     "Kind",
     "Locked",
     "amend",
+    "audit_change",
+    "audit_creation",
     "create",
     "find",
     "get",

@@ -44,8 +44,12 @@ def find(session: Session, *, after: int = 0, limit: int) -> Sequence[Item]:
     return [Item(**row._mapping) for row in session.execute(statement)]
 
 
-def of_venue(session: Session, venue: str, *, but: int, limit: int) -> Sequence[Item]:
-    """Return up to `limit` calendars of a venue in order of id, but for the one with that id."""
-    others = items.c.venue == venue, items.c.id != but, items.c.kind == Kind.CALENDAR
-    statement = select(items).where(*others).order_by(items.c.id).limit(limit)
+def of_venue(
+    session: Session, venue: str, *, sku: str | None = None, but: int | None = None, limit: int
+) -> Sequence[Item]:
+    """Return up to `limit` calendars of a venue in order of id: the one of that sku, or all but the one with an id."""
+    wanted = [items.c.venue == venue, items.c.kind == Kind.CALENDAR]
+    wanted += [] if sku is None else [items.c.sku == sku]
+    wanted += [] if but is None else [items.c.id != but]
+    statement = select(items).where(*wanted).order_by(items.c.id).limit(limit)
     return [Item(**row._mapping) for row in session.execute(statement)]

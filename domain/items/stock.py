@@ -16,13 +16,28 @@ from domain.runtime.errors import InsufficientAvailableStock, Invalid, SkuTaken,
 from domain.runtime.pipeline import Query, execute
 
 
-def create(session: Session, *, sku: str, name: str, available_quantity: int = 0, **calendar: object) -> Item:
-    """Create an item with that many units in stock, or a calendar with these columns. Raises SkuTaken.
+def create(
+    session: Session,
+    *,
+    sku: str,
+    name: str,
+    available_quantity: int = 0,
+    venue: str | None = None,
+    provider: str | None = None,
+    **columns: object,
+) -> Item:
+    """Create an item with that many units in stock, or a calendar, with these columns. Raises SkuTaken.
 
     Calendars are created by `domain.calendars.create`, which checks what is given.
     """
     statement = insert(items).values(
-        sku=sku, name=name, available_quantity=available_quantity, stock_quantity=available_quantity, **calendar
+        sku=sku,
+        name=name,
+        available_quantity=available_quantity,
+        stock_quantity=available_quantity,
+        venue=venue,
+        provider=provider,
+        **columns,
     )
     try:
         with session.begin_nested():
@@ -110,9 +125,9 @@ def amend(
     name: str | None = None,
     adjust_quantity_by: int = 0,
     precondition: Callable[[Item], None] | None = None,
-    **calendar: object,
+    **columns: object,
 ) -> Item:
-    """Rename an item, change its stock, or change columns of a calendar. A number is its id, and text its sku.
+    """Rename an item, change its stock, its owners, or columns of a calendar. A number is its id, and text its sku.
 
     `precondition` is called with the locked item, and may raise a refusal. Calendars are changed by
     `domain.calendars.amend`, which checks what is given. Raises UnknownItem, InsufficientAvailableStock, Invalid.
@@ -137,7 +152,7 @@ def amend(
             available_quantity=item.available_quantity + adjust_quantity_by,
             stock_quantity=item.stock_quantity + adjust_quantity_by,
             updated_at=func.clock_timestamp(),
-            **calendar,
+            **columns,
         )
     )
     return Item(**session.execute(changed.returning(*items.c)).one()._mapping)

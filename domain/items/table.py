@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Any
 
@@ -15,6 +16,7 @@ from sqlalchemy import (
     Identity,
     Index,
     Integer,
+    Numeric,
     String,
     Table,
     Text,
@@ -64,6 +66,11 @@ items = Table(
     # JSON, as `domain.calendars.opening_hours` reads and writes it.
     Column("opening_hours", Text),
     Column("venue", String(64)),
+    Column("provider", String(64)),
+    # The list price; see `domain.bookings.prices`.
+    Column("price_amount", Numeric(18, 4)),
+    Column("price_currency", String(3)),
+    Column("price_per", String(20)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     UniqueConstraint("sku", name=SKU_IS_UNIQUE),
@@ -75,6 +82,11 @@ items = Table(
         "kind <> 'calendar' OR (capacity IS NOT NULL AND time_zone IS NOT NULL AND stock_quantity = 0"
         " AND buffer_before_seconds IS NOT NULL AND buffer_after_seconds IS NOT NULL)",
         name="calendar_complete",
+    ),
+    CheckConstraint(
+        "(price_amount IS NULL) = (price_currency IS NULL) AND (price_amount IS NULL) = (price_per IS NULL)"
+        " AND (price_amount IS NULL OR price_amount >= 0)",
+        name="price_complete",
     ),
     # A hot item is rewritten at each commit; with room on its page that touches no index.
     postgresql_with={"fillfactor": 50},
@@ -116,6 +128,8 @@ class Item:
     up. Of a calendar, `capacity` units can be reserved at any moment. Between two of its reservations lie the first
     one's `buffer_after_seconds` and the second one's `buffer_before_seconds`. `opening_hours` (JSON; None: always open)
     are wall time in its IANA `time_zone`. Items of the same `venue` are alternatives to each other.
+    Whoever acts for the `venue` or for the `provider` has rights to the item and to its reservations. Its list price is
+    `price_amount`, in `price_currency`, for what `price_per` says.
     """
 
     id: int
@@ -130,5 +144,9 @@ class Item:
     buffer_after_seconds: int | None = None
     opening_hours: str | None = None
     venue: str | None = None
+    provider: str | None = None
+    price_amount: Decimal | None = None
+    price_currency: str | None = None
+    price_per: str | None = None
     created_at: datetime
     updated_at: datetime

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 from pydantic import ValidationError
 
 from domain.outbox.routes import Route
+from domain.runtime import secrets
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import complaint
 
@@ -113,7 +114,8 @@ def _expanded(key: str, value: object) -> object:
 
 
 def _value_of(key: str, reference: str) -> str:
-    try:
-        return os.environ[reference.strip("${}")]
-    except KeyError:
-        raise _NotSet(key, reference) from None
+    name = reference.strip("${}")
+    value = secrets.read(name) or os.environ.get(name)
+    if value is None:
+        raise _NotSet(key, reference)
+    return value

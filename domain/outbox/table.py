@@ -162,19 +162,6 @@ destinations = Table(
 )
 
 
-#: What operators did: who, why, to which rows, and to how many.
-audit_entries = Table(
-    "outbox_operations",
-    metadata,
-    Column("id", BigInteger, Identity(always=True), primary_key=True),
-    Column("action", String(20), nullable=False),
-    Column("who", String(255), nullable=False),
-    Column("why", Text, nullable=False),
-    Column("selection", JSONB, nullable=False),
-    Column("rows", BigInteger, nullable=False, server_default="0"),
-    Column("happened_at", DateTime(timezone=True), nullable=False, server_default=func.clock_timestamp()),
-)
-
 #: The routes in force: which events each destination gets, whoever records them. There is one row at the most.
 routes_in_force = Table(
     "outbox_routes",

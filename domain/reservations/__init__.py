@@ -5,7 +5,7 @@ from domain.reservations.changes import Amendment, Extension, Reschedule, Wanted
 from domain.reservations.decisions import Deferred, Reserve
 from domain.reservations.expiry import expire
 from domain.reservations.free import named_by
-from domain.reservations.queries import Filter, Page, Window, WindowPage, find, find_overlapping, get
+from domain.reservations.queries import Filter, Page, Window, WindowPage, find, find_overlapping, get, get_booking
 from domain.reservations.refusals import refusal_of, refusal_of_change
 from domain.reservations.reserve import KeyRace, reserve
 from domain.reservations.shortages import BRIEF, THOROUGH, Effort
@@ -36,6 +36,7 @@ __all__ = [
     "find",
     "find_overlapping",
     "get",
+    "get_booking",
     "lock",
     "named_by",
     "refusal_of",

@@ -1,6 +1,6 @@
 """What may be asked of one reservation: another status, a longer hold, or new values of its fields."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -9,10 +9,12 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from domain.access import EVERYTHING, Reach
 from domain.calendars.periods import Period
 from domain.calendars.table import TIME_IS_EXCLUSIVE
 from domain.outbox import Routes
 from domain.reservations.lifecycle import Status
+from domain.reservations.ownership import is_within
 from domain.reservations.reschedule import reschedule, taken_meanwhile
 from domain.reservations.table import Reservation
 from domain.reservations.transition import SYSTEM, Change, is_overdue, lock, transition
@@ -38,10 +40,14 @@ class Amendment:
 
 @dataclass(frozen=True, slots=True)
 class Reschedule:
-    """It is to be for another period, for another quantity, or for both. What is None stays as it is."""
+    """It is to be for another period, for another quantity, or for both. What is None stays as it is.
+
+    The caller changes the fields `elsewhere` in the same transaction.
+    """
 
     period: Period | None = None
     quantity: int | None = None
+    elsewhere: Sequence[str] = ()
 
 
 Wanted = Status | Extension | Amendment | Reschedule
@@ -58,15 +64,18 @@ def change(
     expected_version: int | None = None,
     is_repeatable: bool = True,
     headers: Mapping[str, str] | None = None,
+    reach: Reach = EVERYTHING,
     routes: Routes,
 ) -> Reservation | Refusal:
     """Lock one reservation and change it as is wanted. Raises UnknownReservation, StaleVersion, Busy.
+
+    One that is out of `reach` is unknown.
 
     A reservation that is so already is returned as it is, if the change `is_repeatable`: whoever lost the first answer
     asks again, with the version from before. Otherwise `precondition` is called with the reservation and may raise a
     refusal, and an expected version must be the current one. For the answer see `transition`.
     """
-    locked = lock(session, [reservation_id])
+    locked = [one for one in lock(session, [reservation_id]) if is_within(one, reach)]
     if not locked:
         raise UnknownReservation(reservation_id)
     (one,) = locked
@@ -83,6 +92,7 @@ def change(
         reason=reason,
         changed_by=changed_by,
         headers=headers or {},
+        elsewhere=_elsewhere(wanted),
     )
     if isinstance(wanted, Reschedule) and not _has_lapsed(one, moment):
         return _reschedule(session, asked, routes, moment)
@@ -111,8 +121,12 @@ def _is_so(one: Reservation, wanted: Wanted, moment: datetime) -> bool:
             # A hold without an end lasts for longer than any.
             return one.status is Status.PENDING and (one.expires_at is None or one.expires_at >= moment + hold_for)
         case Amendment() | Reschedule():
-            is_same = not _fields(one, wanted, moment) and _to(one, wanted) is None
+            is_same = not _fields(one, wanted, moment) and _to(one, wanted) is None and not _elsewhere(wanted)
             return is_same and not _has_lapsed(one, moment)
+
+
+def _elsewhere(wanted: Wanted) -> Sequence[str]:
+    return wanted.elsewhere if isinstance(wanted, Reschedule) else ()
 
 
 def _has_lapsed(one: Reservation, moment: datetime) -> bool:
@@ -149,7 +163,7 @@ def _fields(one: Reservation, wanted: Wanted, moment: datetime) -> Mapping[str, 
             return {"expires_at": moment + hold_for}
         case Amendment(fields):
             return _differing(one, fields)
-        case Reschedule(period, quantity):
+        case Reschedule(period=period, quantity=quantity):
             times = {"starts_at": period.start, "ends_at": period.end} if period else {}
             return _differing(one, times | ({"quantity": quantity} if quantity else {}))
 

@@ -1,6 +1,7 @@
 """Creation: writing the reservations that were accepted, with their lines, history, events and stock."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -8,13 +9,15 @@ from uuid import UUID
 from sqlalchemy import Text, insert, literal_column, select
 from sqlalchemy.orm import Session
 
-from domain import items, outbox
+from domain import bookings, items, outbox
 from domain.calendars.occupancies import take_query
 from domain.items import Item
 from domain.outbox import Routes
+from domain.privacy import guests
 from domain.reservations import events
 from domain.reservations.decisions import Reserve
 from domain.reservations.lifecycle import Kind, Status
+from domain.reservations.ownership import owners_of
 from domain.reservations.table import Line, Reservation, history, reservation_lines, reservations, units_of
 from domain.reservations.taken import taken_by
 from domain.runtime.database import records
@@ -31,10 +34,20 @@ class Made(NamedTuple):
     items: Sequence[Item]
 
 
-def make(accepted: Sequence[tuple[Reserve, Sequence[Item]]], moment: datetime) -> Sequence[Made]:
+def make(accepted: Sequence[tuple[Reserve, Sequence[Item]]], moment: datetime, routes: Routes) -> Sequence[Made]:
     """Return a reservation for each request, with the items of its lines. Nothing is written yet."""
     ids = new_ids(moment)
-    return [Made(request, _reservation(request, of, moment, ids), of) for request, of in accepted]
+    made = [Made(request, _reservation(request, of, moment, ids), of) for request, of in accepted]
+    return [_with_booking(one, routes) if one.request.booking else one for one in made]
+
+
+def _with_booking(made: Made, routes: Routes) -> Made:
+    request, reservation, (calendar, *_) = made
+    assert request.booking is not None
+    reference, booking = bookings.begin(
+        request.booking, reservation.id, calendar, request.lines[0].quantity, request.period, routes
+    )
+    return made._replace(reservation=replace(reservation, booking_reference=reference, booking=booking))
 
 
 def write_queries(session: Session, made: Sequence[Made], routes: Routes) -> Iterator[Query]:
@@ -43,6 +56,10 @@ def write_queries(session: Session, made: Sequence[Made], routes: Routes) -> Ite
     lines = [row for _, one, _ in made if one.further_lines for row in _lines(one)]
     if lines:
         yield Query(_INSERT_LINES, {"given_lines": encode(lines)})
+    if given := [(one.id, request.guest) for request, one, _ in made if request.guest]:
+        yield guests.insert_query(given)
+    if begun := [one.booking for _, one, _ in made if one.booking]:
+        yield bookings.insert_query(begun)
     created = (event for request, one, _ in made for event in events.of_creation(one, request.headers))
     recorded = outbox.record_query(session, created, routes)
     if recorded:
@@ -57,6 +74,7 @@ def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: It
     # Nothing was made in the future, where lists in order of time would show it before what is made next.
     made_at = moment if request.made_at is None else min(request.made_at, moment)
     item, claim = of[0], request.lines[0]
+    venue, provider = owners_of(of)
     return Reservation(
         id=next(ids) if made_at is moment else next(new_ids(made_at)),
         item_id=item.id,
@@ -71,6 +89,8 @@ def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: It
         client_id=request.client_id,
         external_reference=request.external_reference,
         guest_id=request.guest_id,
+        venue=venue,
+        provider=provider,
         source=request.source,
         note=request.note,
         metadata=request.metadata,
@@ -99,6 +119,9 @@ _COLUMNS = (
     "client_id",
     "external_reference",
     "guest_id",
+    "booking_reference",
+    "venue",
+    "provider",
     "source",
     "note",
     "metadata_text",
@@ -153,6 +176,9 @@ _NULLABLE = (
     "ends_at",
     "external_reference",
     "guest_id",
+    "booking_reference",
+    "venue",
+    "provider",
     "note",
     "confirmed_at",
     "checked_in_at",

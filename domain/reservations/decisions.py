@@ -6,18 +6,21 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Protocol
 
-from domain import idempotency
-from domain.access import ANONYMOUS
+from domain import bookings, idempotency
+from domain.access import ANONYMOUS, EVERYTHING, Reach
+from domain.bookings import NewBooking
 from domain.calendars.most_in_use import InUse
 from domain.calendars.occupancies import Occupancies
 from domain.calendars.periods import Period
 from domain.idempotency import Answered, Key, StoredAnswer
 from domain.items import Item
+from domain.privacy import SealedGuest
 from domain.reservations.capacity import Book, Claim, book_of
 from domain.reservations.lifecycle import HOLDING, Status
+from domain.reservations.ownership import owners_of
 from domain.reservations.table import Reservation
 from domain.reservations.transition import SYSTEM
-from domain.runtime.errors import IdempotencyKeyReused, Invalid, ReferenceTaken, Refusal, UnknownItem
+from domain.runtime.errors import IdempotencyKeyReused, Invalid, NotAllowed, ReferenceTaken, Refusal, UnknownItem
 
 
 class Render(Protocol):
@@ -30,10 +33,13 @@ class Render(Protocol):
 class Reserve:
     """A request for a reservation of one line or more. They are accepted as a whole, or refused as a whole.
 
+    All of its items must belong to an owner that is `within` what its sender may reserve for others.
     `render` makes the answer in the format of whoever sent the request; it is stored under the key. An import chooses
     the `status` that the reservation begins with, the time at which it was made, and a reference that is unique among
     those of its client. Only a PENDING one is a hold and ends after `hold_for`; without that, it never lapses.
-    All lines are of stock, or all of calendars for one period.
+    `guest_id` is the account of its guest, and `guest` the person, who was encrypted before the request was queued.
+    All lines are of stock, or all of calendars for one period. With a `booking` it becomes one, with a reference, a
+    price and the steps that follow.
     """
 
     lines: tuple[Claim, ...]
@@ -43,6 +49,8 @@ class Reserve:
     payload_hash: str = ""
     client_id: str = ANONYMOUS.client_id
     guest_id: str | None = None
+    within: Reach = EVERYTHING
+    guest: SealedGuest | None = None
     note: str | None = None
     metadata: str | None = None
     source: str = "api"
@@ -51,6 +59,7 @@ class Reserve:
     status: Status = Status.PENDING
     made_at: datetime | None = None
     external_reference: str | None = None
+    booking: NewBooking | None = None
 
     def __post_init__(self) -> None:
         assert self.lines and (self.status is Status.PENDING or self.status in HOLDING)
@@ -122,11 +131,12 @@ def decide(
     answered: Mapping[Key, StoredAnswer],
     overdue: Mapping[int, float] = MappingProxyType({}),
     references: Collection[Reference] = (),
+    moment: datetime | None = None,
 ) -> Sequence[Decision]:
     """Decide requests in order of arrival on the locked numbers.
 
     `overdue` has the units of overdue holds, by item: a request that these would satisfy is deferred, not refused.
-    `references` are those of the requests that reservations have already.
+    `references` are those of the requests that reservations have already. No booking begins before the `moment`.
     """
     books = _books(found)
     first: dict[Key, int] = {}
@@ -135,7 +145,7 @@ def decide(
     for place, request in enumerate(requests):
         decision = _repeated(request, requests, answered, first)
         if decision is None:
-            decision = _refer(request, taken) or _by_capacity(request, books, overdue)
+            decision = _refer(request, taken) or _by_capacity(request, books, overdue, moment)
         if request.key and not isinstance(decision, Refusal | Deferred):
             first.setdefault(request.key, place)
         if request.external_reference and isinstance(decision, Accepted):
@@ -178,7 +188,7 @@ def _refer(request: Reserve, taken: Collection[Reference]) -> Refusal | None:
     return None
 
 
-def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float]) -> Decision:
+def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float], moment: datetime | None) -> Decision:
     found: list[Book] = []
     for claim in request.lines:
         if claim.item not in books:
@@ -192,10 +202,30 @@ def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float]) 
         return Invalid("lines", "each item may be in one line only")
     if len(found) < len(request.lines):
         return Deferred(tuple(claim.item for claim in request.lines if books[claim.item] is None))
-    if _take(request.lines, found):
+    refused = _forbid(request.within, found) or _forbid_booking(request, found, moment)
+    return refused or _accept(request.lines, found, overdue)
+
+
+def _forbid_booking(request: Reserve, books: Sequence[Book], moment: datetime | None) -> Refusal | None:
+    if request.booking is None:
+        return None
+    assert request.period and moment, "it is of a calendar, which is locked"
+    return bookings.refuse(request.booking, books[0].item, request.period, moment)
+
+
+def _forbid(within: Reach, books: Sequence[Book]) -> Refusal | None:
+    """Refuse items that belong to others than those for whom the sender may reserve."""
+    if within.is_everything:
+        return None
+    venue, provider = owners_of([book.item for book in books])
+    return None if within.covers(venue=venue, provider=provider) else NotAllowed("reservations.make")
+
+
+def _accept(claims: Sequence[Claim], found: Sequence[Book], overdue: Mapping[int, float]) -> Decision:
+    if _take(claims, found):
         return Accepted(tuple([book.item for book in found]))
-    lacking = (claim.item for claim, book in zip(request.lines, found, strict=True) if not book.fits(claim))
-    return _refuse(request.lines, found, overdue) or Deferred(tuple(lacking))
+    lacking = (claim.item for claim, book in zip(claims, found, strict=True) if not book.fits(claim))
+    return _refuse(claims, found, overdue) or Deferred(tuple(lacking))
 
 
 def _refuse(claims: Sequence[Claim], books: Sequence[Book], overdue: Mapping[int, float]) -> Refusal | None:

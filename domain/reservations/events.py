@@ -3,6 +3,8 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from domain.bookings import Booking, saga
+from domain.bookings.saga import Ask, Undo
 from domain.outbox.record import Event
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation
@@ -10,11 +12,14 @@ from domain.reservations.table import Reservation
 CREATED = "booking.created"
 STATUS_CHANGED = "booking.status_changed"
 EXTENDED = "booking.extended"
-CHANGED = "booking.changed"
+UPDATED = "booking.updated"
 
 #: Asks the confirmation service to confirm a hold, and to release what it may have confirmed.
 RESERVATION_CONFIRM = "reservation_confirm"
 RESERVATION_RELEASE = "reservation_release"
+
+#: Tells that a booking whose payment was taken has got it back.
+REFUNDED = "booking.refunded"
 
 #: The event that each status has beside `booking.status_changed`.
 OWN_EVENT = {
@@ -32,10 +37,40 @@ WIRE_NAMES = {"starts_at": "start", "ends_at": "end"}
 
 
 def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event]:
-    """Return the events of a new reservation: that it was made and, of a hold, the request to have it confirmed."""
+    """Return the events of a new reservation: that it was made and, of a hold, the request to have it confirmed.
+
+    Of a booking, the first of its steps is asked for instead.
+    """
     payload = _facts(reservation)
+    if booking := reservation.booking:
+        asked = [of_next(reservation, booking, Ask(step), headers) for step in saga.asked(booking)]
+        return [Event(CREATED, reservation.id, payload, headers), *asked]
     names = (CREATED, RESERVATION_CONFIRM) if reservation.status is Status.PENDING else (CREATED,)
     return [Event(name, reservation.id, payload, headers) for name in names]
+
+
+def of_next(reservation: Reservation, booking: Booking, found: Ask | Undo, headers: Mapping[str, str]) -> Event:
+    """Return the event that asks for the next step of a booking, or to undo one. It has what the service needs."""
+    event_type = saga.ASKS[found.step] if isinstance(found, Ask) else saga.UNDOES[found.step]
+    payload = _facts(reservation)
+    if event_type != RESERVATION_CONFIRM:
+        payload |= _terms(booking)
+    return Event(event_type, reservation.id, payload, headers)
+
+
+def of_refund(reservation: Reservation, booking: Booking, headers: Mapping[str, str]) -> Event:
+    """Return the event that tells that a booking has got its payment back."""
+    return Event(REFUNDED, reservation.id, _facts(reservation) | _terms(booking), headers)
+
+
+def _terms(booking: Booking) -> dict[str, Any]:
+    """Return what the services of a booking are sent beside the facts of its reservation."""
+    return {
+        "amount": None if booking.price is None else str(booking.price.total),
+        "currency": booking.price and booking.price.currency,
+        "inventory_reservation_id": booking.inventory_reservation_id,
+        "payment_intent_id": booking.payment_intent_id,
+    }
 
 
 def of_status(
@@ -59,7 +94,7 @@ def of_fields(
         found.append(Event(EXTENDED, reservation.id, _facts(reservation) | extension, headers))
     if others := [name for name in names if name != "expires_at"]:
         changed = [WIRE_NAMES.get(name, name) for name in others]
-        found.append(Event(CHANGED, reservation.id, _facts(reservation) | {"changed": changed}, headers))
+        found.append(Event(UPDATED, reservation.id, _facts(reservation) | {"changed": changed}, headers))
     return found
 
 
@@ -69,6 +104,13 @@ def release(reservation: Reservation, headers: Mapping[str, str]) -> Event:
 
 
 def _facts(reservation: Reservation) -> dict[str, Any]:
+    if reservation.booking_reference is None:
+        return _plain_facts(reservation)
+    its_own = {"booking_reference": reservation.booking_reference, "venue_id": reservation.venue}
+    return _plain_facts(reservation) | its_own
+
+
+def _plain_facts(reservation: Reservation) -> dict[str, Any]:
     one = reservation
     lines = [{"item_id": one.item_id, "sku": one.sku, "quantity": one.quantity}]
     lines += [{"item_id": line.item_id, "sku": line.sku, "quantity": line.quantity} for line in one.further_lines]

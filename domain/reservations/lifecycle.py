@@ -54,6 +54,9 @@ CHANGEABLE: Mapping[str, frozenset[Status]] = {
     "starts_at": HOLDING,
     "ends_at": HOLDING,
     "quantity": HOLDING,
+    # Those of bookings, which are kept elsewhere.
+    "guest": HOLDING,
+    "internal_notes": HOLDING,
 }
 
 #: The longest life of a hold, from when it was made, however often it is extended: a client that forgets its holds

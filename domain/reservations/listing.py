@@ -36,6 +36,7 @@ from domain.reservations.lifecycle import Status
 from domain.reservations.table import (
     FIELDS,
     LISTED_BY,
+    are_given,
     further_lines,
     is_overdue,
     metadata_of,
@@ -74,8 +75,11 @@ def parameters(scope: Scope, **others: object) -> dict[str, Any]:
 
 
 @cache
-def statement(filtered: frozenset[str], scope: Scope) -> Select[Any]:
+def statement(filtered: frozenset[str], scope: Scope, owner: str | None = None) -> Select[Any]:
     """Return the statement for reservations with certain values in the columns named in `filtered`.
+
+    With an `owner`, one of these columns, it reads nothing but what belongs to the owner: no row of others is counted,
+    passed over, or the one that ends the page. The `overdue` of a scope are not for such a list.
 
     Its parameters are these values by the names of their columns, the wanted `status`, the bounds of the ids (`lower`
     is included, `upper` is not), and its limits: how many reservations are `shown`, how many rows of a status are
@@ -85,10 +89,10 @@ def statement(filtered: frozenset[str], scope: Scope) -> Select[Any]:
     A row that does not match is not to be shown. After a row that `ends`, there may be more that were not read.
     """
     keys: Select[Any] | CompoundSelect[Any]
-    keys = _newest_by_status(filtered, scope) if filtered or scope != EVERY else _newest_of_all()
+    keys = _newest_by_status(filtered, scope, owner) if filtered or scope != EVERY else _newest_of_all()
     if scope.overdue:
         keys = union_all(keys, _overdue(filtered))
-    if "item_id" in filtered:
+    if "item_id" in filtered and owner is None:
         keys = union_all(keys, _newest_baskets(filtered, scope))
     page = keys.order_by(keys.selected_columns.id.desc()).limit(_shown).subquery("page")
     return within_bytes(complete(page, page.c.id.desc()))
@@ -98,10 +102,10 @@ def _newest_of_all() -> Select[Any]:
     return select(_id, true().label("matches"), false().label("ends")).where(_id < _upper, _id >= _lower)
 
 
-def _newest_by_status(filtered: frozenset[str], scope: Scope) -> Select[Any]:
+def _newest_by_status(filtered: frozenset[str], scope: Scope, owner: str | None) -> Select[Any]:
     """Read the newest reservations of each status, by the index that begins with the most of the filtered columns."""
-    by = next(columns for columns in LISTED_BY if filtered.issuperset(column.name for column in columns))
-    conditions = equal(reservations, filtered.difference(column.name for column in by))
+    by = first_serving(LISTED_BY, filtered, owner)
+    conditions = others(filtered, by, owner)
     if scope.judged:
         conditions.append(status_by_now == bindparam("status", type_=String))
     newest = _newest(by, conditions)
@@ -123,7 +127,8 @@ def _newest(by: Sequence[Column[Any]], conditions: Sequence[ColumnElement[bool]]
     )
     return (
         select(read.c.id, read.c.matches, read.c.ends)
-        .where(read.c.status == _statuses.c.status, read.c.id >= _lower, or_(read.c.matches, read.c.ends))
+        # All that was read has the status. PostgreSQL has to know it, or it sorts all rows to take the first ones.
+        .where(read.c.status == _statuses.c.status, or_(read.c.matches, read.c.ends))
         .order_by(*(read.c[column.name].desc() for column in key))
         .limit(_shown)
         .lateral("newest")
@@ -138,21 +143,19 @@ def _from_to(by: Sequence[Column[Any]]) -> list[ColumnElement[bool]]:
     """
     first, *others = (*by, _status)
     conditions = [first == any_(array([_wanted(first)])), *_below(others)]
-    if reservations.c.guest_id in by:
-        conditions.append(reservations.c.guest_id.is_not(None))
-    return conditions
+    return [*conditions, *are_given(by)]
 
 
 def _below(columns: Sequence[Column[Any]]) -> list[ColumnElement[bool]]:
     """Bound the columns that come after the first one, and the id.
 
-    Two of them can't be equal to values for the same reason. There the reading starts at the values, and it stops
-    where the first of them changes, or at its limit: what is read beyond the status is left out later.
+    Two of them can't be equal to values for the same reason. There the reading is between two rows of values, which
+    differ in the id only.
     """
     if len(columns) < 2:
         return [*(column == _wanted(column) for column in columns), _id < _upper, _id >= _lower]
-    start = tuple_(*(_wanted(column) for column in columns), _upper)
-    return [tuple_(*columns, _id) < start, columns[0] >= _wanted(columns[0])]
+    values = [_wanted(column) for column in columns]
+    return [tuple_(*columns, _id) < tuple_(*values, _upper), tuple_(*columns, _id) >= tuple_(*values, _lower)]
 
 
 def _wanted(column: Column[Any]) -> ColumnElement[Any]:
@@ -161,7 +164,7 @@ def _wanted(column: Column[Any]) -> ColumnElement[Any]:
 
 def _overdue(filtered: frozenset[str]) -> Select[Any]:
     """Read all overdue holds by the time of their expiry, and of them those that are wanted."""
-    columns = reservations.c["id", "item_id", "guest_id", "source"]
+    columns = reservations.c["id", "item_id", "guest_id", "venue", "provider", "source"]
     overdue = select(*columns).where(is_overdue).order_by(reservations.c.expires_at).subquery("overdue")
     wanted = overdue.c.id < _upper, overdue.c.id >= _lower, *equal(overdue, filtered)
     return select(overdue.c.id, true().label("matches"), false().label("ends")).where(*wanted)
@@ -187,6 +190,30 @@ def _newest_baskets(filtered: frozenset[str], scope: Scope) -> Select[Any]:
     return keys.where(or_(basket.c.matches, line.c.ends))
 
 
+def first_serving(
+    indexes: Sequence[Sequence[Column[Any]]], filtered: frozenset[str], owner: str | None
+) -> Sequence[Column[Any]]:
+    """Return the columns of the first index that has filtered columns only.
+
+    The list of an owner is read by an index that begins with the owner, so that reservations of nobody else are in the
+    way. It is not read by the item: an index of reservations knows the first item of a basket only, and the index of
+    the further ones does not know the owner.
+    """
+    if owner is None:
+        return next(one for one in indexes if filtered.issuperset(column.name for column in one))
+    usable = filtered - {"item_id"}
+    own = (one for one in indexes if one and one[0].name == owner)
+    return next(one for one in own if usable.issuperset(column.name for column in one))
+
+
+def others(filtered: frozenset[str], by: Sequence[Column[Any]], owner: str | None) -> list[ColumnElement[bool]]:
+    """Return the conditions for what is filtered and not in the columns of an index."""
+    rest = filtered.difference(column.name for column in by)
+    if owner is None or "item_id" not in rest:
+        return equal(reservations, rest)
+    return [*equal(reservations, rest - {"item_id"}), has_item(value_of(reservations.c.item_id))]
+
+
 def equal(table: FromClause, names: frozenset[str]) -> list[ColumnElement[bool]]:
     """Return the conditions that these columns have the values of the parameters of their names."""
     return [table.c[name] == value_of(table.c[name]) for name in sorted(names)]
@@ -195,6 +222,19 @@ def equal(table: FromClause, names: frozenset[str]) -> list[ColumnElement[bool]]
 def value_of(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """Return the parameter with the name of a column."""
     return bindparam(column.key, type_=column.type)
+
+
+def has_item(item_id: ColumnElement[int]) -> ColumnElement[bool]:
+    """Return the condition that an item is in any line of a reservation.
+
+    PostgreSQL may answer an EXISTS by reading the lines that all reservations have of the item, but not this subquery.
+    """
+    is_further = reservation_lines.c.reservation_id == _id, reservation_lines.c.item_id == item_id
+    further = select(true()).where(*is_further).limit(1).correlate(reservations).scalar_subquery()
+    return or_(
+        reservations.c.item_id == item_id,
+        and_(reservations.c.line_count > 1, func.coalesce(further, false())),
+    )
 
 
 def complete(page: FromClause, *order: ColumnElement[Any]) -> FromClause:

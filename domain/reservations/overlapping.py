@@ -33,8 +33,8 @@ from sqlalchemy.dialects.postgresql import array
 from domain.calendars.periods import EARLIEST, LATEST
 from domain.reservations.durations import CLASSES, class_of, longest
 from domain.reservations.lifecycle import Status
-from domain.reservations.listing import complete, equal, value_of, within_bytes
-from domain.reservations.table import OVERLAPPING_BY, reservation_lines, reservations, status_by_now
+from domain.reservations.listing import complete, equal, first_serving, others, value_of, within_bytes
+from domain.reservations.table import OVERLAPPING_BY, are_given, reservation_lines, reservations, status_by_now
 from domain.runtime.database import arrays, lists
 from domain.runtime.identity import LOWEST_ID
 
@@ -65,29 +65,24 @@ def parameters(
 
 
 @cache
-def statement(filtered: frozenset[str], *, by_status: bool, judged: bool) -> Select[Any]:
+def statement(filtered: frozenset[str], *, by_status: bool, judged: bool, owner: str | None = None) -> Select[Any]:
     """Return the statement for reservations of a window with certain values in the columns named in `filtered`.
 
     Its parameters are those that `parameters` makes, these values by the names of their columns, the wanted `status` if
-    it is `judged`, and the limits of `listing.statement`. Neither bound of the window is included.
+    it is `judged`, and the limits of `listing.statement`. Neither bound of the window is included. With an `owner`, it
+    reads what belongs to the owner only, as there.
     """
     conditions = [status_by_now == bindparam("status", type_=String)] if judged else []
-    by = next(columns for columns in OVERLAPPING_BY if _serves(columns, filtered, by_status=by_status))
-    others = equal(reservations, filtered.difference(column.name for column in by))
+    by = first_serving(OVERLAPPING_BY, filtered | {"status"} if by_status else filtered, owner)
     key = reservations.c.starts_at, reservations.c.id
-    keys: Any = _first(by, key, reservations.c.ends_at, [*others, *conditions])
-    if "item_id" in filtered:
+    keys: Any = _first(by, key, reservations.c.ends_at, [*others(filtered, by, owner), *conditions])
+    if "item_id" in filtered and owner is None:
         of_lines = (reservation_lines.c.starts_at, reservation_lines.c.reservation_id)
         lines = _first((reservation_lines.c.item_id,), of_lines, reservation_lines.c.ends_at, [])
         keys = union_all(keys, _matching(lines, [*equal(reservations, filtered - {"item_id"}), *conditions]))
     columns = keys.selected_columns
     page = keys.order_by(columns.starts_at, columns.id).limit(_shown).subquery("page")
     return within_bytes(complete(page, page.c.starts_at, page.c.id))
-
-
-def _serves(columns: Sequence[Column[Any]], filtered: frozenset[str], *, by_status: bool) -> bool:
-    names = {column.name for column in columns}
-    return names <= filtered or (by_status and names == {"status"})
 
 
 def _first(
@@ -104,15 +99,15 @@ def _first(
     matches = and_(ends_at > _after, *conditions)
     # As in `listing`: the first column equals an array of one value, so only one index has the order asked for. The
     # others equal values, so PostgreSQL knows that the rows are in order of the first one, the start and the id.
-    first, *others = (*by, its_class)
+    first, *further = (*by, its_class)
     columns = first.label("first"), starts_at.label("starts_at"), row_id.label("id")
     read = (
         select(*columns, matches.label("matches"), is_last.label("ends"))
         .where(
             first == any_(array([_wanted(first, its_class)])),
-            *(column == _wanted(column, its_class) for column in others),
+            *(column == _wanted(column, its_class) for column in further),
             starts_at.is_not(None),
-            *(column.is_not(None) for column in by if column.name == "guest_id"),
+            *are_given(by),
             starts_at < _before,
             tuple_(starts_at, row_id) > tuple_(_classes.c.start, _classes.c.id),
         )

@@ -4,19 +4,21 @@ An overdue hold is read as EXPIRED from that moment on, whether maintenance has 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, Select, func, select
 from sqlalchemy.orm import Session
 
 from domain import items
+from domain.access import EVERYTHING, Reach
 from domain.calendars.periods import EARLIEST, LATEST
 from domain.reservations import listing, overlapping
 from domain.reservations.lifecycle import Status
 from domain.reservations.listing import Scope
+from domain.reservations.ownership import is_within
 from domain.reservations.table import (
     FIELDS,
     Reservation,
@@ -26,9 +28,11 @@ from domain.reservations.table import (
     reservations,
     status_by_now,
 )
+from domain.runtime import pipeline
 from domain.runtime.database import READ_IN_INDEX_ORDER
-from domain.runtime.errors import UnknownReservation
+from domain.runtime.errors import Invalid, UnknownReference, UnknownReservation
 from domain.runtime.identity import HIGHEST_ID, LOWEST_ID, lowest_id
+from domain.runtime.pipeline import Query
 
 #: A page ends with the reservation that takes its texts (metadata, note and reason) to this many bytes.
 MAX_PAGE_BYTES = 1_000_000
@@ -36,6 +40,10 @@ MAX_PAGE_BYTES = 1_000_000
 #: No index knows which holds are overdue, nor the third of three filters. There, reservations that do not match are
 #: passed over, up to this many, and the page ends.
 MAX_PASSED_OVER = 1_000
+
+#: Lists of one's own are read by the owner only, whatever else is filtered, so they pass over more often. Up to this
+#: many are passed over in each status, or in each class of durations.
+MAX_OWN_PASSED_OVER = 500
 
 #: While maintenance works, no more holds are overdue than it expires within seconds. Up to this many are read at once.
 MAX_OVERDUE = 10_000
@@ -50,8 +58,22 @@ class Filter:
     sku: str | None = None
     guest_id: str | None = None
     source: str | None = None
+    venue: str | None = None
+    provider: str | None = None
     since: datetime | None = None
     before: datetime | None = None
+
+    def within(self, reach: Reach) -> "Filter | None":
+        """Return the filter of what is within reach as well, or None if nothing can be.
+
+        It reads the reservations of one owner. Raises Invalid if there are several within reach and it names none.
+        """
+        if reach.is_everything or any(getattr(self, kind) == owner for kind, owner in reach.owners):
+            return self
+        possible = [(kind, owner) for kind, owner in reach.owners if getattr(self, kind) is None]
+        if len(possible) > 1:
+            raise Invalid(possible[-1][0], f"say whose: {', '.join(f'{kind}={owner}' for kind, owner in possible)}")
+        return replace(self, **dict(possible)) if possible else None  # type: ignore[arg-type]  # they are its fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +109,22 @@ class WindowPage:
     next_after: tuple[datetime, UUID] | None
 
 
-def get(session: Session, reservation_id: UUID) -> Reservation:
-    """Return a reservation. Raises UnknownReservation."""
+def get_booking(session: Session, reference: str, reach: Reach = EVERYTHING) -> Reservation:
+    """Return the reservation that has a booking reference. Raises UnknownReference, also if it is out of reach."""
+    row = session.execute(_READ.where(reservations.c.booking_reference == reference)).one_or_none()
+    found = row and Reservation.of(row)
+    if not found or not is_within(found, reach):
+        raise UnknownReference(reference)
+    return found
+
+
+def get(session: Session, reservation_id: UUID, reach: Reach = EVERYTHING) -> Reservation:
+    """Return a reservation. Raises UnknownReservation, also if it is out of reach."""
     row = session.execute(_READ.where(reservations.c.id == reservation_id)).one_or_none()
-    if row is None:
+    found = row and Reservation.of(row)
+    if not found or not is_within(found, reach):
         raise UnknownReservation(reservation_id)
-    return Reservation.of(row)
+    return found
 
 
 _READ = select(
@@ -104,17 +136,19 @@ _READ = select(
 ).join_from(reservations, items.items)
 
 
-def find(session: Session, wanted: Filter, *, before_id: UUID | None = None, limit: int) -> Page:
-    """Return up to `limit` reservations, the newest first, from before the id `before_id`.
+def find(
+    session: Session, wanted: Filter, *, before_id: UUID | None = None, limit: int, reach: Reach = EVERYTHING
+) -> Page:
+    """Return up to `limit` reservations within reach, the newest first, from before the id `before_id`.
 
     A page may be shorter, even empty, and have a `next_before` all the same: see MAX_PAGE_BYTES and MAX_PASSED_OVER.
     For the rest of the transaction, PostgreSQL reads by indexes only.
     """
-    session.execute(READ_IN_INDEX_ORDER)
-    values = _values(session, wanted)
+    values = _values(session, wanted.within(reach))
     if values is None:
         return Page((), None)
-    scope = _scope(session, wanted.status, values)
+    owner = owner_in(values, reach)
+    scope = _scope(session, wanted.status, values) if owner is None else _own_scope(wanted.status)
     upper = HIGHEST_ID if wanted.before is None else lowest_id(wanted.before)
     parameters = listing.parameters(
         scope,
@@ -122,27 +156,32 @@ def find(session: Session, wanted: Filter, *, before_id: UUID | None = None, lim
         lower=LOWEST_ID if wanted.since is None else lowest_id(wanted.since),
         upper=upper if before_id is None else min(upper, before_id),
         shown=limit,
-        read=limit + MAX_PASSED_OVER,
+        read=limit + (MAX_PASSED_OVER if owner is None else MAX_OWN_PASSED_OVER),
         most_bytes=MAX_PAGE_BYTES,
         **values,
     )
-    rows = session.execute(listing.statement(frozenset(values), scope), parameters).all()
-    return _page(rows, limit)
+    return _page(_in_index_order(session, listing.statement(frozenset(values), scope, owner), parameters), limit)
 
 
 def find_overlapping(
-    session: Session, wanted: Filter, window: Window, *, after: tuple[datetime, UUID] | None = None, limit: int
+    session: Session,
+    wanted: Filter,
+    window: Window,
+    *,
+    after: tuple[datetime, UUID] | None = None,
+    limit: int,
+    reach: Reach = EVERYTHING,
 ) -> WindowPage:
-    """Return up to `limit` reservations that overlap a window, in order of start and id, from after these two.
+    """Return up to `limit` reservations within reach that overlap a window, in order of start and id, after these two.
 
     The time of making is not looked at. As with `find`, a page may be shorter, and have a `next_after` all the same.
     """
-    session.execute(READ_IN_INDEX_ORDER)
-    values = _values(session, wanted)
+    values = _values(session, wanted.within(reach))
     if values is None:
         return WindowPage((), None)
     status = wanted.status
-    by_status = status is not None and not values.keys() & {"guest_id", "item_id"}
+    owner = owner_in(values, reach)
+    by_status = status is not None and not values.keys() & {"guest_id", "item_id", "venue", "provider"}
     # An overdue hold is stored as PENDING.
     also_stored = [Status.PENDING] if status is Status.EXPIRED else []
     parameters = overlapping.parameters(
@@ -152,25 +191,58 @@ def find_overlapping(
         after=after,
         status=status,
         shown=limit,
-        read=limit + MAX_PASSED_OVER,
+        read=limit + (MAX_PASSED_OVER if owner is None else MAX_OWN_PASSED_OVER),
         most_bytes=MAX_PAGE_BYTES,
         **values,
     )
-    statement = overlapping.statement(frozenset(values), by_status=by_status, judged=status is not None)
-    read, is_full = _read(session.execute(statement, parameters).all(), limit)
+    statement = overlapping.statement(frozenset(values), by_status=by_status, judged=status is not None, owner=owner)
+    read, is_full = _read(_in_index_order(session, statement, parameters), limit)
     next_after = (read[-1].starts_at, read[-1].id) if is_full else None
     return WindowPage([Reservation.of(row) for row in read if row.matches], next_after)
 
 
-def _values(session: Session, wanted: Filter) -> Mapping[str, Any] | None:
+def _in_index_order(session: Session, statement: Select[Any], parameters: Mapping[str, Any]) -> Sequence[Any]:
+    """Return the rows of a statement that is to read in the order of indexes, after one round trip."""
+    return pipeline.execute(session, [Query(READ_IN_INDEX_ORDER, {}), Query(statement, parameters)])[1]
+
+
+def _values(session: Session, wanted: Filter | None) -> Mapping[str, Any] | None:
     """Return the values that columns must have, or None if no reservation has them."""
+    if wanted is None:
+        return None
     item_id = wanted.item_id
     if wanted.sku is not None:
+        session.execute(READ_IN_INDEX_ORDER)
         item_id = items.id_of(session, wanted.sku)
         if item_id is None or wanted.item_id not in (None, item_id):
             return None
-    values = {"guest_id": wanted.guest_id, "item_id": item_id, "source": wanted.source}
+    values = {
+        "guest_id": wanted.guest_id,
+        "item_id": item_id,
+        "source": wanted.source,
+        "venue": wanted.venue,
+        "provider": wanted.provider,
+    }
     return {column: value for column, value in values.items() if value is not None}
+
+
+def owner_in(values: Mapping[str, Any], reach: Reach) -> str | None:
+    """Return by which of the wanted values a list is one's own, if not everything is within reach.
+
+    Such a list reads what has that value, and nothing else: what it shows, and how its pages end, must not depend on
+    reservations of others. The values are those of a filter that is within reach.
+    """
+    if reach.is_everything:
+        return None
+    return next(kind for kind, owner in reach.owners if values.get(kind) == owner)
+
+
+def _own_scope(status: Status | None) -> Scope:
+    """Return which rows a list of one's own reads. How many holds of all are overdue has no influence on it."""
+    if status is None:
+        return listing.EVERY
+    stored = (status, Status.PENDING) if status is Status.EXPIRED else (status,)
+    return Scope(statuses=stored, judged=Status.PENDING in stored)
 
 
 def _scope(session: Session, status: Status | None, values: Mapping[str, Any]) -> Scope:
@@ -191,6 +263,7 @@ def _overdue_count(session: Session, values: Mapping[str, Any]) -> int:
     overdue = select(reservations.c.id).where(is_overdue).order_by(reservations.c.expires_at)
     if "item_id" in values:
         overdue = overdue.where(reservations.c.item_id == values["item_id"])
+    session.execute(READ_IN_INDEX_ORDER)
     return session.execute(select(func.count()).select_from(overdue.limit(MAX_OVERDUE + 1).subquery())).scalar_one()
 
 

@@ -27,8 +27,8 @@ from domain.runtime.pipeline import Query, execute
 class KeyRace(Exception):
     """Raised when keys or outside references raced with requests for other items.
 
-    The same is raised when time of a calendar was taken by somebody who has not locked the calendar. Roll back, and
-    decide the requests at these places in another set.
+    The same is raised when time of a calendar was taken by somebody who has not locked the calendar, and when a booking
+    was given a reference that another one has. Roll back, and decide the requests at these places in another set.
     """
 
     def __init__(self, places: Collection[int]) -> None:
@@ -54,11 +54,11 @@ def reserve(
     then = idempotency.lookup_query(keys), _references_query(references)
     found, locked = free.lock(session, requests, then, busy_periods=effort.busy_periods)
     answered, known = idempotency.read_answers(locked.then[0]), {tuple(row) for row in locked.then[1]}
-    decisions = decide(requests, found, answered, references=known)
+    decisions = decide(requests, found, answered, references=known, moment=locked.at)
     relieved = relieve(session, requests, decisions, found, routes, effort)
     if relieved:
         found, overdue = relieved
-        decisions = decide(requests, found, answered, overdue, known)
+        decisions = decide(requests, found, answered, overdue, known, locked.at)
     answers = _write(session, requests, decisions, locked.at, routes)
     return [_answer(place, decisions, answers) for place in range(len(requests))]
 
@@ -96,7 +96,7 @@ def _write(
         return {}
     assert moment is not None, "an item was locked"
     places = [place for place, _ in accepted]
-    made = make([(requests[place], of) for place, of in accepted], moment)
+    made = make([(requests[place], of) for place, of in accepted], moment, routes)
     answers: list[str] = []
     try:
         # The last query stores the answers, and its rows are the keys that were new.
@@ -118,6 +118,8 @@ def _raced(constraint: str | None, requests: Sequence[Reserve], places: Sequence
     match constraint:
         case table.REFERENCE_IS_UNIQUE:
             return [place for place in places if requests[place].external_reference]
+        case table.BOOKING_REFERENCE_IS_UNIQUE:
+            return [place for place in places if requests[place].booking]
         case calendars.TIME_IS_EXCLUSIVE:
             return [place for place in places if requests[place].period]
         case _:

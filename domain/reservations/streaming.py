@@ -10,20 +10,39 @@ from itertools import chain
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Column, ColumnElement, Select, cast, func, literal, select, tuple_, union_all
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnCollection,
+    ColumnElement,
+    Select,
+    any_,
+    cast,
+    func,
+    literal,
+    select,
+    tuple_,
+    union_all,
+)
+from sqlalchemy.dialects.postgresql import array
 from sqlalchemy.orm import Session
 
+from domain.access import EVERYTHING, Reach
 from domain.calendars.periods import EARLIEST, LATEST
 from domain.items import id_of, items
 from domain.reservations.durations import CLASSES, class_of, longest
 from domain.reservations.lifecycle import Status
-from domain.reservations.queries import Filter, Window
-from domain.reservations.table import reservation_lines, reservations, status_by_now
+from domain.reservations.listing import has_item
+from domain.reservations.queries import Filter, Window, owner_in
+from domain.reservations.table import are_given, reservation_lines, reservations, status_by_now
 from domain.runtime.database import READ_IN_INDEX_ORDER
 from domain.runtime.identity import LOWEST_ID
 
 #: A place in the order of a stream: the start of a reservation, and its id.
 Place = tuple[datetime, UUID]
+
+#: The filters that are looked at, beside the sku and the status.
+OWNERS = "guest_id", "venue", "provider"
 
 #: The place before all reservations.
 BEGINNING: Place = (EARLIEST, LOWEST_ID)
@@ -48,20 +67,25 @@ class Found(NamedTuple):
 
 
 def stream(
-    session: Session, wanted: Filter, window: Window, *, after: Place = BEGINNING, size: int
+    session: Session, wanted: Filter, window: Window, *, after: Place = BEGINNING, size: int, reach: Reach = EVERYTHING
 ) -> Iterator[Sequence[Found]]:
-    """Yield the reservations that overlap a window, in order of start and id, after a place, in parts of up to `size`.
+    """Yield the reservations within reach that overlap a window, in order of start and id, after a place.
 
-    Of the filter, the user, the sku and the status are looked at. An overdue hold is EXPIRED, as everywhere. For the
-    rest of the transaction, PostgreSQL reads by indexes only.
+    They come in parts of up to `size`. Of the filter, the user, the sku and the status are looked at. An overdue hold
+    is EXPIRED, as everywhere. For the rest of the transaction, PostgreSQL reads by indexes only.
     """
     session.execute(READ_IN_INDEX_ORDER)
-    values: dict[str, Any] = {} if wanted.guest_id is None else {"guest_id": wanted.guest_id}
+    narrowed = wanted.within(reach)
+    if narrowed is None:
+        return
+    wanted = narrowed
+    values: dict[str, Any] = {name: one for name in OWNERS if (one := getattr(wanted, name)) is not None}
     if wanted.sku is not None:
         values["item_id"] = id_of(session, wanted.sku)
     if None in values.values():
         return
-    result = session.execute(_statement(values, wanted.status, window, after), execution_options={"yield_per": size})
+    statement = _statement(values, wanted.status, window, after, owner_in(values, reach))
+    result = session.execute(statement, execution_options={"yield_per": size})
     try:
         for part in result.partitions():
             yield [Found(*row) for row in part]
@@ -69,18 +93,44 @@ def stream(
         result.close()
 
 
-def _statement(values: Mapping[str, Any], status: Status | None, window: Window, after: Place) -> Select[Any]:
-    scans = chain(*(_scans(number, values, status, window, after) for number in CLASSES))
+def _statement(
+    values: Mapping[str, Any], status: Status | None, window: Window, after: Place, owner: str | None = None
+) -> Select[Any]:
+    if owner is None:
+        scans = chain(*(_scans(number, values, status, window, after) for number in CLASSES))
+    else:
+        scans = chain(_own_scan(number, values, status, window, after, owner) for number in CLASSES)
     found = union_all(*map(_in_order, scans)).subquery("found")
-    columns = (column for column in found.c if column.name != "item_id")
+    columns = (column for column in found.c if column.name not in ("item_id", "owner"))
     with_skus = found.join(items, items.c.id == found.c.item_id)
-    return select(*columns, items.c.sku).select_from(with_skus).order_by(found.c.starts_at, found.c.id)
+    return select(*columns, items.c.sku).select_from(with_skus).order_by(*_order(found.c))
 
 
 def _in_order(scan: Select[Any]) -> Select[Any]:
-    columns = scan.selected_columns
     # With an offset it is planned by itself. Otherwise, PostgreSQL does not see that the index has this order.
-    return scan.order_by(columns.starts_at, columns.id).offset(0)
+    return scan.order_by(*_order(scan.selected_columns)).offset(0)
+
+
+def _order(columns: ColumnCollection[str, Any]) -> Sequence[ColumnElement[Any]]:
+    """Return the order of a stream. All of what is one's own has the same owner, who is in front."""
+    return [columns[name] for name in ("owner", "starts_at", "id") if name in columns]
+
+
+def _own_scan(
+    number: int, values: Mapping[str, Any], status: Status | None, window: Window, after: Place, owner: str
+) -> Select[Any]:
+    """Return the statement that reads one class of an owner's reservations, by the index that begins with the owner.
+
+    No other index has the order of the stream, because the owner equals an array of one value, as in `listing`. So the
+    stream takes no longer for reservations of others, however many there are of the wanted item.
+    """
+    column = reservations.c[owner]
+    wanted = [reservations.c[name] == value for name, value in values.items() if name not in ("item_id", owner)]
+    wanted += [status_by_now == status] if status else []
+    wanted += [has_item(literal(values["item_id"], items.c.id.type))] if "item_id" in values else []
+    window_of = _overlapping(reservations.c.starts_at, reservations.c.id, reservations.c.ends_at, number, window, after)
+    is_owned = column == any_(array([literal(values[owner], column.type)])), *are_given([column])
+    return _read.add_columns(column.label("owner")).where(*is_owned, *window_of, *wanted)
 
 
 def _scans(
@@ -97,7 +147,7 @@ def _scans(
         of_line = _overlapping(line.starts_at, line.reservation_id, line.ends_at, number, window, after)
         yield _read_by_lines.where(*of_line, *wanted, line.item_id == values["item_id"])
     elif values:
-        yield _read.where(*own, *wanted, reservations.c.guest_id.is_not(None))
+        yield _read.where(*own, *wanted, *are_given(reservations.c[name] for name in values))
     else:
         for stored in _stored_as(status):
             yield _read.where(*own, *wanted, *([reservations.c.status == stored] if stored else []))

@@ -36,6 +36,7 @@ from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from domain.access import ANONYMOUS
+from domain.bookings import Booking
 from domain.calendars.periods import Period
 from domain.items import items
 from domain.reservations.durations import class_of
@@ -60,6 +61,11 @@ reservations = Table(
     Column("starts_at", DateTime(timezone=True)),
     Column("ends_at", DateTime(timezone=True)),
     Column("guest_id", String(64)),
+    # By which people know it, if it is a booking.
+    Column("booking_reference", String(20)),
+    # Those of its first item, by which it belongs to them.
+    Column("venue", String(64)),
+    Column("provider", String(64)),
     Column("source", String(50), nullable=False, server_default="api"),
     Column("note", Text),
     # The JSON as the client wrote it. In jsonb every number is written with all its digits: 1e308 has 309.
@@ -101,9 +107,17 @@ LISTED_BY: Sequence[tuple[Column[Any], ...]] = (
     (reservations.c.item_id, reservations.c.source),
     (reservations.c.guest_id,),
     (reservations.c.item_id,),
+    (reservations.c.venue,),
+    (reservations.c.provider,),
     (reservations.c.source,),
     (),
 )
+
+
+def are_given(columns: Iterable[Column[Any]]) -> Sequence[ColumnElement[bool]]:
+    """Return the conditions that those of the columns are given that may be null: no index has the others."""
+    return [column.is_not(None) for column in columns if column.nullable]
+
 
 for _columns in LISTED_BY:
     Index(
@@ -111,19 +125,21 @@ for _columns in LISTED_BY:
         *_columns,
         reservations.c.status,
         reservations.c.id,
-        postgresql_where=reservations.c.guest_id.is_not(None) if reservations.c.guest_id in _columns else None,
+        postgresql_where=and_(*_given) if (_given := are_given(_columns)) else None,
     )
 
 #: A list of what overlaps a window is read by an index that begins with these columns.
 OVERLAPPING_BY: Sequence[tuple[Column[Any], ...]] = (
     (reservations.c.guest_id,),
     (reservations.c.item_id,),
+    (reservations.c.venue,),
+    (reservations.c.provider,),
     (reservations.c.status,),
     (),
 )
 
 for _columns in OVERLAPPING_BY:
-    _is_listed = [reservations.c.starts_at.is_not(None), *(one.is_not(None) for one in _columns if one.nullable)]
+    _is_listed = [reservations.c.starts_at.is_not(None), *are_given(_columns)]
     Index(
         "_".join(["ix_reservations", *(one.name for one in _columns), "time"]),
         *_columns,
@@ -142,6 +158,16 @@ Index(
     reservations.c.external_reference,
     unique=True,
     postgresql_where=reservations.c.external_reference.is_not(None),
+)
+
+#: The index that a second booking of the same reference breaks.
+BOOKING_REFERENCE_IS_UNIQUE = "uq_reservations_booking_reference"
+
+Index(
+    BOOKING_REFERENCE_IS_UNIQUE,
+    reservations.c.booking_reference,
+    unique=True,
+    postgresql_where=reservations.c.booking_reference.is_not(None),
 )
 
 #: The lines of a reservation after its first one, which is in the reservation itself. While the reservation is a hold,
@@ -178,7 +204,8 @@ Index(
 )
 
 
-#: One entry for each version. `details` has the changed fields: `{"note": {"from": null, "to": "Late arrival"}}`.
+#: One entry for each version. `details` has the changed fields: `{"note": {"from": null, "to": "Late arrival"}}`. Those
+#: that are kept elsewhere have no values there.
 history = Table(
     "reservation_history",
     metadata,
@@ -209,7 +236,8 @@ class Reservation:
 
     The items are all stock, or all calendars. Of calendars, the units are reserved from `starts_at` until `ends_at`.
     A hold without `expires_at` never lapses. `metadata` is the client's JSON as text. The reservation belongs to that
-    client, who may know it by an `external_reference`.
+    client, who may know it by an `external_reference`, to its guest, and to the venue and the provider of its items.
+    A booking has a `booking_reference`; the `booking` itself is there only where it was just made.
     """
 
     id: UUID
@@ -224,10 +252,15 @@ class Reservation:
     client_id: str = ANONYMOUS.client_id
     external_reference: str | None = None
     guest_id: str | None
+    booking_reference: str | None = None
+    booking: Booking | None = None
+    venue: str | None = None
+    provider: str | None = None
     source: str
     note: str | None
     metadata: str | None
     cancellation_reason: str | None = None
+    cancelled_by: str | None = None
     created_at: datetime
     updated_at: datetime
     confirmed_at: datetime | None = None
@@ -269,10 +302,14 @@ class Reservation:
             client_id=row.client_id,
             external_reference=row.external_reference,
             guest_id=row.guest_id,
+            booking_reference=row.booking_reference,
+            venue=row.venue,
+            provider=row.provider,
             source=row.source,
             note=row.note,
             metadata=row.metadata,
             cancellation_reason=row.cancellation_reason,
+            cancelled_by=row.cancelled_by,
             created_at=row.created_at,
             updated_at=row.updated_at,
             confirmed_at=row.confirmed_at,
@@ -330,9 +367,13 @@ FIELDS: Sequence[Column[Any]] = (
     reservations.c.client_id,
     reservations.c.external_reference,
     reservations.c.guest_id,
+    reservations.c.booking_reference,
+    reservations.c.venue,
+    reservations.c.provider,
     reservations.c.source,
     reservations.c.note,
     reservations.c.cancellation_reason,
+    reservations.c.cancelled_by,
     reservations.c.created_at,
     reservations.c.updated_at,
     reservations.c.confirmed_at,

@@ -17,7 +17,7 @@ from domain.calendars import occupancies
 from domain.calendars.occupancies import Shorter
 from domain.items import Item
 from domain.outbox import Event, Routes
-from domain.reservations import events
+from domain.reservations import events, outside
 from domain.reservations.lifecycle import FREEING, MAX_HOLD, RELEASING, Kind, Status, allows
 from domain.reservations.table import Reservation, history, read, reservation_lines, reservations, units_of
 from domain.reservations.taken import taken_by
@@ -50,7 +50,8 @@ class Change:
     """What is to become of a locked reservation: another status, new values of fields, or both.
 
     `reason` says why and `changed_by` who asked. `headers` tie its events to the request. If the fields say what it
-    takes, `items` are the locked items of its lines, unless it only gives time of calendars back.
+    takes, `items` are the locked items of its lines, unless it only gives time of calendars back. The caller writes the
+    fields `elsewhere`.
     """
 
     of: Reservation
@@ -60,6 +61,7 @@ class Change:
     changed_by: str = SYSTEM
     headers: Mapping[str, str] = field(default_factory=dict)
     items: Sequence[Item] = ()
+    elsewhere: Sequence[str] = ()
 
     @property
     def kind(self) -> Kind:
@@ -71,10 +73,11 @@ class Change:
 
 def lock(session: Session, ids: Collection[UUID]) -> Sequence[Reservation]:
     """Lock these reservations until the transaction ends, in order of id. Unknown ones are left out."""
-    return [Reservation.of(row) for row in session.execute(_LOCK, {"ids": list(ids)})]
+    return [Reservation.of(row) for row in session.execute(LOCK, {"ids": list(ids)})]
 
 
-_LOCK = (
+#: Locks reservations, as `lock` does.
+LOCK = (
     read.where(is_given(reservations.c.id)).order_by(reservations.c.id).with_for_update(of=reservations, key_share=True)
 )
 
@@ -123,7 +126,7 @@ def _refuse(asked: Change) -> Refusal | None:
     one = asked.of
     if one.status is Status.EXPIRED and asked.to is not Status.EXPIRED:
         return _expired(one)
-    if not allows(one.status, asked.to, asked.fields):
+    if not allows(one.status, asked.to, [*asked.fields, *asked.elsewhere]):
         return WrongStatus(one.status, asked.to)
     latest = one.created_at + MAX_HOLD
     if "expires_at" in asked.fields and asked.fields["expires_at"] > latest:
@@ -139,7 +142,7 @@ def _expired(one: Reservation) -> HoldExpired:
 def _after(asked: Change, moment: datetime) -> Reservation:
     values = {"version": asked.of.version + 1, **_reached(asked.to, moment), **asked.fields}
     if asked.to in KEEPS_REASON:
-        values["cancellation_reason"] = asked.reason
+        values |= {"cancellation_reason": asked.reason, "cancelled_by": asked.changed_by}
     return replace(asked.of, **values)
 
 
@@ -176,16 +179,30 @@ def _write(session: Session, moves: Sequence[_Move], moment: datetime, routes: R
         _rewrite(session, to, names, some, moment)
     _rewrite_lines(session, moves)
     copy(session, history, _HISTORY_COLUMNS, map(_history, moves))
+    asked = _outside(session, moves, routes)
     outbox.record(session, (event for move in moves for event in _events(move)), routes)
+    outbox.record(session, asked, routes)
     _rewrite_time(session, moves)
     _move_units(session, moves)
+
+
+def _outside(session: Session, moves: Sequence[_Move], routes: Routes) -> Sequence[Event]:
+    """Return the events that ask services to undo what they did for bookings, or about other terms of them."""
+    of_bookings = [move for move in moves if move.after.booking_reference]
+    over = [(move.after, move.change.headers) for move in of_bookings if move.after.status in FREEING]
+    renewed = [
+        (move.change.of, move.after, move.change.headers)
+        for move in of_bookings
+        if move.after.status not in FREEING and not move.change.fields.keys().isdisjoint(TAKING)
+    ]
+    return [*outside.undo(session, over, routes), *outside.renew(session, renewed, routes)]
 
 
 def _events(move: _Move) -> Iterator[Event]:
     change = move.change
     if change.to is not None:
         yield from events.of_status(move.after, change.of.status, change.reason, change.headers)
-    yield from events.of_fields(move.after, change.of, change.fields, change.headers)
+    yield from events.of_fields(move.after, change.of, [*change.fields, *change.elsewhere], change.headers)
 
 
 def _rewrite(
@@ -250,9 +267,10 @@ def _history(move: _Move) -> tuple[Any, ...]:
 
 def _details(change: Change) -> str | None:
     """Return the fields of a change with their former and their new values, as JSON."""
-    if not change.fields:
+    if not change.fields and not change.elsewhere:
         return None
     details = {name: {"from": getattr(change.of, name), "to": value} for name, value in change.fields.items()}
+    details |= {name: {} for name in change.elsewhere}
     return json.dumps(details, default=datetime.isoformat)
 
 

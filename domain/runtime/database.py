@@ -232,7 +232,7 @@ def invalidate_if_lost(session: Session) -> bool:
     return is_lost
 
 
-def arrays(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
+def arrays(name: str, /, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
     """Return a table of that name made from arrays, one a column: a bulk statement then has a few parameters only.
 
     The values come from `lists`. Use: `_moves = arrays("moves", item_id=BigInteger, quantity=BigInteger)`.
@@ -242,7 +242,7 @@ def arrays(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> Tab
     return func.unnest(*parameters).table_valued(*shape, name=name).render_derived(name)
 
 
-def lists(table: TableValuedAlias, **columns: Sequence[Any]) -> dict[str, Sequence[Any]]:
+def lists(table: TableValuedAlias, /, **columns: Sequence[Any]) -> dict[str, Sequence[Any]]:
     """Return the parameters of a statement with a table from `arrays`: for each of its columns a list, all as long."""
     return {f"{table.name}_{column}": values for column, values in columns.items()}
 
@@ -252,7 +252,7 @@ def is_given(of: ColumnElement[Any]) -> ColumnElement[bool]:
     return of == any_(cast(bindparam("ids"), ARRAY(of.type)))
 
 
-def records(name: str, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
+def records(name: str, /, **columns: type[TypeEngine[Any]] | TypeEngine[Any]) -> TableValuedAlias:
     """Return a table of that name made from one parameter, for many rows of text.
 
     The parameter has the name of the table; its value is a list of rows as JSON. psycopg turns a list of texts into an

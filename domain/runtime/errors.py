@@ -3,13 +3,20 @@
 HoldfastError
 ├── Refusal                 the answer is no, and nothing has changed
 │   ├── Invalid
+│   ├── NotAuthenticated
+│   ├── NotAllowed
+│   ├── IllegalTransition
 │   ├── NoFeed
 │   ├── NotFound
 │   │   ├── UnknownItem
+│   │   ├── UnknownVenue
 │   │   ├── UnknownReservation
+│   │   ├── UnknownReference
 │   │   ├── UnknownDestination
 │   │   ├── NotInOutbox
-│   │   └── PositionGone
+│   │   ├── PositionGone
+│   │   ├── UnknownGuest
+│   │   └── GuestForgotten
 │   └── Conflict            the request contradicts the present state
 │       ├── SoldOut
 │       ├── NotFree
@@ -18,16 +25,25 @@ HoldfastError
 │       ├── SkuTaken
 │       ├── ReferenceTaken
 │       ├── InsufficientAvailableStock
+│       ├── CalendarChanged
 │       ├── WrongStatus
 │       ├── HoldExpired
 │       ├── HoldTooLong
 │       ├── StaleVersion
 │       ├── StalePrecondition
-│       └── IdempotencyKeyReused
+│       ├── IdempotencyKeyReused
+│       └── NoKeys
 └── Unavailable             the client may ask again
     ├── Busy
+    ├── RateLimited
+    │   ├── TooManyRequests
+    │   └── FailedTooOften
     ├── DatabaseUnavailable
-    └── OutcomeUnknown
+    ├── KeysUnavailable
+    ├── OutcomeUnknown
+    ├── GuestUnreadable
+    ├── PersonalDataUnavailable
+    └── SearchIncomplete
 
 ConfigurationError stands apart: it ends a process at its start and never reaches a client.
 """
@@ -69,7 +85,7 @@ class Conflict(Refusal):
 
 
 class Unavailable(HoldfastError):
-    """The request was not decided, or nobody knows how. The client may ask again after that many seconds."""
+    """The request was not decided, or nobody knows how. The client may ask again after `retry_after_seconds`."""
 
     retry_after_seconds: int
 
@@ -80,6 +96,29 @@ class Invalid(Refusal):
 
     field: str
     reason: str
+
+
+@dataclass(eq=False)
+class NotAuthenticated(Refusal):
+    """Raised when a request that needs credentials has none, or some that can't be used. `reason` says why not."""
+
+    reason: str
+
+
+@dataclass(eq=False)
+class NotAllowed(Refusal):
+    """Raised when none of the sender's roles may use an operation, or not in this way."""
+
+    operation: str
+
+
+@dataclass(eq=False)
+class IllegalTransition(Refusal):
+    """Raised when a booking can't go from its status to the one that was asked for, but to those `allowed`."""
+
+    status: str
+    to: str
+    allowed: str
 
 
 @dataclass(eq=False)
@@ -99,6 +138,17 @@ class UnknownItem(NotFound):
 
 
 @dataclass(eq=False)
+class UnknownVenue(NotFound):
+    """Raised when no calendar belongs to the given venue, or not the one that is named with it."""
+
+    venue: str
+
+    @property
+    def field(self) -> str:
+        return "venue_id"
+
+
+@dataclass(eq=False)
 class UnknownReservation(NotFound):
     """Raised when no reservation has the given id."""
 
@@ -107,6 +157,17 @@ class UnknownReservation(NotFound):
     @property
     def field(self) -> str:
         return "reservation_id"
+
+
+@dataclass(eq=False)
+class UnknownReference(NotFound):
+    """Raised when no booking has the given reference."""
+
+    reference: str
+
+    @property
+    def field(self) -> str:
+        return "reference"
 
 
 @dataclass(eq=False)
@@ -142,6 +203,29 @@ class PositionGone(NotFound):
     @property
     def field(self) -> str:
         return "after"
+
+
+@dataclass(eq=False)
+class UnknownGuest(NotFound):
+    """Raised when the guest of a reservation is asked for that has none."""
+
+    reservation_id: UUID
+
+    @property
+    def field(self) -> str:
+        return "reservation_id"
+
+
+@dataclass(eq=False)
+class GuestForgotten(NotFound):
+    """Raised when the guest of a reservation is asked for, or to be changed, who was forgotten."""
+
+    reservation_id: UUID
+    forgotten_at: datetime
+
+    @property
+    def field(self) -> str:
+        return "reservation_id"
 
 
 @dataclass(eq=False)
@@ -232,6 +316,13 @@ class InsufficientAvailableStock(Conflict):
 
 
 @dataclass(eq=False)
+class CalendarChanged(Conflict):
+    """Raised when a calendar has another venue or time zone than whoever asked for its time has seen."""
+
+    sku: str
+
+
+@dataclass(eq=False)
 class WrongStatus(Conflict):
     """Raised when the lifecycle does not allow a change in the present status. `to` is the new status, if any."""
 
@@ -280,10 +371,35 @@ class IdempotencyKeyReused(Conflict):
 
 
 @dataclass(eq=False)
+class NoKeys(Conflict):
+    """Raised when personal data is to be kept, or to be found, and this process has no keys for it."""
+
+
+@dataclass(eq=False)
 class Busy(Unavailable):
     """Raised when a queue is full, or a lock or a connection was not to be had in time."""
 
     retry_after_seconds: int = 1
+
+
+@dataclass(eq=False)
+class RateLimited(Unavailable):
+    """A limit is used up: `quota` requests within `seconds`. `limit` is the name of the limit."""
+
+    limit: str
+    quota: int
+    seconds: int
+    retry_after_seconds: int
+
+
+@dataclass(eq=False)
+class TooManyRequests(RateLimited):
+    """Raised when a sender has sent more requests than a limit allows."""
+
+
+@dataclass(eq=False)
+class FailedTooOften(RateLimited):
+    """Raised when too many requests from an address had no credentials that can be used."""
 
 
 @dataclass(eq=False)
@@ -294,7 +410,37 @@ class DatabaseUnavailable(Unavailable):
 
 
 @dataclass(eq=False)
+class KeysUnavailable(Unavailable):
+    """Raised when credentials may be good, and what they are checked by can't be read at present."""
+
+    retry_after_seconds: int = 2
+
+
+@dataclass(eq=False)
 class OutcomeUnknown(Unavailable):
     """Raised when PostgreSQL was asked to commit, and the connection broke before it answered."""
 
     retry_after_seconds: int = 2
+
+
+@dataclass(eq=False)
+class GuestUnreadable(Unavailable):
+    """Raised when this process does not have the key that wrapped a guest's data key, or has another key of its id."""
+
+    key_id: str
+    retry_after_seconds: int = 30
+
+
+@dataclass(eq=False)
+class PersonalDataUnavailable(Unavailable):
+    """Raised when the service that keeps the keys of personal data can't be reached, or does not answer in time."""
+
+    retry_after_seconds: int = 5
+
+
+@dataclass(eq=False)
+class SearchIncomplete(Unavailable):
+    """Raised when nobody was found, and there are guests who can't be found, for the same want of a key."""
+
+    key_id: str
+    retry_after_seconds: int = 30

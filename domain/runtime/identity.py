@@ -1,6 +1,7 @@
 """Who acts, and ids that sort by the time of their making: UUID version 7, RFC 9562 §5.7."""
 
-import getpass
+import os
+import pwd
 import random
 import secrets
 import socket
@@ -22,6 +23,9 @@ _VERSION, _VARIANT = 7 << 76, 0b10 << 62
 
 #: The largest random step from one id of a moment to the next, in bits.
 _STEP_BITS = 32
+
+#: Of a user name, in characters.
+_LONGEST_USER = 64
 
 #: The first id of a moment leaves room for half a billion steps below the 62 random bits of an id.
 _FIRST_BITS = 61
@@ -54,7 +58,10 @@ def lowest_id(moment: datetime) -> UUID:
 
 
 def user_at_host() -> str:
-    """Return who runs this process, for the audit."""
-    with suppress(KeyError, OSError):
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    return f"unknown@{socket.gethostname()}"
+    """Return who runs this process, for the audit: by its user id, and who has called sudo, if somebody has."""
+    user_id = os.getuid()
+    user = f"uid {user_id}"
+    with suppress(KeyError):
+        user = pwd.getpwuid(user_id).pw_name
+    caller = os.environ.get("SUDO_USER", "").strip()[:_LONGEST_USER]
+    return f"{user}@{socket.gethostname()}{f' (sudo by {caller})' if caller else ''}"

@@ -8,6 +8,8 @@ from typing import Any, TextIO, cast
 import structlog
 from structlog.tracebacks import ExceptionDictTransformer
 
+from domain.runtime.redaction import RedactingFormatter, redacting
+
 
 class Lossy:
     """A stream that loses what can't be written: its reader is gone, or its disk is full."""
@@ -52,12 +54,14 @@ def configure(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             tracebacks if not sys.stderr.isatty() else structlog.processors.format_exc_info,
-            render,
+            redacting(render),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(RedactingFormatter(logging.BASIC_FORMAT))
     # It warns of what it raises as well, in lines that are no JSON.
     logging.getLogger("psycopg").setLevel(logging.ERROR)

@@ -16,6 +16,7 @@ PROCESS_OUTBOX = "process_outbox"
 EXPIRE_RESERVATIONS = "expire_reservations"
 PRUNE = "prune"
 RESET_LOW_WATERMARKS = "reset_low_watermarks"
+SEAL_AUDIT = "seal_audit"
 
 #: The queue of each actor.
 QUEUES: Mapping[str, str] = {
@@ -23,6 +24,7 @@ QUEUES: Mapping[str, str] = {
     EXPIRE_RESERVATIONS: MAINTENANCE,
     PRUNE: MAINTENANCE,
     RESET_LOW_WATERMARKS: MAINTENANCE,
+    SEAL_AUDIT: MAINTENANCE,
 }
 
 #: With this many wake-ups waiting in a queue, the workers are down or busy: one more changes nothing.

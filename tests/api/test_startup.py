@@ -31,6 +31,10 @@ WRONG = {
     "WEBHOOK_PRIVATE_NETWORKS": "10.1.0.0/99",
     "CONFIRMATION_URL": "ftp://127.0.0.1/",
     "CONFIRMATION_TIMEOUT_SECONDS": "0",
+    "INVENTORY_URL": "ftp://127.0.0.1/",
+    "PRICING_URL": "nowhere",
+    "PAYMENT_URL": "https://",
+    "STEP_TIMEOUT_SECONDS": "61",
     "DELIVERY_TIMEOUT_SECONDS": "soon",
     "HOLD_SECONDS": "0",
     "REQUIRE_IDEMPOTENCY_KEYS": "perhaps",
@@ -45,12 +49,43 @@ WRONG = {
     "SCHEDULER_METRICS_PORT": "65536",
     "OUTBOX_RETENTION_DAYS": "-1",
     "FEED_RETENTION_DAYS": "0",
+    "AUTH": "open",
+    "AUTH_JWKS_URL": "http://id.example/jwks.json",
+    "AUTH_PUBLIC_KEY_FILE": "/nowhere/key.pem",
+    "AUTH_ALGORITHMS": "RS256, HS256",
+    "AUTH_LEEWAY_SECONDS": "-1",
+    "RATE_LIMIT": "many",
+    "RATE_LIMIT_ADDRESS": "10/fortnight",
+    "RATE_LIMIT_FAILED_AUTH": "-1/minute",
+    "RATE_LIMITS": "reservations.make",
+    "CORS_ORIGINS": "*",
+    "TRUSTED_PROXIES": "10.1.0.0/99",
     "LOG_LEVEL": "LOUD",
 }
 
 
+#: Those that may be any text. Those of PII_KEYS and PII_KEY_SERVICE are read by the processes that need them: see
+#: tests/domain/privacy.
+ANY_TEXT = {
+    "AUTH_ISSUER",
+    "AUTH_AUDIENCE",
+    "AUTH_ROLES_CLAIM",
+    "AUTH_VENUES_CLAIM",
+    "AUTH_PROVIDERS_CLAIM",
+    "AUTH_GUEST_CLAIM",
+    "PII_KEYS",
+    "PII_KEY_SERVICE",
+}
+
+
 def test_every_variable_has_a_wrong_value_here() -> None:
-    assert set(WRONG) == {field.alias for field in Settings.model_fields.values()}
+    assert set(WRONG) == {field.alias for field in Settings.model_fields.values()} - ANY_TEXT
+
+
+def test_what_lets_anybody_in_starts_on_no_address_that_others_reach(settings: Settings) -> None:
+    message = refusal(API, {"AUTH": "none", "HOST": "0.0.0.0"})
+
+    assert "AUTH: none lets anybody do everything" in message and "0.0.0.0" in message
 
 
 @pytest.mark.parametrize("process", PROCESSES)
@@ -82,14 +117,18 @@ def test_no_process_that_reads_the_routes_starts_with_wrong_ones(
 
 
 @pytest.mark.parametrize(("process", "port"), [(API, "PORT"), (GRPC, "GRPC_PORT")])
-@pytest.mark.parametrize(("host", "variable"), [("127.0.0.1", ""), ("192.0.2.1", "HOST")])
+@pytest.mark.parametrize(
+    ("host", "variable"),
+    [("127.0.0.1", ""), ("192.0.2.1", "HOST"), ("::1%eth0", "HOST"), ("fe80::1", "HOST")],
+)
 def test_a_server_that_can_not_listen_names_the_variable(
     settings: Settings, process: str, port: str, host: str, variable: str
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        message = refusal(process, {"HOST": host, port: str(taken.getsockname()[1])})
+        message = refusal(process, {"AUTH": "token", "HOST": host, port: str(taken.getsockname()[1])})
 
     assert names(message, variable or port)
+    assert ("Stop the process" in message) == (not variable)
 
 
 def test_an_api_ends_if_its_configuration_is_wrong_when_a_process_of_it_starts_again(db: Db, tmp_path: Path) -> None:

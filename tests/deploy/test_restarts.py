@@ -83,9 +83,12 @@ class Up:
 
     def reserve_until_confirmed(self) -> None:
         """Reserve, and wait until the worker has asked the stand-in about it."""
-        made = httpx.post(f"{self.url}/reservations", json={"sku": "ROOM-DOUBLE", "quantity": 1}, trust_env=False)
-        location = f"{self.url}/reservations/{made.raise_for_status().json()['id']}"
-        wait_until("it is confirmed", lambda: httpx.get(location, trust_env=False).json()["status"] == "CONFIRMED")
+        token = run_bare("token", "--role", "guest", HOLDFAST_HOME=str(self.home)).stdout.strip()
+        headers = {"Authorization": f"Bearer {token}"}
+        with httpx.Client(base_url=self.url, headers=headers, trust_env=False) as client:
+            made = client.post("/reservations", json={"sku": "ROOM-DOUBLE", "quantity": 1})
+            location = made.raise_for_status().headers["Location"]
+            wait_until("it is confirmed", lambda: client.get(location).json()["status"] == "CONFIRMED")
 
     def close_output(self) -> None:
         os.close(self._pipe)

@@ -9,6 +9,7 @@ import pytest
 
 from deploy import home as home_folder
 from deploy.embedded import PostgreSQL
+from domain.privacy import Keyring
 from tests.support.commands import run_bare
 from tests.support.ports import free_port
 
@@ -65,4 +66,31 @@ def test_a_database_that_can_not_be_used_is_reported_in_one_line(tmp_path: Path)
     assert exit_code == 1
     assert said.startswith("The database can't be reached (") and len(said.splitlines()) == 1
     assert "Nothing was started. Check DATABASE_URL" in said
-    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock", "pii-keys"]
+
+
+def test_the_keys_of_personal_data_are_made_once_and_only_their_owner_can_read_them(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(home_folder, "KEYS_FILE", home / "pii-keys")
+    monkeypatch.delenv("PII_KEYS")
+
+    first = home_folder.personal_data_keys()
+    made = (home / "pii-keys").read_text()
+
+    assert first == home_folder.personal_data_keys() == {"PII_KEYS_FILE": str(home / "pii-keys")}
+    assert (home / "pii-keys").read_text() == made
+    assert Keyring.read(made).key_id == "demo-1"
+    assert (home / "pii-keys").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("given", [{"PII_KEYS": "k:x"}, {"PII_KEYS_FILE": "/run/secrets/keys", "PII_KEYS": ""}])
+def test_keys_that_are_set_take_the_place_of_the_demos(
+    home: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str]
+) -> None:
+    monkeypatch.setattr(home_folder, "KEYS_FILE", home / "pii-keys")
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+
+    assert home_folder.personal_data_keys() == {name: value for name, value in given.items() if name.endswith("_FILE")}
+    assert not (home / "pii-keys").exists()

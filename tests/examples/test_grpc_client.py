@@ -37,7 +37,7 @@ def test_the_example_shows_a_booking_a_refusal_and_the_alternative(
     service: ReservationServiceStub,  # noqa: F811
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    main(served_grpc.address)
+    main("any", served_grpc.address)
 
     first, refusal, second, counted = capsys.readouterr().out.splitlines()
     assert first.startswith("Booked(") and second.startswith("Booked(")

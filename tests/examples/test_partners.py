@@ -135,8 +135,10 @@ def test_a_knob_that_is_left_out_is_reset_and_an_unknown_or_impossible_one_is_re
     for knobs in ({"garble": True}, {"error_rate": 1.1}, {"error_rate": "1"}, {"latency_seconds": -1}):
         assert partners.put("/knobs", json=knobs).status_code == 400
 
-    expected = {"latency_seconds": 0, "error_rate": 0, "refuse_skus": ["ROOM"], "outage": False}
-    assert partners.get("/knobs").json() == expected
+    defaults = {"latency_seconds": 0, "error_rate": 0, "refuse_skus": [], "outage": False, "late_rate": 0}
+    defaults |= {"late_seconds": 30}
+    services = dict.fromkeys(("inventory", "pricing", "payment"), defaults)
+    assert partners.get("/knobs").json() == defaults | {"refuse_skus": ["ROOM"]} | services
 
 
 def test_a_partner_that_fails_has_not_seen_the_request(partners: Partners) -> None:

@@ -182,7 +182,7 @@ BULKHEADS = tuple(
         ),
         (
             "lanes are claimed for a destination that has no free thread",
-            "return [name for name, free in self._free.items() if free]",
+            "return [name for name in self._free if name not in busy]",
             "return list(self._free)",
             f"{DISPATCHER}::test_no_lane_is_claimed_for_a_destination_whose_threads_are_all_busy",
         ),
@@ -227,7 +227,7 @@ RELEASES = (
     _mutant(
         "the release of a buried confirmation overtakes its call",
         "domain/fulfilment/burial.py",
-        "    burial.let_calls_end(session, asked)\n",
+        "    burial.let_calls_end(session, [*asked, *steps])\n",
         "",
         f"{BURIAL}::test_the_release_waits_for_a_call_that_outlasts_its_batch",
     ),

@@ -33,7 +33,8 @@ CATALOGUE = {
     "columns": r"""
         SELECT table_name, column_name, data_type, character_maximum_length, is_nullable,
                regexp_replace(column_default, '^''(.+)''::[a-z]+int$', '\1'), is_identity, identity_generation
-        FROM information_schema.columns WHERE table_schema = 'public'
+        FROM information_schema.columns JOIN information_schema.tables USING (table_schema, table_name)
+        WHERE table_schema = 'public' AND table_type = 'BASE TABLE'
     """,
     "constraints": """
         SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid)

@@ -31,8 +31,8 @@ Catalogue = Mapping[str, set[tuple[Any, ...]]]
 REMOVING = {
     "a column": "ALTER TABLE reservations DROP COLUMN note",
     "the name of a column": "ALTER TABLE reservations RENAME COLUMN note TO remark",
-    "a table": "DROP TABLE outbox_operations",
-    "the name of a table": "ALTER TABLE outbox_operations RENAME TO audit",
+    "a table": "DROP TABLE outbox_routes",
+    "the name of a table": "ALTER TABLE outbox_routes RENAME TO planted",
     "a type": "ALTER TABLE reservations ALTER COLUMN quantity TYPE bigint",
     "a default": "ALTER TABLE outbox ALTER COLUMN attempts DROP DEFAULT",
     "null": "ALTER TABLE reservations ALTER COLUMN guest_id SET NOT NULL",

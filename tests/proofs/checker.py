@@ -10,6 +10,7 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from domain import invariants
+from domain.access import audit
 from domain.idempotency import requests
 from domain.outbox.table import outbox, pending
 from domain.reservations.lifecycle import Kind, Status
@@ -29,7 +30,7 @@ EVENT_TYPES = {
 }
 
 #: The event of a change that is not one of the status.
-EVENT_TYPE = {Kind.EXTENDED: "booking.extended", Kind.CHANGED: "booking.changed"}
+EVENT_TYPE = {Kind.EXTENDED: "booking.extended", Kind.CHANGED: "booking.updated"}
 
 SINKS = ("journal", "partner")
 CONFIRMATION = "confirmation"
@@ -93,6 +94,8 @@ def wait_until_in_mid_delivery(cluster: Cluster, *names: str, lanes: int = 1) ->
 def check_invariants(cluster: Cluster) -> None:
     """Check what must hold at any moment, whatever is going on."""
     with cluster.db.begin() as session:
+        # No scheduler runs in most proofs, and in some the clock leaps: an entry would seem to have waited for hours.
+        audit.seal(session)
         violated = [finding for finding in invariants.examine(session) if finding.violations]
     assert not violated, violated
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,10 @@ import pytest
 
 from api.app import ROUTES
 from api.http.problems import ALL
+from domain.access import RIGHTS, Role
 from domain.events.validation import SCHEMAS
 from domain.invariants import INVARIANTS, schema
+from domain.invariants.guests import keyed_by
 from domain.invariants.outbox import routed_only
 from domain.outbox.operations.status_cache import FIGURES
 from domain.runtime.metrics import registry_of, render
@@ -57,6 +59,10 @@ def rows(page: str, head: str) -> Sequence[Sequence[str]]:
     return table
 
 
+#: How the table of rights in docs/access.md begins.
+TABLE_OF_RIGHTS = "| operation | guest"
+
+
 def quoted(cell: str) -> str:
     """Return what is between the first backticks of a cell."""
     return cell.split("`")[1]
@@ -69,7 +75,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def test_the_readme_can_be_read_in_a_few_minutes() -> None:
-    assert 120 <= len(README.read_text().splitlines()) <= 150
+    assert 120 <= len(README.read_text().splitlines()) <= 175
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -103,6 +109,8 @@ def _default(name: str) -> str:
         return "required"
     if isinstance(field.default, bool):
         return str(field.default).lower()
+    if isinstance(field.default, tuple):
+        return ", ".join(map(str, field.default)) or "none"
     return f"{field.default:g}" if isinstance(field.default, float) else str(field.default or "none")
 
 
@@ -114,9 +122,13 @@ def test_every_problem_is_documented_with_its_status() -> None:
 
 def test_the_output_of_doctor_shows_every_invariant() -> None:
     shown = re.search(r"^\$ bin/doctor\n(.*?)^```", (DOCS / "operating.md").read_text(), re.MULTILINE | re.DOTALL)
-    titles = [schema.TITLE, *(invariant.title for invariant in INVARIANTS), routed_only([]).title]
+    of_settings = (routed_only([]).title, keyed_by(None).title)
+    titles = [schema.TITLE, *(invariant.title for invariant in INVARIANTS), *of_settings]
 
-    assert shown is not None and shown[1].splitlines() == [f"ok    {title}" for title in titles]
+    assert shown is not None
+    *lines, last = shown[1].splitlines()
+    assert lines == [f"ok    {title}" for title in titles]
+    assert last.startswith("The audit has ")
 
 
 def test_every_operation_is_documented() -> None:
@@ -131,10 +143,17 @@ def _without_names(operation: tuple[str, str]) -> tuple[str, str]:
     return method, re.sub(r"\{[^}]*\}", "{}", path)
 
 
+def test_every_test_that_the_contracts_name_is_there() -> None:
+    named = re.findall(r"\[`(test_\w+)`\]\(\.\./(\S+)\)", (DOCS / "contracts.md").read_text())
+
+    assert named
+    assert [name for name, path in named if f"def {name}(" not in (ROOT / path).read_text()] == []
+
+
 def test_every_metric_is_documented() -> None:
-    from api import app  # noqa: F401  # importing them registers them
+    from api import app, connections  # noqa: F401  # importing them registers them
     from api.grpc import calls  # noqa: F401
-    from api.http.edge import admission, large_bodies  # noqa: F401
+    from api.http.edge import admission, fair_shares, large_bodies  # noqa: F401
     from worker.telemetry import metrics as worker_metrics  # noqa: F401
 
     counted = re.findall(r"^# TYPE (holdfast_\w+)", render(registry_of()).decode(), re.MULTILINE)
@@ -163,7 +182,7 @@ def test_every_kind_of_destination_and_every_format_is_documented() -> None:
 @pytest.mark.xdist_group("readme")
 def test_the_lines_of_the_readme_do_what_it_shows(tmp_path: Path) -> None:
     """Runs `bin/up` and every curl line of the README, and compares the answers with those that it shows."""
-    reserve, read, again, time_of_rooms, over_grpc, received = _shown()
+    reserve, read, again, time_of_rooms, over_grpc, received, rights = _shown()
 
     with _up(tmp_path) as run:
         made = json.loads(run(reserve.line))
@@ -184,6 +203,7 @@ def test_the_lines_of_the_readme_do_what_it_shows(tmp_path: Path) -> None:
         assert {**double, "start": suite["start"], "end": suite["end"]} == double
         assert double["sku"] in {one["sku"] for one in refused["alternatives"]}
         over_grpc.compare(run(over_grpc.line))
+        rights.compare(run(rights.line))
         received.compare(wait_until("all events are received", lambda: _if_it_has("confirmed", run(received.line))))
 
 
@@ -215,8 +235,10 @@ def _alike(text: str) -> str:
 def _shown() -> Sequence[Shown]:
     blocks = re.findall(r"```sh\n(.*?)```\n(?:\n```text\n(.*?)```)?", README.read_text(), re.DOTALL)
     assert [line.strip() for line, _ in blocks[:2]] == ["bin/up", "bin/test"]
-    assert all(line.startswith(("curl ", "time=")) and output for line, output in blocks[2:])
-    return [Shown(line, output) for line, output in blocks[2:]]
+    assert all(line.startswith(("curl ", "time=", "guest=", "bin/rights ")) and output for line, output in blocks[2:])
+    # A variable that a block has set is there for those that follow, as in one terminal.
+    (guest,) = re.findall("^guest=.*\n", blocks[2][0], re.MULTILINE)
+    return [Shown(line if line.startswith(guest) else guest + line, output) for line, output in blocks[2:]]
 
 
 @contextmanager
@@ -238,7 +260,9 @@ def _up(home: Path) -> Iterator[Callable[[str], str]]:
         )
     try:
         _wait_until_ready(process, f"http://127.0.0.1:{ports['8000']}/health/ready", home / "log")
-        yield lambda line: _run(re.sub(r"127\.0\.0\.1:(\d+)", lambda found: f"127.0.0.1:{ports[found[1]]}", line))
+        yield lambda line: _run(
+            re.sub(r"127\.0\.0\.1:(\d+)", lambda found: f"127.0.0.1:{ports[found[1]]}", line), _bare() | variables
+        )
     finally:
         exit_code = _interrupt(process)
     assert exit_code == 0, (home / "log").read_text()
@@ -263,10 +287,11 @@ def _is_ready(url: str) -> bool:
         return False
 
 
-def _run(line: str) -> str:
-    """Run a line. Without grpcurl, a client in Python takes its place, which understands the same arguments."""
+def _run(line: str, environment: Mapping[str, str]) -> str:
+    """Run a line with this environment. A client in Python takes the place of grpcurl where that is missing."""
     instead = "" if shutil.which("grpcurl") else f'grpcurl() {{ {sys.executable} -m tests.support.grpcurl "$@"; }}\n'
-    return subprocess.run(["bash", "-c", instead + line], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    command = ["bash", "-c", instead + line]
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False).stdout
 
 
 def _interrupt(process: "subprocess.Popen[bytes]") -> int:
@@ -279,3 +304,11 @@ def _interrupt(process: "subprocess.Popen[bytes]") -> int:
             child.kill()
         process.kill()
         return process.wait()
+
+
+def test_the_table_of_rights_is_documented_as_it_is() -> None:
+    documented = {
+        quoted(name): dict(zip(Role, whose, strict=True)) for name, *whose in rows("access.md", TABLE_OF_RIGHTS)
+    }
+
+    assert documented == {name: {role: right.get(role, "") for role in Role} for name, right in RIGHTS.items()}

@@ -46,13 +46,16 @@ class Served:
 
 
 @contextmanager
-def serving(**environment: str) -> Iterator[Served]:
-    """Serve the API with the settings of the tests and these variables, until the block ends."""
+def serving(files: str = "", **environment: str) -> Iterator[Served]:
+    """Serve the API with the settings of the tests and these variables, until the block ends.
+
+    `files` is how many it may open, if not as many as this process.
+    """
     port = free_port()
     log = HOME / f"api-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [ROOT / "bin" / "api"],
+            command(ROOT / "bin" / "api", files),
             env=os.environ | {"PORT": str(port)} | environment,
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -65,6 +68,11 @@ def serving(**environment: str) -> Iterator[Served]:
             yield Served(process, client, log)
     finally:
         _stop(process)
+
+
+def command(program: Path, files: str) -> list[str]:
+    """Return what starts a program, which may open so many files if that says a number."""
+    return ["sh", "-c", f'ulimit -n {files} && exec "$0"', str(program)] if files else [str(program)]
 
 
 def _is_ready(process: subprocess.Popen[bytes], client: httpx.Client, log: Path) -> bool:

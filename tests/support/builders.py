@@ -1,8 +1,10 @@
 """What tests begin with: an item, a request, a hold, an event; each made in one line."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -58,10 +60,20 @@ def an_item(db: Db, quantity: int = 10, sku: str | None = None) -> Item:
         return items.create(session, sku=sku or f"SKU-{uuid4().hex[:12]}", name="Thing", available_quantity=quantity)
 
 
-def a_calendar(db: Db, capacity: int = 1, sku: str | None = None, time_zone: str = "UTC", **settings: Any) -> Item:
+def a_calendar(
+    db: Db,
+    capacity: int = 1,
+    sku: str | None = None,
+    time_zone: str = "UTC",
+    venue: str | None = None,
+    provider: str | None = None,
+    price: Mapping[str, Any] = MappingProxyType({}),
+    **settings: Any,
+) -> Item:
+    given = calendars.Settings(capacity=capacity, time_zone=time_zone, **settings)
+    sku = sku or f"CAL-{uuid4().hex[:12]}"
     with db.begin() as session:
-        given = calendars.Settings(capacity=capacity, time_zone=time_zone, **settings)
-        return calendars.create(session, sku=sku or f"CAL-{uuid4().hex[:12]}", name="Room", settings=given)
+        return calendars.create(session, sku=sku, name="Room", settings=given, venue=venue, provider=provider, **price)
 
 
 #: The day on which tests reserve time: a Friday.

@@ -30,7 +30,7 @@ _forks.set_forkserver_preload([*MODULES.values()])
 
 def run_command(command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command on the database of this test run, unless `DATABASE_URL` names another, and wait for its end."""
-    return run_bare(command, *arguments, **(_settings() | environment))
+    return run_bare(command, *arguments, **(settings_of_tests() | environment))
 
 
 def run_bare(command: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -91,7 +91,7 @@ def start_command(
     return subprocess.Popen(
         [ROOT / "bin" / command, *arguments],
         cwd="/",
-        env=bare(_settings() | environment),
+        env=bare(settings_of_tests() | environment),
         stdout=subprocess.PIPE,
         stderr=stderr,
     )
@@ -114,5 +114,6 @@ def bare(environment: Mapping[str, str]) -> dict[str, str]:
     return {"PATH": "/usr/bin:/bin", "HOLDFAST_HOME": str(HOME)} | dict(environment)
 
 
-def _settings() -> dict[str, str]:
-    return {name: os.environ[name] for name in ("DATABASE_URL", "WEBHOOK_PRIVATE_NETWORKS") if name in os.environ}
+def settings_of_tests() -> dict[str, str]:
+    given = "DATABASE_URL", "PII_KEYS", "WEBHOOK_PRIVATE_NETWORKS"
+    return {name: os.environ[name] for name in given if name in os.environ}

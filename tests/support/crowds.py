@@ -31,6 +31,7 @@ class Crowd:
     beginning: bytes = NOTHING
     more: bytes = b""
     every_seconds: float = 1.0
+    address: str = "127.0.0.1"
     answered: Counter[str] = field(default_factory=Counter)
 
     def __enter__(self) -> "Crowd":
@@ -48,7 +49,7 @@ class Crowd:
             connection.close()
 
     def _open(self) -> socket.socket:
-        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection = socket.create_connection(("127.0.0.1", self.port), source_address=(self.address, 0))
         connection.setblocking(False)
         with suppress(OSError):
             connection.send(self.beginning)

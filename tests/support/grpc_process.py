@@ -13,6 +13,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from api.grpc.proto.reservation_pb2_grpc import ReservationServiceStub
 from domain.runtime.settings import HOME, ROOT
+from tests.support.api_process import command
 from tests.support.ports import free_port
 from tests.support.waiting import PATIENCE_SECONDS, wait_until
 
@@ -62,13 +63,16 @@ class ServedGrpc:
 
 
 @contextmanager
-def serving_grpc(**environment: str) -> Iterator[ServedGrpc]:
-    """Serve gRPC with the settings of the tests and these variables, until the block ends."""
+def serving_grpc(files: str = "", **environment: str) -> Iterator[ServedGrpc]:
+    """Serve gRPC with the settings of the tests and these variables, until the block ends.
+
+    `files` is how many it may open, if not as many as this process.
+    """
     port = free_port()
     log = HOME / f"grpc-{port}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [ROOT / "bin" / "grpc"],
+            command(ROOT / "bin" / "grpc", files),
             env=os.environ | {"GRPC_PORT": str(port), "GRPC_METRICS_PORT": "0"} | environment,
             stdin=subprocess.DEVNULL,
             stdout=output,

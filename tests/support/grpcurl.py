@@ -21,7 +21,9 @@ def main() -> int:
     options.add_argument("method")
     given = options.parse_args()
     service, _, name = given.method.partition("/")
-    metadata = tuple((key, value.strip()) for key, _, value in (header.partition(":") for header in given.headers))
+    metadata = tuple(
+        (key.lower(), value.strip()) for key, _, value in (header.partition(":") for header in given.headers)
+    )
     try:
         print(json.dumps(call(given.address, service, name, json.loads(given.data), metadata), indent=2))
     except grpc.RpcError as error:

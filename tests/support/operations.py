@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import Row as Record
 from sqlalchemy import func, select, text, update
 
-from domain.outbox.operations.audit import AuditEntry
-from domain.outbox.table import audit_entries, outbox
+from domain.access.audit import AuditEntry, audit_entries
+from domain.outbox.table import outbox
 from tests.support.builders import Db
 
 ZERO = timedelta(0)
@@ -42,6 +42,10 @@ def a_backlog(db: Db, count: int, *, to: str = "shop") -> None:
 
 
 def audited(db: Db) -> Sequence[Record[Any]]:
-    """Return all audit entries, in order."""
+    """Return the first audit entry of each operation, in order, with the rows of all its entries."""
+    entry, first = audit_entries.c, func.coalesce(audit_entries.c.operation_id, audit_entries.c.id)
+    rows = func.sum(entry.rows).over(partition_by=first).label("rows")
+    others = [column for column in entry if column.name != "rows"]
+    found = select(*others, rows).order_by(entry.id).subquery()
     with db.begin() as session:
-        return session.execute(select(audit_entries).order_by(audit_entries.c.id)).all()
+        return session.execute(select(found).where(found.c.operation_id.is_(None)).order_by(found.c.id)).all()

@@ -1,21 +1,25 @@
 """A client of streams of server-sent events, as the HTML standard describes one."""
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 import httpx
+
+from tests.support.waiting import PATIENCE_SECONDS
 
 STREAM = {"Accept": "text/event-stream"}
 
 
 @dataclass(frozen=True)
 class ServerSent:
-    """One event."""
+    """One event. One that is no event of the feed has no id."""
 
-    id: str
+    id: str | None
     event: str
     data: Any
 
@@ -27,6 +31,7 @@ class Stream:
     response: httpx.Response
     comments: list[str] = field(default_factory=list)
     retry: int | None = None
+    until: float = inf
 
     def __post_init__(self) -> None:
         self.events = self._parsed()
@@ -34,10 +39,11 @@ class Stream:
     def _parsed(self) -> Iterator[ServerSent]:
         fields: dict[str, str] = {}
         for line in self.response.iter_lines():
+            assert time.monotonic() < self.until, "the stream has not ended"
             name, _, value = line.partition(":")
             value = value.removeprefix(" ")
             if not line:
-                yield ServerSent(fields["id"], fields["event"], json.loads(fields["data"]))
+                yield ServerSent(fields.get("id"), fields["event"], json.loads(fields["data"]))
                 fields = {}
             elif not name:
                 self.comments.append(value)
@@ -52,7 +58,8 @@ class Stream:
         return [next(self.events) for _ in range(count)]
 
     def rest(self) -> list[ServerSent]:
-        """Return all events until the stream ends."""
+        """Return all events until the stream ends, which a heartbeat at the latest shows if it does not."""
+        self.until = time.monotonic() + PATIENCE_SECONDS
         return list(self.events)
 
 

@@ -56,7 +56,7 @@ def test_the_confirmation_url_leads_to_the_step(settings: Settings, db: Db) -> N
 
 
 def test_every_step_that_the_settings_can_ask_for_can_be_opened(settings: Settings) -> None:
-    routes = load_routes(settings.model_copy(update={"confirmation_url": "http://127.0.0.1:1/"}))
+    routes = load_routes(settings.model_copy(update={f"{step}_url": "http://127.0.0.1:1/" for step in STEPS}))
 
     assert [route.name for route in routes.steps] == list(STEPS)
 

@@ -10,10 +10,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
+from domain.access.audit import AuditEntry
 from domain.idempotency import requests
 from domain.outbox import Routes
 from domain.outbox.operations import routes_in_force
-from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.table import outbox
 from domain.runtime.pruning import PRUNE_BATCH
 from tests.support.builders import ROUTES, Db, a_request, an_item, available, reserve

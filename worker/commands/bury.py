@@ -5,9 +5,9 @@ from typing import Any
 
 import rich_click as click
 
+from domain.access.audit import AuditEntry
 from domain.fulfilment import burial
 from domain.outbox.operations import routes_in_force
-from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.burial import PendingRow, find
 from domain.outbox.operations.selection import Among, Selection
 from domain.reservations.events import RESERVATION_CONFIRM

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import rich_click as click
 from sqlalchemy.orm import Session
 
+from domain.access.audit import AuditEntry
 from domain.outbox.operations import destinations as operations
-from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.destinations import Condition
 from domain.outbox.operations.status import CountedStatus, read_statuses
 from domain.runtime.logs import printable

@@ -5,8 +5,12 @@ from collections.abc import Mapping
 import rich_click as click
 
 from domain import invariants
+from domain.access import audit
 from domain.invariants import Finding
+from domain.invariants.guests import keyed_by
+from domain.privacy import key_service_of
 from domain.runtime.logs import printable
+from domain.runtime.settings import Settings
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
 from worker.commands.output import print_json, print_wrapped, progress, rows
@@ -14,7 +18,8 @@ from worker.commands.runner import opened
 
 MEMBERS = (
     "ok, and findings, a list of title (the invariant), violations (their number), named (the first of them),"
-    " advice (what to do, or empty) and misses (what the check would not find)."
+    " advice (what to do, or empty) and misses (what the check would not find); and audit, the number and the hash of"
+    " its last seal, or null."
 )
 
 
@@ -35,16 +40,21 @@ def doctor(explain: bool, as_json: bool) -> int:
     It only reads, and can run at any time. It prints a line for each invariant: ok, or FAIL with the violations.
     """
     with opened("Nothing was checked.") as (db, routes):
-        with progress("Checking the invariants"), db.begin() as session:
-            findings = invariants.examine(session, routed=routes.names)
+        keys = key_service_of(Settings.load())
+        with progress("Checking the invariants"), db() as session:
+            findings = invariants.examine(session, routed=routes.names, of_keys=[keyed_by(keys)])
+            seal = audit.last_seal(session) if len(findings) > 1 else None
     is_ok = not any(finding.violations for finding in findings)
     if as_json:
-        print_json(ok=is_ok, findings=[_members(finding) for finding in findings])
+        last = seal and {"number": seal.number, "hash": seal.hash}
+        print_json(ok=is_ok, findings=[_members(finding) for finding in findings], audit=last)
     else:
         for finding in findings:
             click.echo(_describe(finding))
             if explain and finding.misses:
                 print_wrapped(f"Not found: {finding.misses}", " " * 6)
+        if seal and is_ok:
+            click.echo(f"The audit has {rows(seal.number, 'seal')}. Keep its last hash elsewhere: {seal.hash}")
     return DONE if is_ok else TROUBLE
 
 

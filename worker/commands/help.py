@@ -24,6 +24,12 @@ COMMANDS: Mapping[str, Mapping[str, str]] = {
         "why": "Explain why an event, a reservation or a change does not happen.",
         "dead-letters": "Look at dead letters, replay them, discard them, or bury pending events.",
         "replay": "Send delivered events again.",
+        "api-keys": "Create, list, replace or revoke the API keys of machines.",
+        "audit": "Show who did what, and verify that nothing of it was changed.",
+        "token": "Print a token of the stand-in for an identity provider that bin/up runs.",
+        "rotate-keys": "Wrap the data keys of all guests by the first key of PII_KEYS.",
+        "forget-guest": "Destroy the personal data of a guest, of one reservation or of several.",
+        "rights": "Show which role may do what, and on whose.",
     },
     "From cron, without workers": {
         "process-outbox": "Deliver what is due, once.",

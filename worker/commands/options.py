@@ -9,6 +9,7 @@ from uuid import UUID
 
 import rich_click as click
 
+from domain.access.principals import KEY, USER
 from domain.runtime.identity import user_at_host
 
 Function = Callable[..., Any]
@@ -86,13 +87,15 @@ def audited() -> Decorator:
             callback=_require_why,
             help="Why you make this change. Required, and kept in the audit.",
         ),
-        click.option(
-            "--who",
-            metavar="NAME",
-            default=user_at_host,
-            show_default="your user name @ this host",
-            help="Who makes this change. Kept in the audit.",
-        ),
+        _who,
+    )
+
+
+def signed() -> Decorator:
+    """Add who makes a change, and a reason for those who want to give one; the audit keeps both."""
+    return _all(
+        click.option("--why", metavar="TEXT", default=None, help="Why you make this change. Kept in the audit."),
+        _who,
     )
 
 
@@ -134,6 +137,27 @@ def as_json(members: str) -> Decorator:
 def _all(*decorators: Decorator) -> Decorator:
     """Return one decorator for many. The help lists their options in this order."""
     return lambda function: reduce(lambda decorated, decorate: decorate(decorated), reversed(decorators), function)
+
+
+def _require_nobody_else(_: click.Context, __: click.Parameter, who: str) -> str:
+    """Refuse the names of those who send requests: the audit is to show what was done with a token or an API key."""
+    name = who.strip()
+    if name.casefold().startswith((USER, KEY)):
+        raise click.BadParameter(
+            f"{name!r} is the name of somebody who sends requests over HTTP: {USER} and {KEY} are for those who show a"
+            " token or an API key. Give your own name without it."
+        )
+    return name
+
+
+_who = click.option(
+    "--who",
+    metavar="NAME",
+    callback=_require_nobody_else,
+    default=user_at_host,
+    show_default="your user name @ this host, and who called sudo",
+    help="Who makes this change. Kept in the audit.",
+)
 
 
 def _filter(*names: str, **attributes: Any) -> Decorator:

@@ -9,6 +9,7 @@ from domain.outbox.operations import destinations
 from domain.outbox.operations.destinations import DestinationStatus
 from domain.runtime.logs import printable
 from domain.runtime.settings import Settings
+from worker import maintenance
 from worker.app import open_app
 from worker.commands import command_line, options
 from worker.commands.command_line import DONE, TROUBLE, Command
@@ -43,7 +44,7 @@ def process_outbox(destination: str | None, limit: int | None, as_json: bool) ->
     """Deliver what is due, once.
 
     It is for cron: it does the work of the workers, and may run beside them and beside itself. It ends when nothing is
-    due. All destinations are delivered to at the same time, and the limit is one for each.
+    due. All destinations are delivered to at the same time, and the limit is one for each. It also seals the audit.
     """
     with reporting("No event is lost: the next run delivers what this one did not."):
         tally, held_back = _deliver(destination, limit)
@@ -68,6 +69,7 @@ def _deliver(destination: str | None, limit: int | None) -> tuple[Tally, Sequenc
         with stoppable(app.relay.stopping), progress("Delivering") as advance:
             so_far = SoFar(lambda tally: advance(text=f"Delivering: {_describe(tally)}"))
             tally = app.relay.run_side_by_side(limit=limit or float("inf"), progress=so_far.add)
+            maintenance.seal_audit(app.db, app.relay.stopping)
         with app.db.begin() as session:
             return tally, destinations.held_back(session, app.relay.routes.keys())
     finally:

@@ -9,7 +9,7 @@ import rich_click as click
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session, sessionmaker
 
-from domain.outbox.operations.audit import AuditEntry
+from domain.access.audit import AuditEntry
 from domain.outbox.operations.bulk_change import Batch, Changed
 from domain.outbox.operations.replay import ReplayCount
 from domain.outbox.operations.selection import Selection

@@ -34,12 +34,13 @@ def prune(seconds: int | None, as_json: bool) -> int:
     That is idempotency keys that are older than a day, outbox rows that were delivered or discarded more than
     OUTBOX_RETENTION_DAYS ago, and events that have been in the feed for more than FEED_RETENTION_DAYS. It is for cron:
     it does the work of the workers, and may run beside them and beside itself. After each batch it rests for a while,
-    so that it does not slow down anybody else.
+    so that it does not slow down anybody else. It also seals the audit.
     """
     with opened("What was not deleted yet is deleted by the next run.") as (db, _):
         stopping = threading.Event()
         with stoppable(stopping), progress("Pruning") as advance:
             maintenance.reset_low_watermarks(db)
+            maintenance.seal_audit(db, stopping)
             run = maintenance.prune(
                 db,
                 stopping,

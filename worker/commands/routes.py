@@ -5,9 +5,9 @@ from typing import Any
 
 import rich_click as click
 
+from domain.access.audit import AuditEntry
 from domain.outbox import Routes
 from domain.outbox.operations import routes_in_force as operations
-from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.routes_in_force import Difference, Recorded, RoutesInForce, compare, recorded_by
 from domain.runtime.logs import printable
 from worker.commands import options

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from domain.fulfilment import load_routes
 from domain.outbox import Routes
 from domain.outbox.operations.routes_check import require
+from domain.privacy import KeyService, key_service_of
 from domain.runtime import database, database_errors, logs
 from domain.runtime.errors import (
     Busy,
@@ -22,6 +23,7 @@ from domain.runtime.errors import (
     HoldfastError,
     Invalid,
     NotInOutbox,
+    PersonalDataUnavailable,
     UnknownDestination,
     UnknownItem,
     UnknownReservation,
@@ -52,6 +54,14 @@ def opened(consequence: str, *, records: bool = False) -> Iterator[tuple[session
             engine.dispose()
 
 
+def personal_data_keys() -> KeyService:
+    """Return the keys of personal data. Raises ConfigurationError if there are none."""
+    keys = key_service_of(Settings.load())
+    if keys is None:
+        raise ConfigurationError("PII_KEYS: it is not set, and personal data needs keys")
+    return keys
+
+
 @contextmanager
 def reporting(consequence: str) -> Iterator[None]:
     """Report every expected error in one line on standard error, and end the command with the exit code for it.
@@ -66,6 +76,8 @@ def reporting(consequence: str) -> Iterator[None]:
         fail(describe(error, consequence))
     except Busy:
         fail(f"Somebody else is changing the same rows just now. {consequence} Wait a little and run it again.")
+    except PersonalDataUnavailable:
+        fail(f"The service of PII_KEY_SERVICE can't be reached. {consequence} See to the service, and run it again.")
     except (NotInOutbox, UnknownItem, UnknownReservation) as error:
         fail(_describe_refusal(error))
     except HoldfastError as error:
@@ -126,9 +138,13 @@ def stoppable(stopping: threading.Event) -> Iterator[None]:
             stopping.set()
             last_resort.start()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    yield
+    former = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        last_resort.cancel()
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _break_off() -> None:

@@ -1,6 +1,6 @@
 """One POST to an outside server, bounded in time and size, and what the response means for the row that was sent."""
 
-from base64 import b64encode
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,7 +12,9 @@ import httpcore
 import httpx
 
 from domain.outbox import Cause, Delivered, Outcome, Rejected, Unreachable
+from domain.runtime.redaction import redact
 from domain.runtime.settings import Network
+from worker.http import credentials
 from worker.http.connections import CONNECTION_ERRORS, Connections
 from worker.http.deadlines import Deadline
 from worker.http.unread import end_connection_with_unread_bytes
@@ -34,7 +36,7 @@ MAX_RESPONSE_BYTES = 65_536
 #: has about half as many if each packet is a piece. The connection to a server that sends more is closed.
 MAX_PIECES = 100
 
-#: How long the body of a 2xx is waited for. Nobody uses it: it is read so that its connection can be used again. The
+#: How long the body of a 2xx is waited for that nobody uses. It is read so that its connection can be used again. The
 #: body of an ordinary server follows the head at once, or after a round trip, which takes this long around the world.
 SUCCESS_BODY_SECONDS = 0.3
 
@@ -46,6 +48,9 @@ LONGEST_WAIT = timedelta(days=1)
 
 #: The part of a response's body that an error message quotes, in characters.
 EXCERPT_LENGTH = 300
+
+#: The part in which secrets are looked for before it is cut: none is cut in two, and then not recognised.
+SEARCHED_LENGTH = 4_096
 
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
@@ -61,7 +66,8 @@ class Response:
     def summary(self) -> str:
         """Return the response in one line, for an error message."""
         phrase = PHRASES.get(self.status, "")
-        return f"{self.status} {phrase}: {self.body[:EXCERPT_LENGTH]}".rstrip(": ")
+        body = redact(self.body[:SEARCHED_LENGTH])[:EXCERPT_LENGTH]
+        return f"{self.status} {phrase}: {body}".rstrip(": ")
 
 
 def outcome_of(response: Response) -> Outcome:
@@ -79,7 +85,8 @@ def _is_success(status: int) -> bool:
 class Http:
     """A pool of keep-alive connections to one server. Safe for threads.
 
-    The server must be at a public address or in one of the `allowed` networks; with None it may be anywhere.
+    The server must be at a public address or in one of the `allowed` networks; with None it may be anywhere. Whoever
+    `reads_answers` gets the body of a 2xx whole, if it comes in time.
     Raises ValueError for a URL that names no server.
     """
 
@@ -90,9 +97,11 @@ class Http:
         timeout_seconds: float,
         connections: int,
         allowed: Sequence[Network] | None = None,
+        reads_answers: bool = False,
     ) -> None:
-        self._url, self._headers = _target(url)
+        self._url, self._headers, self._credentials = _target(url)
         self._timeout_seconds = timeout_seconds
+        self._success_seconds = timeout_seconds if reads_answers else SUCCESS_BODY_SECONDS
         self._deadline = Deadline()
         self._connections = Connections(self._deadline, connections=connections, allowed=allowed)
 
@@ -110,15 +119,16 @@ class Http:
         length = {"Content-Length": str(len(body))}
         sent = [(name.encode("ascii"), value.encode("ascii")) for name, value in {**headers, **length}.items()]
         with self._connections.stream(b"POST", self._url, sent, body) as response:
-            self._deadline.shorten(SUCCESS_BODY_SECONDS if _is_success(response.status) else REFUSAL_BODY_SECONDS)
-            return Response(response.status, _read(response), _retry_after(response))
+            self._deadline.shorten(self._success_seconds if _is_success(response.status) else REFUSAL_BODY_SECONDS)
+            answered = credentials.without(self._credentials, _read(response))
+            return Response(response.status, answered, _retry_after(response))
 
     def close(self) -> None:
         self._connections.close()
 
 
-def _target(url: str) -> tuple[httpcore.URL, Mapping[str, str]]:
-    """Return a URL as httpcore takes it, and the headers of every request to it."""
+def _target(url: str) -> tuple[httpcore.URL, Mapping[str, str], re.Pattern[str] | None]:
+    """Return a URL as httpcore takes it, the headers of every request to it, and what finds its credentials."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
@@ -129,13 +139,12 @@ def _target(url: str) -> tuple[httpcore.URL, Mapping[str, str]]:
         "Content-Type": "application/json",
         "Accept-Encoding": "identity",
     }
-    if parsed.userinfo:
-        credentials = b64encode(f"{parsed.username}:{parsed.password}".encode())
-        headers["Authorization"] = f"Basic {credentials.decode('ascii')}"
+    if encoded := credentials.basic(parsed):
+        headers["Authorization"] = f"Basic {encoded}"
     target = httpcore.URL(
         scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path or b"/"
     )
-    return target, headers
+    return target, headers, credentials.pattern_of(parsed)
 
 
 def _read(response: httpcore.Response) -> str:

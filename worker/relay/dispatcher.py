@@ -2,17 +2,39 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from statistics import median
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from domain.runtime.rounds import isolate_round
 from worker.destinations import STEPS
 from worker.ordering import calling_threads
 from worker.relay.relay import Claimed, Relay
 
 #: A thread that has been busy for longer calls `busy`, once.
 BUSY_SECONDS = 0.1
+
+#: While a thread of a destination has drained its lanes for less than this, what becomes due is left to it: a few rows
+#: together cost hardly more than one, and many threads would only wait for each other. If it takes so many times as
+#: long as it usually does, as when a call hangs, another thread is started.
+LEAST_PATIENCE_SECONDS = 0.05
+TIMES_USUAL = 3.0
+
+#: The drained lanes whose median says how long one usually takes.
+LANES = 20
+
+#: No destination is left to one thread for longer.
+MOST_PATIENCE_SECONDS = 1.0
+
+LONG_AGO = float("-inf")
+
+NOT_LOOKED = (
+    "Whether other threads were needed was not looked for this time; it is at the next wake-up. If this continues,"
+    " report the error."
+)
 
 log = structlog.get_logger()
 
@@ -34,6 +56,11 @@ class Dispatcher:
         self._free = dict.fromkeys(self._pools, threads)
         #: The destinations that had no free thread when lanes were last claimed: some may have become due since then.
         self._missed: set[str] = set()
+        #: When a thread of a destination last began to drain a lane, and how long the last ones took, in seconds.
+        self._begun = dict.fromkeys(self._pools, LONG_AGO)
+        self._took = {name: deque([0.0], maxlen=LANES) for name in self._pools}
+        self._left = threading.Event()
+        threading.Thread(target=self._look_again, name="dispatcher", daemon=True).start()
         relay.late_answers.settled = self.dispatch
 
     def dispatch(self) -> None:
@@ -50,14 +77,34 @@ class Dispatcher:
 
     def _with_room(self) -> Sequence[str]:
         with self._changed:
-            self._missed.update(name for name, free in self._free.items() if not free)
-            return [name for name, free in self._free.items() if free]
+            busy = {name for name in self._free if not self._has_room(name)}
+            self._missed |= busy
+            return [name for name in self._free if name not in busy]
+
+    def _has_room(self, name: str) -> bool:
+        """Return whether a destination may have another thread."""
+        free = self._free[name]
+        if 0 < free < self._threads and time.monotonic() < self._begun[name] + self._patience_seconds(name):
+            self._left.set()
+            return False
+        return free > 0
+
+    def _patience_seconds(self, name: str) -> float:
+        usual = TIMES_USUAL * median(self._took[name])
+        return min(max(LEAST_PATIENCE_SECONDS, usual), MOST_PATIENCE_SECONDS)
+
+    def _look_again(self) -> None:
+        """Start another thread for what was left to one that takes longer than expected."""
+        while self._left.wait() and not self._relay.stopping.wait(LEAST_PATIENCE_SECONDS):
+            self._left.clear()
+            isolate_round(self.dispatch, thread="dispatcher", advice=NOT_LOOKED)
 
     def _start(self, claimed: Claimed) -> None:
         name = claimed.batch.lane.destination
         with self._changed:
             has_room = self._free[name] > 0
             self._free[name] -= has_room
+            self._begun[name] = time.monotonic() if claimed.batch.has_few else LONG_AGO
             if not has_room:
                 self._missed.add(name)
         if has_room:
@@ -77,9 +124,12 @@ class Dispatcher:
     def _drain(self, name: str, claimed: Claimed | None) -> Claimed | None:
         """Drain a lane, and claim the next one. After an error there is none: the next wake-up tries again."""
         try:
-            if claimed and self._relay.drain(claimed).processed and name in STEPS:
+            if claimed and self._drained(name, claimed) and name in STEPS:
                 # The answers to a step have recorded events for other destinations.
                 self.dispatch()
+            # This claim finds what became due before it.
+            with self._changed:
+                self._missed.discard(name)
             return self._relay.claim([name])
         except SQLAlchemyError as error:
             log.warning("relay.interrupted", destination=name, error=type(error).__name__)
@@ -87,6 +137,16 @@ class Dispatcher:
         except Exception:
             log.exception("relay.failed", destination=name)
         return None
+
+    def _drained(self, name: str, claimed: Claimed) -> int:
+        """Drain a lane, and return how many rows were processed."""
+        begun = time.monotonic()
+        # A backlog is for as many threads as there are.
+        self._begun[name] = begun if claimed.batch.has_few else LONG_AGO
+        processed = self._relay.drain(claimed).processed
+        if claimed.batch.has_few:
+            self._took[name].append(time.monotonic() - begun)
+        return processed
 
     def _end(self, name: str) -> bool:
         """Give the thread back. Return False if it is still needed: nobody had one when a lane may have become due."""

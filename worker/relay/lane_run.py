@@ -46,13 +46,14 @@ class LaneBatch:
     """The rows of a leased lane that are delivered next. There are none when the lane was released or lost.
 
     With `is_full` there are as many as were asked for, so there may be more. With `more` lanes, which were leased
-    together with it, these are the rows of all, in order of id.
+    together with it, these are the rows of all, in order of id. It `has_few` if no such lane had many.
     """
 
     lane: LeasedLane
     more: Sequence[LeasedLane] = ()
     rows: Sequence[Row] = ()
     is_full: bool = False
+    has_few: bool = False
 
     @property
     def lanes(self) -> Sequence[LeasedLane]:
@@ -77,7 +78,9 @@ class LaneRun:
             lane = _with_due_rows_ready(session, lane)
         batch = self._fetch(session, lane, after=lane.low_watermark, limit=limit, deadline=NO_DEADLINE)
         few = self._batch_size(limit) // LANES
-        return self._with_more(session, batch, few) if 0 < len(batch.rows) <= few else batch
+        if not 0 < len(batch.rows) <= few:
+            return batch
+        return replace(self._with_more(session, batch, few), has_few=True)
 
     def _with_more(self, session: Session, batch: LaneBatch, few: int) -> LaneBatch:
         """Lease the other lanes that have few rows as well. A worker would spend its time on claims otherwise."""

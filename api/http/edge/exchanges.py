@@ -1,17 +1,16 @@
 """Exchanges: what all requests and responses have in common, whoever answers.
 
-Each request has an id, a principal and a path by which it is routed, HEAD is GET without the content, and `OPTIONS *`
+Each request has an id and a path by which it is routed, HEAD is GET without the content, and `OPTIONS *`
 is answered.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
 from api.http import methods, problems, request_ids
 from api.http.asgi import Application, Receive, Scope, Send
-from api.http.headers import find_principal
 from api.http.limits import MAX_PATH_BYTES, MAX_QUERY_BYTES
 from api.http.paths import routed
 from domain.runtime.errors import Invalid
@@ -31,7 +30,7 @@ class Exchanges:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the application, unless the address or the sender of the request can't be used."""
+        """Call the application, unless the address of the request can't be used."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -47,27 +46,30 @@ class Exchanges:
 
 
 def _prepare(scope: Scope) -> Mapping[str, Any] | None:
-    """Set the path by which a request is routed, and its principal. Return a problem if one can't be used."""
+    """Set the path by which a request is routed. Return a problem if it can't be used."""
     raw_path = scope["raw_path"]
     if len(scope["query_string"]) > MAX_QUERY_BYTES or len(raw_path) > MAX_PATH_BYTES:
         return problems.body_of_early(problems.EARLY[414])
     try:
         scope["path"] = routed(scope["path"], raw_path)
-        scope["principal"] = find_principal(scope)
     except Invalid as invalid:
         return problems.body_of(invalid)
     return None
 
 
-async def refuse(problem: Mapping[str, Any], send: Send) -> None:
-    """Answer with a problem, and close the connection: a body may still be on its way."""
+async def refuse(
+    problem: Mapping[str, Any], send: Send, headers: Sequence[tuple[bytes, bytes]] = (), *, keeps: bool = False
+) -> None:
+    """Answer with a problem, and close the connection unless it is kept: a body may still be on its way."""
     REFUSED.labels(problem["status"]).inc()
     body = msgspec.json.encode(problem)
     headers = [
+        *headers,
         (b"content-type", problems.MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
     ]
+    if not keeps:
+        headers.append((b"connection", b"close"))
     if "retry_after" in problem:
         headers.append((b"retry-after", str(problem["retry_after"]).encode()))
     await send({"type": "http.response.start", "status": problem["status"], "headers": headers})

@@ -16,7 +16,7 @@ from api.http.problems.table import BUG, EARLY, MEMBER_OF, NOT_MIGRATED, OF_ERRO
 from api.http.problems.types import ProblemType
 from api.waits import wait_seconds
 from domain.runtime.database_errors import trouble
-from domain.runtime.errors import DatabaseUnavailable, HoldfastError, Invalid, NotFound, Unavailable
+from domain.runtime.errors import DatabaseUnavailable, HoldfastError, Invalid, NotAuthenticated, NotFound, Unavailable
 from domain.runtime.schema import lacks_schema
 
 MEDIA_TYPE = "application/problem+json"
@@ -39,8 +39,15 @@ def of_any(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, An
 
 def of_error(error: HoldfastError) -> Response[dict[str, Any]]:
     """Render an error of the domain, with `Retry-After` if the client may send the request again."""
-    body = body_of(error)
-    return _response(body, {"Retry-After": str(body["retry_after"])} if isinstance(error, Unavailable) else {})
+    return _response(body := body_of(error), headers_of(error, body))
+
+
+def headers_of(error: HoldfastError, body: Mapping[str, Any]) -> Mapping[str, str]:
+    """Return the headers that belong to the problem with this body."""
+    if isinstance(error, NotAuthenticated):
+        # RFC 6750. The reasons are our own words, without quotes.
+        return {"WWW-Authenticate": f'Bearer error="invalid_token", error_description="{error.reason}"'}
+    return {"Retry-After": str(body["retry_after"])} if isinstance(error, Unavailable) else {}
 
 
 def body_of(error: HoldfastError, wait: int | None = None) -> dict[str, Any]:
@@ -54,7 +61,7 @@ def body_of(error: HoldfastError, wait: int | None = None) -> dict[str, Any]:
         facts["field"] = error.field
     if isinstance(error, Unavailable):
         seconds = wait or wait_seconds(error)
-        facts, filled = {"retry_after": seconds}, {"retry_after_seconds": seconds}
+        facts["retry_after"] = filled["retry_after_seconds"] = seconds
     return _body(OF_ERRORS[type(error)], facts, filled)
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from api.http.limits import BODY_SECONDS, MAX_BODY_BYTES, MAX_PATH_BYTES, MAX_QUERY_BYTES, MOST_PIECES
 from api.http.problems.types import ProblemType
 from domain.runtime import errors
-from domain.runtime.errors import HoldfastError, NotFound, Unavailable
+from domain.runtime.errors import HoldfastError, NotFound
 
 _DECIDE_AGAIN = "GET it, and decide again."
 _SEND_AGAIN = "Send the same request again after `retry_after` seconds, with the same Idempotency-Key."
@@ -22,6 +22,33 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         when="A part of the request has a value that is never allowed, is missing, or is not known.",
         remedy="Correct the part that `field` names.",
     ),
+    errors.IllegalTransition: ProblemType(
+        status=400,
+        title="Illegal transition",
+        detail=(
+            "The booking is {status}, and can't become {to}. From here it can become: {allowed}. Nothing was changed;"
+            " decide again by its status."
+        ),
+        when="A booking can't go from its present status to the one that the request asks for.",
+        remedy="Decide again by `allowed`. Asking for the status that the booking has is never refused.",
+    ),
+    errors.NotAuthenticated: ProblemType(
+        status=401,
+        title="Not authenticated",
+        detail=(
+            "Nobody knows who has sent this: {reason}. Nothing was changed. Send `Authorization: Bearer …` with a token"
+            " of your identity provider, or with an API key."
+        ),
+        when="The request has no credentials, or some that are expired, revoked or not valid here.",
+        remedy="Get a new token, or another API key. `reason` says what is wrong with the present one.",
+    ),
+    errors.NotAllowed: ProblemType(
+        status=403,
+        title="Not allowed",
+        detail="None of your roles may do this ({operation}), or not on what belongs to others. Nothing was changed.",
+        when="The sender is known, and none of its roles may use this operation, or not for somebody else.",
+        remedy="Ask whoever runs Holdfast for the role. `bin/rights` shows what each role may do.",
+    ),
     errors.UnknownItem: ProblemType(
         status=404,
         title="Unknown item",
@@ -29,12 +56,29 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         when="No item has the id or the sku that the request names.",
         remedy="`GET /items` lists all items. A sku goes into a path percent-encoded: `/` is `%2F`.",
     ),
+    errors.UnknownVenue: ProblemType(
+        status=404,
+        title="Unknown venue",
+        detail=(
+            "No calendar belongs to the venue {venue}, or not the one that `inventory_item_id` names. GET /items lists"
+            " the calendars with their venues."
+        ),
+        when="A booking is for a venue that has no calendar, or not the one that the request names.",
+        remedy="`GET /items` lists calendars: `venue` is what a booking calls `venue_id`.",
+    ),
     errors.UnknownReservation: ProblemType(
         status=404,
         title="Unknown reservation",
         detail="No reservation has the id {reservation_id}.",
         when="No reservation has the id that the request names.",
         remedy="`GET /reservations` lists reservations.",
+    ),
+    errors.UnknownReference: ProblemType(
+        status=404,
+        title="Unknown reference",
+        detail="No booking has the reference {reference}.",
+        when="No booking has the reference that the request names.",
+        remedy="Check the reference: it is like BR-20300503-A3B9C2, in capital letters.",
     ),
     errors.UnknownDestination: ProblemType(
         status=404,
@@ -80,6 +124,23 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
             "Find out elsewhere what you have missed, such as with `GET /reservations`. Then read from the oldest event"
             " on: without `after`, and without `Last-Event-ID`."
         ),
+    ),
+    errors.UnknownGuest: ProblemType(
+        status=404,
+        title="Unknown guest",
+        detail="Nobody has said who the guest of the reservation {reservation_id} is. PUT it at the same path.",
+        when="The reservation has no guest with personal data.",
+        remedy="`PUT /reservations/{id}/guest` says who it is.",
+    ),
+    errors.GuestForgotten: ProblemType(
+        status=410,
+        title="Guest forgotten",
+        detail=(
+            "The guest of the reservation {reservation_id} was forgotten at {forgotten_at}: the personal data was"
+            " destroyed, and none is taken for this reservation any more. The reservation is as it was."
+        ),
+        when="The personal data of the guest was destroyed on request.",
+        remedy="Nothing brings it back. Make another reservation if the guest comes again.",
     ),
     errors.SoldOut: ProblemType(
         status=409,
@@ -148,6 +209,13 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         when="More units are to be taken away than are available: the other units belong to reservations.",
         remedy="Take fewer units away, or cancel reservations first.",
     ),
+    errors.CalendarChanged: ProblemType(
+        status=409,
+        title="Calendar changed",
+        detail="The venue or the time zone of {sku} has just been changed. Nothing was reserved; send it again.",
+        when="A calendar was changed at the moment at which a booking was made.",
+        remedy="Send the request again.",
+    ),
     errors.WrongStatus: ProblemType(
         status=409,
         title="Wrong status",
@@ -205,6 +273,16 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         when="The idempotency key was used for another request within the last 24 hours.",
         remedy="Send the first request again as it was, or use a new key.",
     ),
+    errors.NoKeys: ProblemType(
+        status=409,
+        title="No keys for personal data",
+        detail=(
+            "No personal data is kept here, because there are no keys to encrypt it. Nothing was stored or changed."
+            " Send the reservation without it, or have whoever runs Holdfast set PII_KEYS."
+        ),
+        when="The request has personal data of a guest, or asks for some, and Holdfast runs without `PII_KEYS`.",
+        remedy="Leave the personal data out, or have whoever runs Holdfast set `PII_KEYS`.",
+    ),
     errors.Busy: ProblemType(
         status=503,
         title="Busy",
@@ -215,6 +293,33 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         ),
         remedy=_SEND_AGAIN,
     ),
+    errors.TooManyRequests: ProblemType(
+        status=429,
+        title="Too many requests",
+        detail=(
+            "You may send {quota} requests within {seconds} s, and have sent them (the limit is {limit}). Nothing was"
+            " changed; send the same request again in {retry_after_seconds} s."
+        ),
+        when=(
+            "The sender has used up a limit: `principal` counts the requests of a principal, `address` those from an"
+            " address, and the name of an operation those for it."
+        ),
+        remedy=f"{_SEND_AGAIN} Who has to send more asks whoever runs Holdfast for a higher limit.",
+    ),
+    errors.FailedTooOften: ProblemType(
+        status=429,
+        title="Too many requests without valid credentials",
+        detail=(
+            "From your network address came more than {quota} requests within {seconds} s without valid credentials"
+            " (the limit is {limit}). Nothing was changed. Whoever has valid credentials is served all the same: renew"
+            " yours, and send the request again in {retry_after_seconds} s."
+        ),
+        when=(
+            "The credentials are missing or wrong, and so were those of many requests from the same address. It may"
+            " have many users, who share the limit `failed-authentication`."
+        ),
+        remedy="Renew your token or your API key, or wait as long as `Retry-After` says.",
+    ),
     errors.DatabaseUnavailable: ProblemType(
         status=503,
         title="Database unavailable",
@@ -223,6 +328,19 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
             " again in {retry_after_seconds} s."
         ),
         when="PostgreSQL can't be reached, does not answer in time, or is not migrated for this release.",
+        remedy=_SEND_AGAIN,
+    ),
+    errors.KeysUnavailable: ProblemType(
+        status=503,
+        title="Keys unavailable",
+        detail=(
+            "Nobody can say at present whose credentials these are: the keys that they are checked by cannot be read."
+            " Nothing was changed; send the same request again in {retry_after_seconds} s."
+        ),
+        when=(
+            "A token or an API key is not known yet, and the keys of the identity provider, or the API keys in the"
+            " database, can't be read at present. Those that were read before serve on."
+        ),
         remedy=_SEND_AGAIN,
     ),
     errors.OutcomeUnknown: ProblemType(
@@ -235,6 +353,40 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         ),
         when="PostgreSQL was asked to commit, and did not say whether it did.",
         remedy=f"{_SEND_AGAIN} If the request had none, look first whether it took effect.",
+    ),
+    errors.GuestUnreadable: ProblemType(
+        status=503,
+        title="Guest unreadable",
+        detail=(
+            "The personal data is there, but the key {key_id} that it was encrypted by is not, or is another one."
+            " Nothing was lost or changed. Whoever runs Holdfast has to put that key back into PII_KEYS."
+        ),
+        when="The personal data was encrypted by a key that is not in `PII_KEYS`, or is another one of the same id.",
+        remedy="Whoever runs Holdfast puts the key back into `PII_KEYS`. `bin/doctor` names the keys that are missing.",
+    ),
+    errors.PersonalDataUnavailable: ProblemType(
+        status=503,
+        title="Personal data unavailable",
+        detail=(
+            "The service that keeps the keys of personal data can't be reached, or does not answer in time. Nothing was"
+            " changed; send the same request again in {retry_after_seconds} s."
+        ),
+        when="The service of `PII_KEY_SERVICE` can't be reached, or does not answer in time.",
+        remedy=f"{_SEND_AGAIN} What has no personal data is served meanwhile.",
+    ),
+    errors.SearchIncomplete: ProblemType(
+        status=503,
+        title="Search incomplete",
+        detail=(
+            "Nobody was found among the guests whose keys are there. But some guests have the key {key_id}, which is"
+            " not, or is another one: whether you look for one of them can't be known. Nothing was changed. Whoever"
+            " runs Holdfast has to put that key back into PII_KEYS."
+        ),
+        when="Nobody was found, and there are guests whose key is not in `PII_KEYS`, or is another one of the same id.",
+        remedy=(
+            "Do not take it for an answer that there is no such guest. Whoever runs Holdfast puts the key back into"
+            " `PII_KEYS`. `bin/doctor` names the keys that are missing."
+        ),
     ),
 }
 
@@ -318,14 +470,12 @@ BUG = ProblemType(
 ALL: Sequence[ProblemType] = sorted((*OF_ERRORS.values(), *EARLY.values(), BUG), key=lambda one: (one.status, one.slug))
 
 
-#: The name of a fact whose own name is taken: `status` is that of the response.
-MEMBER_OF = {"status": "current_status"}
+#: The name of a fact that has another one in problems: `status` is that of the response.
+MEMBER_OF = {"status": "current_status", "retry_after_seconds": "retry_after"}
 
 
 def facts_of(error: type[HoldfastError]) -> Sequence[str]:
     """Return the members that the problem of an error has beside those that every problem has."""
-    if issubclass(error, Unavailable):
-        return ["retry_after"]
     named = [MEMBER_OF.get(field.name, field.name) for field in fields(error)]  # type: ignore[arg-type]
     return [*named, "field"] if issubclass(error, NotFound) else named
 

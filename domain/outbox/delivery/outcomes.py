@@ -1,11 +1,14 @@
 """The outcomes of a delivery. Pure."""
 
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
+from typing import Any
 
 from domain.outbox.table import Row
+from domain.runtime.redaction import redact
 
 #: The part of an error message that is stored, in characters: enough to recognise it.
 ERROR_LENGTH = 1_000
@@ -17,6 +20,13 @@ LONGEST_RETRY_AFTER = timedelta(hours=1)
 @dataclass(frozen=True, slots=True)
 class Delivered:
     """The destination has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered(Delivered):
+    """A step was answered with yes, and with these facts."""
+
+    facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +145,7 @@ def retry_after_of(outcome: Outcome) -> timedelta:
 def excerpt(error: str) -> str:
     """Return the part of an error message that is stored.
 
-    A server may answer anything, but PostgreSQL's text can hold neither NUL nor half a character.
+    A server may answer anything, such as the request with its secrets, which are taken out. PostgreSQL's text can hold
+    neither NUL nor half a character.
     """
-    return error.replace("\0", "")[:ERROR_LENGTH].encode(errors="replace").decode()
+    return redact(error).replace("\0", "")[:ERROR_LENGTH].encode(errors="replace").decode()

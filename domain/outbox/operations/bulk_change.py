@@ -14,8 +14,8 @@ from sqlalchemy import BigInteger, ColumnElement, any_, cast, select, tuple_, up
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.orm import Session
 
-from domain.outbox.operations import audit
-from domain.outbox.operations.audit import AuditEntry
+from domain.access import audit
+from domain.access.audit import AuditEntry
 from domain.outbox.operations.selection import Selection
 from domain.outbox.table import outbox
 
@@ -27,14 +27,14 @@ BATCH = 500
 class Batch:
     """Up to `limit` rows of a selection that are to be changed, of the reservations whose first row is beyond `after`.
 
-    `audit_entry_id` is the entry that earlier batches of the same operation were recorded in.
+    `operation_id` is the audit entry of the first batch of the same operation.
     """
 
     selection: Selection
     entry: AuditEntry
     after: int = 0
     limit: int = BATCH
-    audit_entry_id: int | None = None
+    operation_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +59,10 @@ def apply(
     if not taken:
         return Changed(rows=0, following=None)
     rows = _change(session, [row_id for ids in taken for row_id in ids], matching, values)
-    entry_id = _record(session, action, batch, rows) if rows else batch.audit_entry_id
+    operation_id = _record(session, action, batch, rows) if rows else batch.operation_id
     is_last = len(taken) == len(reservations) and sum(map(len, taken)) < batch.limit
-    return Changed(
-        rows=rows, following=None if is_last else replace(batch, after=taken[-1][0], audit_entry_id=entry_id)
-    )
+    following = None if is_last else replace(batch, after=taken[-1][0], operation_id=operation_id)
+    return Changed(rows=rows, following=following)
 
 
 def _first_reservations(
@@ -104,8 +103,14 @@ def _change(
 
 
 def _record(session: Session, action: str, batch: Batch, rows: int) -> int:
-    """Record a batch in the audit entry of its operation, which the first batch makes. Return the id of that entry."""
-    if batch.audit_entry_id is None:
-        return audit.record(session, action, batch.selection.facts(), batch.entry, rows=rows)
-    audit.add_rows(session, batch.audit_entry_id, rows)
-    return batch.audit_entry_id
+    """Record a batch in the audit. Return the id of the entry of the first batch, which the later ones refer to."""
+    entry_id = audit.record(
+        session,
+        action,
+        who=batch.entry.who,
+        why=batch.entry.why,
+        selection=batch.selection.facts(),
+        rows=rows,
+        operation_id=batch.operation_id,
+    )
+    return batch.operation_id or entry_id

@@ -20,9 +20,9 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
+from domain.access import audit
+from domain.access.audit import AuditEntry
 from domain.outbox.delivery.lanes import FREE, LEASE
-from domain.outbox.operations import audit
-from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.selection import Selection
 from domain.outbox.table import BY_AGGREGATE, calls, lanes, outbox, pending, waiting, within
 from domain.runtime.database import is_given
@@ -73,7 +73,7 @@ def bury(session: Session, selection: Selection, entry: AuditEntry) -> Sequence[
         session.execute(_BURY, _ids(buried) | {"reason": f"Buried by {entry.who}: {entry.why}"})
         session.execute(_TRY_THOSE_BEHIND, _ids(buried))
         _revoke(session, {(row.destination, row.lane) for row in buried})
-        audit.record(session, "bury", selection.facts(), entry, rows=len(buried))
+        audit.record(session, "bury", who=entry.who, why=entry.why, selection=selection.facts(), rows=len(buried))
     return buried
 
 

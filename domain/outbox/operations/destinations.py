@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from domain.access import audit
+from domain.access.audit import AuditEntry, audit_entries
 from domain.outbox.delivery import breaker
-from domain.outbox.operations import audit
-from domain.outbox.operations.audit import AuditEntry
-from domain.outbox.table import audit_entries, destinations, outbox, ready, waiting
+from domain.outbox.table import destinations, outbox, ready, waiting
 from domain.runtime.errors import UnknownDestination
 
 #: The waiting rows that a probe makes due at once. The others become due at their own time.
@@ -48,7 +48,7 @@ class DestinationStatus:
 
 #: When an operator paused it. A destination that paused itself, by answering 410, has no audit entry.
 _paused_at = (
-    select(case((audit_entries.c.action == "pause", audit_entries.c.happened_at)))
+    select(case((audit_entries.c.action == "pause", audit.readable(audit_entries.c.happened_at))))
     .where(destinations.c.paused, audit_entries.c.action.in_(("pause", "resume")))
     .where(audit_entries.c.selection["destination"].astext == destinations.c.name)
     .order_by(audit_entries.c.id.desc())
@@ -95,7 +95,7 @@ def pause(session: Session, name: str, entry: AuditEntry) -> bool:
     if lock(session, name).paused:
         return False
     breaker.pause(session, name, reason=f"{entry.why} ({entry.who})")
-    audit.record(session, "pause", {"destination": name}, entry, rows=0)
+    _record(session, "pause", name, entry)
     return True
 
 
@@ -107,7 +107,7 @@ def resume(session: Session, name: str, entry: AuditEntry) -> bool:
     if not lock(session, name).paused:
         return False
     session.execute(update(destinations).where(destinations.c.name == name).values(paused=False, reason=None))
-    audit.record(session, "resume", {"destination": name}, entry, rows=0)
+    _record(session, "resume", name, entry)
     return True
 
 
@@ -132,5 +132,9 @@ def probe(session: Session, name: str, entry: AuditEntry) -> bool:
     )
     due = update(outbox).where(outbox.c.id == chosen.c.id, waiting).values(available_at=func.now())
     rows = len(session.execute(due.returning(outbox.c.id)).all())
-    audit.record(session, "probe", {"destination": name}, entry, rows=rows)
+    _record(session, "probe", name, entry, rows=rows)
     return True
+
+
+def _record(session: Session, action: str, name: str, entry: AuditEntry, *, rows: int = 0) -> None:
+    audit.record(session, action, who=entry.who, why=entry.why, selection={"destination": name}, rows=rows)

@@ -13,10 +13,9 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from domain.outbox.operations import audit
-from domain.outbox.operations.audit import AuditEntry
+from domain.access import audit
+from domain.access.audit import AuditEntry, audit_entries
 from domain.outbox.routes import Routes
-from domain.outbox.table import audit_entries
 from domain.outbox.table import routes_in_force as table
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.logs import printable
@@ -137,7 +136,7 @@ def _put(session: Session, recorded: Recorded, *, is_first: bool = False) -> boo
 def _audit(session: Session, difference: Difference, entry: AuditEntry) -> None:
     kinds = {"added": difference.added, "removed": difference.missing, "changed": difference.changed}
     selection = {kind: ", ".join(names) for kind, names in kinds.items() if names}
-    audit.record(session, ACTION, selection, entry, rows=0)
+    audit.record(session, ACTION, who=entry.who, why=entry.why, selection=selection)
 
 
 def describe_refusal(in_force: RoutesInForce, recorded: Recorded) -> str:
@@ -149,8 +148,8 @@ def describe_refusal(in_force: RoutesInForce, recorded: Recorded) -> str:
         f"What the routes of this process change:\n{describe(in_force.recorded, recorded)}\n"
         "A process records each event for the destinations of its own routes. So those that it lacks would miss events,"
         " and nobody would notice.\n"
-        "Does this process lack HOLDFAST_ROUTES or CONFIRMATION_URL, or has it those of another installation? Correct"
-        " that.\n"
+        "Does this process lack HOLDFAST_ROUTES or the URL of a service, or has it those of another installation?"
+        " Correct that.\n"
         "Are the routes to be changed? Put those of this process in force, with its environment, and then restart all"
         ' processes:\n  bin/destinations use-routes --why "…"\n'
         "To see both: bin/destinations routes"

@@ -4,17 +4,19 @@ import asyncio
 import gc
 import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import text
 
+from api.auth.gate import Gate
 from api.bulkheads import Bulkhead, ClientBulkhead, Limits
 from api.feed import streams as module
 from api.feed.streams import HEARTBEAT, Streams
 from api.feed.tail import StreamedEvent, Tail
 from domain import feed
-from domain.access import ANONYMOUS, Principal
+from domain.access import ANONYMOUS, Principal, Role
 from domain.feed import FeedEvent, Filter, Page
 from domain.runtime.errors import Busy
 from domain.runtime.settings import Settings
@@ -64,14 +66,14 @@ class Environment:
             for threads in (2, 1)
         ]
         self._pages, tail = self._bulkheads
-        self.streams = Streams(Tail(tail))
+        self.streams = Streams(Tail(tail), Gate.of(settings))
 
     async def open(
         self, client: Client, principal: Principal = ANONYMOUS, wanted: Filter = EVERYTHING, after: int | None = 0
     ) -> asyncio.Task[None]:
         pages = ClientBulkhead(self._pages, principal)
         first: Page = await pages.run(lambda session: feed.read(session, wanted, after=after, limit=100))
-        response: Any = self.streams.open(pages, wanted, first).to_asgi_response(None, None)  # type: ignore[arg-type]
+        response: Any = self.streams.open(pages, wanted, first, None).to_asgi_response(None, None)  # type: ignore[arg-type]
         return asyncio.create_task(response({}, client.receive, client.send))
 
     def close(self) -> None:
@@ -215,6 +217,26 @@ def test_beyond_the_limit_the_client_with_the_most_streams_makes_room_for_others
 
     run(test)
     assert module.STREAMS._value.get() == 0
+
+
+def test_whoever_acts_for_many_clients_has_no_more_streams(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MOST_STREAMS", 4)
+    greedy, modest = Principal("greedy", frozenset({Role.STAFF})), Principal("modest")
+    clients = [Client() for _ in range(6)]
+
+    async def test() -> None:
+        of_greedy = [await environment.open(clients[n], greedy.acting_for(f"client {n}")) for n in range(4)]
+        with pytest.raises(Busy):
+            await environment.open(clients[5], replace(greedy, venues=frozenset({"another"})))
+        of_modest = await environment.open(clients[4], modest)
+        await of_greedy[0]
+        assert not any(stream.done() for stream in (*of_greedy[1:], of_modest))
+        environment.streams.stop()
+        await asyncio.gather(*of_greedy, of_modest)
+
+    run(test)
 
 
 def test_nobody_polls_without_streams_and_polling_begins_again_with_one(environment: Environment, db: Db) -> None:

@@ -15,7 +15,13 @@ import pytest
 from api.grpc.proto import reservation_pb2 as proto
 from api.grpc.proto.reservation_pb2_grpc import ReservationServiceStub
 from api.grpc.query import STREAMS
-from api.grpc.server import GRACE_SECONDS, MOST_CALLS, MOST_CALLS_OF_CLIENT
+from api.grpc.server import (
+    GRACE_SECONDS,
+    HANDSHAKE_MILLISECONDS,
+    IDLE_MILLISECONDS,
+    MOST_CALLS,
+    MOST_CALLS_OF_CLIENT,
+)
 from benchmarks.reservations.grpc_load import (
     DATA,
     END_HEADERS,
@@ -31,6 +37,7 @@ from tests.api.grpc.requests import refused, reserving
 from tests.api.grpc.test_deadlines import count, lock
 from tests.api.grpc.test_query import many
 from tests.support.builders import Db, a_calendar
+from tests.support.crowds import Crowd
 from tests.support.grpc_process import ServedGrpc, serving_grpc
 from tests.support.waiting import wait_until
 
@@ -38,6 +45,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 #: What the server may need for 1,000 connections, or for as many calls.
 MOST_GROWTH_BYTES = 150_000_000
+
+#: The files that a server may have, so that it has 1,000 connections.
+MOST_FILES = 1_200
 
 #: A healthy client's call is answered within this time, on a machine however busy.
 SOON_SECONDS = 5.0
@@ -111,6 +121,43 @@ def test_others_are_served_beside_1000_connections_that_send_nothing(
 
     print(f"{grown / 1e6:.0f} MB")
     assert grown < MOST_GROWTH_BYTES
+
+
+@pytest.mark.parametrize(
+    ("sent", "within"),
+    [
+        (b"", HANDSHAKE_MILLISECONDS),
+        (PREFACE[:10], HANDSHAKE_MILLISECONDS),
+        (PREFACE, HANDSHAKE_MILLISECONDS),
+        (PREFACE + frame(SETTINGS, 0, 0, b""), IDLE_MILLISECONDS),
+    ],
+    ids=["nothing", "half a preface", "a preface", "no call"],
+)
+def test_a_connection_without_calls_is_closed(hardy: ServedGrpc, sent: bytes, within: int) -> None:
+    with socket.create_connection(("127.0.0.1", hardy.port), timeout=60) as connection:
+        began = time.monotonic()
+        connection.sendall(sent)
+        while connection.recv(1_000):
+            pass
+        took = time.monotonic() - began
+
+    print(f"{took:.1f} s")
+    assert took < within / 1_000 + SOON_SECONDS
+
+
+@pytest.mark.parametrize("beginning", [b"", PREFACE + frame(SETTINGS, 0, 0, b"")], ids=["silent", "idle"])
+def test_one_address_leaves_connections_to_others(settings: Settings, db: Db, beginning: bytes) -> None:
+    """It opens more than there may be, again and again."""
+    with serving_grpc(files=str(MOST_FILES)) as served:
+        crowd = Crowd(served.port, MOST_FILES, beginning, address="127.0.0.2")
+        with crowd:
+            wait_until("some of it are ended", lambda: sum(crowd.answered.values()) > 2 * MOST_FILES)
+            for start in range(20):
+                with served.calling() as healthy:
+                    serves(healthy, start)
+
+    print(dict(crowd.answered))
+    assert served.faults() == []
 
 
 @pytest.mark.parametrize("method", ["reserve", "get", "Query"])

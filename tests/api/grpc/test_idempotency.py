@@ -19,6 +19,8 @@ from tests.support.grpc_process import serving_grpc
 
 KEYED = [("idempotency-key", "k")]
 
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 
 def count(db: Db, table: Any) -> int:
     with db() as session:
@@ -144,9 +146,7 @@ def test_keys_are_required_if_the_operator_wants_that(db: Db) -> None:
 
 
 def test_every_call_has_an_id_that_its_events_have_too(service: ReservationServiceStub, db: Db) -> None:
-    _, sent = service.reserve.with_call(
-        reserving(), metadata=[("x-request-id", "call-7"), ("traceparent", "00-a-b-01")]
-    )
+    _, sent = service.reserve.with_call(reserving(), metadata=[("x-request-id", "call-7"), ("traceparent", TRACE)])
     _, chosen = service.reserve.with_call(reserving(1, 2))
     refusal = refused(service.reserve, reserving(), metadata=[("x-request-id", "call-8")])
 
@@ -155,4 +155,4 @@ def test_every_call_has_an_id_that_its_events_have_too(service: ReservationServi
     assert refusal.trailers["x-request-id"] == "call-8"
     with db() as session:
         headers = session.scalars(select(outbox.c.headers).order_by(outbox.c.id)).first()
-    assert headers == {"correlation_id": "call-7", "traceparent": "00-a-b-01"}
+    assert headers == {"correlation_id": "call-7", "traceparent": TRACE}

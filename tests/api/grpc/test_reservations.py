@@ -19,6 +19,7 @@ from domain.runtime.settings import Settings
 from tests.api.grpc.requests import UNKNOWN_ID, Moment, a_reservation, hour, refused, reserving
 from tests.support.builders import Db, a_calendar, a_hold, an_item, let_lapse, the
 from tests.support.grpc_process import serving_grpc
+from tests.support.operations import audited
 
 FAILED, NOT_FOUND = grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.NOT_FOUND
 NAME = proto.ReservationStatus.Name
@@ -71,6 +72,9 @@ def test_an_unknown_resource_is_registered_as_a_calendar_for_one(service: Reserv
     with db() as session:
         item = items.get(session, "desk-9")
     assert (item.kind, item.capacity, item.time_zone, item.name) == ("calendar", 1, "UTC", "desk-9")
+    (entry,) = audited(db)
+    assert (entry.action, entry.subject, entry.selection) == ("item.stock", f"item:{item.id}", {"capacity": "1"})
+    assert entry.who
 
 
 def test_an_unknown_resource_is_refused_if_the_operator_wants_that(settings: Settings, db: Db) -> None:
@@ -174,7 +178,7 @@ def test_an_update_sets_the_note_and_the_status_in_one_change(service: Reservati
             "booking.created",
             "booking.status_changed",
             "booking.confirmed",
-            "booking.changed",
+            "booking.updated",
         ]
 
 

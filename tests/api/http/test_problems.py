@@ -24,6 +24,7 @@ from domain.runtime.errors import (
     InTheWay,
     NotFound,
     OutcomeUnknown,
+    RateLimited,
     StalePrecondition,
     Unavailable,
 )
@@ -105,8 +106,10 @@ def test_a_fact_that_is_not_known_is_left_out() -> None:
 
 
 @every_error
-def test_503_is_for_errors_that_pass_and_for_no_others(kind: type[HoldfastError]) -> None:
-    assert (OF_ERRORS[kind].status == 503) == issubclass(kind, Unavailable)
+def test_503_is_for_errors_that_pass_and_429_for_those_that_pass_for_one_sender(kind: type[HoldfastError]) -> None:
+    passing = {429} if issubclass(kind, RateLimited) else {503}
+
+    assert (OF_ERRORS[kind].status in passing) == issubclass(kind, Unavailable)
 
 
 def test_no_two_problems_have_the_same_type() -> None:

@@ -174,7 +174,7 @@ def test_a_change_carries_the_trace_of_its_request_and_names_the_client(api: htt
     api.patch(f"/reservations/{hold.id}", json={"note": "Late"}, headers={"X-Request-Id": "r-1"}).raise_for_status()
 
     with db.begin() as session:
-        changed = outbox.c.type == "booking.changed", outbox.c.destination == "log"
+        changed = outbox.c.type == "booking.updated", outbox.c.destination == "log"
         headers = session.execute(select(outbox.c.headers).where(*changed)).scalars().all()
     assert headers == [{"correlation_id": "r-1"}]
 

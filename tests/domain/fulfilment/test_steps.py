@@ -31,22 +31,37 @@ def test_a_file_replaces_the_log_and_the_feed(tmp_path: Path) -> None:
     assert routes.wanting("booking.created") == ["partner"]
 
 
-def test_the_confirmation_url_leads_to_a_step_that_gets_the_step_types_and_no_other_event() -> None:
+def test_the_confirmation_url_leads_to_a_step_that_gets_its_own_types_and_no_other_event() -> None:
     routes = load_routes(some_settings(confirmation_url=CONFIRM_URL))
 
     (step,) = routes.steps
     assert (step.name, step.url) == (CONFIRMATION, CONFIRM_URL)
     assert routes.names == ["log", "feed", CONFIRMATION]
-    assert routes.step_types == STEP_TYPES == {"reservation_confirm", "reservation_release"}
     for step_type in STEP_TYPES:
-        assert routes.wanting(step_type) == [CONFIRMATION]
+        is_its_own = step_type in {"reservation_confirm", "reservation_release"}
+        assert routes.wanting(step_type) == ([CONFIRMATION] if is_its_own else [])
     assert routes.wanting("booking.created") == ["log", "feed"]
 
 
-def test_without_a_confirmation_url_no_destination_gets_the_step_types() -> None:
+@pytest.mark.parametrize(
+    ("step", "events"),
+    [
+        ("inventory", ["inventory_hold", "inventory_release"]),
+        ("pricing", ["price_quote"]),
+        ("payment", ["payment_intent", "payment_refund"]),
+    ],
+)
+def test_each_service_has_a_step_of_its_own(step: str, events: list[str]) -> None:
+    routes = load_routes(some_settings(**{f"{step}_url": CONFIRM_URL}))
+
+    assert [(one.name, list(one.events)) for one in routes.steps] == [(step, events)]
+    assert routes.step_types == STEP_TYPES
+
+
+def test_without_the_url_of_a_service_no_destination_gets_the_step_types() -> None:
     routes = load_routes(some_settings())
 
-    assert [routes.wanting(step_type) for step_type in sorted(STEP_TYPES)] == [[], []]
+    assert {one: routes.wanting(one) for one in STEP_TYPES} == {one: [] for one in STEP_TYPES}
 
 
 def test_there_is_one_feed_at_the_most(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from domain import calendars, items, reservations
 from domain.calendars.table import TIME_IS_EXCLUSIVE
 from domain.invariants.calendars import INVARIANTS
+from domain.invariants.invariant import find
 from domain.items import Item
 from domain.reservations.lifecycle import Status
 from domain.runtime.settings import ROOT
@@ -103,7 +104,7 @@ def test_what_is_above_the_capacity_is_named_with_its_first_moment(used: Db) -> 
     execute(used, "UPDATE items SET capacity = 1 WHERE sku = 'ROOMS'")
 
     with used.begin() as session:
-        found = session.execute(INVARIANTS[0].violations).scalars().all()
+        found = list(find(session, INVARIANTS[0]))
 
     assert found == ["ROOMS from 2030-05-03T10:00:00Z on"]
 
@@ -211,7 +212,7 @@ def test_time_becomes_exclusive_when_the_capacity_becomes_1_and_when_it_is_set_o
 def of_calendars(db: Db) -> dict[str, list[str]]:
     """Return the violations of each invariant of calendars that is violated."""
     with db.begin() as session:
-        found = {one.title: list(session.execute(one.violations).scalars()) for one in INVARIANTS}
+        found = {one.title: list(find(session, one)) for one in INVARIANTS}
     return {title: named for title, named in found.items() if named}
 
 

@@ -117,7 +117,7 @@ def test_rows_that_no_worker_has_claimed_for_a_day_are_found_whatever_state_they
     [
         "UPDATE outbox_destinations SET paused = true",
         "UPDATE outbox_destinations SET failures = 3, open_until = now() + interval '5 seconds'",
-        "INSERT INTO outbox_operations (action, who, why, selection) SELECT 'resume', 'ann', 'test',"
+        "INSERT INTO audit_entries (action, who, why, selection) SELECT 'resume', 'ann', 'test',"
         " jsonb_build_object('destination', name) FROM outbox_destinations",
         "UPDATE outbox_lanes SET leased_until = now() - interval '1 minute'",
         "UPDATE outbox SET available_at = now() + interval '1 minute'",

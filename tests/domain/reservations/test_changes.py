@@ -93,7 +93,7 @@ def test_a_note_is_changed_until_a_reservation_ends(db: Db, status: Status, note
     assert (after.note, after.status, after.version, after.expires_at) == (note, status, 2, before.expires_at)
     assert steps(db) == [("changed", status, status, "desk", {"note": {"from": "Early", "to": note}})]
     (event,) = rows(db)
-    assert (event.type, event.payload["changed"], event.payload["version"]) == ("booking.changed", ["note"], 2)
+    assert (event.type, event.payload["changed"], event.payload["version"]) == ("booking.updated", ["note"], 2)
     assert "Early" not in str(event.payload) and "Late" not in str(event.payload)
 
 
@@ -243,7 +243,7 @@ def test_a_status_and_fields_are_changed_together(db: Db) -> None:
     assert isinstance(after, Reservation) and after == read(db, hold)
     assert (after.status, after.note, after.version) == (Status.CONFIRMED, "Paid", 2)
     assert steps(db) == [("status", "PENDING", "CONFIRMED", "system", {"note": {"from": None, "to": "Paid"}})]
-    assert [one.type for one in rows(db)] == ["booking.status_changed", "booking.confirmed", "booking.changed"]
+    assert [one.type for one in rows(db)] == ["booking.status_changed", "booking.confirmed", "booking.updated"]
 
 
 def test_several_fields_are_changed_together(db: Db) -> None:
@@ -256,7 +256,7 @@ def test_several_fields_are_changed_together(db: Db) -> None:
     assert (after.expires_at, after.note, after.version) == (until, "Late", 2)
     ((kind, *_, details),) = steps(db)
     assert (kind, details.keys()) == ("extended", {"expires_at", "note"})
-    assert [one.type for one in rows(db)] == ["booking.extended", "booking.changed"]
+    assert [one.type for one in rows(db)] == ["booking.extended", "booking.updated"]
 
 
 def test_changes_of_several_kinds_in_one_call_each_have_their_own_effect(db: Db) -> None:

@@ -11,16 +11,18 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from deploy.embedded import PostgreSQL
 from domain import items, reservations
+from domain.access import Reach
 from domain.reservations import Filter, Window
 from domain.reservations.durations import CLASSES
 from domain.reservations.lifecycle import Status
-from domain.reservations.queries import MAX_OVERDUE, MAX_PASSED_OVER
+from domain.reservations.queries import MAX_OVERDUE, MAX_OWN_PASSED_OVER, MAX_PASSED_OVER
+from domain.reservations.streaming import stream
 from domain.reservations.table import reservations as table
 from domain.runtime.database import metadata, sessions
 from domain.runtime.errors import UnknownItem
@@ -51,7 +53,7 @@ FILL = (
     """,
     """
     INSERT INTO reservations
-        (id, item_id, quantity, status, expires_at, guest_id, source, created_at, starts_at, ends_at)
+        (id, item_id, quantity, status, expires_at, guest_id, source, venue, provider, created_at, starts_at, ends_at)
     SELECT (lpad(to_hex(made), 12, '0') || '7' || substr(md5(n::text), 1, 3)
             || '8' || substr(md5(n::text), 4, 15))::uuid,
            CASE WHEN n % 10 < 9 THEN 1 WHEN n % 20 = 9 THEN 2 WHEN n % 40 = 19 THEN 3
@@ -62,6 +64,8 @@ FILL = (
            CASE WHEN n % 20 = 9 THEN 'agency' WHEN n % 5 = 0 THEN NULL WHEN n % 7 = 0 THEN 'guest-' || n % 10000
                 ELSE 'walk-in' END,
            CASE WHEN n % 20 = 9 THEN 'csv' WHEN n % 1000 < 3 THEN 'rare' ELSE 'api' END,
+           CASE WHEN n % 10 < 9 THEN 'lisbon' ELSE 'venue-' || n % 1000 END,
+           CASE WHEN n % 10 < 3 THEN 'rita' ELSE 'provider-' || n % 1000 END,
            to_timestamp(made / 1000.0),
            CASE WHEN n % 3 = 0 THEN timestamptz '2026-01-01Z' + n * interval '20 seconds' END,
            CASE WHEN n % 3 = 0 THEN timestamptz '2026-01-01Z' + n * interval '20 seconds' + CASE n % 4
@@ -177,6 +181,72 @@ def test_the_plan_is_as_good_when_it_is_made_for_any_values(crowded: Db, filters
 
         assert_by_index(plan)
         assert plan.pages <= most_pages(filters), wanted
+
+
+#: Owners of most reservations, of many, of few, and of none, and what else they filter by.
+OWNERS: Mapping[str, Sequence[str]] = {
+    "guest_id": VALUES["guest_id"],
+    "venue": ("lisbon", "venue-9", "nowhere"),
+    "provider": ("rita", "provider-9", "nobody"),
+}
+NARROWED: Sequence[Mapping[str, Any]] = (
+    *({name: value} for name in ("status", "item_id", "source") for value in VALUES[name]),
+    {"item_id": 777, "source": "rare"},
+    {"item_id": 1, "source": "nowhere", "status": Status.CONFIRMED},
+    {"item_id": 1, "status": Status.EXPIRED},
+)
+
+
+def reach_of(kind: str, owner: str) -> Reach:
+    if kind == "guest_id":
+        return Reach(guest_id=owner)
+    return Reach(venues=frozenset({owner})) if kind == "venue" else Reach(providers=frozenset({owner}))
+
+
+def most_pages_of_own(wanted: Mapping[str, Any], own: int) -> int:
+    """Return how many pages a list of one's own may read: what is passed over is one's own, in every status."""
+    statuses = 2 if "status" in wanted else len(Status)
+    passed_over = min(own, MAX_OWN_PASSED_OVER + LIMIT)
+    return LIMIT * 2 * DESCENT + statuses * (2 * DESCENT + 2 * passed_over) + 2 * DESCENT
+
+
+@pytest.mark.parametrize("kind", OWNERS)
+def test_a_list_of_ones_own_reads_what_is_ones_own(crowded: Db, kind: str) -> None:
+    for owner, wanted, generic in product(OWNERS[kind], NARROWED, (False, True)):
+        most = most_pages_of_own(wanted, owned(crowded, kind, owner))
+        for act in lists_of(reach_of(kind, owner), Filter(**wanted)):
+            plan = executed(crowded, act, generic=generic)
+
+            assert_by_index(plan)
+            assert plan.pages <= most, (owner, wanted, generic)
+
+
+def lists_of(reach: Reach, wanted: Filter) -> Sequence[Callable[[Session], object]]:
+    """Return both lists of what is within reach: in order of making, and in order of start."""
+    return (
+        lambda session: reservations.find(session, wanted, limit=LIMIT, reach=reach),
+        lambda session: reservations.find_overlapping(session, wanted, Window(), limit=LIMIT, reach=reach),
+    )
+
+
+def owned(db: Db, kind: str, owner: str) -> int:
+    """Return how many reservations an owner has, up to more than a page passes over."""
+    one = select(table.c.id).where(table.c[kind] == owner).limit(2 * MAX_PASSED_OVER)
+    with db() as session:
+        return session.execute(select(func.count()).select_from(one.subquery())).scalar_one()
+
+
+@pytest.mark.parametrize("sku", [None, "SKU-1", "SKU-777"])
+@pytest.mark.parametrize(("kind", "owner"), [("guest_id", "guest-7"), ("venue", "venue-9"), ("provider", "nobody")])
+def test_a_stream_of_ones_own_reads_what_is_ones_own(crowded: Db, kind: str, owner: str, sku: str | None) -> None:
+    own = owned(crowded, kind, owner)
+
+    plan = executed(
+        crowded, lambda session: [*stream(session, Filter(sku=sku), Window(), size=1_000, reach=reach_of(kind, owner))]
+    )
+
+    assert_by_index(plan)
+    assert plan.pages <= len(CLASSES) * DESCENT + 2 * DESCENT * own + DESCENT
 
 
 @pytest.mark.parametrize(

@@ -238,18 +238,22 @@ def a_cluster(
     feed: bool = False,
     routes: str = "",
     listeners: Mapping[str, Listener] | None = None,
+    services: bool = False,
     **environment: str,
 ) -> Iterator[Cluster]:
     """Open a cluster on a new database, with partners that start at once. All its processes end with the block.
 
     The numbers are options of the destination `partner`: the webhook receiver of the partners, or `receiver`. With
-    `feed`, there is a feed as well; `routes` are further destinations, and `listeners` their receivers.
+    `feed`, there is a feed as well; `routes` are further destinations, and `listeners` their receivers. With
+    `services`, bookings need the inventory, the pricing and the payment of the partners.
     """
     # The path of a Unix socket has at most 107 characters, and pytest's own folders may be deeper.
     home = Path(tempfile.mkdtemp(prefix="proof-"))
     redis = RedisServer(home / "redis")
     partners = Partners(free_port())
     settings = _settings(postgresql, home, redis, partners) | environment
+    if services:
+        settings |= {f"{name.upper()}_URL": f"http://127.0.0.1:{partners.port}/{name}" for name in SERVICES}
     (home / "routes.toml").write_text(
         ROUTES.format(
             home=home,
@@ -274,6 +278,9 @@ def a_cluster(
         partners.close()
         shutil.rmtree(home, ignore_errors=True)
 
+
+#: The services of the partners that bookings need.
+SERVICES = ("inventory", "pricing", "payment")
 
 ROUTES = """
 [[destination]]
@@ -306,13 +313,15 @@ def _settings(postgresql: PostgreSQL, home: Path, redis: RedisServer, partners: 
         "REDIS_URL": redis.url,
         "HOLDFAST_ROUTES": str(home / "routes.toml"),
         "CONFIRMATION_URL": f"http://127.0.0.1:{partners.port}/confirmations",
+        "AUTH": "none",
         "WEBHOOK_PRIVATE_NETWORKS": "127.0.0.0/8",
     }
 
 
 def _migrated(environment: Mapping[str, str]) -> tuple[sessionmaker[Session], Routes]:
     """Migrate the database. Return sessions on it, and the routes that the processes have."""
-    names = {"DATABASE_URL", "HOLDFAST_ROUTES", "CONFIRMATION_URL"}
+    names = {"DATABASE_URL", "HOLDFAST_ROUTES", "CONFIRMATION_URL", *(f"{name.upper()}_URL" for name in SERVICES)}
+    names &= environment.keys()
     before = {name: os.environ.get(name) for name in names}
     os.environ.update({name: environment[name] for name in names})
     try:

@@ -90,6 +90,11 @@ class Partners:
         bookings: dict[str, str] = self._client.get("/confirmations").json()["bookings"]
         return self._bookings | bookings
 
+    def books(self) -> Mapping[str, Mapping[str, Any]]:
+        """Return what each service did for each booking."""
+        books = self._client.get("/books").json()
+        return {name: one["bookings"] for name, one in books.items()}
+
     def clear(self) -> None:
         """Have the process forget all that it has received."""
         self._client.delete("/received").raise_for_status()

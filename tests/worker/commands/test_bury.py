@@ -9,7 +9,7 @@ from domain.reservations.events import RESERVATION_CONFIRM
 from tests.support.builders import Db, a_hold, an_item
 from tests.support.commands import on_one_line, run_command
 from tests.support.operations import audited, mark_delivered
-from tests.support.outbox import a_lane, an_aggregate, recorded_for, row, rows, states, with_shop
+from tests.support.outbox import a_lane, an_aggregate, leases_renewed, recorded_for, row, rows, states, with_shop
 from tests.support.refusals import everything
 
 pytestmark = pytest.mark.slow
@@ -46,7 +46,8 @@ def test_an_event_that_is_in_flight_is_said_to_arrive_perhaps(shop: Db) -> None:
     recorded_for(shop, aggregate)
     a_lane(shop)
 
-    run = run_command("dead-letters", "bury", f"--reservation={aggregate}", WHY)
+    with leases_renewed(shop):
+        run = run_command("dead-letters", "bury", f"--reservation={aggregate}", WHY)
 
     assert "A worker may be sending it at this moment: shop may get it all the same." in on_one_line(run.stdout)
 

@@ -8,10 +8,20 @@ import pytest
 
 from deploy.embedded import PostgreSQL
 from domain.invariants import INVARIANTS, schema
+from domain.invariants.guests import keyed_by
 from domain.invariants.invariant import NAMED
 from domain.invariants.outbox import routed_only
 from domain.runtime.schema import read_schema
-from tests.domain.invariants import test_calendars, test_feed, test_items, test_outbox, test_reservations
+from tests.domain.invariants import (
+    test_audit,
+    test_bookings,
+    test_calendars,
+    test_feed,
+    test_items,
+    test_outbox,
+    test_reservations,
+)
+from tests.support.audit import last_hash, sealed
 from tests.support.broken_tables import missing
 from tests.support.builders import Db, an_item
 from tests.support.commands import a_routes_file, on_one_line, run_command
@@ -20,12 +30,15 @@ from tests.support.invariants import a_used_database, execute, used_calendars, w
 pytestmark = pytest.mark.slow
 
 ROUTED = routed_only([]).title
-TITLES = [schema.TITLE, *(invariant.title for invariant in INVARIANTS), ROUTED]
+KEYED = keyed_by(None).title
+TITLES = [schema.TITLE, *(invariant.title for invariant in INVARIANTS), ROUTED, KEYED]
 
 #: One violation of each invariant.
 OF_CALENDARS = dict(test_calendars.VIOLATIONS)
 VIOLATIONS = (
     dict([*test_items.VIOLATIONS, *test_reservations.VIOLATIONS, *test_outbox.VIOLATIONS, *test_feed.VIOLATIONS])
+    | dict(test_audit.VIOLATIONS)
+    | dict(test_bookings.VIOLATIONS)
     | OF_CALENDARS
 )
 
@@ -190,3 +203,13 @@ def test_a_database_that_can_not_be_reached_is_not_reported_as_ok() -> None:
     assert run.returncode == 1
     assert run.stdout == ""
     assert "can't be reached" in run.stderr and "Check DATABASE_URL" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_the_last_hash_of_the_audit_is_shown_to_be_kept_elsewhere(used: Db, routes: str) -> None:
+    sealed(used, 3)
+
+    run = run_command("doctor", HOLDFAST_ROUTES=routes)
+    printed = json.loads(run_command("doctor", "--json", HOLDFAST_ROUTES=routes).stdout)
+
+    assert (run.returncode, printed["audit"]) == (0, {"number": 1, "hash": last_hash(used)})
+    assert run.stdout.splitlines()[-1] == f"The audit has 1 seal. Keep its last hash elsewhere: {last_hash(used)}"

@@ -1,6 +1,8 @@
 """Expected errors are reported in one line: what happened, what it means for this command, and what to do."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from deploy.embedded import PostgreSQL
 from tests.support.builders import Db
 from tests.support.commands import run_bare, run_command
 from tests.worker.commands.every_command import ACCEPTED
+from worker.commands.runner import stoppable
 
 pytestmark = pytest.mark.slow
 
@@ -68,3 +71,15 @@ def test_a_wrong_routes_file_is_wrong_configuration_and_its_line_is_named(script
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith(f"HOLDFAST_ROUTES: {path}, line 1: url")
     assert "Nothing was done." in run.stderr and "Traceback" not in run.stderr
+
+
+def test_signals_do_what_they_did_before_when_the_work_is_done() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    stopping = threading.Event()
+
+    with stoppable(stopping):
+        signal.raise_signal(signal.SIGTERM)
+
+    assert stopping.is_set()
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert not [one for one in threading.enumerate() if isinstance(one, threading.Timer) and not one.finished.is_set()]

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 
+import httpx
 import psutil
 import pytest
 from sqlalchemy import text
 
+from api.connections import FIRST_REQUEST_SECONDS
 from api.http.edge.large_bodies import CUT_OFF, MOST_UNSENT_BYTES
 from api.http.limits import BODY_SECONDS
 from api.process import STOP_SECONDS
@@ -26,6 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timed]
 
 #: What the API may need for 2,000 clients that send 60 kB each: 20 kB for each, and 32 MB for all of them, twice.
 MOST_GROWTH_BYTES = 150_000_000
+
+#: The files that a process may have, so that it has 1,000 connections.
+MOST_FILES = 1_200
 
 #: An answer comes within this time of its deadline, on a machine however busy.
 SLACK_SECONDS = 5.0
@@ -81,6 +86,47 @@ def test_others_are_served_beside_2000_connections_that_never_finish(
     assert {answer.status for answer in reserving_others.answers} == {201}
     assert set(crowd.answered) == answered
     assert hardy.faults() == []
+
+
+def seconds_until_closed(connection: socket.socket) -> float:
+    began = time.monotonic()
+    while connection.recv(1_000):
+        pass
+    return time.monotonic() - began
+
+
+def test_a_connection_must_send_its_first_request_soon_and_may_rest_after_it(hardy: Served) -> None:
+    beginnings = [NOTHING, HEAD, HEAD[:20], request("GET", "/health/live")]
+    with ExitStack() as stack, ThreadPoolExecutor(len(beginnings)) as threads:
+        opened = [stack.enter_context(connect(hardy)) for _ in beginnings]
+        for connection, beginning in zip(opened, beginnings, strict=True):
+            connection.sendall(beginning)
+        *unused, used = threads.map(seconds_until_closed, opened)
+
+    print([f"{seconds:.1f} s" for seconds in (*unused, used)])
+    assert max(unused) < FIRST_REQUEST_SECONDS + SLACK_SECONDS < used
+    assert hardy.faults() == []
+
+
+def test_one_address_leaves_connections_to_others(settings: Settings) -> None:
+    """It opens more than there may be, again and again."""
+    with (
+        serving(files=str(MOST_FILES), QUEUE_LIMIT="500") as served,
+        Crowd(served.port, MOST_FILES, address="127.0.0.2") as crowd,
+    ):
+        wait_until("some of it are ended", lambda: crowd.answered["closed"] > MOST_FILES)
+        took = [probe(served) for _ in range(20)]
+
+    print(f"{max(took):.2f} s, {dict(crowd.answered)}")
+    assert max(took) < SLACK_SECONDS
+    assert served.faults() == []
+
+
+def probe(served: Served) -> float:
+    """Return how long it takes to be answered on a connection of one's own, in seconds."""
+    began = time.monotonic()
+    assert httpx.get(f"{served.url}/health/live", timeout=SLACK_SECONDS, trust_env=False).status_code == 200
+    return time.monotonic() - began
 
 
 def test_large_bodies_that_never_end_take_a_limited_part_of_the_memory(hardy: Served, db: Db) -> None:

@@ -7,12 +7,11 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from domain.access.audit import AuditEntry, audit_entries
 from domain.fulfilment import CONFIRMATION, STEP_TYPES
 from domain.outbox import Route, Routes
 from domain.outbox.operations import routes_in_force
-from domain.outbox.operations.audit import AuditEntry
 from domain.outbox.operations.routes_in_force import Difference, RoutesInForce
-from domain.outbox.table import audit_entries
 from domain.runtime.errors import ConfigurationError
 from tests.support.builders import Db
 

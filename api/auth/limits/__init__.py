@@ -1,0 +1,1 @@
+"""Limits: how many requests a sender may make."""

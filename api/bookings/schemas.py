@@ -1,0 +1,400 @@
+"""The shapes of bookings, by the names of the booking contract, and of the requests that make and change them.
+
+Source: 1-booking-lifecycle.md, "Booking Entity".
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from api.bookings.times import Placed, shown
+from api.http.fields import Sku
+from api.reservations.metadata import NONE, Metadata, require_bounded
+from api.reservations.people import Email, Name, SpecialRequests, Telephone, person_of
+from api.reservations.schemas import GuestId, Quantity, Reason, Version
+from domain.bookings import Booking, Source, State
+from domain.bookings.prices import Price
+from domain.calendars import Explanation
+from domain.calendars.periods import MAX_PERIOD
+from domain.calendars.zones import zone_of
+from domain.privacy import Person
+from domain.reservations import Reservation
+from domain.reservations.history import HistoryEntry
+from domain.reservations.lifecycle import Status
+from domain.runtime import errors
+from domain.runtime.errors import Invalid
+
+PATH = "/api/v1/bookings"
+
+#: The longest booking, in minutes.
+MAX_MINUTES = int(MAX_PERIOD.total_seconds()) // 60
+
+#: The levels of objects and lists that the metadata of a booking may have.
+MAX_METADATA_LEVELS = 8
+
+VenueId = Annotated[str, Meta(min_length=1, max_length=64, examples=["ristorante-vela"])]
+VenueType = Annotated[str, Meta(min_length=1, max_length=50, examples=["restaurant"])]
+VenueName = Annotated[str, Meta(min_length=1, max_length=255, examples=["Ristorante Vela"])]
+BookingDate = Annotated[date, Meta(examples=["2030-05-03"])]
+BookingTime = Annotated[
+    str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$", examples=["19:30"], description="On the venue's clock")
+]
+Minutes = Annotated[int, Meta(ge=1, le=MAX_MINUTES, examples=[120])]
+InternalNotes = Annotated[str, Meta(max_length=2_000, examples=["Regular guest"])]
+SourceName = Annotated[str, Meta(min_length=1, max_length=50, examples=["website"])]
+IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern="^[ -~]+$", examples=["order-7"])]
+
+#: The fields of a guest in this contract, by the names that a person's have elsewhere.
+GUEST_FIELDS = {
+    "name": "guest_name",
+    "email": "guest_email",
+    "telephone": "guest_phone",
+    "special_requests": "special_requests",
+}
+
+
+#: How a field of the domain is called in this contract.
+FIELDS: Mapping[str, str] = {
+    "quantity": "party_size",
+    "start": "booking_time",
+    "end": "duration_minutes",
+    "item_id": "inventory_item_id",
+    "sku": "inventory_item_id",
+}
+
+
+class _Private(msgspec.Struct):
+    """A request with personal data, which no log may show."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+
+class NewBooking(_Private, forbid_unknown_fields=True, kw_only=True):
+    """A booking to make: so many people, at a venue, at a time on its clock, for so long.
+
+    A venue with several calendars needs an `inventory_item_id`, which is the sku of one of them. The fields of the
+    guest and the `special_requests` are personal data, which need a `guest_name`.
+    """
+
+    venue_id: VenueId
+    booking_date: BookingDate
+    booking_time: BookingTime
+    duration_minutes: Minutes
+    party_size: Quantity
+    inventory_item_id: Sku | None = None
+    venue_type: VenueType | None = None
+    venue_name: VenueName | None = None
+    guest_id: GuestId | None = None
+    guest_name: Name | None = None
+    guest_email: Email | None = None
+    guest_phone: Telephone | None = None
+    special_requests: SpecialRequests | None = None
+    internal_notes: InternalNotes | None = None
+    source: SourceName = "api"
+    metadata: Metadata = msgspec.field(default_factory=lambda: NONE)
+    idempotency_key: IdempotencyKey | None = None
+
+    def __post_init__(self) -> None:
+        require_metadata(self.metadata)
+
+    @property
+    def person(self) -> Person | None:
+        """Who its guest is, if that is given. Raises Invalid."""
+        given = (self.guest_name, self.guest_email, self.guest_phone, self.special_requests)
+        return guest_of(*given) if any(one is not None for one in given) else None
+
+
+def require_metadata(metadata: Raw) -> None:
+    """Raise Invalid unless metadata may be kept with a booking."""
+    if metadata is not NONE:
+        require_bounded(bytes(metadata), levels=MAX_METADATA_LEVELS)
+
+
+def guest_of(name: str | None, email: str | None, telephone: str | None, special_requests: str | None) -> Person:
+    """Return the person with these fields. Raises Invalid, which names the field of this contract."""
+    try:
+        return person_of(name, email, telephone, special_requests)
+    except Invalid as error:
+        raise Invalid(GUEST_FIELDS.get(error.field, error.field), error.reason) from None
+
+
+def time_of(written: str) -> time:
+    """Return a time that fits the pattern of `booking_time`."""
+    return time.fromisoformat(written)
+
+
+class BookingView(msgspec.Struct, kw_only=True):
+    """A booking. `booking_date`, `booking_time` and `end_time` are what the clock of the venue shows.
+
+    `booking_time_moved_from` is the time that was asked for if the clock skips it, as when it is put forward in spring.
+    Amounts are in `currency`; they are null until the price is known. `price_source` is `quoted`, by the pricing
+    service, or `default`, which is the list price. It is guaranteed until `price_guaranteed_until` while the booking is
+    PENDING, and then as long as it lasts.
+    """
+
+    id: UUID
+    booking_reference: str
+    guest_id: GuestId | None
+    venue_id: VenueId | None
+    venue_type: VenueType | None
+    venue_name: VenueName
+    booking_date: date
+    booking_time: time
+    booking_time_moved_from: time | None
+    duration_minutes: int
+    end_time: time
+    start: datetime
+    end: datetime
+    time_zone: str
+    party_size: Quantity
+    status: Status
+    version: Version
+    base_price: str | None
+    tax_amount: str | None
+    discount_amount: str | None
+    total_price: str | None
+    currency: str | None
+    price_source: Source | None
+    price_guaranteed_until: datetime | None
+    payment_intent_id: str | None
+    payment_status: str
+    inventory_reservation_id: str | None
+    inventory_item_id: Sku
+    source: str
+    metadata: Metadata
+    cancellation_reason: str | None
+    cancelled_by: str | None
+    created_at: datetime
+    updated_at: datetime
+    confirmed_at: datetime | None
+    cancelled_at: datetime | None
+    checked_in_at: datetime | None
+    completed_at: datetime | None
+    expires_at: datetime | None
+    internal_notes: InternalNotes | UnsetType | None = UNSET
+    guest_name: Name | UnsetType | None = UNSET
+    guest_email: Email | UnsetType | None = UNSET
+    guest_phone: Telephone | UnsetType | None = UNSET
+    special_requests: SpecialRequests | UnsetType | None = UNSET
+
+    @classmethod
+    def of(cls, one: Reservation, booking: Booking, *, moved_from: time | None = None) -> Self:
+        assert one.period and one.booking_reference, "it is a booking"
+        zone = zone_of(booking.time_zone)
+        start, end = shown(one.period.start, zone), shown(one.period.end, zone)
+        return cls(
+            id=one.id,
+            booking_reference=one.booking_reference,
+            guest_id=one.guest_id,
+            venue_id=one.venue,
+            venue_type=booking.venue_type,
+            venue_name=booking.venue_name,
+            booking_date=start.date(),
+            booking_time=start.time(),
+            booking_time_moved_from=moved_from,
+            duration_minutes=int(one.period.duration.total_seconds()) // 60,
+            end_time=end.time(),
+            start=one.period.start,
+            end=one.period.end,
+            time_zone=booking.time_zone,
+            party_size=one.quantity,
+            status=one.status,
+            version=one.version,
+            **_amounts(booking.price),
+            price_source=booking.price_source,
+            price_guaranteed_until=one.held_until if booking.price else None,
+            payment_intent_id=booking.payment_intent_id,
+            payment_status=PAYMENT_STATUSES[booking.payment],
+            inventory_reservation_id=booking.inventory_reservation_id,
+            inventory_item_id=one.sku,
+            source=one.source,
+            metadata=NONE if one.metadata is None else Raw(one.metadata),
+            cancellation_reason=one.cancellation_reason,
+            cancelled_by=one.cancelled_by,
+            created_at=one.created_at,
+            updated_at=one.updated_at,
+            confirmed_at=one.confirmed_at,
+            cancelled_at=one.cancelled_at,
+            checked_in_at=one.checked_in_at,
+            completed_at=one.completed_at,
+            expires_at=one.expires_at,
+        )
+
+    def rendered(self) -> str:
+        """Return it as JSON."""
+        return msgspec.json.encode(self).decode()
+
+
+class BookingPage(msgspec.Struct):
+    """Bookings, without personal data. If there is a `next_cursor`, there may be more: send it back as `cursor`.
+
+    A page may have fewer bookings than `limit`, even none, and a `next_cursor`.
+    """
+
+    bookings: list[BookingView]
+    next_cursor: str | None
+
+
+class _Optional(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """What every change may have: the version to change, without which it is the current one, and a key."""
+
+    expected_version: Version | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+
+class BookingUpdate(_Private, _Optional, forbid_unknown_fields=True, kw_only=True):
+    """What is to be changed of a booking, and the version to change, if the request has no If-Match.
+
+    What is left out stays as it is. The fields of the guest and the `special_requests` are replaced together, and need
+    a `guest_name`.
+    """
+
+    booking_date: BookingDate | None = None
+    booking_time: BookingTime | None = None
+    duration_minutes: Minutes | None = None
+    party_size: Quantity | None = None
+    guest_name: Name | None = None
+    guest_email: Email | None = None
+    guest_phone: Telephone | None = None
+    special_requests: SpecialRequests | None = None
+    internal_notes: InternalNotes | UnsetType | None = UNSET
+
+    @property
+    def person(self) -> Person | None:
+        """Who its guest is, if that is given. Raises Invalid."""
+        given = (self.guest_name, self.guest_email, self.guest_phone, self.special_requests)
+        return guest_of(*given) if any(one is not None for one in given) else None
+
+    @property
+    def has_time(self) -> bool:
+        """Whether it says when the booking is to be."""
+        return any(one is not None for one in (self.booking_date, self.booking_time, self.duration_minutes))
+
+
+class BookingCancellation(_Optional, forbid_unknown_fields=True, kw_only=True):
+    """Why a booking is cancelled, and the version to cancel. Without a version, the current one is cancelled."""
+
+    reason: Reason | None = None
+
+
+class BookingStatus(_Optional, forbid_unknown_fields=True, kw_only=True):
+    """The status that a booking is to have, why, and the version to change, without which it is the current one."""
+
+    status: Status
+    reason: Reason | None = None
+
+
+class AvailabilityCheck(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Is there room for so many people at a venue, at a time on its clock, for so long?"""
+
+    venue_id: VenueId
+    booking_date: BookingDate
+    booking_time: BookingTime
+    duration_minutes: Minutes
+    party_size: Quantity
+    inventory_item_id: Sku | None = None
+
+
+class Alternative(msgspec.Struct):
+    """What is free instead: for so many people, from `start` until `end`."""
+
+    inventory_item_id: Sku
+    booking_date: date
+    booking_time: time
+    start: datetime
+    end: datetime
+    party_size: int
+
+
+class Availability(msgspec.Struct, kw_only=True):
+    """Whether there is room. `available_capacity` is for how many people, at least, at every moment of the time.
+
+    The price is the list price, if there is one; the pricing service is asked when the booking is made. If there is no
+    room, the `alternatives` are free.
+    """
+
+    available: bool
+    available_capacity: int
+    start: datetime
+    end: datetime
+    booking_time_moved_from: time | None
+    total_price: str | None
+    currency: str | None
+    price_source: Source | None
+    alternatives: list[Alternative]
+
+    @classmethod
+    def of(
+        cls,
+        when: Placed,
+        free: int,
+        party_size: int,
+        price: Price | None,
+        explanation: Explanation | None,
+        time_zone: str,
+    ) -> Self:
+        found = explanation.alternatives if explanation else ()
+        return cls(
+            available=free >= party_size,
+            available_capacity=free,
+            start=when.period.start,
+            end=when.period.end,
+            booking_time_moved_from=when.moved_from,
+            total_price=None if price is None else str(price.total),
+            currency=None if price is None else price.currency,
+            price_source=Source.DEFAULT if price else None,
+            alternatives=[_alternative(one, time_zone) for one in found],
+        )
+
+
+def _alternative(one: errors.Alternative, time_zone: str) -> Alternative:
+    start = shown(one.start, zone_of(time_zone))
+    return Alternative(one.sku, start.date(), start.time(), one.start, one.end, one.quantity)
+
+
+class BookingChangeView(msgspec.Struct):
+    """One change of a booking. The first one, of the making, has no `from_status`; a change of fields keeps it."""
+
+    from_status: Status | None
+    to_status: Status
+    changed_by: str
+    reason: str | None
+    created_at: datetime
+
+
+class BookingHistory(msgspec.Struct):
+    """The changes of a booking, the oldest first."""
+
+    booking_id: UUID
+    history: list[BookingChangeView]
+
+    @classmethod
+    def of(cls, booking_id: UUID, entries: Sequence[HistoryEntry]) -> Self:
+        return cls(booking_id, [msgspec.convert(one._asdict(), BookingChangeView) for one in entries])
+
+
+#: What the contract calls the states of the payment.
+PAYMENT_STATUSES: Mapping[State | None, str] = {
+    None: "NONE",
+    State.ASKED: "PENDING",
+    State.DONE: "PAID",
+    State.AGAIN: "CHANGE_PENDING",
+    State.REFUSED: "REFUSED",
+    State.UNKNOWN: "UNKNOWN",
+    State.UNDOING: "REFUND_PENDING",
+    State.UNDONE: "REFUNDED",
+    State.NOT_UNDONE: "REFUND_FAILED",
+}
+
+
+def _amounts(price: Price | None) -> dict[str, Any]:
+    names = ("base_price", "tax_amount", "discount_amount", "total_price", "currency")
+    if price is None:
+        return dict.fromkeys(names)
+    values = (*map(str, (price.base, price.tax, price.discount, price.total)), price.currency)
+    return dict(zip(names, values, strict=True))

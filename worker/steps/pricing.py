@@ -1,0 +1,66 @@
+"""The pricing service: it says what a booking costs. While it is down, the list price counts."""
+
+import json
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from domain.bookings import Price, Source
+from domain.outbox import Declined, Failed, Outcome, Row, Unreachable, error_of
+from domain.runtime.errors import Invalid
+from worker.steps.service import BadAnswer, ServiceStep
+
+#: After so many calls in a row that were not answered, the service is down.
+FAILURES = 5
+
+#: Then it is left alone for this time: bookings have their list price at once.
+DOWN_SECONDS = 5.0
+
+#: What is noted of an event whose service is left alone.
+LEFT_ALONE = "the pricing service did not answer the last calls, and is left alone for a moment"
+
+AMOUNTS = ("base_price", "tax_amount", "discount_amount", "total_price")
+
+
+class PricingStep(ServiceStep):
+    """A step. The service answers with a `total_price` and a `currency`, and may say what the total is made of.
+
+    A booking of an item with a list price is asked about once: whatever the answer is, if it is not a price, the list
+    price counts. Without one, the service is asked again until the last attempt.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._lock = threading.Lock()
+        self._failures = 0
+        self._down_until = 0.0
+
+    def facts_of(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        given = {name: answer[name] for name in (*AMOUNTS, "currency") if answer.get(name) is not None}
+        if not all(isinstance(value, str) for value in given.values()):
+            raise BadAnswer('amounts must be decimal digits in quotes, such as "12.50"')
+        try:
+            return {"price": Price.of(**given), "price_source": Source.QUOTED}
+        except TypeError:
+            raise BadAnswer("total_price and currency are required") from None
+        except Invalid as error:
+            raise BadAnswer(f"{error.field}: {error.reason}") from None
+
+    def ask(self, row: Row) -> Outcome:
+        outcome = self._outcome(row)
+        if not isinstance(outcome, Unreachable):
+            return outcome
+        has_list_price = json.loads(row.payload)["amount"] is not None
+        return Declined(outcome.error) if has_list_price else Failed(outcome.error, outcome.retry_after)
+
+    def _outcome(self, row: Row) -> Outcome:
+        with self._lock:
+            if time.monotonic() < self._down_until:
+                return Unreachable(LEFT_ALONE)
+        outcome = super().ask(row)
+        with self._lock:
+            self._failures = self._failures + 1 if error_of(outcome) else 0
+            if self._failures >= FAILURES:
+                self._down_until = time.monotonic() + DOWN_SECONDS
+        return outcome
