@@ -53,6 +53,8 @@ from api.items import routes as items
 from api.outbox import examples as outbox_examples
 from api.outbox import routes as outbox
 from api.personal_data import PersonalData
+from api.providers import examples as providers_examples
+from api.providers import routes as providers
 from api.reference import routes as reference
 from api.reference import viewer
 from api.reservations import examples as reservations_examples
@@ -76,6 +78,7 @@ ROUTES: Sequence[HTTPRouteHandler] = (
     *reservations.ROUTES,
     *calendars.ROUTES,
     *bookings.ROUTES,
+    *providers.ROUTES,
     *outbox.ROUTES,
     *audit.ROUTES,
     *feed.ROUTES,
@@ -89,6 +92,7 @@ OPERATIONS: Mapping[str, Shown] = {
     **reservations_examples.OPERATIONS,
     **calendars_examples.OPERATIONS,
     **bookings_examples.OPERATIONS,
+    **providers_examples.OPERATIONS,
     **outbox_examples.OPERATIONS,
     **audit_examples.OPERATIONS,
     **feed_examples.OPERATIONS,

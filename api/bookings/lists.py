@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from typing import Annotated, Any
+from uuid import UUID
 
 from litestar import Request, get, post
 from litestar.handlers import HTTPRouteHandler
@@ -67,7 +68,7 @@ async def list_venue_bookings(
     wanted = Filter(venue=venue_id, status=status)
     if booking_date is None:
         return await _listed(lists, wanted, reach, limit, cursor)
-    after = None if cursor is None else cursors.read_start(cursor)
+    after = None if cursor is None else cursors.read_start(cursor, UUID)
 
     def read(session: Session) -> BookingPage:
         window = _day(session, venue_id, booking_date)

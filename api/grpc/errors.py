@@ -97,6 +97,7 @@ OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
     ),
     errors.UnknownItem: _not_found("resource", "No resource has the id {item}."),
     errors.UnknownVenue: _not_found("venue", "No calendar belongs to the venue {venue}."),
+    errors.UnknownSlot: _not_found("slot", "No slot has the id {slot_id}."),
     errors.UnknownReference: _not_found("booking", "No booking has the reference {reference}."),
     errors.UnknownReservation: _not_found("reservation", "No reservation has the id {reservation_id}."),
     errors.UnknownDestination: _not_found(
@@ -114,6 +115,11 @@ OF_ERRORS: Mapping[type[HoldfastError], Kind] = {
         "guest", "The guest of the reservation {reservation_id} was forgotten at {forgotten_at}."
     ),
     errors.SoldOut: _conflict("Requested {asked} of {sku}; {available_quantity} available."),
+    errors.SlotTaken: _conflict("Somebody else has the slot {slot_id}, or it was withdrawn."),
+    errors.SlotHasBegun: _conflict("The slot {slot_id} has begun at {slot_start}."),
+    errors.SlotsOverlap: _conflict(
+        "The provider has the slot {slot_id} from {slot_start} until {slot_end}, at the same time."
+    ),
     errors.NotFree: _conflict(
         "Requested {asked} of {sku} from {start} to {end}; {available_quantity} free throughout."
     ),

@@ -69,6 +69,7 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
         errors.KeysUnavailable(),
         errors.UnknownItem(SKU),
         errors.UnknownVenue("ristorante-vela"),
+        errors.UnknownSlot("slot-123"),
         errors.UnknownReservation(RESERVATION_ID),
         errors.UnknownReference("BR-20300503-A3B9C2"),
         errors.UnknownDestination("partners", "log, partner"),
@@ -78,6 +79,9 @@ EXAMPLES: Mapping[type[HoldfastError], HoldfastError] = {
         errors.UnknownGuest(RESERVATION_ID),
         errors.GuestForgotten(RESERVATION_ID, datetime(2030, 2, 1, 9, 0, tzinfo=UTC)),
         errors.SoldOut(SKU, asked=3, available_quantity=1),
+        errors.SlotTaken("slot-123"),
+        errors.SlotHasBegun("slot-123", FRIDAY),
+        errors.SlotsOverlap("slot-122", FRIDAY, FRIDAY + timedelta(hours=1)),
         errors.NotFree(
             SKU,
             asked=2,

@@ -179,7 +179,7 @@ async def list_reservations(
         for name, given in (("from", since), ("to", before)):
             if given is not None:
                 raise Invalid(name, "it narrows the time of making: leave it out with ends_after or starts_before")
-        after = None if cursor is None else cursors.read_start(cursor)
+        after = None if cursor is None else cursors.read_start(cursor, UUID)
         return await lists.run(
             lambda session: ReservationPage.of_window(
                 reservations.find_overlapping(session, wanted, window, after=after, limit=limit, reach=reach)

@@ -57,6 +57,14 @@ RIGHTS: Mapping[str, Right] = {
     "bookings.cancel": _GUESTS_AND_HOSTS,
     "bookings.status": _HOSTS,
     "bookings.availability": _OFFER,
+    # Slots of providers, and bookings of them, by the slot contract.
+    "slots.publish": _HOSTS,
+    "slots.list": _OFFER,
+    "slots.book": _GUESTS_AND_HOSTS,
+    "slots.read": _GUESTS_AND_HOSTS,
+    "slots.cancel": _GUESTS_AND_HOSTS,
+    "slots.accept": _HOSTS,
+    "slots.reject": _HOSTS,
     # Who the guest of a reservation is: the only operations that show, change or look for personal data.
     "guests.read": _GUESTS_AND_HOSTS,
     "guests.change": _GUESTS_AND_HOSTS,

@@ -1,12 +1,13 @@
 """The steps: destinations whose answers change reservations, and the routes with them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from domain import feed
 from domain.bookings.saga import ASKS, UNDOES, Step
 from domain.events.validation import event_types
+from domain.fulfilment.slot_queues import slot_queues
 from domain.outbox import Route, Routes, routes_file
-from domain.reservations.events import RESERVATION_RELEASE
+from domain.reservations.events import RESERVATION_RELEASE, SLOT_EVENTS
 from domain.runtime.errors import ConfigurationError
 from domain.runtime.settings import Settings
 
@@ -27,16 +28,20 @@ CONCURRENCY = 16
 
 
 def load_routes(settings: Settings) -> Routes:
-    """Return the sinks of the routes file, or DEFAULT without one, and the steps. Raises ConfigurationError."""
+    """Return the sinks of the routes file, or DEFAULT without one, and those that variables of the settings add.
+
+    Raises ConfigurationError.
+    """
     sinks = routes_file.load(settings.routes_file) if settings.routes_file else DEFAULT
-    steps = _steps(settings)
-    taken = {step.name for step in steps} & {sink.name for sink in sinks}
-    if taken:
-        raise ConfigurationError(
-            f"HOLDFAST_ROUTES: {min(taken)!r} is the name of the step that {min(taken).upper()}_URL leads to."
-            " Give the destination another name."
-        )
-    routes = Routes(sinks, steps, STEP_TYPES)
+    steps, queues = _steps(settings), slot_queues(settings)
+    names = {sink.name for sink in sinks}
+    for variable, route in (*steps.items(), *queues.items()):
+        if route.name in names:
+            raise ConfigurationError(
+                f"HOLDFAST_ROUTES: {route.name!r} is the name of the destination that {variable} leads to. Give the one"
+                " of the file another name."
+            )
+    routes = Routes([*sinks, *queues.values()], [*steps.values()], STEP_TYPES, (SLOT_EVENTS,))
     _require_known_events(routes)
     feed.require_one(routes)
     return routes
@@ -54,19 +59,21 @@ def _require_known_events(routes: Routes) -> None:
             )
 
 
-def _steps(settings: Settings) -> Sequence[Route]:
-    """Return the steps that a variable such as PAYMENT_URL leads to. Without one, a step is skipped."""
+def _steps(settings: Settings) -> Mapping[str, Route]:
+    """Return the steps, by the variable that leads to each, such as PAYMENT_URL. Without one, a step is skipped."""
     urls = {
         Step.INVENTORY: settings.inventory_url,
         Step.PRICING: settings.pricing_url,
         Step.PAYMENT: settings.payment_url,
         Step.CONFIRMATION: settings.confirmation_url,
     }
-    return [
-        Route(name=step.value, url=url, events=events_of(step), batch_size=BATCH_SIZE, concurrency=CONCURRENCY)
+    return {
+        f"{step.upper()}_URL": Route(
+            name=step.value, url=url, events=events_of(step), batch_size=BATCH_SIZE, concurrency=CONCURRENCY
+        )
         for step, url in urls.items()
         if url
-    ]
+    }
 
 
 def events_of(step: Step) -> tuple[str, ...]:

@@ -71,6 +71,9 @@ items = Table(
     Column("price_amount", Numeric(18, 4)),
     Column("price_currency", String(3)),
     Column("price_per", String(20)),
+    # The period of a slot; see `domain.providers`.
+    Column("slot_starts_at", DateTime(timezone=True)),
+    Column("slot_ends_at", DateTime(timezone=True)),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("updated_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     UniqueConstraint("sku", name=SKU_IS_UNIQUE),
@@ -88,10 +91,22 @@ items = Table(
         " AND (price_amount IS NULL OR price_amount >= 0)",
         name="price_complete",
     ),
+    CheckConstraint(
+        "(slot_starts_at IS NULL) = (slot_ends_at IS NULL) AND (slot_starts_at IS NULL OR ("
+        "slot_starts_at < slot_ends_at AND kind = 'stock' AND stock_quantity <= 1 AND provider IS NOT NULL))",
+        name="slot_complete",
+    ),
     # A hot item is rewritten at each commit; with room on its page that touches no index.
     postgresql_with={"fillfactor": 50},
 )
 
+Index(
+    "ix_items_provider_slot",
+    items.c.provider,
+    items.c.slot_starts_at,
+    items.c.id,
+    postgresql_where=items.c.slot_starts_at.is_not(None),
+)
 Index("ix_items_venue_id", items.c.venue, items.c.id, postgresql_where=items.c.venue.is_not(None))
 
 
@@ -129,7 +144,8 @@ class Item:
     one's `buffer_after_seconds` and the second one's `buffer_before_seconds`. `opening_hours` (JSON; None: always open)
     are wall time in its IANA `time_zone`. Items of the same `venue` are alternatives to each other.
     Whoever acts for the `venue` or for the `provider` has rights to the item and to its reservations. Its list price is
-    `price_amount`, in `price_currency`, for what `price_per` says.
+    `price_amount`, in `price_currency`, for what `price_per` says. A slot of a provider is stock of one unit, from
+    `slot_starts_at` until `slot_ends_at`.
     """
 
     id: int
@@ -148,5 +164,7 @@ class Item:
     price_amount: Decimal | None = None
     price_currency: str | None = None
     price_per: str | None = None
+    slot_starts_at: datetime | None = None
+    slot_ends_at: datetime | None = None
     created_at: datetime
     updated_at: datetime

@@ -70,12 +70,14 @@ class Routes:
     """All destinations: sinks, which take events, and steps, whose answers change reservations.
 
     Events of `step_types` ask for something to be done. Only a route that lists their type by name gets them: a `*`
-    never matches one.
+    never matches one. Events whose type begins with one of `apart` say again, in other terms, what others have said:
+    only a pattern that begins so matches them.
     """
 
     sinks: Sequence[Route]
     steps: Sequence[Route] = ()
     step_types: frozenset[str] = frozenset()
+    apart: tuple[str, ...] = ()
     #: The names of the destinations that want an event type: there are few types, so each is worked out once.
     _wanting: dict[str, Sequence[str]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -98,6 +100,8 @@ class Routes:
         """Return whether a destination with this pattern in `events` wants events of this type."""
         if event_type in self.step_types:
             return event_type == pattern
+        if any(event_type.startswith(one) and not pattern.startswith(one) for one in self.apart):
+            return False
         return fnmatchcase(event_type, pattern)
 
     def _wants(self, route: Route, event_type: str) -> bool:

@@ -14,6 +14,7 @@ from domain.calendars.occupancies import take_query
 from domain.items import Item
 from domain.outbox import Routes
 from domain.privacy import guests
+from domain.providers import slot_of
 from domain.reservations import events
 from domain.reservations.decisions import Reserve
 from domain.reservations.lifecycle import Kind, Status
@@ -83,7 +84,7 @@ def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: It
         further_lines=() if len(of) == 1 else _further_lines(request, of),
         status=request.status,
         version=1,
-        expires_at=moment + request.hold_for if request.status is Status.PENDING and request.hold_for else None,
+        expires_at=_expires_at(request, item, moment),
         starts_at=request.period.start if request.period else None,
         ends_at=request.period.end if request.period else None,
         client_id=request.client_id,
@@ -98,7 +99,16 @@ def _reservation(request: Reserve, of: Sequence[Item], moment: datetime, ids: It
         updated_at=moment,
         confirmed_at=made_at if request.status in (Status.CONFIRMED, Status.CHECKED_IN) else None,
         checked_in_at=made_at if request.status is Status.CHECKED_IN else None,
+        slot=slot_of(item) if len(of) == 1 else None,
     )
+
+
+def _expires_at(request: Reserve, item: Item, moment: datetime) -> datetime | None:
+    if request.status is not Status.PENDING:
+        return None
+    if request.of_slot:
+        return item.slot_starts_at
+    return moment + request.hold_for if request.hold_for else None
 
 
 def _further_lines(request: Reserve, of: Sequence[Item]) -> tuple[Line, ...]:

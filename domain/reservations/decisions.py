@@ -20,7 +20,16 @@ from domain.reservations.lifecycle import HOLDING, Status
 from domain.reservations.ownership import owners_of
 from domain.reservations.table import Reservation
 from domain.reservations.transition import SYSTEM
-from domain.runtime.errors import IdempotencyKeyReused, Invalid, NotAllowed, ReferenceTaken, Refusal, UnknownItem
+from domain.runtime.errors import (
+    IdempotencyKeyReused,
+    Invalid,
+    NotAllowed,
+    ReferenceTaken,
+    Refusal,
+    SlotHasBegun,
+    UnknownItem,
+    UnknownSlot,
+)
 
 
 class Render(Protocol):
@@ -39,7 +48,7 @@ class Reserve:
     those of its client. Only a PENDING one is a hold and ends after `hold_for`; without that, it never lapses.
     `guest_id` is the account of its guest, and `guest` the person, who was encrypted before the request was queued.
     All lines are of stock, or all of calendars for one period. With a `booking` it becomes one, with a reference, a
-    price and the steps that follow.
+    price and the steps that follow. If it is `of_slot`, its only item must be a slot: it is a hold until that begins.
     """
 
     lines: tuple[Claim, ...]
@@ -60,6 +69,7 @@ class Reserve:
     made_at: datetime | None = None
     external_reference: str | None = None
     booking: NewBooking | None = None
+    of_slot: bool = False
 
     def __post_init__(self) -> None:
         assert self.lines and (self.status is Status.PENDING or self.status in HOLDING)
@@ -136,7 +146,8 @@ def decide(
     """Decide requests in order of arrival on the locked numbers.
 
     `overdue` has the units of overdue holds, by item: a request that these would satisfy is deferred, not refused.
-    `references` are those of the requests that reservations have already. No booking begins before the `moment`.
+    `references` are those of the requests that reservations have already. No booking and no slot begins before the
+    `moment`.
     """
     books = _books(found)
     first: dict[Key, int] = {}
@@ -202,7 +213,11 @@ def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float], 
         return Invalid("lines", "each item may be in one line only")
     if len(found) < len(request.lines):
         return Deferred(tuple(claim.item for claim in request.lines if books[claim.item] is None))
-    refused = _forbid(request.within, found) or _forbid_booking(request, found, moment)
+    refused = (
+        _forbid(request.within, found)
+        or _forbid_booking(request, found, moment)
+        or _forbid_slot(request, found, moment)
+    )
     return refused or _accept(request.lines, found, overdue)
 
 
@@ -211,6 +226,17 @@ def _forbid_booking(request: Reserve, books: Sequence[Book], moment: datetime | 
         return None
     assert request.period and moment, "it is of a calendar, which is locked"
     return bookings.refuse(request.booking, books[0].item, request.period, moment)
+
+
+def _forbid_slot(request: Reserve, books: Sequence[Book], moment: datetime | None) -> Refusal | None:
+    """Refuse slots that have begun, and what is no slot to those who ask for one."""
+    for item in (book.item for book in books):
+        if item.slot_starts_at is None:
+            if request.of_slot:
+                return UnknownSlot(item.sku)
+        elif moment and item.slot_starts_at <= moment:
+            return SlotHasBegun(item.sku, item.slot_starts_at)
+    return None
 
 
 def _forbid(within: Reach, books: Sequence[Book]) -> Refusal | None:

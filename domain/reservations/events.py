@@ -5,6 +5,7 @@ from typing import Any
 
 from domain.bookings import Booking, saga
 from domain.bookings.saga import Ask, Undo
+from domain.calendars.periods import Period
 from domain.outbox.record import Event
 from domain.reservations.lifecycle import Status
 from domain.reservations.table import Reservation
@@ -32,6 +33,16 @@ OWN_EVENT = {
     Status.NO_SHOW: "booking.no_show",
 }
 
+#: What is told of the bookings of slots beside that, in the terms of the slot contract: the event of each status.
+SLOT_EVENTS = "slot_booking."
+SLOT_EVENT = {
+    Status.PENDING: f"{SLOT_EVENTS}created",
+    Status.CONFIRMED: f"{SLOT_EVENTS}confirmed",
+    Status.REJECTED: f"{SLOT_EVENTS}rejected",
+    Status.CANCELLED: f"{SLOT_EVENTS}cancelled",
+    Status.EXPIRED: f"{SLOT_EVENTS}expired",
+}
+
 #: The members of events whose columns have other names.
 WIRE_NAMES = {"starts_at": "start", "ends_at": "end"}
 
@@ -39,12 +50,14 @@ WIRE_NAMES = {"starts_at": "start", "ends_at": "end"}
 def of_creation(reservation: Reservation, headers: dict[str, str]) -> list[Event]:
     """Return the events of a new reservation: that it was made and, of a hold, the request to have it confirmed.
 
-    Of a booking, the first of its steps is asked for instead.
+    Of a booking, the first of its steps is asked for instead. Of a slot, the provider decides.
     """
     payload = _facts(reservation)
     if booking := reservation.booking:
         asked = [of_next(reservation, booking, Ask(step), headers) for step in saga.asked(booking)]
         return [Event(CREATED, reservation.id, payload, headers), *asked]
+    if slot := reservation.slot:
+        return [Event(CREATED, reservation.id, payload, headers), *of_slot(reservation, slot, None, headers)]
     names = (CREATED, RESERVATION_CONFIRM) if reservation.status is Status.PENDING else (CREATED,)
     return [Event(name, reservation.id, payload, headers) for name in names]
 
@@ -81,6 +94,19 @@ def of_status(
     payload = _facts(reservation) | change
     names = (STATUS_CHANGED, OWN_EVENT[reservation.status])
     return [Event(name, reservation.id, payload, headers) for name in names]
+
+
+def of_slot(reservation: Reservation, slot: Period, reason: str | None, headers: Mapping[str, str]) -> list[Event]:
+    """Return the event of the slot contract that belongs to the status of a reservation, if there is one."""
+    if reservation.status not in SLOT_EVENT:
+        return []
+    its_own = {
+        "provider_id": reservation.provider,
+        "start": slot.start.isoformat(),
+        "end": slot.end.isoformat(),
+        "reason": reason,
+    }
+    return [Event(SLOT_EVENT[reservation.status], reservation.id, _facts(reservation) | its_own, headers)]
 
 
 def of_fields(

@@ -237,7 +237,8 @@ class Reservation:
     The items are all stock, or all calendars. Of calendars, the units are reserved from `starts_at` until `ends_at`.
     A hold without `expires_at` never lapses. `metadata` is the client's JSON as text. The reservation belongs to that
     client, who may know it by an `external_reference`, to its guest, and to the venue and the provider of its items.
-    A booking has a `booking_reference`; the `booking` itself is there only where it was just made.
+    A booking has a `booking_reference`; the `booking` itself is there only where it was just made, and so is the period
+    of a `slot`.
     """
 
     id: UUID
@@ -254,6 +255,7 @@ class Reservation:
     guest_id: str | None
     booking_reference: str | None = None
     booking: Booking | None = None
+    slot: Period | None = None
     venue: str | None = None
     provider: str | None = None
     source: str

@@ -17,6 +17,7 @@ from domain.calendars import occupancies
 from domain.calendars.occupancies import Shorter
 from domain.items import Item
 from domain.outbox import Event, Routes
+from domain.providers import slot_of
 from domain.reservations import events, outside
 from domain.reservations.lifecycle import FREEING, MAX_HOLD, RELEASING, Kind, Status, allows
 from domain.reservations.table import Reservation, history, read, reservation_lines, reservations, units_of
@@ -181,7 +182,7 @@ def _write(session: Session, moves: Sequence[_Move], moment: datetime, routes: R
     copy(session, history, _HISTORY_COLUMNS, map(_history, moves))
     asked = _outside(session, moves, routes)
     outbox.record(session, (event for move in moves for event in _events(move)), routes)
-    outbox.record(session, asked, routes)
+    outbox.record(session, [*asked, *_of_slots(session, moves, routes)], routes)
     _rewrite_time(session, moves)
     _move_units(session, moves)
 
@@ -196,6 +197,21 @@ def _outside(session: Session, moves: Sequence[_Move], routes: Routes) -> Sequen
         if move.after.status not in FREEING and not move.change.fields.keys().isdisjoint(TAKING)
     ]
     return [*outside.undo(session, over, routes), *outside.renew(session, renewed, routes)]
+
+
+def _of_slots(session: Session, moves: Sequence[_Move], routes: Routes) -> Sequence[Event]:
+    """Return the events of the slot contract. Without a destination that wants them, no slot is looked up."""
+    if not any(map(routes.wanting, events.SLOT_EVENT.values())):
+        return ()
+    may_be = [move for move in moves if move.change.to and move.after.provider and not move.after.further_lines]
+    found = items.named(session, [move.after.item_id for move in may_be]) if may_be else ()
+    slots = {one.id: slot_of(one) for one in found}
+    return [
+        event
+        for move in may_be
+        if (slot := slots.get(move.after.item_id))
+        for event in events.of_slot(move.after, slot, move.change.reason, move.change.headers)
+    ]
 
 
 def _events(move: _Move) -> Iterator[Event]:

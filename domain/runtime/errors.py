@@ -10,6 +10,7 @@ HoldfastError
 │   ├── NotFound
 │   │   ├── UnknownItem
 │   │   ├── UnknownVenue
+│   │   ├── UnknownSlot
 │   │   ├── UnknownReservation
 │   │   ├── UnknownReference
 │   │   ├── UnknownDestination
@@ -19,6 +20,9 @@ HoldfastError
 │   │   └── GuestForgotten
 │   └── Conflict            the request contradicts the present state
 │       ├── SoldOut
+│       ├── SlotTaken
+│       ├── SlotHasBegun
+│       ├── SlotsOverlap
 │       ├── NotFree
 │       ├── OutsideOpeningHours
 │       ├── CapacityInUse
@@ -149,6 +153,17 @@ class UnknownVenue(NotFound):
 
 
 @dataclass(eq=False)
+class UnknownSlot(NotFound):
+    """Raised when no slot has the given id."""
+
+    slot_id: str
+
+    @property
+    def field(self) -> str:
+        return "slotId"
+
+
+@dataclass(eq=False)
 class UnknownReservation(NotFound):
     """Raised when no reservation has the given id."""
 
@@ -235,6 +250,30 @@ class SoldOut(Conflict):
     sku: str
     asked: int
     available_quantity: int
+
+
+@dataclass(eq=False)
+class SlotTaken(Conflict):
+    """Raised when a slot is booked that somebody else has, or that was withdrawn."""
+
+    slot_id: str
+
+
+@dataclass(eq=False)
+class SlotHasBegun(Conflict):
+    """Raised when a slot is booked that has begun."""
+
+    slot_id: str
+    slot_start: datetime
+
+
+@dataclass(eq=False)
+class SlotsOverlap(Conflict):
+    """Raised when a provider offers a slot at the time of another one without asking for it."""
+
+    slot_id: str
+    slot_start: datetime
+    slot_end: datetime
 
 
 class InTheWay(NamedTuple):

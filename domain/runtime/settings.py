@@ -31,6 +31,9 @@ Network = IPv4Network | IPv6Network
 _RATE = r"\s*[1-9]\d{0,9}\s*(/|\s+per\s+)\s*(\d{1,4}\s*)?(second|minute|hour|day)s?\s*"
 RATES = re.compile(rf"\s*0?\s*|{_RATE}(;{_RATE})*")
 
+#: The path of the URL of a queue of Amazon SQS. Workers look at the rest.
+QUEUE = re.compile(r"/(?:[^/]+/)*[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
+
 #: An origin as browsers send it: in small letters, and without a path.
 ORIGIN = re.compile(r"https?://[a-z0-9.\[\]:_-]+")
 
@@ -55,6 +58,9 @@ class Settings(BaseSettings):
     payment_url: str | None = Field(default=None, alias="PAYMENT_URL")
     #: How long one call of these three may take.
     step_timeout_seconds: float = Field(default=5.0, gt=0, le=60, alias="STEP_TIMEOUT_SECONDS")
+    #: The queues of Amazon SQS that get the messages of the slot contract, see domain.fulfilment.slot_queues.
+    sqs_booking_request_queue_url: str | None = Field(default=None, alias="SQS_BOOKING_REQUEST_QUEUE_URL")
+    sqs_booking_confirmation_queue_url: str | None = Field(default=None, alias="SQS_BOOKING_CONFIRMATION_QUEUE_URL")
     #: For every sink whose route has no `timeout_seconds`.
     delivery_timeout_seconds: float = Field(default=10.0, gt=0, le=60, alias="DELIVERY_TIMEOUT_SECONDS")
     #: Webhooks go to public addresses and into these networks only. Otherwise the author of a webhook's URL could
@@ -159,6 +165,18 @@ class Settings(BaseSettings):
         if url and (_split(url).scheme not in {"http", "https"} or not _split(url).hostname):
             raise ValueError("must begin with http:// or https:// and a host")
         return url or None
+
+    @field_validator("sqs_booking_request_queue_url", "sqs_booking_confirmation_queue_url")
+    @classmethod
+    def _is_a_queue(cls, url: str | None) -> str | None:
+        if not url:
+            return None
+        parts = _split(url)
+        if parts.scheme != "https" or not parts.hostname or not QUEUE.fullmatch(parts.path):
+            raise ValueError(
+                "must be the URL of a queue, such as https://sqs.us-east-1.amazonaws.com/123456789012/booking-requests"
+            )
+        return url
 
     @field_validator("auth_jwks_url")
     @classmethod

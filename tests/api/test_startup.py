@@ -31,6 +31,8 @@ WRONG = {
     "WEBHOOK_PRIVATE_NETWORKS": "10.1.0.0/99",
     "CONFIRMATION_URL": "ftp://127.0.0.1/",
     "CONFIRMATION_TIMEOUT_SECONDS": "0",
+    "SQS_BOOKING_REQUEST_QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/",
+    "SQS_BOOKING_CONFIRMATION_QUEUE_URL": "sqs://sqs.us-east-1.amazonaws.com/123456789012/confirmations",
     "INVENTORY_URL": "ftp://127.0.0.1/",
     "PRICING_URL": "nowhere",
     "PAYMENT_URL": "https://",

@@ -15,7 +15,7 @@ from worker.formats.message import Message
 
 
 def write(row: Row) -> Message:
-    event_type = row.type.replace(".", "_").upper()
+    event_type = row.type.removeprefix("slot_").replace(".", "_").upper()
     payload = json.loads(row.payload)
     common = {"eventType": event_type, "timestamp": _time(row.created_at)}
     body = {"bookingId": str(row.aggregate_id)} | _members(event_type, payload, row) | common

@@ -66,6 +66,13 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         when="A booking is for a venue that has no calendar, or not the one that the request names.",
         remedy="`GET /items` lists calendars: `venue` is what a booking calls `venue_id`.",
     ),
+    errors.UnknownSlot: ProblemType(
+        status=404,
+        title="Unknown slot",
+        detail="No slot has the id {slot_id}. GET /providers/{{providerId}}/slots lists the slots of a provider.",
+        when="No slot has the id that the request names, or it is another provider's.",
+        remedy="`GET /providers/{providerId}/slots` lists the slots of a provider.",
+    ),
     errors.UnknownReservation: ProblemType(
         status=404,
         title="Unknown reservation",
@@ -151,6 +158,30 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
         ),
         when="More units were requested than are available. This is not `busy`: the request was decided.",
         remedy="Request less, or try again later with the same key: the units of holds that expire become available.",
+    ),
+    errors.SlotTaken: ProblemType(
+        status=409,
+        title="Slot taken",
+        detail="Somebody else has the slot {slot_id}, or it was withdrawn. Nothing was booked. Choose another slot.",
+        when="A slot is booked that has a booking already, or that its provider has withdrawn.",
+        remedy="Choose another slot. One whose booking is rejected or cancelled can be booked again.",
+    ),
+    errors.SlotHasBegun: ProblemType(
+        status=409,
+        title="Slot has begun",
+        detail="The slot {slot_id} has begun at {slot_start}. Nothing was booked. Choose a later slot.",
+        when="A slot is booked that has begun.",
+        remedy="Choose a later slot.",
+    ),
+    errors.SlotsOverlap: ProblemType(
+        status=409,
+        title="Slots overlap",
+        detail=(
+            "The provider has the slot {slot_id} from {slot_start} until {slot_end}, at the same time. Nothing was"
+            " published. Choose another time, or send `allowOverlap` if both are meant."
+        ),
+        when="A provider publishes a slot at the time of another one without saying that they may overlap.",
+        remedy="Choose another time, or send `allowOverlap: true` if both are meant.",
     ),
     errors.NotFree: ProblemType(
         status=409,

@@ -89,6 +89,15 @@ def test_every_handler_is_an_operation_of_the_document(document: Any) -> None:
         "GET /api/v1/bookings/guest/{guest_id}",
         "GET /api/v1/bookings/venue/{venue_id}",
         "POST /api/v1/bookings/availability/check",
+        "POST /providers/{provider_id}/slots",
+        "GET /providers/{provider_id}/slots",
+        "GET /providers/{provider_id}/slots/{slot_id}",
+        "POST /bookings",
+        "GET /bookings/{booking_id}",
+        "GET /bookings/{booking_id}/history",
+        "POST /bookings/{booking_id}/cancel",
+        "POST /providers/{provider_id}/bookings/{booking_id}/accept",
+        "POST /providers/{provider_id}/bookings/{booking_id}/reject",
         "GET /health/live",
         "GET /health/ready",
     }
@@ -147,6 +156,8 @@ BOOKING_CHANGE = {
     412: {"stale-precondition"},
 }
 
+SLOT_CHANGE = {404: {"unknown-reservation"}, 409: {"wrong-status", "hold-expired", KEY_REUSED}}
+
 #: What each operation may refuse with 404, 409 and 412.
 REFUSALS: dict[str, dict[int, set[str]]] = {
     "POST /items": {409: {"sku-taken", KEY_REUSED}},
@@ -195,6 +206,15 @@ REFUSALS: dict[str, dict[int, set[str]]] = {
     "GET /api/v1/bookings/guest/{guest_id}": {},
     "GET /api/v1/bookings/venue/{venue_id}": {404: {"unknown-venue"}},
     "POST /api/v1/bookings/availability/check": {404: {"unknown-venue"}},
+    "POST /providers/{provider_id}/slots": {409: {"sku-taken", "slots-overlap", KEY_REUSED}},
+    "GET /providers/{provider_id}/slots": {},
+    "GET /providers/{provider_id}/slots/{slot_id}": {404: {"unknown-slot"}},
+    "POST /bookings": {404: {"unknown-slot"}, 409: {"slot-taken", "slot-has-begun", KEY_REUSED}},
+    "GET /bookings/{booking_id}": {404: {"unknown-reservation"}},
+    "GET /bookings/{booking_id}/history": {404: {"unknown-reservation"}},
+    "POST /bookings/{booking_id}/cancel": SLOT_CHANGE,
+    "POST /providers/{provider_id}/bookings/{booking_id}/accept": SLOT_CHANGE,
+    "POST /providers/{provider_id}/bookings/{booking_id}/reject": SLOT_CHANGE,
     "GET /health/live": {},
     "GET /health/ready": {},
 }

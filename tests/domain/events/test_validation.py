@@ -19,7 +19,16 @@ from domain.items import MAX_ID, MAX_QUANTITY
 from domain.outbox import Event, Routes, record
 from domain.outbox.table import outbox
 from domain.reservations import Amendment, Change, Extension, Reservation
-from domain.reservations.events import CREATED, EXTENDED, OWN_EVENT, REFUNDED, STATUS_CHANGED, UPDATED, WIRE_NAMES
+from domain.reservations.events import (
+    CREATED,
+    EXTENDED,
+    OWN_EVENT,
+    REFUNDED,
+    SLOT_EVENT,
+    STATUS_CHANGED,
+    UPDATED,
+    WIRE_NAMES,
+)
 from domain.reservations.lifecycle import CHANGEABLE, RELEASING, TRANSITIONS, Status
 from domain.reservations.table import reservations as table
 from tests.support.builders import (
@@ -38,7 +47,9 @@ from tests.support.outbox import rows
 Schema = dict[str, Any]
 
 #: All event types that the domain can record.
-TYPES = sorted({CREATED, STATUS_CHANGED, EXTENDED, UPDATED, REFUNDED, *OWN_EVENT.values(), *STEP_TYPES})
+TYPES = sorted(
+    {CREATED, STATUS_CHANGED, EXTENDED, UPDATED, REFUNDED, *OWN_EVENT.values(), *SLOT_EVENT.values(), *STEP_TYPES}
+)
 
 #: Those of bookings alone. The events of a booking have these members, and no other event has them.
 OF_BOOKINGS = {REFUNDED, *STEP_EVENTS}

@@ -58,6 +58,39 @@ def test_each_service_has_a_step_of_its_own(step: str, events: list[str]) -> Non
     assert routes.step_types == STEP_TYPES
 
 
+QUEUE = "https://sqs.us-east-1.amazonaws.com/123456789012/booking-request-queue"
+
+
+def test_the_queues_of_slots_get_their_own_types_and_whoever_reads_everything_does_not() -> None:
+    routes = load_routes(some_settings(sqs_booking_request_queue_url=QUEUE))
+
+    queue = routes.sinks[-1]
+    assert (queue.name, queue.format) == ("slot-booking-requests", "slot")
+    assert queue.url == "sqs://sqs.us-east-1.amazonaws.com/123456789012/booking-request-queue"
+    assert routes.wanting("slot_booking.created") == ["slot-booking-requests"]
+    assert routes.wanting("slot_booking.confirmed") == []
+    assert routes.wanting("booking.created") == ["log", "feed"]
+
+
+@pytest.mark.parametrize("pattern", ["slot_booking.*", "slot_booking.created"])
+def test_a_destination_of_the_file_gets_the_events_of_slots_by_a_pattern_that_begins_so(
+    tmp_path: Path, pattern: str
+) -> None:
+    routes = load_routes(some_settings(routes_file=a_routes_file(tmp_path, "partner", pattern)))
+
+    assert routes.wanting("slot_booking.created") == ["partner"]
+    assert routes.wanting("booking.created") == []
+
+
+def test_a_destination_of_the_file_can_not_have_the_name_of_a_queue(tmp_path: Path) -> None:
+    both = some_settings(
+        routes_file=a_routes_file(tmp_path, "slot-booking-requests"), sqs_booking_request_queue_url=QUEUE
+    )
+
+    with pytest.raises(ConfigurationError, match="SQS_BOOKING_REQUEST_QUEUE_URL"):
+        load_routes(both)
+
+
 def test_without_the_url_of_a_service_no_destination_gets_the_step_types() -> None:
     routes = load_routes(some_settings())
 

@@ -1,0 +1,1 @@
+"""Slots of providers over HTTP, by the slot contract."""
