@@ -58,7 +58,7 @@ RIGHTS: Mapping[str, Right] = {
     "bookings.status": _HOSTS,
     "bookings.availability": _OFFER,
     # Slots of providers, and bookings of them, by the slot contract.
-    "slots.publish": _HOSTS,
+    "slots.publish": {Role.PROVIDER: Whose.OWN_PROVIDERS, **_STAFF},
     "slots.list": _OFFER,
     "slots.book": _GUESTS_AND_HOSTS,
     "slots.read": _GUESTS_AND_HOSTS,

@@ -10,10 +10,10 @@ from domain.reservations.events import SLOT_EVENT
 from domain.reservations.lifecycle import Status
 from domain.runtime.settings import Settings
 
-#: What providers are told: what was asked of them, and what is not asked any more.
+#: The messages to providers: what is asked of them, and what is not asked any more.
 REQUESTS = (Status.PENDING, Status.CANCELLED, Status.EXPIRED)
 
-#: What the users of slots are told.
+#: The messages to users: what has become of their bookings.
 CONFIRMATIONS = (Status.CONFIRMED, Status.REJECTED, Status.CANCELLED, Status.EXPIRED)
 
 

@@ -33,7 +33,7 @@ OWN_EVENT = {
     Status.NO_SHOW: "booking.no_show",
 }
 
-#: What is told of the bookings of slots beside that, in the terms of the slot contract: the event of each status.
+#: What bookings of slots have beside that, in the terms of the slot contract: the event of each status.
 SLOT_EVENTS = "slot_booking."
 SLOT_EVENT = {
     Status.PENDING: f"{SLOT_EVENTS}created",

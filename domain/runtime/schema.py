@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from domain.runtime.database import metadata
 
 #: The migration that this code needs. Revisions are numbers of four digits, in one line.
-SCHEMA_VERSION = "0020"
+SCHEMA_VERSION = "0021"
 
 #: What is said of a schema that lacks something which its version says is there.
 REPAIR = "as after an interrupted bin/migrate back: docs/operating.md says what to do"

@@ -166,9 +166,7 @@ def test_booking_cancelled_goes_to_both_as_provider_and_user_have_to_know(queues
     assert (to_user["eventType"], to_user["reason"]) == ("BOOKING_CANCELLED", "Ill")
 
 
-def test_a_booking_that_nobody_accepted_until_the_slot_began_is_told_as_expired(
-    queues: Db, sqs: Any, booking: UUID
-) -> None:
+def test_a_booking_that_nobody_accepted_until_the_slot_began_has_expired(queues: Db, sqs: Any, booking: UUID) -> None:
     let_lapse(queues, booking)
     with queues.begin() as session:
         assert expire(session, 10, routes_of(queues)) == 1
