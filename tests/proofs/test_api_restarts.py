@@ -1,7 +1,6 @@
 """An API outlives the death of any of its processes, and none of them outlives the API."""
 
 import signal
-import socket
 import subprocess
 from collections.abc import Callable
 
@@ -146,20 +145,6 @@ def test_any_signal_to_end_is_obeyed_with_exit_code_0(
     assert api.popen.wait(GONE_WITHIN_SECONDS) == 0
     assert not any(map(is_alive, processes))
     assert not api.events("api.process_died")
-
-
-def test_an_api_that_can_not_end_says_where_it_hangs_and_is_killed(cluster: Cluster) -> None:
-    api = cluster.api().ready()
-    with socket.create_connection(("127.0.0.1", api.port)) as client:
-        # It takes none of the answers, which are more than the system keeps for it.
-        client.sendall(b"GET /schema/openapi.json HTTP/1.1\r\nHost: here\r\n\r\n" * 100)
-        api.process.popen.send_signal(signal.SIGTERM)
-
-        message = message_of(api.process, "api.process_broke")
-        assert api.process.popen.wait(PATIENCE_SECONDS) == 0
-
-    assert "had not ended" in message
-    assert "(most recent call first)" in api.process.log.read_text()
 
 
 def test_an_api_that_waits_to_start_a_process_again_ends_when_it_has_to(cluster: Cluster) -> None:
