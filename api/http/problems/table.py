@@ -69,7 +69,7 @@ OF_ERRORS: Mapping[type[HoldfastError], ProblemType] = {
     errors.UnknownSlot: ProblemType(
         status=404,
         title="Unknown slot",
-        detail="No slot has the id {slot_id}. GET /providers/{{providerId}}/slots lists the slots of a provider.",
+        detail="No slot has the id {slot_id}, or another provider has it. List the slots of the provider to find it.",
         when="No slot has the id that the request names, or it is another provider's.",
         remedy="`GET /providers/{providerId}/slots` lists the slots of a provider.",
     ),
