@@ -16,7 +16,7 @@ from api.http.fields import Sku
 from api.reservations.metadata import NONE, Metadata, require_bounded
 from api.reservations.people import Email, Name, SpecialRequests, Telephone, person_of
 from api.reservations.schemas import GuestId, Quantity, Reason, Version
-from domain.bookings import Booking, Source, State
+from domain.bookings import AMOUNTS, Booking, Source, State
 from domain.bookings.prices import Price
 from domain.calendars import Explanation
 from domain.calendars.periods import MAX_PERIOD
@@ -393,8 +393,6 @@ PAYMENT_STATUSES: Mapping[State | None, str] = {
 
 
 def _amounts(price: Price | None) -> dict[str, Any]:
-    names = ("base_price", "tax_amount", "discount_amount", "total_price", "currency")
     if price is None:
-        return dict.fromkeys(names)
-    values = (*map(str, (price.base, price.tax, price.discount, price.total)), price.currency)
-    return dict(zip(names, values, strict=True))
+        return dict.fromkeys((*AMOUNTS, "currency"))
+    return {**{name: str(amount) for name, amount in price.amounts.items()}, "currency": price.currency}

@@ -2,6 +2,7 @@
 
 from domain.bookings.beginning import NewBooking, begin, refuse
 from domain.bookings.prices import (
+    AMOUNTS,
     NO_LIST_PRICE,
     Per,
     Price,
@@ -11,10 +12,11 @@ from domain.bookings.prices import (
     list_price,
     list_price_columns,
 )
-from domain.bookings.references import is_reference, new_reference
+from domain.bookings.references import new_reference
 from domain.bookings.table import READ, Booking, State, bookings, insert_query, note, of_row, read, write
 
 __all__ = [
+    "AMOUNTS",
     "NO_LIST_PRICE",
     "READ",
     "Booking",
@@ -28,7 +30,6 @@ __all__ = [
     "bookings",
     "digits_of",
     "insert_query",
-    "is_reference",
     "list_price",
     "list_price_columns",
     "new_reference",

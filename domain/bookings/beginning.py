@@ -58,5 +58,5 @@ def begin(
         price=price,
         price_source=None if price is None else Source.DEFAULT,
     )
-    first = saga.next_of(booking, saga.wanted_steps(routes), is_kept=True)
+    first = saga.forward(booking, saga.wanted_steps(routes))
     return new_reference(period.start, zone_of(calendar.time_zone)), saga.after(booking, first)

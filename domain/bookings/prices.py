@@ -62,6 +62,10 @@ def amount_of(field: str, text: str, currency: str) -> Decimal:
     return exact
 
 
+#: What the amounts of a price are called, in columns, on the wire and by the pricing service.
+AMOUNTS = ("base_price", "tax_amount", "discount_amount", "total_price")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Price:
     """What a booking costs: `total` is to be paid. All amounts are in one currency, and have its digits."""
@@ -90,6 +94,11 @@ class Price:
             total=amount_of("total_price", total_price, currency),
             currency=currency,
         )
+
+    @property
+    def amounts(self) -> Mapping[str, Decimal]:
+        """The amounts by their names, AMOUNTS."""
+        return dict(zip(AMOUNTS, (self.base, self.tax, self.discount, self.total), strict=True))
 
 
 def list_price_columns(amount: str, currency: str, per: Per) -> dict[str, object]:

@@ -1,6 +1,5 @@
 """References: the names by which people know bookings, such as BR-20241225-A3B9C2."""
 
-import re
 from datetime import datetime
 from secrets import token_bytes
 from zoneinfo import ZoneInfo
@@ -9,8 +8,6 @@ from domain.calendars.zones import wall_time
 
 #: Without those that are easily taken for each other: I and 1, O and 0.
 _CHARACTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
-
-_REFERENCE = re.compile(r"BR-\d{8}-[A-Z0-9]{6}")
 
 
 def new_reference(start: datetime, zone: ZoneInfo) -> str:
@@ -21,8 +18,3 @@ def new_reference(start: datetime, zone: ZoneInfo) -> str:
     day = wall_time(start, zone)
     random = "".join(_CHARACTERS[byte % len(_CHARACTERS)] for byte in token_bytes(6))
     return f"BR-{day.year:04}{day.month:02}{day.day:02}-{random}"
-
-
-def is_reference(text: str) -> bool:
-    """Return whether a text has the form of a reference. One that has not is nobody's."""
-    return _REFERENCE.fullmatch(text) is not None

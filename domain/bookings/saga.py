@@ -68,12 +68,30 @@ def wanted_steps(routes: Routes) -> Sequence[Step]:
     return [step for step, event in ASKS.items() if routes.wanting(event)]
 
 
-def next_of(booking: Booking, wanted: Collection[Step], *, is_kept: bool) -> Next | None:
-    """Return what is to be done next for a booking, or None if an answer has to come first, or nothing is left.
+def forward(booking: Booking, wanted: Collection[Step]) -> Ask | Confirm | None:
+    """Return what comes next for a booking that is neither cancelled, rejected nor expired.
 
-    It `is_kept` as long as it is not cancelled, rejected or expired. Without any step nobody but people confirms it.
+    None: an answer has to come first, or nothing is left. Without any step nobody but people confirms it.
     """
-    return _forward(booking, wanted) if is_kept else _back(booking)
+    for step in Step:
+        state = booking.state_of(step)
+        if state is State.ASKED:
+            return None
+        is_left = state is State.AGAIN or (state is None and not (step is Step.PAYMENT and _is_free(booking)))
+        if is_left and step in wanted:
+            return Ask(step)
+    return Confirm() if any(booking.state_of(step) for step in Step) else None
+
+
+def back(booking: Booking) -> Undo | None:
+    """Return what is to be undone next of a booking that is over. None: an answer has to come first, or nothing is."""
+    for step in UNDOES:
+        match booking.state_of(step):
+            case State.UNDOING:
+                return None
+            case State.DONE | State.AGAIN | State.UNKNOWN:
+                return Undo(step)
+    return None
 
 
 def asked(booking: Booking) -> Collection[Step]:
@@ -105,26 +123,5 @@ def is_agreed(booking: Booking) -> bool:
     return not any(booking.state_of(step) in (State.ASKED, State.AGAIN) for step in OF_TERMS)
 
 
-def _forward(booking: Booking, wanted: Collection[Step]) -> Next | None:
-    for step in Step:
-        state = booking.state_of(step)
-        if state is State.ASKED:
-            return None
-        is_left = state is State.AGAIN or (state is None and not (step is Step.PAYMENT and _is_free(booking)))
-        if is_left and step in wanted:
-            return Ask(step)
-    return Confirm() if any(booking.state_of(step) for step in Step) else None
-
-
 def _is_free(booking: Booking) -> bool:
     return booking.price is not None and booking.price.total == 0
-
-
-def _back(booking: Booking) -> Next | None:
-    for step in UNDOES:
-        match booking.state_of(step):
-            case State.UNDOING:
-                return None
-            case State.DONE | State.AGAIN | State.UNKNOWN:
-                return Undo(step)
-    return None

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Session
 
-from domain.bookings.prices import Price, Source
+from domain.bookings.prices import AMOUNTS, Price, Source
 from domain.runtime.database import is_given, metadata, records
 from domain.runtime.encoding import encode
 from domain.runtime.pipeline import Query
@@ -147,13 +147,7 @@ def of_row(row: Any) -> Booking:
 def _price(row: Any) -> Price | None:
     if row.currency is None:
         return None
-    return Price.of(
-        currency=row.currency,
-        base_price=str(row.base_price),
-        tax_amount=str(row.tax_amount),
-        discount_amount=str(row.discount_amount),
-        total_price=str(row.total_price),
-    )
+    return Price.of(currency=row.currency, **{name: str(getattr(row, name)) for name in AMOUNTS})
 
 
 _STATES = ("inventory", "pricing", "payment", "confirmation")
@@ -189,8 +183,6 @@ _NOTE = (
 def _row(one: Booking) -> Mapping[str, Any]:
     row = {name: getattr(one, name) for name in (*_PLAIN, *_STATES, "price_source")}
     if one.price is not None:
-        amounts = (one.price.base, one.price.tax, one.price.discount, one.price.total)
-        names = ("base_price", "tax_amount", "discount_amount", "total_price")
-        row |= dict(zip(names, amounts, strict=True)) | {"currency": one.price.currency}
+        row |= {**one.price.amounts, "currency": one.price.currency}
     # What is null is left out, because it need not be encoded.
     return {name: value for name, value in row.items() if value is not None}

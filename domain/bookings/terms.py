@@ -3,11 +3,10 @@
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, Self
 
 from domain.bookings import saga
-from domain.bookings.prices import Price, Source, list_price
+from domain.bookings.prices import AMOUNTS, Price, Source, list_price
 from domain.bookings.table import Booking, State
 from domain.calendars.periods import Period
 from domain.items import Item
@@ -27,7 +26,7 @@ class Terms:
 
     def written(self) -> str:
         """Return them as JSON."""
-        price = self.price and [str(one) for one in _amounts(self.price)]
+        price = self.price and [*map(str, self.price.amounts.values()), self.price.currency]
         period = [self.period.start.isoformat(), self.period.end.isoformat()]
         return json.dumps({"period": period, "quantity": self.quantity, "price": price, "source": self.price_source})
 
@@ -39,18 +38,9 @@ class Terms:
         return cls(
             period=Period(*map(datetime.fromisoformat, given["period"])),
             quantity=given["quantity"],
-            price=Price(**dict(zip(_NAMES, map(Decimal, amounts), strict=True)), currency=currency)
-            if amounts
-            else None,
+            price=Price.of(currency=currency, **dict(zip(AMOUNTS, amounts, strict=True))) if amounts else None,
             price_source=given["source"] and Source(given["source"]),
         )
-
-
-_NAMES = ("base", "tax", "discount", "total")
-
-
-def _amounts(price: Price) -> tuple[Any, ...]:
-    return (price.base, price.tax, price.discount, price.total, price.currency)
 
 
 def renew(booking: Booking, former: Terms, calendar: Item, period: Period, quantity: int, version: int) -> Booking:

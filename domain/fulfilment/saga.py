@@ -103,7 +103,7 @@ class _Answered:
         """Return what comes next."""
         if self.is_kept:
             return next_of(self.reservation, self.booking, wanted)
-        return saga.next_of(self.booking, wanted, is_kept=False)
+        return saga.back(self.booking)
 
 
 def settle(session: Session, answers: Sequence[Answer], routes: Routes, moment: datetime) -> None:

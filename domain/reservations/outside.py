@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from domain import bookings, items
 from domain.bookings import Booking, saga, terms
-from domain.bookings.saga import Ask, Step, Undo
+from domain.bookings.saga import Ask, Step
 from domain.bookings.terms import Terms
 from domain.outbox import Event, Routes
 from domain.reservations import events
@@ -17,7 +17,7 @@ from domain.reservations.table import Reservation
 Headers = Mapping[str, str]
 
 
-def undo(session: Session, over: Sequence[tuple[Reservation, Headers]], routes: Routes) -> Sequence[Event]:
+def undo(session: Session, over: Sequence[tuple[Reservation, Headers]]) -> Sequence[Event]:
     """Return the events that ask to undo the last step of bookings that are over, each with these headers.
 
     The bookings are written as they are then. A booking of which a step is asked for, or undone, at this time has no
@@ -25,11 +25,10 @@ def undo(session: Session, over: Sequence[tuple[Reservation, Headers]], routes: 
     """
     if not over:
         return ()
-    wanted, found, changed = saga.wanted_steps(routes), [], []
+    found, changed = [], []
     known = bookings.read(session, [one.id for one, _ in over])
     for reservation, headers in over:
-        step = saga.next_of(known[reservation.id], wanted, is_kept=False)
-        if isinstance(step, Undo):
+        if step := saga.back(known[reservation.id]):
             changed.append(saga.after(known[reservation.id], step))
             found.append(events.of_next(reservation, changed[-1], step, headers))
     bookings.write(session, changed)
@@ -64,8 +63,8 @@ def renew(
 def next_of(reservation: Reservation, booking: Booking, wanted: Sequence[Step]) -> saga.Next | None:
     """Return what comes next as long as a booking is kept. Only a hold is still to be confirmed."""
     if reservation.status is Status.PENDING:
-        return saga.next_of(booking, wanted, is_kept=True)
-    found = saga.next_of(booking, [step for step in wanted if step is not Step.CONFIRMATION], is_kept=True)
+        return saga.forward(booking, wanted)
+    found = saga.forward(booking, [step for step in wanted if step is not Step.CONFIRMATION])
     return None if isinstance(found, saga.Confirm) else found
 
 

@@ -196,7 +196,7 @@ def _outside(session: Session, moves: Sequence[_Move], routes: Routes) -> Sequen
         for move in of_bookings
         if move.after.status not in FREEING and not move.change.fields.keys().isdisjoint(TAKING)
     ]
-    return [*outside.undo(session, over, routes), *outside.renew(session, renewed, routes)]
+    return [*outside.undo(session, over), *outside.renew(session, renewed, routes)]
 
 
 def _of_slots(session: Session, moves: Sequence[_Move], routes: Routes) -> Sequence[Event]:

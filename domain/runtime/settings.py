@@ -31,7 +31,7 @@ Network = IPv4Network | IPv6Network
 _RATE = r"\s*[1-9]\d{0,9}\s*(/|\s+per\s+)\s*(\d{1,4}\s*)?(second|minute|hour|day)s?\s*"
 RATES = re.compile(rf"\s*0?\s*|{_RATE}(;{_RATE})*")
 
-#: The path of the URL of a queue of Amazon SQS. Workers look at the rest.
+#: The path of the URL of a queue of Amazon SQS: it ends in the name of the queue.
 QUEUE = re.compile(r"/(?:[^/]+/)*[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
 
 #: An origin as browsers send it: in small letters, and without a path.

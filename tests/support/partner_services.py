@@ -17,10 +17,6 @@ from examples.partners.confirmations import ConfirmationRequest, Confirmations
 from examples.partners.services import Entry, Inventory, Payment, Pricing, Service, ServiceRequest
 from tests.support.http_server import Server, a_server, saying
 
-#: What a call may be answered with, beside "ok": it is refused, it hangs before or after the service has acted, the
-#: service breaks, is down, sheds load, or answers yes with something that can't be used.
-FAULTS = ("refused", "hangs", "late", "broken", "down", "nonsense")
-
 STATUSES = {"broken": 500, "down": 503}
 
 

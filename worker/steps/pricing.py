@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from domain.bookings import Price, Source
+from domain.bookings import AMOUNTS, Price, Source
 from domain.outbox import Declined, Failed, Outcome, Row, Unreachable, error_of
 from domain.runtime.errors import Invalid
 from worker.steps.service import BadAnswer, ServiceStep
@@ -19,8 +19,6 @@ DOWN_SECONDS = 5.0
 
 #: What is noted of an event whose service is left alone.
 LEFT_ALONE = "the pricing service did not answer the last calls, and is left alone for a moment"
-
-AMOUNTS = ("base_price", "tax_amount", "discount_amount", "total_price")
 
 
 class PricingStep(ServiceStep):

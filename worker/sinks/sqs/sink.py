@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from domain.outbox import NOT_SENT, Outcome, Rejected, Route, Row, Unreachable
-from domain.runtime.settings import Settings
+from domain.runtime.settings import QUEUE, Settings
 from worker.formats import format_of
 from worker.isolate import Broken, isolate_call
 from worker.ordering import calling_threads
@@ -26,9 +26,6 @@ from worker.route_options import timeout_of, wrong_route
 from worker.sinks.sqs.messages import Chunk, Entry, chunks, entry_of
 from worker.sinks.sqs.responses import blames_a_message, outcome_of_error, outcomes_of, same_for_all
 from worker.sinks.sqs.transport import Transport
-
-#: The path of a queue's URL: it ends in the name of the queue.
-PATH = re.compile(r"/(?:[^/]+/)*[A-Za-z0-9_-]{1,80}(?:\.fifo)?")
 
 #: The part of a queue's host that names its region.
 REGION = re.compile(r"(?:^|\.)(?:sqs|sqs-fips)\.([a-z]{2,}(?:-[a-z]+)+-\d+)\.")
@@ -107,7 +104,7 @@ def _numbered(chunk: Chunk) -> Sequence[Mapping[str, Any]]:
 
 def _client(route: Route, timeout_seconds: float) -> tuple[Any, Transport]:
     parts = urlsplit(route.url)
-    if not parts.hostname or not PATH.fullmatch(parts.path) or parts.query or parts.fragment:
+    if not parts.hostname or not QUEUE.fullmatch(parts.path) or parts.query or parts.fragment:
         raise wrong_route(
             route,
             "its URL names no queue. Write sqs:// and the queue's URL without its https://, such as"
