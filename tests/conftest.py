@@ -38,6 +38,7 @@ from migrations.main import migrate  # noqa: E402
 from tests.support.api_process import Served, serving  # noqa: E402
 from tests.support.builders import ROUTES  # noqa: E402
 from tests.support.outbox import relaying  # noqa: E402
+from tests.support.scheduling import Scheduling  # noqa: E402
 from worker.relay.relay import Relay  # noqa: E402
 
 #: No test stops the machine, and a server that is killed needs no fsync. Little of what is deleted stays on disk.
@@ -45,6 +46,18 @@ CONFIGURATION = ("fsync = off", "full_page_writes = off", "max_wal_size = '256MB
 
 #: A test run that does not end within this time after its last test shows its threads, and fails.
 EXIT_SECONDS = 15.0
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """The tests of `bin/test` are handed out in a way that goes on if a process of the run dies."""
+    return Scheduling(config, log) if config.option.dist == "loadgroup" else None
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Name a failed test at once, as a run that is stopped has no summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.nodeid} failed ({report.when})", flush=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
