@@ -29,7 +29,7 @@ TIERS: Mapping[str, Sequence[Sequence[str]]] = {
 }
 
 #: So many tests that are not `timed` may fail, and are run again. More are a fault that needs no second look.
-FEW = 5
+FEW = 20
 
 AGAIN = "Some tests failed. They are run again, one after another: what fails twice is a failure."
 UNSTABLE = (

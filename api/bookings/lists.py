@@ -16,6 +16,7 @@ from api.bookings.schemas import (
     AvailabilityCheck,
     BookingPage,
     BookingView,
+    named_by_contract,
     time_of,
 )
 from api.bookings.times import Placed, placed
@@ -128,7 +129,8 @@ async def check_availability(
     calendar = await venues.calendar(reads, data.venue_id, data.inventory_item_id)
     assert calendar.time_zone, "it is a calendar"
     when = placed(data.booking_date, time_of(data.booking_time), data.duration_minutes, zone_of(calendar.time_zone))
-    return await availability.run(lambda session: _checked(session, calendar, when, data.party_size))
+    with named_by_contract():
+        return await availability.run(lambda session: _checked(session, calendar, when, data.party_size))
 
 
 def _checked(session: Session, calendar: Item, when: Placed, party_size: int) -> Availability:

@@ -17,7 +17,15 @@ from api.auth.authentication import reach_in
 from api.bookings import changes, lists, updates
 from api.bookings.keys import key_with
 from api.bookings.reading import booking_of, shown
-from api.bookings.schemas import FIELDS, GUEST_FIELDS, PATH, BookingHistory, BookingView, NewBooking, time_of
+from api.bookings.schemas import (
+    GUEST_FIELDS,
+    PATH,
+    BookingHistory,
+    BookingView,
+    NewBooking,
+    named_by_contract,
+    time_of,
+)
 from api.bookings.times import Placed, placed
 from api.bookings.venues import Venues
 from api.bookings.waiting import Waiting, wait_of
@@ -39,7 +47,6 @@ from domain.reservations.ownership import made_for
 from domain.runtime.errors import (
     CalendarChanged,
     GuestUnreadable,
-    Invalid,
     NoKeys,
     NotFree,
     OutsideOpeningHours,
@@ -98,10 +105,8 @@ async def _waited(
 
 async def submit(state: State, scope: Scope, submission: Submission) -> Answered:
     """Return the answer to a request for a booking. Raises Invalid by the names of this contract."""
-    try:
+    with named_by_contract():
         return await submitted(state, scope, submission)
-    except Invalid as error:
-        raise Invalid(FIELDS.get(error.field, error.field), error.reason) from None
 
 
 def submission_of(state: State, scope: Scope, data: NewBooking, body: bytes, calendar: Item) -> Submission:

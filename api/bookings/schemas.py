@@ -3,7 +3,8 @@
 Source: 1-booking-lifecycle.md, "Booking Entity".
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime, time
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -65,6 +66,15 @@ FIELDS: Mapping[str, str] = {
     "item_id": "inventory_item_id",
     "sku": "inventory_item_id",
 }
+
+
+@contextmanager
+def named_by_contract() -> Iterator[None]:
+    """Have an Invalid that is raised within name its field as this contract does."""
+    try:
+        yield
+    except Invalid as error:
+        raise Invalid(FIELDS.get(error.field, error.field), error.reason) from None
 
 
 class _Private(msgspec.Struct):

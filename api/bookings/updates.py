@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from api.bookings.keys import key_with
 from api.bookings.reading import booking_of
-from api.bookings.schemas import FIELDS, GUEST_FIELDS, PATH, BookingUpdate, BookingView, time_of
+from api.bookings.schemas import GUEST_FIELDS, PATH, BookingUpdate, BookingView, named_by_contract, time_of
 from api.bookings.times import Placed, placed, shown
 from api.bulkheads import ClientBulkhead
 from api.explanations import explained
@@ -86,10 +86,8 @@ async def update_booking(
         return idempotency.once(session, key, payload_hash, update.change, update.rendered(session))
 
     explanations, principal = request.app.state.explanations, principal_of(request.scope)
-    try:
+    with named_by_contract():
         outcome = await explained(item_changes.run(act), explanations, principal, but=booking_id)
-    except Invalid as error:
-        raise Invalid(FIELDS.get(error.field, error.field), error.reason) from None
     return answered(outcome, status=200, at=PATH)
 
 

@@ -31,12 +31,16 @@ class NewBooking:
     internal_notes: str | None = None
 
 
-def refuse(asked: NewBooking, calendar: Item, period: Period, moment: datetime) -> Refusal | None:
+def refuse(asked: NewBooking, calendar: Item, quantity: int, period: Period, moment: datetime) -> Refusal | None:
     """Return why a booking can't be made whatever is free, or None."""
     if (calendar.venue, calendar.time_zone) != (asked.venue, asked.time_zone):
         return CalendarChanged(calendar.sku)
     if period.start < moment:
         return Invalid("booking_date", "it is in the past, or its booking_time is")
+    try:
+        list_price(calendar, quantity, period)
+    except Invalid as error:
+        return error
     return None
 
 

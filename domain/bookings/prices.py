@@ -112,11 +112,16 @@ NO_LIST_PRICE: Mapping[str, object] = {"price_amount": None, "price_currency": N
 
 
 def list_price(item: Item, quantity: int, period: Period | None) -> Price | None:
-    """Return what so many units of an item cost for a period by its list price, or None if it has none."""
+    """Return what so many units of an item cost for a period by its list price, or None if it has none.
+
+    Raises Invalid if that is no amount any more.
+    """
     if item.price_amount is None or item.price_currency is None:
         return None
     units = 1 if item.price_per == Per.RESERVATION else quantity
     total = item.price_amount * units * _times(item, period)
+    if total > MAX_AMOUNT:
+        raise Invalid("quantity", f"by the list price it would cost more than {MAX_AMOUNT:f} {item.price_currency}")
     zero = Decimal(0).scaleb(-digits_of(item.price_currency))
     total = total.quantize(zero, ROUND_HALF_UP)
     return Price(base=total, tax=zero, discount=zero, total=total, currency=item.price_currency)

@@ -1,8 +1,8 @@
 """The saga of a booking: which step comes next, and what is undone when the booking ends. Pure.
 
-Each step is an event for an outside service. At any time, at most one step of a booking is asked for, and its answer
-leads to the next one. When a booking is cancelled, rejected or expires, what its steps have done is undone, the last
-one first; a step that is being asked for at that time is undone when its answer has come.
+Each step is an event for an outside service, and is asked for when those before it are answered. When a booking is
+cancelled, rejected or expires, what its steps have done is undone, the last one first; a step that is being asked for
+at that time is undone when its answer has come.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -87,7 +87,7 @@ def back(booking: Booking) -> Undo | None:
     """Return what is to be undone next of a booking that is over. None: an answer has to come first, or nothing is."""
     for step in UNDOES:
         match booking.state_of(step):
-            case State.UNDOING:
+            case State.ASKED | State.UNDOING:
                 return None
             case State.DONE | State.AGAIN | State.UNKNOWN:
                 return Undo(step)

@@ -225,7 +225,7 @@ def _forbid_booking(request: Reserve, books: Sequence[Book], moment: datetime | 
     if request.booking is None:
         return None
     assert request.period and moment, "it is of a calendar, which is locked"
-    return bookings.refuse(request.booking, books[0].item, request.period, moment)
+    return bookings.refuse(request.booking, books[0].item, request.lines[0].quantity, request.period, moment)
 
 
 def _forbid_slot(request: Reserve, books: Sequence[Book], moment: datetime | None) -> Refusal | None:

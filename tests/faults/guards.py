@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tests.faults import calendar_guards, weather_guards
+from tests.faults import booking_guards, calendar_guards, weather_guards
 from tests.faults.mutant import Mutant
 
 DELIVERY, RELAY = "tests/domain/outbox/delivery", "tests/worker/relay"
@@ -46,6 +46,7 @@ SUITES: Mapping[str, Sequence[str]] = {
         "tests/worker/sinks/test_webhook.py",
         "tests/worker/steps/test_confirmation.py",
     ),
+    booking_guards.GUARD: booking_guards.SUITE,
     calendar_guards.GUARD: calendar_guards.SUITE,
     weather_guards.GUARD: weather_guards.SUITE,
 }
@@ -390,6 +391,7 @@ MUTANTS = (
         without=f'"event_id":"{{{ANOTHER_ID}}}"',
         noticed_by="tests/worker/sinks/test_log.py::test_an_event_is_a_line_of_json",
     ),
+    *booking_guards.MUTANTS,
     *calendar_guards.MUTANTS,
     *weather_guards.MUTANTS,
 )

@@ -1,9 +1,9 @@
 """Takes each guard away in turn, and shows that the tests notice.
 
 `bin/python -m tests.faults.mutants [GUARD…]`, where GUARD is one of fence, order, skip-locked, feed, event-id,
-calendars and weather; all of them if none is named. All tests of the guard run, until one fails: some five seconds a
-mutant. It prints a table, and exits 1 if a missing guard is not noticed. `bin/test` runs each mutant with one test only
-(`test_mutants`).
+bookings, calendars and weather; all of them if none is named. All tests of the guard run, until one fails: some five
+seconds a mutant. It prints a table, and exits 1 if a missing guard is not noticed. `bin/test` runs each mutant with one
+test only (`test_mutants`).
 """
 
 import argparse

@@ -10,9 +10,11 @@ import httpx
 import psycopg
 from sqlalchemy import func, select
 
+from api.bookings.schemas import GUEST_FIELDS
 from deploy.embedded import PostgreSQL
 from domain.outbox.table import outbox
 from domain.runtime.settings import ROOT
+from tests.api.bookings.conftest import BOOKINGS
 from tests.domain.privacy.people import written
 from tests.proofs import canary
 from tests.proofs.canary import GUEST, WORDS, dumped, forms, leaks
@@ -107,7 +109,7 @@ class Delivered:
 
     def _answer(self, event: Mapping[str, Any]) -> int:
         self.bodies.append(json.dumps(event, ensure_ascii=False))
-        return 422 if event["payload"]["quantity"] == REFUSED_QUANTITY else 204
+        return 422 if event["payload"].get("quantity") == REFUSED_QUANTITY else 204
 
 
 def use(
@@ -144,6 +146,7 @@ def use(
     yield send("found", "POST", "/guests/search", 200, json={"email": GUEST["email"]})
     yield send("found by telephone", "POST", "/guests/search", 200, json={"telephone": GUEST["telephone"]})
     yield send("no search", "POST", "/guests/search", 400, json={"telephone": "x" + GUEST["email"]})
+    yield from booked(send, client, f"venue-{sku.lower()}")
     yield from broken(cluster, send, wanted, path)
     wait_until("the dead letter is there", lambda: dead(cluster))
     wait_until("the others are delivered", lambda: any(made in body for body in delivered.bodies))
@@ -152,6 +155,36 @@ def use(
     yield send("metrics", "GET", "/metrics", 200)
     for name, port in metrics.items():
         yield name, httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
+
+
+def booked(send: Callable[..., tuple[str, str]], client: httpx.Client, venue: str) -> Iterator[tuple[str, str]]:
+    """Do all that can be done with the guest of a booking, and yield all answers but those that show one."""
+    calendar = {"sku": venue, "name": venue, "kind": "calendar", "capacity": 9, "time_zone": "Europe/Rome"}
+    price = {"amount": "30.00", "currency": "EUR"}
+    yield send("venue", "POST", "/items", 201, json=calendar | {"venue": venue, "price": price})
+    person = {field: GUEST[name] for name, field in GUEST_FIELDS.items()}
+    terms = {"venue_id": venue, "booking_date": "2030-05-03", "booking_time": "19:30", "duration_minutes": 60}
+    wanted: dict[str, Any] = {**terms, **person, "party_size": 2, "guest_id": f"guest-{venue}"}
+    keyed = {"Idempotency-Key": venue}
+    yield send("booked", "POST", BOOKINGS, 201, json=wanted, headers=keyed)
+    yield send("booked again", "POST", BOOKINGS, 201, json=wanted, headers=keyed)
+    yield send("booking, key reused", "POST", BOOKINGS, 409, json=wanted | {"party_size": 3}, headers=keyed)
+    yield send("booking, not free", "POST", BOOKINGS, 409, json=wanted | {"party_size": 8})
+    yield send("booking, unknown venue", "POST", BOOKINGS, 404, json=wanted | {"venue_id": "none"})
+    for name, field in GUEST_FIELDS.items():
+        refused = wanted | {field: GUEST[name] + "\0"}
+        yield send(f"booking, refused {field}", "POST", BOOKINGS, 400, json=refused)
+    (one,) = client.get(f"{BOOKINGS}/venue/{venue}").json()["bookings"]
+    at = f"{BOOKINGS}/{one['id']}"
+    shown = client.get(at)
+    assert shown.json()["guest_name"] == GUEST["name"] and leaks("", shown.text)
+    changed = {"expected_version": shown.json()["version"], **person, "guest_phone": None}
+    yield send("booking changed", "PUT", at, 200, json=changed)
+    yield send("booking, stale", "PUT", at, 409, json=changed)
+    yield send("booking, bad e-mail", "PUT", at, 400, json=changed | {"guest_email": GUEST["email"].replace("@", " ")})
+    for path in (f"{BOOKINGS}/guest/guest-{venue}", f"{BOOKINGS}/venue/{venue}", f"{at}/history"):
+        yield send(path, "GET", path, 200)
+    yield send("booking cancelled", "POST", f"{at}/cancel", 200)
 
 
 def broken(

@@ -3,7 +3,7 @@
 import json
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
@@ -29,6 +29,8 @@ class PartnerServices:
         default_factory=lambda: {"inventory": Inventory(), "pricing": Pricing(), "payment": Payment()}
     )
     confirmations: Confirmations = field(default_factory=Confirmations)
+    #: What happens while a service is asked, before it answers. It gets the type of the event.
+    meanwhile: Callable[[str], None] = lambda _: None
     #: Those who hang are let go at the end.
     ended: threading.Event = field(default_factory=threading.Event)
     _faults: dict[str, Iterator[str]] = field(default_factory=lambda: defaultdict(lambda: repeat("ok")))
@@ -71,6 +73,7 @@ class PartnerServices:
         with self._lock:
             of_one = self._of_one.get((body["event_type"], body["payload"]["booking_id"]))
             fault = of_one or next(self._faults[body["event_type"]])
+        self.meanwhile(body["event_type"])
         if fault == "hangs":
             self.ended.wait()
             return

@@ -417,6 +417,22 @@ def test_a_list_price_that_is_no_amount_is_400(venue: httpx.Client, price: dict[
     assert venue.patch("/items/VELA-TABLES", json={"price": price}).status_code == 400
 
 
+def test_a_booking_that_would_cost_more_than_there_is_is_400_and_disturbs_no_other(venue: httpx.Client) -> None:
+    booking = made(venue, party_size=1)
+    dear = {"amount": "9999999999999.00", "currency": "EUR"}
+    assert venue.patch("/items/VELA-TABLES", json={"price": dear}).status_code == 200
+    asked = {name: EVENING[name] for name in EVENING if name != "guest_id"}
+
+    answers = [
+        book(venue, party_size=2),
+        venue.put(f"{BOOKINGS}/{booking['id']}", json={"expected_version": 1, "party_size": 2}),
+        venue.post(f"{BOOKINGS}/availability/check", json=asked),
+    ]
+
+    assert [(one.status_code, one.json().get("field")) for one in answers] == [(400, "party_size")] * 3
+    assert made(venue, party_size=1)["total_price"] == dear["amount"]
+
+
 def test_put_bookings_200_and_the_version_goes_up(venue: httpx.Client) -> None:
     booking = made(venue)
     at = f"{BOOKINGS}/{booking['id']}"
