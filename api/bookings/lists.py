@@ -33,7 +33,7 @@ from domain.items import Item
 from domain.reservations import Filter, Reservation, Window
 from domain.reservations.lifecycle import Status
 from domain.runtime.database import now
-from domain.runtime.errors import Invalid, NotFree, UnknownVenue
+from domain.runtime.errors import CalendarChanged, Invalid, NotFree, UnknownVenue
 
 Name = Annotated[str, Parameter(max_length=64, pattern=NO_NUL)]
 OfStatus = Annotated[Status | None, Parameter(description="Those in this status")]
@@ -116,7 +116,7 @@ def _views(session: Session, found: Sequence[Reservation]) -> list[BookingView]:
     f"{PATH}/availability/check",
     dto=Strict[AvailabilityCheck],
     status_code=200,
-    responses=reading(UnknownVenue, has_body=True),
+    responses=reading(UnknownVenue, CalendarChanged, has_body=True),
     tags=["bookings"],
     only_reads=True,
     operation="bookings.availability",
@@ -126,15 +126,22 @@ async def check_availability(
 ) -> Availability:
     """Say whether a venue has room for so many people at a time on its clock, and what that costs by its list price."""
     venues: Venues = request.app.state.venues
-    calendar = await venues.calendar(reads, data.venue_id, data.inventory_item_id)
-    assert calendar.time_zone, "it is a calendar"
-    when = placed(data.booking_date, time_of(data.booking_time), data.duration_minutes, zone_of(calendar.time_zone))
-    with named_by_contract():
+
+    async def check(calendar: Item) -> Availability:
+        zone = zone_of(calendar.time_zone or "UTC")
+        when = placed(data.booking_date, time_of(data.booking_time), data.duration_minutes, zone)
         return await availability.run(lambda session: _checked(session, calendar, when, data.party_size))
 
+    with named_by_contract():
+        return await venues.use(reads, data.venue_id, data.inventory_item_id, check)
 
-def _checked(session: Session, calendar: Item, when: Placed, party_size: int) -> Availability:
-    (found,) = calendars.snapshot(session, [calendar.id], when.period).availability()
+
+def _checked(session: Session, remembered: Item, when: Placed, party_size: int) -> Availability:
+    """Return what is free of a calendar at this time on its clock. Raises CalendarChanged, Invalid."""
+    (found,) = calendars.snapshot(session, [remembered.id], when.period).availability()
+    calendar = found.item
+    if (calendar.venue, calendar.time_zone) != (remembered.venue, remembered.time_zone):
+        raise CalendarChanged(calendar.sku)
     is_past = when.period.start < now(session)
     free = 0 if is_past else min(step.free for step in found.steps)
     refused = NotFree(calendar.sku, party_size, free, when.period.start, when.period.end)

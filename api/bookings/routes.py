@@ -71,13 +71,11 @@ async def make_booking(request: AnyRequest, data: NewBooking, reads: ClientBulkh
     """Make a booking. It is PENDING until inventory, price and payment are settled; then it is CONFIRMED, or over."""
     state, scope, body = request.app.state, request.scope, await request.body()
     venues: Venues = state.venues
-    calendar = await venues.calendar(reads, data.venue_id, data.inventory_item_id)
-    try:
-        outcome = await submit(state, scope, submission_of(state, scope, data, body, calendar))
-    except CalendarChanged:
-        venues.forget(data.venue_id, data.inventory_item_id)
-        calendar = await venues.calendar(reads, data.venue_id, data.inventory_item_id)
-        outcome = await submit(state, scope, submission_of(state, scope, data, body, calendar))
+
+    async def make(calendar: Item) -> Answered:
+        return await submit(state, scope, submission_of(state, scope, data, body, calendar))
+
+    outcome = await venues.use(reads, data.venue_id, data.inventory_item_id, make)
     response = answered(outcome, status=201, at=PATH)
     wait = wait_of(request.scope)
     return await _waited(request, reads, response, wait) if wait else response

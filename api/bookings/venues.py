@@ -2,11 +2,15 @@
 
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from api.bulkheads import ClientBulkhead
 from domain import items
 from domain.items import Item
-from domain.runtime.errors import Invalid, UnknownVenue
+from domain.runtime.errors import CalendarChanged, Invalid, UnknownVenue
+
+T = TypeVar("T")
 
 #: How long the calendar of a venue is remembered. Its venue and its time zone are looked at again when it is locked.
 KEPT_SECONDS = 60.0
@@ -24,6 +28,15 @@ class Venues:
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[str, str | None], tuple[float, Item]] = OrderedDict()
 
+    async def use(self, reads: ClientBulkhead, venue: str, sku: str | None, act: Callable[[Item], Awaitable[T]]) -> T:
+        """Act on the calendar of a venue. If it has changed since it was remembered, read it anew, and act again."""
+        calendar = await self.calendar(reads, venue, sku)
+        try:
+            return await act(calendar)
+        except CalendarChanged:
+            self._kept.pop((venue, sku), None)
+        return await act(await self.calendar(reads, venue, sku))
+
     async def calendar(self, reads: ClientBulkhead, venue: str, sku: str | None) -> Item:
         """Return the calendar of a venue: that of a sku or, without one, the only one. Raises UnknownVenue, Invalid."""
         if known := self.known(venue, sku):
@@ -40,10 +53,6 @@ class Venues:
         """Return the calendar of a venue, if it is remembered."""
         kept_until, calendar = self._kept.get((venue, sku), (0.0, None))
         return calendar if time.monotonic() < kept_until else None
-
-    def forget(self, venue: str, sku: str | None) -> None:
-        """Read the calendars of a venue anew when they are asked for the next time."""
-        self._kept.pop((venue, sku), None)
 
     def _keep(self, venue: str, sku: str | None, calendar: Item) -> Item:
         self._kept[venue, sku] = (time.monotonic() + KEPT_SECONDS, calendar)

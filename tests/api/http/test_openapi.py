@@ -205,7 +205,7 @@ REFUSALS: dict[str, dict[int, set[str]]] = {
     "POST /api/v1/bookings/{booking_id}/status": BOOKING_CHANGE,
     "GET /api/v1/bookings/guest/{guest_id}": {},
     "GET /api/v1/bookings/venue/{venue_id}": {404: {"unknown-venue"}},
-    "POST /api/v1/bookings/availability/check": {404: {"unknown-venue"}},
+    "POST /api/v1/bookings/availability/check": {404: {"unknown-venue"}, 409: {"calendar-changed"}},
     "POST /providers/{provider_id}/slots": {409: {"sku-taken", "slots-overlap", KEY_REUSED}},
     "GET /providers/{provider_id}/slots": {},
     "GET /providers/{provider_id}/slots/{slot_id}": {404: {"unknown-slot"}},
