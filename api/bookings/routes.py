@@ -113,7 +113,7 @@ def submission_of(state: State, scope: Scope, data: NewBooking, body: bytes, cal
     person = data.person
     when = placed(data.booking_date, time_of(data.booking_time), data.duration_minutes, zone_of(calendar.time_zone))
     key, principal = key_with(data.idempotency_key, scope, "bookings.create"), principal_of(scope)
-    guest_id, within = made_for(data.guest_id, reach_in(scope, "bookings.create"))
+    guest_id, within = made_for(data.guest_id, reach_in(scope, "bookings.create"), "bookings.create")
     metadata = bytes(data.metadata).decode()
     wanted = Reserve(
         lines=(Claim(calendar.id, data.party_size, when.period),),

@@ -109,7 +109,7 @@ class Reservations:
         reach = reach_of(call.principal, FIRST[status])
         is_guest = reach.guest_id is not None
         user_id = asked.user_id if is_guest and not asked.user_id else name_in("reservation.user_id", asked.user_id)
-        guest_id, within = made_for(user_id or None, reach)
+        guest_id, within = made_for(user_id or None, reach, FIRST[status])
         ttl = _ttl(call, status)
         return Reserve(
             lines=(Claim(name_in("reservation.resource_id", asked.resource_id), 1, period_of(asked)),),

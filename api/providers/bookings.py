@@ -71,7 +71,7 @@ async def book_slot(request: AnyRequest, data: NewSlotBooking) -> Response[SlotB
     """Book a slot. It is pending until its provider accepts or rejects it, at the latest until the slot begins."""
     scope, body = request.scope, await request.body()
     key, principal = key_of(scope, "slots.book"), principal_of(scope)
-    guest_id, within = made_for(data.user_id, reach_in(scope, "slots.book"))
+    guest_id, within = made_for(data.user_id, reach_in(scope, "slots.book"), "slots.book")
     wanted = Reserve(
         lines=(Claim(data.slot_id, 1),),
         hold_for=None,

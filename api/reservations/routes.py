@@ -100,7 +100,9 @@ def submission_of(scope: Mapping[str, Any], data: NewReservation, hold_lifetime:
 def _reserve_of(scope: Mapping[str, Any], data: NewReservation, hold_lifetime: timedelta, body: bytes) -> Reserve:
     lines = data.claims
     key, principal = key_of(scope, "reservations.make"), principal_of(scope)
-    guest_id, within = made_for(data.guest.id if data.guest else None, reach_in(scope, "reservations.make"))
+    guest_id, within = made_for(
+        data.guest.id if data.guest else None, reach_in(scope, "reservations.make"), "reservations.make"
+    )
     return Reserve(
         lines=lines,
         hold_for=timedelta(seconds=data.ttl_seconds) if data.ttl_seconds else hold_lifetime,

@@ -84,6 +84,11 @@ class Reserve:
         """When it is, if it is for calendars."""
         return self.lines[0].period
 
+    @property
+    def operation(self) -> str:
+        """The operation that asks for it, as rights name it."""
+        return "bookings.create" if self.booking else "slots.book" if self.of_slot else "reservations.make"
+
 
 #: The id of a client, and an outside reference of that client.
 Reference = tuple[str, str]
@@ -213,11 +218,7 @@ def _by_capacity(request: Reserve, books: _Books, overdue: Mapping[int, float], 
         return Invalid("lines", "each item may be in one line only")
     if len(found) < len(request.lines):
         return Deferred(tuple(claim.item for claim in request.lines if books[claim.item] is None))
-    refused = (
-        _forbid(request.within, found)
-        or _forbid_booking(request, found, moment)
-        or _forbid_slot(request, found, moment)
-    )
+    refused = _forbid(request, found) or _forbid_booking(request, found, moment) or _forbid_slot(request, found, moment)
     return refused or _accept(request.lines, found, overdue)
 
 
@@ -239,12 +240,12 @@ def _forbid_slot(request: Reserve, books: Sequence[Book], moment: datetime | Non
     return None
 
 
-def _forbid(within: Reach, books: Sequence[Book]) -> Refusal | None:
+def _forbid(request: Reserve, books: Sequence[Book]) -> Refusal | None:
     """Refuse items that belong to others than those for whom the sender may reserve."""
-    if within.is_everything:
+    if request.within.is_everything:
         return None
     venue, provider = owners_of([book.item for book in books])
-    return None if within.covers(venue=venue, provider=provider) else NotAllowed("reservations.make")
+    return None if request.within.covers(venue=venue, provider=provider) else NotAllowed(request.operation)
 
 
 def _accept(claims: Sequence[Claim], found: Sequence[Book], overdue: Mapping[int, float]) -> Decision:

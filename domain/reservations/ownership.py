@@ -13,17 +13,18 @@ def is_within(one: Reservation, reach: Reach) -> bool:
     return reach.covers(venue=one.venue, provider=one.provider, guest_id=one.guest_id)
 
 
-def made_for(guest_id: str | None, reach: Reach) -> tuple[str | None, Reach]:
-    """Return for which guest a reservation is to be made, and within what its items must be. Raises NotAllowed.
+def made_for(guest_id: str | None, reach: Reach, operation: str) -> tuple[str | None, Reach]:
+    """Return for which guest a reservation is to be made, and within what its items must be.
 
-    A guest reserves whatever is offered, but for nobody else. Hosts reserve what is theirs, for any guest.
+    A guest reserves whatever is offered, but for nobody else. Hosts reserve what is theirs, for any guest. Raises
+    NotAllowed, which names the operation.
     """
     if reach.is_everything:
         return guest_id, reach
     if reach.guest_id is not None and guest_id in (None, reach.guest_id):
         return reach.guest_id, EVERYTHING
     if not reach.venues and not reach.providers:
-        raise NotAllowed("reservations.make")
+        raise NotAllowed(operation)
     return guest_id, reach
 
 

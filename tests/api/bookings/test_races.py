@@ -1,4 +1,4 @@
-"""Requests about one booking, or for one time, that come at once: one of them counts, and each is told which."""
+"""Requests about one booking, or for one time, that come at once: one of them counts, and the answers say which."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
