@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from domain.bookings import Source, State
-from domain.bookings.saga import Step
+from domain.bookings.saga import ASKED_BY, Step
 from domain.fulfilment import STEP_TYPES
 from domain.fulfilment.saga import Answer, Result, settle
 from domain.reservations.lifecycle import Status
@@ -170,6 +170,7 @@ def test_a_hold_that_lapses_while_a_service_answers_is_undone(a_harness: OpenHar
     harness.run()
 
     assert harness.status(booking)[0] is Status.EXPIRED
+    assert [asked for asked in harness.services.asked() if asked in ASKED_BY][-1] == event
     balanced(harness, booking)
 
 
