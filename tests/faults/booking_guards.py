@@ -62,11 +62,11 @@ MUTANTS = (
         "test_a_booking_that_is_cancelled_at_any_step_is_undone[None]",
     ),
     _mutant(
-        "a payment that is answered after the hold has lapsed is kept",
+        "a service is asked about a hold that has lapsed",
         ANSWERS,
         "if is_overdue(one.reservation, moment) or one.answer.result is Result.TOO_LATE:",
         "if one.answer.result is Result.TOO_LATE:",
-        "test_a_hold_that_lapses_while_a_service_answers_is_undone[payment_intent]",
+        "test_a_hold_that_lapses_while_a_service_answers_is_undone[inventory_hold]",
     ),
     _mutant(
         "an answer about former terms counts",
