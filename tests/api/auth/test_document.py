@@ -38,7 +38,8 @@ def test_each_role_is_answered_as_the_document_says(
     token = key.token(role, venues=["lisbon"], provider_id="rita")
     command = [str(SCHEMATHESIS), "run", f"{api.base_url}/schema/openapi.json", "--exclude-checks", EXCLUDED_CHECKS]
     command += ["--header", f"Authorization: Bearer {token}", "--max-examples", str(EXAMPLES), "--seed", "20251120"]
-    command += ["--continue-on-failure", "--no-color", "--warnings", "off"]
+    # What is malformed is refused whoever sends it: see test_openapi.
+    command += ["--phases", "examples,fuzzing", "--continue-on-failure", "--no-color", "--warnings", "off"]
 
     run: Any = subprocess.run(command, check=False, cwd=tmp_path, capture_output=True, text=True, timeout=240)
 
