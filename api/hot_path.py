@@ -50,9 +50,9 @@ def _reservation(state: State, scope: Scope, body: bytes) -> Submission | None:
 def _booking(state: State, scope: Scope, body: bytes) -> Submission | None:
     data = decode(header_of(scope, "Content-Type") or "", body, NewBooking)
     calendar = state.venues.known(data.venue_id, data.inventory_item_id)
-    if calendar is None or wait_of(scope):
+    if calendar is None or calendar.time_zone is None or wait_of(scope):
         return None
-    return bookings.submission_of(state, scope, data, body, calendar)
+    return bookings.submission_of(state, scope, data, body, calendar.id, calendar.time_zone)
 
 
 OPERATIONS: Mapping[str, Operation] = {

@@ -9,7 +9,7 @@ from litestar.params import Parameter
 
 from api.audit.schemas import EntryPage, EntryView
 from api.bulkheads import ClientBulkhead
-from api.http.decoding import NO_NUL
+from api.http.decoding import END, NO_NUL
 from api.http.queries import TIMESTAMP, timestamp_of
 from api.http.responses import reading
 from domain.access import audit
@@ -20,7 +20,8 @@ Who = Annotated[
     Parameter(min_length=1, max_length=WHO_LENGTH, pattern=NO_NUL, description="Who did it, such as `key:till`"),
 ]
 Action = Annotated[
-    str | None, Parameter(pattern="^[a-z][a-z.-]{0,19}$", description="What was done, such as `replay` or `item.stock`")
+    str | None,
+    Parameter(pattern=f"^[a-z][a-z.-]{{0,19}}{END}", description="What was done, such as `replay` or `item.stock`"),
 ]
 Subject = Annotated[
     str | None,

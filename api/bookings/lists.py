@@ -23,6 +23,7 @@ from api.bookings.times import Placed, placed
 from api.bookings.venues import Venues
 from api.bulkheads import ClientBulkhead
 from api.http.decoding import NO_NUL, Strict
+from api.http.paths import segment
 from api.http.responses import reading
 from api.reservations import cursors
 from domain import bookings, calendars, items, reservations
@@ -51,7 +52,7 @@ async def list_guest_bookings(
     cursor: Cursor = None,
 ) -> BookingPage:
     """List the bookings of a guest, the newest first, without personal data."""
-    wanted = Filter(guest_id=guest_id, status=status)
+    wanted = Filter(guest_id=segment(guest_id), status=status)
     return await _listed(lists, wanted, reach, limit, cursor)
 
 
@@ -66,6 +67,7 @@ async def list_venue_bookings(
     cursor: Cursor = None,
 ) -> BookingPage:
     """List the bookings of a venue, without personal data: the newest first or, of a day, in order of their start."""
+    venue_id = segment(venue_id)
     wanted = Filter(venue=venue_id, status=status)
     if booking_date is None:
         return await _listed(lists, wanted, reach, limit, cursor)

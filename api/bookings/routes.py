@@ -27,7 +27,7 @@ from api.bookings.schemas import (
     time_of,
 )
 from api.bookings.times import Placed, placed
-from api.bookings.venues import Venues
+from api.bookings.venues import UNCLEAR, Venues
 from api.bookings.waiting import Waiting, wait_of
 from api.bulkheads import ClientBulkhead
 from api.http.decoding import NO_NUL, Strict
@@ -47,16 +47,24 @@ from domain.reservations.ownership import made_for
 from domain.runtime.errors import (
     CalendarChanged,
     GuestUnreadable,
+    Invalid,
     NoKeys,
+    NotAllowed,
     NotFree,
     OutsideOpeningHours,
     PersonalDataUnavailable,
+    Refusal,
+    UnknownItem,
     UnknownReference,
     UnknownReservation,
     UnknownVenue,
 )
 
 AnyRequest = Request[Any, Any, Any]
+
+#: No item has this id.
+NO_CALENDAR = 0
+
 Scope = Mapping[str, Any]
 
 
@@ -73,9 +81,15 @@ async def make_booking(request: AnyRequest, data: NewBooking, reads: ClientBulkh
     venues: Venues = state.venues
 
     async def make(calendar: Item) -> Answered:
-        return await submit(state, scope, submission_of(state, scope, data, body, calendar))
+        assert calendar.time_zone, "it is a calendar"
+        return await submit(state, scope, submission_of(state, scope, data, body, calendar.id, calendar.time_zone))
 
-    outcome = await venues.use(reads, data.venue_id, data.inventory_item_id, make)
+    try:
+        outcome = await venues.use(reads, data.venue_id, data.inventory_item_id, make)
+    except (UnknownVenue, Invalid) as refused:
+        if isinstance(refused, Invalid) and refused.field != UNCLEAR:
+            raise
+        outcome = await _replayed(state, scope, data, body, refused)
     response = answered(outcome, status=201, at=PATH)
     wait = wait_of(request.scope)
     return await _waited(request, reads, response, wait) if wait else response
@@ -87,7 +101,7 @@ async def _waited(
     """Return the response with the booking as it is when it is settled, or after so many seconds."""
     made = UUID(response.headers["Location"].rpartition("/")[2])
     waiting: Waiting = request.app.state.waiting
-    if not await waiting.wait(made, wait):
+    if not await waiting.wait(made, wait, principal_of(request.scope).client_id):
         return response
 
     def read(session: Session) -> Answered:
@@ -107,16 +121,32 @@ async def submit(state: State, scope: Scope, submission: Submission) -> Answered
         return await submitted(state, scope, submission)
 
 
-def submission_of(state: State, scope: Scope, data: NewBooking, body: bytes, calendar: Item) -> Submission:
+async def _replayed(state: State, scope: Scope, data: NewBooking, body: bytes, refused: Refusal) -> Answered:
+    """Return what was answered to this request before its venue was changed. Raises `refused` if nothing was."""
+    submission = submission_of(state, scope, data, body, NO_CALENDAR, "UTC")
+    if submission.reserve.key is None:
+        raise refused
+    try:
+        return await submitted(state, scope, submission)
+    except UnknownItem:
+        raise refused from None
+
+
+def submission_of(
+    state: State, scope: Scope, data: NewBooking, body: bytes, calendar_id: int, time_zone: str
+) -> Submission:
     """Return what a request for a booking of this calendar wants. `body` is what `data` was decoded from."""
-    assert calendar.time_zone, "it is a calendar"
     person = data.person
-    when = placed(data.booking_date, time_of(data.booking_time), data.duration_minutes, zone_of(calendar.time_zone))
+    with named_by_contract():
+        when = placed(data.booking_date, time_of(data.booking_time), data.duration_minutes, zone_of(time_zone))
     key, principal = key_with(data.idempotency_key, scope, "bookings.create"), principal_of(scope)
-    guest_id, within = made_for(data.guest_id, reach_in(scope, "bookings.create"), "bookings.create")
+    reach = reach_in(scope, "bookings.create")
+    guest_id, within = made_for(data.guest_id, reach, "bookings.create")
+    if data.internal_notes is not None and not reach.covers(venue=data.venue_id, provider=None):
+        raise NotAllowed("bookings.create")
     metadata = bytes(data.metadata).decode()
     wanted = Reserve(
-        lines=(Claim(calendar.id, data.party_size, when.period),),
+        lines=(Claim(calendar_id, data.party_size, when.period),),
         hold_for=state.hold_lifetime,
         key=key,
         payload_hash=hash_of(body) if key and person is None else "",
@@ -130,7 +160,7 @@ def submission_of(state: State, scope: Scope, data: NewBooking, body: bytes, cal
         headers=trace_of(scope),
         booking=bookings.NewBooking(
             venue=data.venue_id,
-            time_zone=calendar.time_zone,
+            time_zone=time_zone,
             venue_type=data.venue_type,
             venue_name=data.venue_name,
             internal_notes=data.internal_notes,

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import UNSET, Meta, Raw, UnsetType
 
 from api.bookings.times import Placed, shown
+from api.http.decoding import END
 from api.http.fields import Sku
 from api.reservations.metadata import NONE, Metadata, require_bounded
 from api.reservations.people import Email, Name, SpecialRequests, Telephone, person_of
@@ -42,12 +43,14 @@ VenueType = Annotated[str, Meta(min_length=1, max_length=50, examples=["restaura
 VenueName = Annotated[str, Meta(min_length=1, max_length=255, examples=["Ristorante Vela"])]
 BookingDate = Annotated[date, Meta(examples=["2030-05-03"])]
 BookingTime = Annotated[
-    str, Meta(pattern=r"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?$", examples=["19:30"], description="On the venue's clock")
+    str,
+    Meta(pattern=rf"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?{END}", examples=["19:30"], description="On the venue's clock"),
 ]
+ClockTime = Annotated[str, Meta(examples=["19:30:00"], description="On the venue's clock")]
 Minutes = Annotated[int, Meta(ge=1, le=MAX_MINUTES, examples=[120])]
 InternalNotes = Annotated[str, Meta(max_length=2_000, examples=["Regular guest"])]
 SourceName = Annotated[str, Meta(min_length=1, max_length=50, examples=["website"])]
-IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern="^[ -~]+$", examples=["order-7"])]
+IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern=f"^[ -~]+{END}", examples=["order-7"])]
 
 #: The fields of a guest in this contract, by the names that a person's have elsewhere.
 GUEST_FIELDS = {
@@ -154,10 +157,10 @@ class BookingView(msgspec.Struct, kw_only=True):
     venue_type: VenueType | None
     venue_name: VenueName
     booking_date: date
-    booking_time: time
-    booking_time_moved_from: time | None
+    booking_time: ClockTime
+    booking_time_moved_from: ClockTime | None
     duration_minutes: int
-    end_time: time
+    end_time: ClockTime
     start: datetime
     end: datetime
     time_zone: str
@@ -205,10 +208,10 @@ class BookingView(msgspec.Struct, kw_only=True):
             venue_type=booking.venue_type,
             venue_name=booking.venue_name,
             booking_date=start.date(),
-            booking_time=start.time(),
-            booking_time_moved_from=moved_from,
+            booking_time=start.time().isoformat(),
+            booking_time_moved_from=None if moved_from is None else moved_from.isoformat(),
             duration_minutes=int(one.period.duration.total_seconds()) // 60,
-            end_time=end.time(),
+            end_time=end.time().isoformat(),
             start=one.period.start,
             end=one.period.end,
             time_zone=booking.time_zone,
@@ -332,7 +335,7 @@ class Availability(msgspec.Struct, kw_only=True):
     available_capacity: int
     start: datetime
     end: datetime
-    booking_time_moved_from: time | None
+    booking_time_moved_from: ClockTime | None
     total_price: str | None
     currency: str | None
     price_source: Source | None
@@ -354,7 +357,7 @@ class Availability(msgspec.Struct, kw_only=True):
             available_capacity=free,
             start=when.period.start,
             end=when.period.end,
-            booking_time_moved_from=when.moved_from,
+            booking_time_moved_from=None if when.moved_from is None else when.moved_from.isoformat(),
             total_price=None if price is None else str(price.total),
             currency=None if price is None else price.currency,
             price_source=Source.DEFAULT if price else None,

@@ -22,7 +22,7 @@ from api.explanations import explained
 from api.http.decoding import Strict
 from api.http.headers import principal_of, trace_of
 from api.http.payloads import hash_of, private_hash_of
-from api.http.preconditions import if_match_of, precondition_of
+from api.http.preconditions import precondition_of
 from api.http.responses import answered, changing
 from api.personal_data import personal_data_of
 from api.reservations.guests import keep_guest
@@ -34,6 +34,7 @@ from domain.idempotency import Answered
 from domain.outbox import Routes
 from domain.privacy import KeyService, SealedGuest, seal
 from domain.reservations import Reschedule, Reservation
+from domain.runtime.database import now
 from domain.runtime.errors import (
     GuestForgotten,
     HoldExpired,
@@ -76,7 +77,7 @@ async def update_booking(
     request: AnyRequest, booking_id: UUID, item_changes: ClientBulkhead, routes: Routes, data: BookingUpdate
 ) -> Response[BookingView]:
     """Change a booking. Another time or party has to be free, and its price is asked anew."""
-    if data.expected_version is None and if_match_of(request) is None:
+    if data.expected_version is None and "if-match" not in request.headers:
         raise Invalid("expected_version", "give it, or If-Match: nobody changes what they have not seen")
     sealed, payload_hash = await _sealed(request, booking_id, data)
     update = _Update(request, booking_id, data, sealed, routes)
@@ -126,7 +127,7 @@ class _Update:
         found = reservations.change(
             session,
             self._booking_id,
-            self._wanted(one, booking),
+            self._wanted(session, one, booking),
             changed_by=self._principal.name,
             precondition=self._precondition,
             expected_version=self._data.expected_version,
@@ -147,7 +148,7 @@ class _Update:
 
         return render
 
-    def _wanted(self, one: Reservation, booking: Booking) -> Reschedule:
+    def _wanted(self, session: Session, one: Reservation, booking: Booking) -> Reschedule:
         """Return what is to become of a booking. Raises Invalid, NotAllowed."""
         data, has_notes = self._data, self._data.internal_notes is not UNSET
         if has_notes and not self._reach.covers(venue=one.venue, provider=one.provider):
@@ -157,6 +158,8 @@ class _Update:
         if data.has_time:
             when = self._placed(one, booking)
             period, self._moved_from = when.period, when.moved_from
+            if one.period and period.start != one.period.start and period.start < now(session):
+                raise Invalid("booking_date", "it is in the past, or its booking_time is")
         wanted = Reschedule(period, data.party_size, elsewhere)
         if wanted == Reschedule(elsewhere=[]):
             raise Invalid("body", "it changes nothing; give what is to be changed")

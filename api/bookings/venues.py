@@ -18,6 +18,9 @@ KEPT_SECONDS = 60.0
 #: The venues that are remembered.
 KEPT = 10_000
 
+#: The field that is at fault if it is unclear which calendar of a venue is meant.
+UNCLEAR = "inventory_item_id"
+
 #: So many calendars of a venue are read, if it has several.
 MOST = 10
 
@@ -46,7 +49,7 @@ class Venues:
             raise UnknownVenue(venue)
         if len(found) > 1:
             skus = ", ".join(one.sku for one in found)
-            raise Invalid("inventory_item_id", f"the venue has several calendars, so name one of them, such as {skus}")
+            raise Invalid(UNCLEAR, f"the venue has several calendars, so name one of them, such as {skus}")
         return self._keep(venue, sku, found[0])
 
     def known(self, venue: str, sku: str | None) -> Item | None:

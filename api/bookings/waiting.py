@@ -5,6 +5,7 @@ Source: RFC 7240 §4.3. Whoever prefers to wait is answered when the booking has
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from functools import partial
@@ -28,8 +29,8 @@ LONGEST = 30
 #: How often it is looked which bookings are settled, by one query for all who wait.
 LOOK_SECONDS = 0.05
 
-#: So many requests may wait in a process. Others are answered at once.
-MOST = 1_000
+#: So many requests may wait in a process, and so many of them for one client. Others are answered at once.
+MOST, MOST_OF_CLIENT = 1_000, 100
 
 _WAIT = re.compile(r"\s*wait\s*=\s*\"?(\d{1,9})\"?\s*", re.IGNORECASE)
 
@@ -48,14 +49,16 @@ class Waiting:
         self._reads = reads
         #: What each request waits for, by the event that ends its waiting.
         self._waiting: dict[asyncio.Event, UUID] = {}
+        self._by_client: Counter[str] = Counter()
         self._looking: asyncio.Task[None] | None = None
 
-    async def wait(self, reservation_id: UUID, seconds: float) -> bool:
+    async def wait(self, reservation_id: UUID, seconds: float, client_id: str) -> bool:
         """Wait until a booking has left PENDING, for so long at most. Return False if too many wait already."""
-        if len(self._waiting) >= MOST:
+        if len(self._waiting) >= MOST or self._by_client[client_id] >= MOST_OF_CLIENT:
             return False
         settled = asyncio.Event()
         self._waiting[settled] = reservation_id
+        self._by_client[client_id] += 1
         if self._looking is None or self._looking.done():
             self._looking = asyncio.create_task(self._look())
         try:
@@ -64,6 +67,7 @@ class Waiting:
                     await settled.wait()
         finally:
             del self._waiting[settled]
+            self._by_client -= Counter([client_id])
         return True
 
     async def _look(self) -> None:

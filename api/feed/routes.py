@@ -14,6 +14,7 @@ from api.bulkheads import ClientBulkhead
 from api.feed.reader import BATCH
 from api.feed.schemas import EventPage
 from api.feed.streams import MEDIA_TYPE, Streams
+from api.http.decoding import END
 from api.http.headers import header_of
 from api.http.responses import reading
 from domain import feed
@@ -32,14 +33,14 @@ JSON = "application/json"
 After = Annotated[
     str | None,
     Parameter(
-        pattern=f"^({POSITION}|{NEWEST})$",
+        pattern=f"^({POSITION}|{NEWEST}){END}",
         description=f"The position of the last event seen, 0 for none, or `{NEWEST}` for what comes from now on."
         " Without it, the oldest event that there is comes first",
     ),
 ]
 EventType = Annotated[
     str | None,
-    Parameter(pattern=r"^[a-z_.*]{1,50}$", description="The type of the events, with `*` for any characters"),
+    Parameter(pattern=f"^[a-z_.*]{{1,50}}{END}", description="The type of the events, with `*` for any characters"),
 ]
 Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of events of a page")]
 

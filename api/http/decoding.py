@@ -17,6 +17,9 @@ from domain.runtime.errors import Invalid
 #: The pattern of a text without NUL. PostgreSQL can't store NUL, so nothing that contains one can be found.
 NO_NUL = "^[^\\x00]*$"
 
+#: Ends a pattern where the text ends. To Python, `$` alone also is where a line break at the very end begins.
+END = r"$(?!\n)"
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 

@@ -25,6 +25,11 @@ def _decoded(raw_path: bytes) -> str:
         raise Invalid("path", "it is not UTF-8") from error
 
 
+def segment(text: str) -> str:
+    """Return what a segment of a routed path stands for, with every `/` that it has."""
+    return text.replace("%2F", "/")
+
+
 def rest(scope: Mapping[str, Any]) -> str:
     """Return what follows the first segment of a path, decoded, with every `/` that it has."""
     raw: bytes = scope["raw_path"]

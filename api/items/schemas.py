@@ -6,6 +6,7 @@ from typing import Annotated, Any, Self
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from api.http.decoding import END
 from api.http.fields import ItemId, Sku
 from domain import calendars
 from domain.bookings import Per, amount_of, list_price_columns
@@ -31,8 +32,8 @@ Venue = Annotated[str, Meta(min_length=1, max_length=64, examples=["hotel-seavie
 Provider = Annotated[str, Meta(min_length=1, max_length=64, examples=["dr-silva"])]
 
 
-Amount = Annotated[str, Meta(min_length=1, max_length=20, pattern=r"^[0-9]+([.][0-9]+)?$", examples=["25.00"])]
-Currency = Annotated[str, Meta(pattern="^[A-Z]{3}$", examples=["EUR"])]
+Amount = Annotated[str, Meta(min_length=1, max_length=20, pattern=f"^[0-9]+([.][0-9]+)?{END}", examples=["25.00"])]
+Currency = Annotated[str, Meta(pattern=f"^[A-Z]{{3}}{END}", examples=["EUR"])]
 
 
 class ListPrice(msgspec.Struct, forbid_unknown_fields=True):

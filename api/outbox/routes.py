@@ -15,7 +15,7 @@ from litestar.params import Parameter
 from sqlalchemy.orm import Session
 
 from api.bulkheads import ClientBulkhead
-from api.http.decoding import NO_NUL, Strict
+from api.http.decoding import END, NO_NUL, Strict
 from api.http.headers import key_of, principal_of
 from api.http.payloads import hash_of
 from api.http.responses import answered, changing, reading
@@ -46,10 +46,10 @@ from domain.outbox.operations.status import read_statuses
 from domain.runtime.errors import NotInOutbox, UnknownDestination
 
 AnyRequest = Request[Any, Any, Any]
-Name = Annotated[str, Parameter(pattern="^[a-z][a-z0-9_-]{0,63}$", description="The name of a destination")]
+Name = Annotated[str, Parameter(pattern=f"^[a-z][a-z0-9_-]{{0,63}}{END}", description="The name of a destination")]
 OneDestination = Annotated[str | None, Parameter(min_length=1, max_length=64, pattern=NO_NUL)]
 EventType = Annotated[str | None, Parameter(min_length=1, max_length=50, pattern=NO_NUL)]
-GroupName = Annotated[str | None, Parameter(pattern="^[0-9a-f]{8}$")]
+GroupName = Annotated[str | None, Parameter(pattern=f"^[0-9a-f]{{8}}{END}")]
 Limit = Annotated[int, Parameter(ge=1, le=1_000, description="Maximum number of dead letters")]
 Cursor = Annotated[int, Parameter(ge=0, le=2**63 - 1)]
 

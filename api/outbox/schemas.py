@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from api.http.decoding import END
 from domain.access.audit import WHY_LENGTH
 from domain.outbox.operations.dead_letters import Group, Letter
 from domain.outbox.operations.destinations import Condition, DestinationStatus
@@ -23,7 +24,7 @@ WhyText = Annotated[str, Meta(min_length=1, max_length=WHY_LENGTH, examples=["Th
 Timestamp = Annotated[datetime, Meta(tz=True)]
 RowId = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 #: The number of a row, as `next_cursor` returns it. No row has a number with more digits.
-Cursor = Annotated[str, Meta(pattern="^[0-9]{1,18}$")]
+Cursor = Annotated[str, Meta(pattern=f"^[0-9]{{1,18}}{END}")]
 
 
 class Selected(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -55,7 +56,7 @@ class SelectedLetters(Selected, forbid_unknown_fields=True, omit_defaults=True):
     """
 
     error: Annotated[str, Meta(min_length=1, max_length=1_000)] | None = None
-    group: Annotated[str, Meta(pattern="^[0-9a-f]{8}$")] | None = None
+    group: Annotated[str, Meta(pattern=f"^[0-9a-f]{{8}}{END}")] | None = None
 
 
 class ActionRequest(msgspec.Struct, forbid_unknown_fields=True):

@@ -16,6 +16,7 @@ from api.auth.authentication import reach_in
 from api.bulkheads import ClientBulkhead
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import key_of, principal_of, trace_of
+from api.http.paths import segment
 from api.http.payloads import hash_of
 from api.http.responses import answered, changing, reading
 from api.providers.schemas import (
@@ -38,6 +39,7 @@ from domain.reservations.lifecycle import Status
 from domain.reservations.ownership import made_for
 from domain.runtime.errors import (
     HoldExpired,
+    Invalid,
     Refusal,
     SlotHasBegun,
     SlotTaken,
@@ -87,7 +89,7 @@ async def book_slot(request: AnyRequest, data: NewSlotBooking) -> Response[SlotB
     )
     try:
         outcome = await submitted(request.app.state, scope, Submission(wanted, None, body))
-    except UnknownItem:
+    except (UnknownItem, Invalid):
         raise UnknownSlot(data.slot_id) from None
     except SoldOut:
         raise SlotTaken(data.slot_id) from None
@@ -140,7 +142,14 @@ async def accept_slot_booking(
 ) -> Response[SlotBookingAnswer]:
     """Accept a pending booking of a slot of the provider."""
     return await _set_status(
-        request, booking_id, changes, routes, Status.CONFIRMED, "accepted", provider=provider_id, key="slots.accept"
+        request,
+        booking_id,
+        changes,
+        routes,
+        Status.CONFIRMED,
+        "accepted",
+        provider=provider_id,
+        key="slots.accept",
     )
 
 
@@ -203,7 +212,7 @@ async def _set_status(
     payload_hash = hash_of(await request.body(), booking_id) if its_key else ""
 
     def act(session: Session) -> Answered | Refusal:
-        _, slot = _booking(session, booking_id, reach, provider)
+        _, slot = _booking(session, booking_id, reach, provider and segment(provider))
 
         def change(session: Session) -> Reservation | Refusal:
             return reservations.change(

@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from api.bulkheads import ClientBulkhead
 from api.http.decoding import NO_NUL, Strict
 from api.http.headers import key_of, principal_of
+from api.http.paths import segment
 from api.http.payloads import hash_of
 from api.http.queries import TIMESTAMP, timestamp_of
 from api.http.responses import answered, changing, reading
@@ -41,6 +42,7 @@ async def publish_slot(
     request: AnyRequest, provider_id: ProviderInPath, data: NewSlot, changes: ClientBulkhead, reach: Reach
 ) -> Response[SlotView]:
     """Publish a slot of a provider: one unit of its time, which one user can book."""
+    provider_id = segment(provider_id)
     if not reach.covers(venue=None, provider=provider_id):
         raise NotAllowed("slots.publish")
     key, period = key_of(request.scope, "slots.publish"), data.period
@@ -78,7 +80,9 @@ async def list_slots(
     after = None if cursor is None else After(*cursors.read_start(cursor, _item_id))
 
     def read(session: Session) -> SlotPage:
-        found = providers.find(session, provider_id, since=bounds[0], before=bounds[1], after=after, limit=limit)
+        found = providers.find(
+            session, segment(provider_id), since=bounds[0], before=bounds[1], after=after, limit=limit
+        )
         return SlotPage.of(found, limit)
 
     return await lists.run(read)
@@ -99,7 +103,7 @@ async def get_slot(
     reads: ClientBulkhead,
 ) -> SlotView:
     """Get a slot of a provider."""
-    return await reads.run(lambda session: SlotView.of(providers.get(session, provider_id, slot_id)))
+    return await reads.run(lambda session: SlotView.of(providers.get(session, segment(provider_id), slot_id)))
 
 
 ROUTES: Sequence[HTTPRouteHandler] = (publish_slot, list_slots, get_slot, *bookings.ROUTES)

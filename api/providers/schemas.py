@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Meta
 
+from api.http.decoding import END
 from api.reservations.cursors import write_start
 from domain.calendars import Period
 from domain.items import Item
@@ -15,7 +16,7 @@ from domain.providers import slot_of
 from domain.reservations import Reservation
 from domain.reservations.history import HistoryEntry
 
-SlotId = Annotated[str, Meta(pattern=r"^[A-Za-z0-9._~-]{1,64}$", examples=["slot-123"])]
+SlotId = Annotated[str, Meta(pattern=rf"^(?!\.{{1,2}}$)[A-Za-z0-9._~-]{{1,64}}{END}", examples=["slot-123"])]
 UserId = Annotated[str, Meta(min_length=1, max_length=64, examples=["user-456"])]
 ProviderId = Annotated[str, Meta(min_length=1, max_length=64, examples=["provider-789"])]
 Name = Annotated[str, Meta(min_length=1, max_length=255, examples=["Consultation"])]

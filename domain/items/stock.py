@@ -140,8 +140,9 @@ def amend(
         precondition(item)
     if adjust_quantity_by and item.kind != Kind.STOCK:
         raise Invalid("adjust_quantity_by", f"{item.sku} is a calendar, which has no stock; change its capacity")
-    if item.slot_starts_at and item.stock_quantity + adjust_quantity_by not in (0, 1):
-        raise Invalid("adjust_quantity_by", f"{item.sku} is a slot, which has one unit, or none if it is withdrawn")
+    if item.slot_starts_at and adjust_quantity_by not in (0, -1):
+        # Others may have been published for its time meanwhile.
+        raise Invalid("adjust_quantity_by", f"{item.sku} is a slot, of which -1 withdraws the unit for good")
     if item.slot_starts_at and columns.get("provider", item.provider) != item.provider:
         raise Invalid("provider", f"{item.sku} is a slot, which stays with its provider")
     if item.stock_quantity + adjust_quantity_by > MAX_QUANTITY:

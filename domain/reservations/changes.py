@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from domain import items
 from domain.access import EVERYTHING, Reach
 from domain.calendars.periods import Period
 from domain.calendars.table import TIME_IS_EXCLUSIVE
@@ -20,7 +21,7 @@ from domain.reservations.table import Reservation
 from domain.reservations.transition import SYSTEM, Change, is_overdue, lock, transition
 from domain.runtime.database import now
 from domain.runtime.database_errors import constraint_of
-from domain.runtime.errors import Refusal, StaleVersion, UnknownReservation
+from domain.runtime.errors import Invalid, Refusal, StaleVersion, UnknownReservation
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +95,15 @@ def change(
         headers=headers or {},
         elsewhere=_elsewhere(wanted),
     )
+    if isinstance(wanted, Extension) and _is_of_slot(session, one):
+        return Invalid("ttl_seconds", "a booking of a slot is pending until the slot begins, and no longer")
     if isinstance(wanted, Reschedule) and not _has_lapsed(one, moment):
         return _reschedule(session, asked, routes, moment)
     return transition(session, [asked], routes, moment)[0]
+
+
+def _is_of_slot(session: Session, one: Reservation) -> bool:
+    return one.period is None and items.get(session, one.item_id).slot_starts_at is not None
 
 
 def _reschedule(session: Session, asked: Change, routes: Routes, moment: datetime) -> Reservation | Refusal:

@@ -230,11 +230,13 @@ def _forbid_booking(request: Reserve, books: Sequence[Book], moment: datetime | 
 
 
 def _forbid_slot(request: Reserve, books: Sequence[Book], moment: datetime | None) -> Refusal | None:
-    """Refuse slots that have begun, and what is no slot to those who ask for one."""
+    """Refuse slots that have begun, what is no slot to those who ask for one, and slots to those who do not."""
     for item in (book.item for book in books):
         if item.slot_starts_at is None:
             if request.of_slot:
                 return UnknownSlot(item.sku)
+        elif not request.of_slot:
+            return Invalid("item_id", f"{item.sku} is a slot, about which its provider decides; POST /bookings")
         elif moment and item.slot_starts_at <= moment:
             return SlotHasBegun(item.sku, item.slot_starts_at)
     return None

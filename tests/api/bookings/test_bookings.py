@@ -99,6 +99,9 @@ BAD_INPUT: list[tuple[dict[str, Any], str]] = [
     ({"booking_date": "9999-12-31"}, "booking_date"),
     ({"booking_date": "0001-01-01"}, "booking_date"),
     ({"booking_time": "25:00"}, "booking_time"),
+    ({"booking_time": "10:00\n"}, "booking_time"),
+    ({"idempotency_key": "a\n"}, "idempotency_key"),
+    ({"booking_date": "2199-12-31", "duration_minutes": 1_000_000}, "duration_minutes"),
     ({"booking_time": "half past seven"}, "booking_time"),
     ({"duration_minutes": 0}, "duration_minutes"),
     ({"duration_minutes": 10_000_000}, "duration_minutes"),
@@ -494,6 +497,54 @@ def test_update_rechecks_availability_and_leaves_the_booking_if_there_is_no_room
     assert (too_many.status_code, too_many.json()["field"]) == (400, "party_size")
     assert venue.get(at).json()["party_size"] == 4
     assert venue.put(at, json={"expected_version": 1, "party_size": 5}).status_code == 200
+
+
+def test_a_booking_can_not_be_moved_into_the_past(venue: httpx.Client) -> None:
+    booking = made(venue)
+    at = f"{BOOKINGS}/{booking['id']}"
+
+    answer = venue.put(at, json={"expected_version": 1, "booking_date": "2020-05-03"})
+
+    assert (answer.status_code, answer.json()["field"]) == (400, "booking_date")
+    assert venue.get(at).json()["booking_date"] == booking["booking_date"]
+    assert venue.put(at, json={"party_size": 5}, headers={"If-Match": "*"}).status_code == 200
+
+
+def test_the_answer_to_a_key_outlives_a_change_of_the_venue(venue: httpx.Client) -> None:
+    first = book(venue, idempotency_key="order-7")
+    venue.patch("/items/VELA-TABLES", json={"venue": "elsewhere"})
+
+    # The first of these finds that what is remembered of the venue is wrong.
+    assert [book(venue).status_code for _ in range(2)] == [404, 404]
+    again = book(venue, idempotency_key="order-7")
+    other = book(venue, idempotency_key="order-8")
+
+    assert (again.status_code, again.json(), again.headers["Idempotency-Replayed"]) == (201, first.json(), "true")
+    assert (other.status_code, other.json()["type"]) == (404, "/problems/unknown-venue")
+
+
+def test_a_guest_may_have_any_id(venue: httpx.Client) -> None:
+    booking = made(venue, guest_id="x/y")
+
+    assert [one["id"] for one in venue.get(f"{BOOKINGS}/guest/x%2Fy").json()["bookings"]] == [booking["id"]]
+
+
+def test_one_client_can_not_use_up_all_waiting(venue: httpx.Client) -> None:
+    places = {"sku": "HALL", "name": "Hall", "kind": "calendar", "capacity": 1_000, "time_zone": "UTC", "venue": "hall"}
+    venue.post("/items", json=places)
+
+    def wait(client: str) -> bool:
+        wanted = EVENING | {"venue_id": "hall", "party_size": 1}
+        answer = clients.post(BOOKINGS, json=wanted, headers={"Prefer": "wait=4", "X-Client-Id": client}, timeout=60)
+        return "Preference-Applied" in answer.headers
+
+    limits = httpx.Limits(max_connections=250)
+    with httpx.Client(base_url=venue.base_url, limits=limits) as clients, ThreadPoolExecutor(250) as threads:
+        greedy = [threads.submit(wait, "greedy") for _ in range(240)]
+        others = threads.submit(wait, "other")
+
+    assert others.result()
+    assert 0 < sum(one.result() for one in greedy) < 240
 
 
 def test_an_update_with_a_key_is_done_once(venue: httpx.Client) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import func, select, update
 from domain.items import items
 from domain.reservations.table import reservations
 from tests.api.providers.conftest import MORNING, PROVIDER, SLOTS, USER, book, booked, decide, publish, published
-from tests.support.builders import Db, an_item, let_lapse, the
+from tests.support.builders import Db, a_calendar, an_item, let_lapse, the
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
@@ -105,6 +105,8 @@ def test_of_slots_that_are_published_at_once_for_the_same_time_one_is_taken(api:
         ({"start": "tomorrow"}, "start"),
         ({"slotId": "a/b"}, "slotId"),
         ({"slotId": ""}, "slotId"),
+        ({"slotId": "s1\n"}, "slotId"),
+        ({"slotId": ".."}, "slotId"),
         ({"name": ""}, "name"),
         ({"capacity": 2}, "capacity"),
     ],
@@ -130,6 +132,8 @@ def test_a_slot_has_one_unit_and_stays_with_its_provider(api: httpx.Client) -> N
     assert api.get(SLOTS).json()["slots"] == []
     assert problem(book(api)) == (409, "slot-taken")
     assert publish(api, slotId="instead").status_code == 201
+    # For then one hour could be booked twice.
+    assert problem(api.patch("/items/slot-123", json={"adjust_quantity_by": 1})) == (400, "invalid-request")
 
 
 def test_post_bookings_201_is_pending_until_the_slot_begins(api: httpx.Client, db: Db) -> None:
@@ -156,12 +160,13 @@ def test_post_bookings_201_is_pending_until_the_slot_begins(api: httpx.Client, d
 
 def test_post_bookings_validates_that_the_slot_exists_and_is_available(api: httpx.Client, db: Db) -> None:
     published(api)
-    thing = an_item(db)
+    thing, calendar = an_item(db), a_calendar(db)
     booked(api)
 
     assert problem(book(api)) == (409, "slot-taken")
     assert problem(book(api, slotId="nowhere")) == (404, "unknown-slot")
     assert problem(book(api, slotId=thing.sku)) == (404, "unknown-slot")
+    assert problem(book(api, slotId=calendar.sku)) == (404, "unknown-slot")
     assert problem(book(api, userId="")) == (400, "invalid-request")
     assert problem(api.post("/bookings", json={"slotId": "slot-123"})) == (400, "invalid-request")
 
@@ -173,7 +178,39 @@ def test_a_slot_that_has_begun_is_not_booked(api: httpx.Client, db: Db) -> None:
         session.execute(update(items).values(slot_starts_at=begun, slot_ends_at=begun + timedelta(hours=1)))
 
     assert problem(book(api)) == (409, "slot-has-begun")
-    assert problem(api.post("/reservations", json={"sku": "slot-123", "quantity": 1})) == (409, "slot-has-begun")
+
+
+def test_a_slot_is_booked_as_one_and_in_no_basket(api: httpx.Client, db: Db) -> None:
+    """Nobody but its provider would confirm it."""
+    published(api)
+    alone, thing = {"sku": "slot-123", "quantity": 1}, {"sku": an_item(db).sku, "quantity": 1}
+
+    for wanted in (alone, {"lines": [alone, thing]}):
+        refused = api.post("/reservations", json=wanted)
+        assert (*problem(refused), refused.json()["field"]) == (400, "invalid-request", "item_id")
+    assert book(api).status_code == 201
+
+
+def test_nobody_keeps_a_booking_pending_beyond_the_start_of_its_slot(api: httpx.Client) -> None:
+    published(api)
+    booking = booked(api)
+
+    extended = api.post(f"/reservations/{booking['id']}/extend", json={"ttl_seconds": 604_800})
+    longer = api.get(f"/reservations/{booking['id']}").json()
+
+    assert extended.status_code in (200, 400)
+    assert longer["expires_at"] == MORNING["start"]
+
+
+def test_a_provider_may_have_any_name(api: httpx.Client) -> None:
+    slots = "/providers/x%2Fy/slots"
+    assert api.post(slots, json=MORNING).json()["providerId"] == "x/y"
+    booking = booked(api)
+
+    accepted = api.post(f"/providers/x%2Fy/bookings/{booking['id']}/accept")
+
+    assert [one["providerId"] for one in api.get(slots).json()["slots"]] == ["x/y"]
+    assert accepted.json()["booking"]["status"] == "confirmed"
 
 
 def test_of_ten_users_who_book_a_slot_at_once_one_gets_it(api: httpx.Client) -> None:
