@@ -1,5 +1,6 @@
 """Prices: amounts of money in a currency, and the list price of an item. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,6 +18,8 @@ from domain.runtime.errors import Invalid
 
 #: A larger amount is mistyped, in whatever currency. It has fewer digits than the column.
 MAX_AMOUNT = Decimal(10) ** 13
+
+_DIGITS = re.compile(r"-?[0-9]{1,30}([.][0-9]{1,30})?")
 
 
 class Source(StrEnum):
@@ -50,11 +53,10 @@ def digits_of(currency: str) -> int:
 def amount_of(field: str, text: str, currency: str) -> Decimal:
     """Return an amount that is not negative, with the digits of its currency. Raises Invalid, which names the field."""
     digits = digits_of(currency)
-    try:
-        amount = Decimal(text)
-    except ArithmeticError:
-        raise Invalid(field, 'it must be an amount in decimal digits, such as "12.50"') from None
-    if not amount.is_finite() or not 0 <= amount <= MAX_AMOUNT:
+    if not _DIGITS.fullmatch(text):
+        raise Invalid(field, 'it must be an amount in decimal digits, such as "12.50"')
+    amount = Decimal(text)
+    if not 0 <= amount <= MAX_AMOUNT:
         raise Invalid(field, f"it must be from 0 to {MAX_AMOUNT:f}")
     exact = amount.quantize(Decimal(1).scaleb(-digits))
     if exact != amount:

@@ -51,8 +51,8 @@ def renew(booking: Booking, former: Terms, calendar: Item, period: Period, quant
     kept = booking.former_terms or former.written()
     return replace(
         saga.renewed(booking),
-        price=price or booking.price,
-        price_source=Source.DEFAULT if price else booking.price_source,
+        price=price,
+        price_source=Source.DEFAULT if price else None,
         terms_version=version,
         former_terms=kept,
     )

@@ -56,15 +56,16 @@ class Result(Enum):
 class Answer:
     """What became of an event of this type for a booking.
 
-    The service was asked about the `version` of the booking; without it, about the present one. `facts` are fields of
-    the booking with the values that the service has answered. `headers` tie the events that
-    follow to the request that the service was asked for.
+    The service was asked about the `version` of the booking; without it, about the present one. `was_tried` if an
+    earlier call had no answer, and may have done it. `facts` are fields of the booking with the values that the service
+    has answered. `headers` tie the events that follow to the request that the service was asked for.
     """
 
     reservation_id: UUID
     event_type: str
     result: Result
     version: int | None = None
+    was_tried: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -98,6 +99,12 @@ class _Answered:
     def is_outdated(self) -> bool:
         """Whether the answer is to a question about other terms."""
         return _is_outdated(self.answer, self.booking)
+
+    @property
+    def is_unclear(self) -> bool:
+        """Whether nobody knows if the step was done. To ask anew, for other terms, could do it twice."""
+        step = self.step
+        return step is not None and self.booking.state_of(step) is State.UNKNOWN and not _has_agreed(self.booking, step)
 
     def next(self, wanted: Sequence[Step]) -> Next | None:
         """Return what comes next."""
@@ -164,8 +171,8 @@ def _with_effect(booking: Booking, answer: Answer) -> Booking:
     """Return a booking with the effect of an answer. One that nobody waits for any more has none."""
     step = saga.ASKED_BY.get(answer.event_type)
     if step is None:
-        has_undone = answer.result is Result.DONE
-        return booking.with_state(saga.UNDONE_BY[answer.event_type], State.UNDONE if has_undone else State.NOT_UNDONE)
+        undone = saga.UNDONE_BY[answer.event_type]
+        return booking.with_state(undone, _after_undoing(booking, undone, answer.result))
     if booking.state_of(step) is not State.ASKED:
         return booking
     is_outdated = _is_outdated(answer, booking)
@@ -173,23 +180,40 @@ def _with_effect(booking: Booking, answer: Answer) -> Booking:
         # What was quoted for other terms is no price.
         facts = {} if is_outdated and step is Step.PRICING else answer.facts
         return booking.with_state(step, State.AGAIN if is_outdated else State.DONE, **facts)
-    return booking.with_state(step, _without_success(booking, step, answer.result, is_outdated=is_outdated))
+    return booking.with_state(step, _without_success(booking, step, answer, is_outdated=is_outdated))
+
+
+def _after_undoing(booking: Booking, step: Step, result: Result) -> State:
+    """Return the state of a step after the answer to undoing it. Where there was nothing, it was never done."""
+    if result is Result.REFUSED:
+        return State.UNDONE if _has_agreed(booking, step) else State.REFUSED
+    return State.UNDONE if result is Result.DONE else State.NOT_UNDONE
 
 
 def _is_outdated(answer: Answer, booking: Booking) -> bool:
     return answer.version is not None and answer.version < booking.terms_version
 
 
-def _without_success(booking: Booking, step: Step, result: Result, *, is_outdated: bool) -> State | None:
+def _without_success(booking: Booking, step: Step, answer: Answer, *, is_outdated: bool) -> State | None:
     """Return the state of a step after it was refused, or nobody knows whether it was done."""
-    if result is not Result.REFUSED:
-        # A quote that nobody has got leaves nothing behind, and the list price stays.
-        return State.REFUSED if step is Step.PRICING else State.UNKNOWN
-    has_agreed = {Step.INVENTORY: booking.inventory_reservation_id, Step.PAYMENT: booking.payment_intent_id}.get(step)
+    if step is Step.PRICING:
+        # A quote that nobody has got leaves nothing behind.
+        return None if is_outdated else State.REFUSED
+    has_agreed = _has_agreed(booking, step)
+    if is_outdated and has_agreed:
+        return State.AGAIN
+    if answer.result is not Result.REFUSED or answer.was_tried:
+        return State.UNKNOWN
     if is_outdated:
-        return State.AGAIN if has_agreed else None
+        return None
     # A service that refuses a change has still what it had.
     return State.DONE if has_agreed else State.REFUSED
+
+
+def _has_agreed(booking: Booking, step: Step) -> bool:
+    """Return whether a service has ever done a step."""
+    names = {Step.INVENTORY: booking.inventory_reservation_id, Step.PAYMENT: booking.payment_intent_id}
+    return names.get(step) is not None
 
 
 def _change(
@@ -200,7 +224,7 @@ def _change(
         return None
     if is_overdue(one.reservation, moment) or one.answer.result is Result.TOO_LATE:
         return _to(one, Status.EXPIRED, NOT_CONFIRMED)
-    reason = None if one.is_outdated else _reason(one, one.step)
+    reason = None if one.is_outdated and not one.is_unclear else _reason(one, one.step)
     if reason is None:
         return _to(one, Status.CONFIRMED) if isinstance(one.next(wanted), Confirm) else None
     back = _back(session, one, reason, routes)
@@ -211,10 +235,12 @@ def _change(
 def _back(session: Session, one: _Answered, reason: str, routes: Routes) -> Change | None:
     """Return the change of a booking back to the terms that services had agreed to, if they are still free."""
     former = former_terms(one.booking)
-    if former is None:
+    if former is None or one.is_unclear:
         return None
     fields = {"starts_at": former.period.start, "ends_at": former.period.end, "quantity": former.quantity}
     differing = {name: value for name, value in fields.items() if value != getattr(one.reservation, name)}
+    if not differing:
+        return None  # It was changed there and back: these are the terms that were refused.
     found = reschedule(session, replace(_to(one, None, reason), fields=differing), routes)
     return found if isinstance(found, Change) else None
 
@@ -238,5 +264,5 @@ def _refunded(settled: Sequence[_Answered]) -> Sequence[Event]:
     return [
         events.of_refund(one.reservation, one.booking, one.answer.headers)
         for one in settled
-        if one.answer.event_type == refund and one.answer.result is Result.DONE
+        if one.answer.event_type == refund and one.booking.payment is State.UNDONE
     ]

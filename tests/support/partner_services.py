@@ -17,7 +17,7 @@ from examples.partners.confirmations import ConfirmationRequest, Confirmations
 from examples.partners.services import Entry, Inventory, Payment, Pricing, Service, ServiceRequest
 from tests.support.http_server import Server, a_server, saying
 
-STATUSES = {"broken": 500, "down": 503}
+STATUSES = {"broken": 500, "down": 503, "denied": 409}
 
 
 @dataclass

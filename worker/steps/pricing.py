@@ -3,6 +3,7 @@
 import json
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,8 +12,10 @@ from domain.outbox import Declined, Failed, Outcome, Row, Unreachable, error_of
 from domain.runtime.errors import Invalid
 from worker.steps.service import BadAnswer, ServiceStep
 
-#: After so many calls in a row that were not answered, the service is down.
+#: After so many calls in a row that were not answered, the service is down: for their item if all are of one.
 FAILURES = 5
+
+EVERY = ""
 
 #: Then it is left alone for this time: bookings have their list price at once.
 DOWN_SECONDS = 5.0
@@ -31,8 +34,10 @@ class PricingStep(ServiceStep):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._lock = threading.Lock()
-        self._failures = 0
-        self._down_until = 0.0
+        #: The skus of the last calls in a row that were not answered.
+        self._failed: deque[str] = deque(maxlen=FAILURES)
+        #: The sku for which the service is left alone until then, EVERY for all.
+        self._left_alone, self._until = EVERY, 0.0
 
     def facts_of(self, answer: Mapping[str, Any]) -> Mapping[str, Any]:
         given = {name: answer[name] for name in (*AMOUNTS, "currency") if answer.get(name) is not None}
@@ -53,12 +58,18 @@ class PricingStep(ServiceStep):
         return Declined(outcome.error) if has_list_price else Failed(outcome.error, outcome.retry_after)
 
     def _outcome(self, row: Row) -> Outcome:
+        sku = json.loads(row.payload)["sku"]
         with self._lock:
-            if time.monotonic() < self._down_until:
+            if time.monotonic() < self._until and self._left_alone in (EVERY, sku):
                 return Unreachable(LEFT_ALONE)
         outcome = super().ask(row)
         with self._lock:
-            self._failures = self._failures + 1 if error_of(outcome) else 0
-            if self._failures >= FAILURES:
-                self._down_until = time.monotonic() + DOWN_SECONDS
+            if not error_of(outcome):
+                self._failed.clear()
+            else:
+                self._failed.append(sku)
+                if len(self._failed) == FAILURES:
+                    # It may be able to answer for others.
+                    self._left_alone = EVERY if len({*self._failed}) > 1 else sku
+                    self._until = time.monotonic() + DOWN_SECONDS
         return outcome

@@ -1,6 +1,7 @@
 """A service that takes a step of a booking: it is asked for the step, and asked to undo what it may have done."""
 
 import json
+import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
@@ -13,7 +14,6 @@ from domain.fulfilment import saga
 from domain.fulfilment.confirmation import cause
 from domain.fulfilment.saga import Answer, Result
 from domain.outbox import (
-    DELIVERED,
     Answered,
     Cause,
     Declined,
@@ -38,6 +38,8 @@ from worker.ordering.pace import Pace
 #: The longest name that a service may give to what it did, in characters.
 LONGEST_NAME = 255
 
+#: What PostgreSQL can't store: NUL, and halves of characters.
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 #: The age of a row that is asked about without looking whether its booking is over. Most are that new.
 NEW = timedelta(seconds=2)
@@ -111,7 +113,7 @@ class ServiceStep:
 
     def _undone(self, response: Response) -> Outcome:
         """Return what the answer to undoing means. A service that does not know the booking has nothing to undo."""
-        return DELIVERED if response.status in {404, 410} else outcome_of(response)
+        return Declined(response.summary()) if response.status in {404, 410} else outcome_of(response)
 
     def apply(self, session: Session, settlement: Settlement) -> None:
         """Write what the answers do to bookings, and ask for what comes next."""
@@ -126,14 +128,18 @@ class ServiceStep:
 
 def _is_new(row: Row) -> bool:
     """Return whether a row was recorded just now: what it asks for is hardly ever over, and is undone if it is."""
-    was_sent = row.attempts or row.unreachable_at or "replayed" in row.headers
-    return not was_sent and row.fetched_at - row.created_at < NEW
+    return not _was_sent(row) and row.fetched_at - row.created_at < NEW
+
+
+def _was_sent(row: Row) -> bool:
+    """Return whether an earlier call may have reached the service."""
+    return bool(row.attempts or row.unreachable_at or "replayed" in row.headers)
 
 
 def name_of(answer: Mapping[str, Any], field: str) -> str:
     """Return the name that a service has given to what it did. Raises BadAnswer."""
     name = answer.get(field)
-    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or "\0" in name:
+    if not isinstance(name, str) or not 0 < len(name) <= LONGEST_NAME or UNSTORABLE.search(name):
         raise BadAnswer(f"{field} must be text of 1 to {LONGEST_NAME} characters")
     return name
 
@@ -166,6 +172,7 @@ def _answer(row: Row, result: Result, facts: Mapping[str, Any] | None = None) ->
         event_type=row.type,
         result=result,
         version=json.loads(row.payload)["version"],
+        was_tried=_was_sent(row),
         facts=facts or {},
         headers=cause(row.headers),
     )

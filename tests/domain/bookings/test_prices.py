@@ -55,7 +55,7 @@ def test_amounts_have_the_digits_of_their_currency() -> None:
     assert found and str(found.total) == "3000"
 
 
-@pytest.mark.parametrize("text", ["", "x", "NaN", "Infinity", "-0.01", "1e30", "0.001"])
+@pytest.mark.parametrize("text", ["", "x", "NaN", "Infinity", "-0.01", "1e30", "0.001", "1_0.0", "٣", "1\n"])
 def test_what_is_no_amount_is_refused(text: str) -> None:
     with pytest.raises(Invalid):
         amount_of("amount", text, "EUR")

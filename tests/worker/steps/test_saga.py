@@ -1,5 +1,6 @@
 """The saga of a booking, with services over real connections: whatever they do, money and units agree in the end."""
 
+from dataclasses import replace
 from decimal import Decimal
 from uuid import UUID
 
@@ -11,8 +12,9 @@ from domain.fulfilment import STEP_TYPES
 from domain.fulfilment.saga import Answer, Result, settle
 from domain.reservations.lifecycle import Status
 from domain.runtime.database import now
-from tests.support.builders import hours, routes_of
-from tests.worker.steps.conftest import Harness, OpenHarness
+from tests.support.builders import a_calendar, hours, routes_of
+from tests.worker.steps.conftest import VENUE, Harness, OpenHarness
+from worker.steps.service import BadAnswer, name_of
 
 
 def test_a_booking_is_held_priced_paid_and_confirmed_in_this_order(a_harness: OpenHarness) -> None:
@@ -335,6 +337,119 @@ def test_a_booking_that_is_cancelled_while_its_change_is_asked_about_is_undone(a
     harness.run()
 
     assert harness.status(booking)[0] is Status.CANCELLED
+    balanced(harness, booking)
+
+
+@pytest.mark.parametrize("event", ["inventory_hold", "price_quote", "payment_intent"])
+def test_a_step_that_is_given_up_after_a_change_is_not_taken_as_done(a_harness: OpenHarness, event: str) -> None:
+    """A quote is asked for anew. Anything else may have been done, and asked for anew it could be done twice."""
+    harness = a_harness(list_price=None, max_attempts=100)
+    harness.services.has(event, "late")
+    booking = harness.book(party_size=2)
+    harness.relay.run_side_by_side()
+    harness.reschedule(booking, quantity=3)
+
+    with harness.db.begin() as session:
+        given_up = Answer(reservation_id=booking, event_type=event, result=Result.GIVEN_UP, version=1)
+        settle(session, [given_up], routes_of(harness.db), now(session))
+    harness.run()
+
+    ends = {"inventory_hold": "inventory-unavailable", "payment_intent": "payment-unavailable"}
+    if event in ends:
+        assert harness.status(booking) == (Status.CANCELLED, ends[event])
+    else:
+        found = harness.booking(booking)
+        assert harness.status(booking)[0] is Status.CONFIRMED
+        assert found.price and (found.price.total, found.price_source) == (Decimal("99.00"), Source.QUOTED)
+    balanced(harness, booking)
+
+
+def test_a_venue_that_can_not_be_priced_leaves_the_others_their_quotes(a_harness: OpenHarness) -> None:
+    harness = a_harness(Step.PRICING)
+    price = {"price_amount": "25.00", "price_currency": "EUR", "price_per": "unit"}
+    other = replace(harness, calendar=a_calendar(harness.db, 400, time_zone="Europe/Rome", venue=VENUE, price=price))
+    bad = [harness.book(1) for _ in range(12)]
+    for booking in bad:
+        harness.services.has_for(booking, "price_quote", "broken")
+    harness.run(1)
+
+    good = other.book(2)
+    harness.run(1)
+
+    assert {harness.booking(booking).price_source for booking in bad} == {Source.DEFAULT}
+    found = harness.booking(good)
+    assert found.price and (found.price.total, found.price_source) == (Decimal("66.00"), Source.QUOTED)
+
+
+@pytest.mark.parametrize("name", ["\0", "x\udfff", "", "x" * 256, 7])
+def test_a_name_that_can_not_be_stored_is_a_bad_answer(name: object) -> None:
+    with pytest.raises(BadAnswer):
+        name_of({"payment_intent_id": name}, "payment_intent_id")
+
+
+def test_without_a_list_price_the_former_quote_is_no_price_for_a_changed_booking(a_harness: OpenHarness) -> None:
+    harness = a_harness(list_price=None)
+    booking = harness.book(party_size=2)
+    harness.run(1)
+    harness.services.has("price_quote", "broken")
+
+    harness.reschedule(booking, quantity=6)
+    changed = harness.booking(booking)
+    harness.run()
+
+    assert (changed.price, changed.price_source) == (None, None)
+    found, paid = harness.booking(booking), harness.services.entry("payment", booking)
+    assert found.price and (found.price.total, found.price_source) == (Decimal("198.00"), Source.QUOTED)
+    assert paid and paid.amount == "198.00"
+    balanced(harness, booking)
+
+
+def test_a_booking_that_is_changed_there_and_back_and_refused_is_over(a_harness: OpenHarness) -> None:
+    harness = a_harness()
+    harness.services.has("inventory_hold", "late")
+    booking = harness.book(party_size=3)
+    harness.relay.run_side_by_side()
+    harness.services.has_for(booking, "payment_intent", "refused")
+
+    harness.reschedule(booking, quantity=4)
+    harness.reschedule(booking, quantity=3)
+    harness.run()
+
+    assert harness.status(booking) == (Status.REJECTED, "payment-refused")
+    balanced(harness, booking)
+
+
+def test_a_confirmed_booking_whose_way_back_is_refused_is_cancelled_and_paid_back(a_harness: OpenHarness) -> None:
+    """The payment service has taken the price of the change, and does not go back to the former one."""
+    harness = a_harness()
+    booking = harness.book(party_size=2)
+    harness.run(1)
+    harness.services.has("payment_intent", "late")
+    harness.reschedule(booking, quantity=6)
+    harness.relay.run_side_by_side()
+
+    harness.services.has_for(booking, "payment_intent", "denied")
+    harness.reschedule(booking, quantity=2)
+    harness.run()
+
+    assert harness.status(booking) == (Status.CANCELLED, "payment-refused")
+    balanced(harness, booking)
+
+
+@pytest.mark.parametrize("first", ["late", "broken"])
+def test_what_is_refused_after_an_unanswered_call_is_undone(a_harness: OpenHarness, first: str) -> None:
+    """The first call may have been heard. If it was not, nothing is paid back, and no event says so."""
+    harness = a_harness(Step.PAYMENT)
+    harness.services.has("payment_intent", first, "denied")
+    booking = harness.book()
+
+    harness.run()
+
+    has_paid = first == "late"
+    assert harness.status(booking) == (Status.REJECTED, "payment-refused")
+    assert "payment_refund" in harness.services.asked()
+    assert harness.booking(booking).payment is (State.UNDONE if has_paid else State.REFUSED)
+    assert ("booking.refunded" in harness.states()) == has_paid
     balanced(harness, booking)
 
 
