@@ -13,8 +13,8 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from api.bookings import routes as bookings
-from api.bookings.schemas import PATH as BOOKINGS
-from api.bookings.schemas import NewBooking
+from api.bookings.fields import PATH as BOOKINGS
+from api.bookings.requests import NewBooking
 from api.bookings.waiting import wait_of
 from api.health.metrics import count_response
 from api.http import problems, responses

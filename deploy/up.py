@@ -27,6 +27,9 @@ from worker.commands.runner import reporting
 
 DEFAULT_PORT, DEFAULT_GRPC_PORT = 8000, 50051
 
+#: The settings that lead to the queues of slots.
+QUEUES = ("SQS_BOOKING_REQUEST_QUEUE_URL", "SQS_BOOKING_CONFIRMATION_QUEUE_URL")
+
 
 @click.command(
     "bin/up",
@@ -55,7 +58,7 @@ def main() -> int:
         for variable, wanted in (("PORT", port), ("PARTNERS_PORT", partners_port), ("GRPC_PORT", grpc_port)):
             require_free(host, wanted, variable)
         started, where = servers.start(running, given)
-        environment = {**where, **_partners(partners_port), **personal_data_keys()}
+        environment = {**where, **_partners(partners_port), **_slot_queues(), **personal_data_keys()}
         os.environ.update(environment)
         settings = Settings.load()
         write_settings(running, environment)
@@ -94,6 +97,11 @@ def _partners(port: int) -> dict[str, str]:
         defaults["AUTH_JWKS_URL"] = f"http://127.0.0.1:{port}/jwks.json"
         defaults["AUTH_ISSUER"], defaults["AUTH_AUDIENCE"] = f"http://127.0.0.1:{port}", "holdfast"
     return {name: os.environ.get(name, default) for name, default in defaults.items()}
+
+
+def _slot_queues() -> dict[str, str]:
+    """Return the settings that lead to the queues of slots, as far as there are any."""
+    return {name: url for name in QUEUES if (url := os.environ.get(name))}
 
 
 def _run(settings: Settings, given: Mapping[str, str], started: Sequence[Server]) -> int:

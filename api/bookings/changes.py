@@ -8,9 +8,11 @@ from litestar import Request, Response, post
 from litestar.handlers import HTTPRouteHandler
 from sqlalchemy.orm import Session
 
+from api.bookings.fields import PATH
 from api.bookings.keys import key_with
 from api.bookings.reading import booking_of
-from api.bookings.schemas import PATH, BookingCancellation, BookingStatus, BookingView
+from api.bookings.requests import BookingCancellation, BookingStatus
+from api.bookings.schemas import BookingView
 from api.bulkheads import ClientBulkhead
 from api.http.decoding import Strict
 from api.http.headers import principal_of, trace_of

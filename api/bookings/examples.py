@@ -1,24 +1,13 @@
 """An example of each operation on bookings, for the OpenAPI document."""
 
 from collections.abc import Mapping
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from litestar.openapi.spec import OpenAPIType, Parameter, Schema
 from msgspec.structs import asdict, replace
 
-from api.bookings.schemas import (
-    Alternative,
-    Availability,
-    AvailabilityCheck,
-    BookingCancellation,
-    BookingChangeView,
-    BookingHistory,
-    BookingPage,
-    BookingStatus,
-    BookingUpdate,
-    BookingView,
-    NewBooking,
-)
+from api.bookings.requests import AvailabilityCheck, BookingCancellation, BookingStatus, BookingUpdate, NewBooking
+from api.bookings.schemas import Alternative, Availability, BookingChangeView, BookingHistory, BookingPage, BookingView
 from api.http.fields import RESERVATION_ID
 from api.http.headers import ETAG, KEY, LOCATION, PREFERENCE_APPLIED, REPLAYED
 from api.http.openapi import CHANGED, MADE, Shown
@@ -137,7 +126,7 @@ _FREE = Availability(
         Alternative(
             "VELA-TABLES",
             date(2030, 5, 3),
-            time(20, 30),
+            "20:30:00",
             _START + timedelta(hours=1),
             _START + timedelta(hours=3),
             4,

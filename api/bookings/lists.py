@@ -10,15 +10,9 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import Parameter
 from sqlalchemy.orm import Session
 
-from api.bookings.schemas import (
-    PATH,
-    Availability,
-    AvailabilityCheck,
-    BookingPage,
-    BookingView,
-    named_by_contract,
-    time_of,
-)
+from api.bookings.fields import PATH, named_by_contract, time_of
+from api.bookings.requests import AvailabilityCheck
+from api.bookings.schemas import Availability, BookingPage, BookingView
 from api.bookings.times import Placed, placed
 from api.bookings.venues import Venues
 from api.bulkheads import ClientBulkhead

@@ -15,17 +15,11 @@ from sqlalchemy.orm import Session
 
 from api.auth.authentication import reach_in
 from api.bookings import changes, lists, updates
+from api.bookings.fields import GUEST_FIELDS, PATH, named_by_contract, time_of
 from api.bookings.keys import key_with
 from api.bookings.reading import booking_of, shown
-from api.bookings.schemas import (
-    GUEST_FIELDS,
-    PATH,
-    BookingHistory,
-    BookingView,
-    NewBooking,
-    named_by_contract,
-    time_of,
-)
+from api.bookings.requests import NewBooking
+from api.bookings.schemas import BookingHistory, BookingView
 from api.bookings.times import Placed, placed
 from api.bookings.venues import UNCLEAR, Venues
 from api.bookings.waiting import Waiting, wait_of

@@ -1,144 +1,30 @@
-"""The shapes of bookings, by the names of the booking contract, and of the requests that make and change them.
+"""The shapes of bookings, by the names of the booking contract.
 
 Source: 1-booking-lifecycle.md, "Booking Entity".
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
-from typing import Annotated, Any, Self
+from typing import Any, Self
 from uuid import UUID
 
 import msgspec
-from msgspec import UNSET, Meta, Raw, UnsetType
+from msgspec import UNSET, Raw, UnsetType
 
+from api.bookings.fields import ClockTime, InternalNotes, VenueId, VenueName, VenueType
 from api.bookings.times import Placed, shown
-from api.http.decoding import END
 from api.http.fields import Sku
-from api.reservations.metadata import NONE, Metadata, require_bounded
-from api.reservations.people import Email, Name, SpecialRequests, Telephone, person_of
-from api.reservations.schemas import GuestId, Quantity, Reason, Version
+from api.reservations.metadata import NONE, Metadata
+from api.reservations.people import Email, Name, SpecialRequests, Telephone
+from api.reservations.schemas import GuestId, Quantity, Version
 from domain.bookings import AMOUNTS, Booking, Source, State
 from domain.bookings.prices import Price
 from domain.calendars import Explanation
-from domain.calendars.periods import MAX_PERIOD
 from domain.calendars.zones import zone_of
-from domain.privacy import Person
 from domain.reservations import Reservation
 from domain.reservations.history import HistoryEntry
 from domain.reservations.lifecycle import Status
 from domain.runtime import errors
-from domain.runtime.errors import Invalid
-
-PATH = "/api/v1/bookings"
-
-#: The longest booking, in minutes.
-MAX_MINUTES = int(MAX_PERIOD.total_seconds()) // 60
-
-#: The levels of objects and lists that the metadata of a booking may have.
-MAX_METADATA_LEVELS = 8
-
-VenueId = Annotated[str, Meta(min_length=1, max_length=64, examples=["ristorante-vela"])]
-VenueType = Annotated[str, Meta(min_length=1, max_length=50, examples=["restaurant"])]
-VenueName = Annotated[str, Meta(min_length=1, max_length=255, examples=["Ristorante Vela"])]
-BookingDate = Annotated[date, Meta(examples=["2030-05-03"])]
-BookingTime = Annotated[
-    str,
-    Meta(pattern=rf"^([01]\d|2[0-3]):[0-5]\d(:[0-5]\d)?{END}", examples=["19:30"], description="On the venue's clock"),
-]
-ClockTime = Annotated[str, Meta(examples=["19:30:00"], description="On the venue's clock")]
-Minutes = Annotated[int, Meta(ge=1, le=MAX_MINUTES, examples=[120])]
-InternalNotes = Annotated[str, Meta(max_length=2_000, examples=["Regular guest"])]
-SourceName = Annotated[str, Meta(min_length=1, max_length=50, examples=["website"])]
-IdempotencyKey = Annotated[str, Meta(min_length=1, max_length=255, pattern=f"^[ -~]+{END}", examples=["order-7"])]
-
-#: The fields of a guest in this contract, by the names that a person's have elsewhere.
-GUEST_FIELDS = {
-    "name": "guest_name",
-    "email": "guest_email",
-    "telephone": "guest_phone",
-    "special_requests": "special_requests",
-}
-
-
-#: How a field of the domain is called in this contract.
-FIELDS: Mapping[str, str] = {
-    "quantity": "party_size",
-    "start": "booking_time",
-    "end": "duration_minutes",
-    "item_id": "inventory_item_id",
-    "sku": "inventory_item_id",
-}
-
-
-@contextmanager
-def named_by_contract() -> Iterator[None]:
-    """Have an Invalid that is raised within name its field as this contract does."""
-    try:
-        yield
-    except Invalid as error:
-        raise Invalid(FIELDS.get(error.field, error.field), error.reason) from None
-
-
-class _Private(msgspec.Struct):
-    """A request with personal data, which no log may show."""
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}(…)"
-
-
-class NewBooking(_Private, forbid_unknown_fields=True, kw_only=True):
-    """A booking to make: so many people, at a venue, at a time on its clock, for so long.
-
-    A venue with several calendars needs an `inventory_item_id`, which is the sku of one of them. The fields of the
-    guest and the `special_requests` are personal data, which need a `guest_name`.
-    """
-
-    venue_id: VenueId
-    booking_date: BookingDate
-    booking_time: BookingTime
-    duration_minutes: Minutes
-    party_size: Quantity
-    inventory_item_id: Sku | None = None
-    venue_type: VenueType | None = None
-    venue_name: VenueName | None = None
-    guest_id: GuestId | None = None
-    guest_name: Name | None = None
-    guest_email: Email | None = None
-    guest_phone: Telephone | None = None
-    special_requests: SpecialRequests | None = None
-    internal_notes: InternalNotes | None = None
-    source: SourceName = "api"
-    metadata: Metadata = msgspec.field(default_factory=lambda: NONE)
-    idempotency_key: IdempotencyKey | None = None
-
-    def __post_init__(self) -> None:
-        require_metadata(self.metadata)
-
-    @property
-    def person(self) -> Person | None:
-        """Who its guest is, if that is given. Raises Invalid."""
-        given = (self.guest_name, self.guest_email, self.guest_phone, self.special_requests)
-        return guest_of(*given) if any(one is not None for one in given) else None
-
-
-def require_metadata(metadata: Raw) -> None:
-    """Raise Invalid unless metadata may be kept with a booking."""
-    if metadata is not NONE:
-        require_bounded(bytes(metadata), levels=MAX_METADATA_LEVELS)
-
-
-def guest_of(name: str | None, email: str | None, telephone: str | None, special_requests: str | None) -> Person:
-    """Return the person with these fields. Raises Invalid, which names the field of this contract."""
-    try:
-        return person_of(name, email, telephone, special_requests)
-    except Invalid as error:
-        raise Invalid(GUEST_FIELDS.get(error.field, error.field), error.reason) from None
-
-
-def time_of(written: str) -> time:
-    """Return a time that fits the pattern of `booking_time`."""
-    return time.fromisoformat(written)
 
 
 class BookingView(msgspec.Struct, kw_only=True):
@@ -253,72 +139,12 @@ class BookingPage(msgspec.Struct):
     next_cursor: str | None
 
 
-class _Optional(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """What every change may have: the version to change, without which it is the current one, and a key."""
-
-    expected_version: Version | None = None
-    idempotency_key: IdempotencyKey | None = None
-
-
-class BookingUpdate(_Private, _Optional, forbid_unknown_fields=True, kw_only=True):
-    """What is to be changed of a booking, and the version to change, if the request has no If-Match.
-
-    What is left out stays as it is. The fields of the guest and the `special_requests` are replaced together, and need
-    a `guest_name`.
-    """
-
-    booking_date: BookingDate | None = None
-    booking_time: BookingTime | None = None
-    duration_minutes: Minutes | None = None
-    party_size: Quantity | None = None
-    guest_name: Name | None = None
-    guest_email: Email | None = None
-    guest_phone: Telephone | None = None
-    special_requests: SpecialRequests | None = None
-    internal_notes: InternalNotes | UnsetType | None = UNSET
-
-    @property
-    def person(self) -> Person | None:
-        """Who its guest is, if that is given. Raises Invalid."""
-        given = (self.guest_name, self.guest_email, self.guest_phone, self.special_requests)
-        return guest_of(*given) if any(one is not None for one in given) else None
-
-    @property
-    def has_time(self) -> bool:
-        """Whether it says when the booking is to be."""
-        return any(one is not None for one in (self.booking_date, self.booking_time, self.duration_minutes))
-
-
-class BookingCancellation(_Optional, forbid_unknown_fields=True, kw_only=True):
-    """Why a booking is cancelled, and the version to cancel. Without a version, the current one is cancelled."""
-
-    reason: Reason | None = None
-
-
-class BookingStatus(_Optional, forbid_unknown_fields=True, kw_only=True):
-    """The status that a booking is to have, why, and the version to change, without which it is the current one."""
-
-    status: Status
-    reason: Reason | None = None
-
-
-class AvailabilityCheck(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Is there room for so many people at a venue, at a time on its clock, for so long?"""
-
-    venue_id: VenueId
-    booking_date: BookingDate
-    booking_time: BookingTime
-    duration_minutes: Minutes
-    party_size: Quantity
-    inventory_item_id: Sku | None = None
-
-
 class Alternative(msgspec.Struct):
     """What is free instead: for so many people, from `start` until `end`."""
 
     inventory_item_id: Sku
     booking_date: date
-    booking_time: time
+    booking_time: ClockTime
     start: datetime
     end: datetime
     party_size: int
@@ -367,7 +193,7 @@ class Availability(msgspec.Struct, kw_only=True):
 
 def _alternative(one: errors.Alternative, time_zone: str) -> Alternative:
     start = shown(one.start, zone_of(time_zone))
-    return Alternative(one.sku, start.date(), start.time(), one.start, one.end, one.quantity)
+    return Alternative(one.sku, start.date(), start.time().isoformat(), one.start, one.end, one.quantity)
 
 
 class BookingChangeView(msgspec.Struct):

@@ -13,9 +13,11 @@ from litestar.handlers import HTTPRouteHandler
 from msgspec import UNSET
 from sqlalchemy.orm import Session
 
+from api.bookings.fields import GUEST_FIELDS, PATH, named_by_contract, time_of
 from api.bookings.keys import key_with
 from api.bookings.reading import booking_of
-from api.bookings.schemas import GUEST_FIELDS, PATH, BookingUpdate, BookingView, named_by_contract, time_of
+from api.bookings.requests import BookingUpdate
+from api.bookings.schemas import BookingView
 from api.bookings.times import Placed, placed, shown
 from api.bulkheads import ClientBulkhead
 from api.explanations import explained

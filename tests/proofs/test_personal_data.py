@@ -10,7 +10,7 @@ import httpx
 import psycopg
 from sqlalchemy import func, select
 
-from api.bookings.schemas import GUEST_FIELDS
+from api.bookings.fields import GUEST_FIELDS
 from deploy.embedded import PostgreSQL
 from domain.outbox.table import outbox
 from domain.runtime.settings import ROOT
