@@ -4,7 +4,7 @@ Source: 1-booking-lifecycle.md, "Booking Update Process".
 """
 
 from collections.abc import Sequence
-from datetime import time
+from datetime import time, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -31,6 +31,7 @@ from api.reservations.guests import keep_guest
 from domain import bookings, idempotency, reservations
 from domain.access import Reach
 from domain.bookings import Booking
+from domain.calendars import Period
 from domain.calendars.zones import zone_of
 from domain.idempotency import Answered
 from domain.outbox import Routes
@@ -170,6 +171,10 @@ class _Update:
     def _placed(self, one: Reservation, booking: Booking) -> Placed:
         assert one.period, "it is of a calendar"
         zone, data = zone_of(booking.time_zone), self._data
+        if data.duration_minutes and data.booking_date is None and data.booking_time is None:
+            # It begins when it does, also where the clock shows that time twice.
+            begins = one.period.start
+            return Placed(Period(begins, begins + timedelta(minutes=data.duration_minutes)), moved_from=None)
         start = shown(one.period.start, zone)
         return placed(
             data.booking_date or start.date(),

@@ -83,6 +83,27 @@ MUTANTS = (
         "test_a_change_that_a_service_refuses_is_taken_back[payment_intent]",
     ),
     _mutant(
+        "a step that nobody has answered is passed over after a change",
+        ANSWERS,
+        "reason = None if one.is_outdated and not one.is_unclear else",
+        "reason = None if one.is_outdated else",
+        "test_a_step_that_is_given_up_after_a_change_is_not_taken_as_done[payment_intent]",
+    ),
+    _mutant(
+        "a booking goes back to the terms that were refused",
+        ANSWERS,
+        "    if not differing:\n",
+        "    if False:\n",
+        "test_a_booking_that_is_changed_there_and_back_and_refused_is_over",
+    ),
+    _mutant(
+        "what is refused after an unanswered call is not undone",
+        ANSWERS,
+        "if answer.result is not Result.REFUSED or answer.was_tried:",
+        "if answer.result is not Result.REFUSED:",
+        "test_what_is_refused_after_an_unanswered_call_is_undone[late]",
+    ),
+    _mutant(
         "of two answers about one booking the second one forgets the first",
         ANSWERS,
         "for one_for_each in _rounds(answers):",

@@ -510,6 +510,16 @@ def test_a_booking_can_not_be_moved_into_the_past(venue: httpx.Client) -> None:
     assert venue.put(at, json={"party_size": 5}, headers={"If-Match": "*"}).status_code == 200
 
 
+def test_another_duration_leaves_the_start_also_where_the_clock_shows_it_twice(venue: httpx.Client) -> None:
+    booking = made(venue, booking_date="2030-10-27", booking_time="02:30", duration_minutes=60)
+    later = {"start": "2030-10-27T01:30:00Z", "end": "2030-10-27T02:30:00Z"}
+    assert venue.put(f"/reservations/{booking['id']}", json=later).status_code == 200
+
+    longer = venue.put(f"{BOOKINGS}/{booking['id']}", json={"expected_version": 2, "duration_minutes": 90}).json()
+
+    assert (longer["start"], longer["end"]) == ("2030-10-27T01:30:00Z", "2030-10-27T03:00:00Z")
+
+
 def test_the_answer_to_a_key_outlives_a_change_of_the_venue(venue: httpx.Client) -> None:
     first = book(venue, idempotency_key="order-7")
     venue.patch("/items/VELA-TABLES", json={"venue": "elsewhere"})
