@@ -16,6 +16,9 @@ ENV_FILE = HOME / "env"
 #: Whoever holds a lock on this file uses HOLDFAST_HOME. It contains the id of that process.
 LOCK_FILE = HOME / "lock"
 
+#: The settings that lead to the queues of slots.
+QUEUES = ("SQS_BOOKING_REQUEST_QUEUE_URL", "SQS_BOOKING_CONFIRMATION_QUEUE_URL")
+
 #: The keys of guests' personal data, which are kept as long as the database is.
 KEYS_FILE = HOME / "pii-keys"
 
@@ -46,6 +49,11 @@ def write_settings(running: ExitStack, environment: Mapping[str, str]) -> None:
     ENV_FILE.touch(mode=0o600)  # there may be a password in it
     ENV_FILE.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in environment.items()))
     running.callback(ENV_FILE.unlink, missing_ok=True)
+
+
+def slot_queues() -> dict[str, str]:
+    """Return the settings that lead to the queues of slots, as far as the environment has them."""
+    return {name: url for name in QUEUES if (url := os.environ.get(name))}
 
 
 def personal_data_keys() -> dict[str, str]:

@@ -11,7 +11,7 @@ import rich_click as click
 
 from deploy import servers
 from deploy.demo import NOTHING_STARTED, seed
-from deploy.home import lock_home, personal_data_keys, write_settings
+from deploy.home import lock_home, personal_data_keys, slot_queues, write_settings
 from deploy.output import Output
 from deploy.ports import require_free
 from deploy.programs import programs
@@ -26,9 +26,6 @@ from worker.commands.command_line import Command
 from worker.commands.runner import reporting
 
 DEFAULT_PORT, DEFAULT_GRPC_PORT = 8000, 50051
-
-#: The settings that lead to the queues of slots.
-QUEUES = ("SQS_BOOKING_REQUEST_QUEUE_URL", "SQS_BOOKING_CONFIRMATION_QUEUE_URL")
 
 
 @click.command(
@@ -58,7 +55,7 @@ def main() -> int:
         for variable, wanted in (("PORT", port), ("PARTNERS_PORT", partners_port), ("GRPC_PORT", grpc_port)):
             require_free(host, wanted, variable)
         started, where = servers.start(running, given)
-        environment = {**where, **_partners(partners_port), **_slot_queues(), **personal_data_keys()}
+        environment = {**where, **_partners(partners_port), **slot_queues(), **personal_data_keys()}
         os.environ.update(environment)
         settings = Settings.load()
         write_settings(running, environment)
@@ -97,11 +94,6 @@ def _partners(port: int) -> dict[str, str]:
         defaults["AUTH_JWKS_URL"] = f"http://127.0.0.1:{port}/jwks.json"
         defaults["AUTH_ISSUER"], defaults["AUTH_AUDIENCE"] = f"http://127.0.0.1:{port}", "holdfast"
     return {name: os.environ.get(name, default) for name, default in defaults.items()}
-
-
-def _slot_queues() -> dict[str, str]:
-    """Return the settings that lead to the queues of slots, as far as there are any."""
-    return {name: url for name in QUEUES if (url := os.environ.get(name))}
 
 
 def _run(settings: Settings, given: Mapping[str, str], started: Sequence[Server]) -> int:

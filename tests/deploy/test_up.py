@@ -94,3 +94,13 @@ def test_keys_that_are_set_take_the_place_of_the_demos(
 
     assert home_folder.personal_data_keys() == {name: value for name, value in given.items() if name.endswith("_FILE")}
     assert not (home / "pii-keys").exists()
+
+
+def test_commands_find_the_queues_that_bin_up_was_started_with(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SQS_BOOKING_REQUEST_QUEUE_URL", "https://sqs.eu-central-1.amazonaws.com/1/asked")
+
+    with ExitStack() as running:
+        home_folder.write_settings(running, home_folder.slot_queues())
+        written = (home / "env").read_text()
+
+    assert written == "SQS_BOOKING_REQUEST_QUEUE_URL=https://sqs.eu-central-1.amazonaws.com/1/asked\n"
