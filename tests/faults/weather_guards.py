@@ -47,7 +47,7 @@ BLAMES = tuple(
             "an event that alone is refused among successes is never charged",
             "Neighbours.TAKEN: Verdict.AT_FAULT",
             "Neighbours.TAKEN: Verdict.IN_DOUBT",
-            f"{OUTAGE}::test_one_event_that_breaks_its_consumer_dies_alone",
+            f"{BLAME}::test_what_happens_to_a_row_depends_on_its_answer_and_on_those_of_its_neighbours[refused]",
         ),
         (
             "an event is charged for what everybody is answered",
